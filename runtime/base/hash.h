@@ -1,0 +1,24 @@
+/* Digests. SHA-256 and HMAC go through libcrypto's EVP; FNV-1a is Prometheus's label-set fingerprint. */
+#ifndef BALM_BASE_HASH_H
+#define BALM_BASE_HASH_H
+
+#include <stdint.h>
+
+#include "base/strview.h"
+
+#define SHA256_BYTES 32
+#define SHA256_HEX   64
+
+void sha256(struct strview data, uint8_t ret_digest[SHA256_BYTES]);
+/* Digest of the parts one after another, without copying them together. */
+void sha256_parts(const struct strview *parts, size_t n, uint8_t ret_digest[SHA256_BYTES]);
+void sha256_hex(struct strview data, char ret_hex[SHA256_HEX + 1]);
+void hmac_sha256(struct strview key, struct strview data, uint8_t ret_mac[SHA256_BYTES]);
+void hex_encode(const void *bytes, size_t n, char *ret_hex); /* 2 × n characters and a NUL */
+/* STATUS_INVALID_ARGUMENT unless exactly 2 × n hex digits of either case. */
+enum status hex_decode(struct strview hex, void *ret_bytes, size_t n) MUST_USE;
+
+#define FNV1A_START UINT64_C(14695981039346656037)
+uint64_t fnv1a_add(uint64_t state, struct strview s); /* 64 bit; feed parts one after another */
+
+#endif

@@ -1,0 +1,52 @@
+/* A borrowed piece of text: pointer and length, never assumed to be NUL-terminated. By value everywhere.
+ * The zeroed view is the empty string. Literals: SV("…"). Printing: printf("%.*s", SV_ARG(s)).
+ * Models: haproxy's ist, h2o_iovec_t. */
+#ifndef BALM_BASE_STRVIEW_H
+#define BALM_BASE_STRVIEW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct strview {
+    const char *ptr;
+    size_t len;
+};
+
+#define SV(literal) ((struct strview){(literal), sizeof(literal) - 1})
+#define SV_ARG(s)   (int)(s).len, (s).ptr
+
+/* View of a C string; NULL gives the empty view. Borrowed from `s`. */
+struct strview sv(const char *s);
+struct strview sv_n(const char *ptr, size_t len);
+bool sv_eq(struct strview a, struct strview b);
+bool sv_eq_nocase(struct strview a, struct strview b); /* ASCII only */
+/* Byte order (unsigned), shorter first on a tie: <0, 0, >0. */
+int sv_cmp(struct strview a, struct strview b);
+bool sv_starts_with(struct strview s, struct strview prefix);
+bool sv_ends_with(struct strview s, struct strview suffix);
+/* Index of the first `c`, or s.len where there is none. */
+size_t sv_find(struct strview s, char c);
+/* True if `needle` occurs; the empty needle always does. */
+bool sv_contains(struct strview s, struct strview needle);
+/* Part [from, to), clamped to s. */
+struct strview sv_sub(struct strview s, size_t from, size_t to);
+/* Without leading and trailing ASCII white space. */
+struct strview sv_trim(struct strview s);
+/* Cut the part before the first `sep` off *rest (the separator goes too). At the end *rest becomes {NULL,0} and
+ * false is returned once nothing is left: while (sv_next(&rest, ',', &part)) …
+ * Empty parts count: "a," has two, "" (with a pointer) has one empty part, {NULL,0} has none. */
+bool sv_next(struct strview *rest, char sep, struct strview *ret_part);
+/* Decimal digits only (i64: after at most one '-'), no '+', no space, no overflow. STATUS_INVALID_ARGUMENT otherwise. */
+enum status sv_parse_u64(struct strview s, uint64_t *ret_value) MUST_USE;
+enum status sv_parse_i64(struct strview s, int64_t *ret_value) MUST_USE;
+/* Length and content are compared in time that depends on len(b) alone: for secrets. */
+bool sv_eq_constant_time(struct strview a, struct strview b);
+/* Length 1 … 4 of the well-formed UTF-8 sequence `s` starts with; 0 if it starts with none or is empty. */
+size_t sv_utf8_sequence(struct strview s);
+/* Well-formed UTF-8 (no surrogates, no overlong forms, ≤ U+10FFFF)? */
+bool sv_is_utf8(struct strview s);
+
+#endif

@@ -1,0 +1,104 @@
+/* The loop: h2o's evloop drives, libuv is nested in it, fibers run on it. One a thread.
+ *
+ *   h2o_evloop_run(timeout) -> sockets of `server` and `client/forward`
+ *        |  a dup of uv_backend_fd() is one of its sockets
+ *        v
+ *   uv_run(NOWAIT) -> timers, signals, processes, pipes, worker threads, curl's sockets
+ *        v
+ *   ready fibers, each until its next wait
+ *
+ * The traps that the nesting has are written in design §2 and each is a test in tests/unit/loop. */
+#ifndef BALM_LOOP_LOOP_H
+#define BALM_LOOP_LOOP_H
+
+#include <signal.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/arena.h"
+#include "fiber/fiber.h"
+
+struct loop;
+struct st_h2o_evloop_t;
+struct uv_loop_s;
+
+enum status loop_new(struct loop **ret_loop, struct error *err) MUST_USE;
+/* Everything that was started on it must be stopped; asserts uv_loop_close() == 0, so a leaked handle is loud. */
+void loop_free(struct loop *l);
+/* Runs until loop_stop(). From the thread's plain stack. */
+void loop_run(struct loop *l);
+/* Runs `fn` as a fiber and the loop until it has returned: for main() and tests. */
+enum status loop_run_fiber(struct loop *l, fiber_fn *fn, void *arg, struct error *err) MUST_USE;
+void loop_stop(struct loop *l);
+struct loop *loop_current(void); /* the calling thread's, or NULL */
+/* For the files that own sockets. */
+struct st_h2o_evloop_t *loop_h2o(struct loop *l);
+struct uv_loop_s *loop_uv(struct loop *l);
+/* Cached monotonic time of this turn: cheap, may lag by the turn's length. */
+int64_t loop_now_ns(struct loop *l);
+
+/* Have fn(arg) called on the loop's own stack soon, in order. Safe from any thread; wakes the loop. Never fails:
+ * the node is the caller's memory and must live until fn is called. */
+struct loop_post {
+    struct list node;
+    void (*fn)(struct loop_post *post);
+};
+void loop_post(struct loop *l, struct loop_post *post);
+
+/* ---- waits (in a fiber) ---- */
+
+/* STATUS_OK after the time; STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED by the fiber's own deadline. */
+enum status sleep_ms(uint64_t ms) MUST_USE;
+enum status sleep_until(int64_t deadline_ns) MUST_USE;
+
+/* fn(arg) on a worker thread; suspends until it has returned, whatever happens (work cannot be cut; `arg` may live on
+ * the fiber's stack). For SQLite reads, big parses, files, hashing. */
+void work_run(void (*fn)(void *arg), void *arg);
+
+/* Readable, writable or hung up. events: POLLIN | POLLOUT. One waiter per descriptor at a time. */
+enum status fd_wait(int fd, int events, int64_t deadline_ns, int *ret_events) MUST_USE;
+
+/* Waits for one of the signals of `set`, which are caught for the loop from loop_signals_catch() on. Several that arrive
+ * before the wait are delivered one by one; the same one twice may be seen once. */
+enum status loop_signals_catch(struct loop *l, const int *signals, unsigned n, struct error *err) MUST_USE;
+enum status signal_wait(int64_t deadline_ns, int *ret_signal) MUST_USE;
+
+/* ---- processes ---- */
+
+struct process_spec {
+    const char *const *argv; /* NULL-terminated; argv[0] is a path with a slash or is looked up in PATH */
+    const char *const *env;  /* NULL-terminated; NULL: empty environment */
+    const char *cwd;         /* NULL: unchanged */
+    int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */
+    const int *extra_fds;    /* become 3, 4, … in the child */
+    unsigned n_extra_fds;
+    bool new_session;        /* setsid(): outlives our terminal and process group */
+};
+
+struct process; /* heap; freed by process_free, which kills nothing */
+
+/* The child gets only the descriptors named above; all others are closed, signals are unblocked and default. */
+enum status process_start(struct loop *l, const struct process_spec *spec, struct process **ret_process,
+                          struct error *err) MUST_USE;
+pid_t process_pid(const struct process *p);
+bool process_has_exited(const struct process *p);
+/* Suspends until it ended. ret_exit: exit code, or 128 + signal. */
+enum status process_wait(struct process *p, int64_t deadline_ns, int *ret_exit) MUST_USE;
+/* By pid while we have not reaped it, so never another process. STATUS_NOT_FOUND: has exited. */
+enum status process_kill(struct process *p, int signal) MUST_USE;
+/* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later. */
+void process_free(struct process *p);
+
+#define PROCESS_OUTPUT_MAX (1024 * 1024)
+struct process_result {
+    int exit_code; /* 128 + signal where it was killed */
+    struct strview stdout_text, stderr_text; /* arena; cut at max_output_bytes */
+    bool is_truncated;
+};
+/* Start, feed `input`, collect both outputs, wait. At the deadline (or cancellation) the child's session is killed:
+ * SIGTERM, SIGKILL after 2 s; STATUS_DEADLINE_EXCEEDED then. spec's three descriptors are ignored. */
+enum status process_run(const struct process_spec *spec, struct strview input, size_t max_output_bytes,
+                        int64_t deadline_ns, struct arena *a, struct process_result *ret_result,
+                        struct error *err) MUST_USE;
+
+#endif

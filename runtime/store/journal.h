@@ -1,0 +1,111 @@
+/* The journal: one totally ordered log of records; everything else is a fold over it.
+ *
+ *   journal_append(records) --- seq assigned, encoded --> followers called, in order, at once (they may append too)
+ *          |                                                |
+ *          v                                                v
+ *   writer (own thread): one transaction per group     fold: episodes, incidents, queue …
+ *          |
+ *          v  fdatasync
+ *   durable_seq moves up --> journal_wait_durable() returns: only now may an effect happen (a 202, an invocation)
+ *
+ * What one outermost journal_append() call adds, together with what followers append while it runs, becomes durable in one
+ * transaction: an input and what was decided on it are never torn apart. Order of sequences = order of follower calls = order of durability.
+ *
+ * A store that assigns sequences only with its acknowledgement (JetStream) suspends inside journal_append() until it has them and then
+ * calls the followers; so a follower must not rely on running before the record is durable, nor after it.
+ *
+ * After a failed commit nothing is acknowledged: all waiting and later calls get STATUS_UNAVAILABLE until the store has been
+ * reopened and the last acknowledged sequence checked; sequences that were never durable are given again only after every follower
+ * was told by on_reset(), which makes it fold anew. Loop thread only, except where a store says otherwise. */
+#ifndef BALM_STORE_JOURNAL_H
+#define BALM_STORE_JOURNAL_H
+
+#include "loop/loop.h"
+#include "store/record.h"
+
+struct journal;
+
+struct journal_entry {
+    uint64_t seq;            /* 1, 2, 3 … without gaps */
+    struct strview bytes;    /* canonical; borrowed for the call, or in the reader's arena */
+    const struct record *record; /* decoded form of the same; never NULL for followers */
+};
+
+struct journal_cfg {
+    const char *dir;         /* folder of the segments; made with 0700 if missing */
+    size_t pending_max_bytes;   /* appended, not yet durable; beyond: STATUS_UNAVAILABLE. 0: 64 MiB */
+    size_t segment_max_bytes;   /* a new segment file after so much; 0: 256 MiB */
+};
+
+/* ---- life cycle ---- */
+
+/* SQLite: DIR/NNNNNNNNNNNNNNNNNNNN.db, named by its first sequence; WAL, synchronous=FULL, one writer thread.
+ * STATUS_DATA_LOSS: sequences have a gap or a segment is damaged; the message names it. STATUS_FAILED_PRECONDITION: newer format. */
+enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, struct journal **ret_journal, struct error *err) MUST_USE;
+/* Waits for what was appended, stops the writer, checkpoints. From a fiber. */
+void journal_close(struct journal *j);
+
+/* ---- writing ---- */
+
+/* Append n records in order. tenant and cluster are filled in where empty; time must be set. ret_last_seq may be NULL.
+ * STATUS_UNAVAILABLE: store failed or too much is pending (nothing was appended). STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX. */
+enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq, struct error *err) MUST_USE;
+/* Suspends until seq is durable. Cancellation and deadlines end the wait, not the append.
+ * STATUS_UNAVAILABLE: the commit failed; the record may not be there after a restart. */
+enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadline_ns, struct error *err) MUST_USE;
+uint64_t journal_last_seq(const struct journal *j);
+uint64_t journal_durable_seq(const struct journal *j);
+/* When seq became durable (wall clock), for the last 65 536 sequences; 0 beyond or not yet. */
+int64_t journal_durable_unix_ns(const struct journal *j, uint64_t seq);
+size_t journal_pending_bytes(const struct journal *j);
+bool journal_is_healthy(const struct journal *j);
+
+/* ---- following ---- */
+
+struct journal_follower {
+    struct list node; /* journal's */
+    /* Called for each record in order, from inside journal_append(); must not suspend. */
+    void (*on_record)(struct journal_follower *f, const struct journal_entry *e);
+    /* What was appended after `durable_seq` is gone: drop the state and fold again by journal_replay(). NULL: stateless. */
+    void (*on_reset)(struct journal_follower *f, uint64_t durable_seq);
+};
+
+/* Called for records appended from now on. Followers are called in the order in which they were added. */
+void journal_follow(struct journal *j, struct journal_follower *f);
+void journal_unfollow(struct journal *j, struct journal_follower *f);
+/* Suspends until durable_seq > seq, for those who read at their own pace (sealing, push). */
+enum status journal_wait_after(struct journal *j, uint64_t seq, int64_t deadline_ns) MUST_USE;
+
+/* ---- reading ---- */
+
+/* Durable records seq, seq + 1, … (≤ max ≤ 1000), on a worker thread; suspends. n 0: nothing there yet. `record` is NULL unless `decode`. */
+enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
+                         struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
+/* All durable records from seq on, in order, decoded, through f->on_record; suspends between batches. For the fold at the start. */
+enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f, struct error *err) MUST_USE;
+
+/* All durable records from the first on, read once and given to every follower in turn: the fold at the start. */
+enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
+
+/* Without a loop and without a running platform, for the command line: read-only, transactions of at most 1 000 records, so that a
+ * reader never holds up the writer's checkpoint. */
+struct journal_reader;
+enum status journal_reader_open(const char *dir, struct journal_reader **ret_reader, struct error *err) MUST_USE;
+void journal_reader_close(struct journal_reader *r);
+uint64_t journal_reader_first_seq(struct journal_reader *r);
+/* Next up to `max` records from seq on. n 0: the end for now. */
+enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode, struct arena *a,
+                                struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
+
+/* ---- small leased keys (who is the decider, who runs this target) ---- */
+
+/* Take or renew `key` for `holder` until now + ttl. *ret_revision grows with every change of holder: it is the fence.
+ * STATUS_ALREADY_EXISTS: another holder has it. */
+enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder, int64_t ttl_ns,
+                                  uint64_t *ret_revision, struct error *err) MUST_USE;
+enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder, struct error *err) MUST_USE;
+
+/* ---- what a store provides (journal_impl.h has the shared part) ---- */
+struct journal_ops;
+
+#endif
