@@ -95,6 +95,8 @@ void record_encode(const struct record *r, struct buf *out);
 /* Members borrow from `bytes` where they can, else live in the arena. STATUS_INVALID_ARGUMENT: not a record; STATUS_FAILED_PRECONDITION:
  * a newer format. Unknown members are ignored (and then encode(decode(x)) != x, which `record_is_exact` says). */
 enum status record_decode(struct strview bytes, struct arena *a, struct record *ret_record, struct error *err) MUST_USE;
+/* Does encoding r give exactly `bytes`? */
+bool record_is_exact(const struct record *r, struct strview bytes);
 /* Value of a label, or the empty view. */
 struct strview record_label(const struct record_labels *labels, struct strview name);
 /* Sorts items bytewise; a name given twice keeps the last value. For whoever builds a label set. */
