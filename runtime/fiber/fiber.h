@@ -67,7 +67,8 @@ void fiber_scope_init(struct fiber_scope *s);
 enum status fiber_scope_spawn(struct fiber_scope *s, fiber_fn *fn, void *arg, struct error *err) MUST_USE;
 /* Every fiber of the scope, present and future, sees STATUS_CANCELLED at its waits. Idempotent. */
 void fiber_scope_cancel(struct fiber_scope *s);
-/* Suspends the calling fiber until all are done, shielded: it is not cut short by cancellation (cancel the scope to hurry). */
+/* Suspends the calling fiber until all are done; never cut short. Cancellation or the deadline of the caller, seen here,
+ * cancels the scope (not while the caller is shielded). From the loop's stack only with nothing alive. */
 void fiber_scope_join(struct fiber_scope *s);
 
 /* ---- the fiber itself ---- */
@@ -80,7 +81,7 @@ bool fiber_is_cancelled(void);
 /* While shielded, cancellation and the fiber's own deadline are not seen (a wait's own deadline_ns still is). Nests. */
 void fiber_shield_begin(void);
 void fiber_shield_end(void);
-/* Let other ready fibers and the loop run once. */
+/* Let other ready fibers and the loop run once. Ends like a wait once cancelled or past the deadline. */
 enum status fiber_yield(void) MUST_USE;
 /* A pointer for the layer above (the invocation), NULL at the start. */
 void fiber_set_local(void *local);

@@ -22,6 +22,8 @@ struct loop;
 struct st_h2o_evloop_t;
 struct uv_loop_s;
 
+/* Becomes the calling thread's loop if that has none; loop_run() on another thread is fine. Ignores SIGPIPE for the
+ * process. */
 enum status loop_new(struct loop **ret_loop, struct error *err) MUST_USE;
 /* Everything that was started on it must be stopped; asserts uv_loop_close() == 0, so a leaked handle is loud. */
 void loop_free(struct loop *l);
@@ -55,7 +57,9 @@ enum status sleep_until(int64_t deadline_ns) MUST_USE;
  * the fiber's stack). For SQLite reads, big parses, files, hashing. */
 void work_run(void (*fn)(void *arg), void *arg);
 
-/* Readable, writable or hung up. events: POLLIN | POLLOUT. One waiter per descriptor at a time. */
+/* Readable, writable or hung up (which reads as readable). events: POLLIN | POLLOUT | POLLRDHUP. *ret_events may have
+ * POLLERR besides: the next read or write has the errno. One waiter per descriptor at a time: STATUS_ALREADY_EXISTS.
+ * STATUS_PERMISSION_DENIED: a regular file, which never blocks. */
 enum status fd_wait(int fd, int events, int64_t deadline_ns, int *ret_events) MUST_USE;
 
 /* Waits for one of the signals of `set`, which are caught for the loop from loop_signals_catch() on. Several that arrive
@@ -77,7 +81,8 @@ struct process_spec {
 
 struct process; /* heap; freed by process_free, which kills nothing */
 
-/* The child gets only the descriptors named above; all others are closed, signals are unblocked and default. */
+/* The child gets only the descriptors named above; all others are closed, signals are unblocked and default. A relative
+ * argv[0] with a slash is looked up in cwd. STATUS_NOT_FOUND: no such program or cwd. */
 enum status process_start(struct loop *l, const struct process_spec *spec, struct process **ret_process,
                           struct error *err) MUST_USE;
 pid_t process_pid(const struct process *p);
@@ -86,6 +91,10 @@ bool process_has_exited(const struct process *p);
 enum status process_wait(struct process *p, int64_t deadline_ns, int *ret_exit) MUST_USE;
 /* By pid while we have not reaped it, so never another process. STATUS_NOT_FOUND: has exited. */
 enum status process_kill(struct process *p, int signal) MUST_USE;
+/* Every process of the group that one started with new_session leads, also after it has exited itself: its pid stays
+ * taken (a zombie) until process_free. STATUS_NOT_FOUND: none is left but the zombie; STATUS_FAILED_PRECONDITION: it has
+ * no session of its own. */
+enum status process_kill_group(struct process *p, int signal) MUST_USE;
 /* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later. */
 void process_free(struct process *p);
 
@@ -95,8 +104,11 @@ struct process_result {
     struct strview stdout_text, stderr_text; /* arena; cut at max_output_bytes */
     bool is_truncated;
 };
-/* Start, feed `input`, collect both outputs, wait. At the deadline (or cancellation) the child's session is killed:
- * SIGTERM, SIGKILL after 2 s; STATUS_DEADLINE_EXCEEDED then. spec's three descriptors are ignored. */
+/* Start in a session of its own, feed `input`, collect both outputs, wait. At the deadline (or cancellation) the whole
+ * session is killed: SIGTERM, SIGKILL as soon as the child has exited or after 2 s; STATUS_DEADLINE_EXCEEDED (or
+ * _CANCELLED) then. What a child that exited in time left running (a service it started) stays, and is not waited for
+ * although it may hold the outputs open. spec's three descriptors and new_session are ignored. max_output_bytes is for
+ * each output, at most PROCESS_OUTPUT_MAX; the rest is read and dropped. */
 enum status process_run(const struct process_spec *spec, struct strview input, size_t max_output_bytes,
                         int64_t deadline_ns, struct arena *a, struct process_result *ret_result,
                         struct error *err) MUST_USE;
