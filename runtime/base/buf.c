@@ -78,6 +78,14 @@ void buf_append_u64(struct buf *b, uint64_t v)
     buf_append(b, sv_n(digits + at, sizeof(digits) - at));
 }
 
+/* All or nothing: an append made of several takes back its first parts if a later one did not fit. */
+static void settle(struct buf *b, size_t start)
+{
+    if (!b->is_full) return;
+    b->len = start;
+    if (b->ptr != NULL) b->ptr[start] = '\0';
+}
+
 void buf_append_i64(struct buf *b, int64_t v)
 {
     if (v >= 0) {
@@ -87,7 +95,7 @@ void buf_append_i64(struct buf *b, int64_t v)
     size_t start = b->len;
     buf_append_char(b, '-');
     buf_append_u64(b, 0 - (uint64_t)v);
-    if (b->is_full) b->len = start;
+    settle(b, start);
 }
 
 void buf_printf(struct buf *b, const char *fmt, ...)
@@ -124,9 +132,7 @@ void buf_append_json_string(struct buf *b, struct strview s)
         buf_append(b, sv_n(escape, len));
     }
     buf_append_char(b, '"');
-    if (!b->is_full) return;
-    b->len = start; /* all or nothing, as with every append */
-    if (b->ptr != NULL) b->ptr[start] = '\0';
+    settle(b, start);
 }
 
 void buf_append_hex(struct buf *b, const void *bytes, size_t n)
