@@ -39,11 +39,14 @@ void http_resp_set(struct http_resp *resp, int status, struct strview content_ty
 /* {"error":"…"} with status_to_http(err->code); retry_after adds "Retry-After: 1" to 503. */
 void http_resp_error(struct http_resp *resp, struct arena *a, const struct error *err);
 
-/* Start sending status and headers now and the body in parts (chunked). After it resp->body is ignored. */
+/* Start sending status and headers now and the body in parts: chunked, or of the length that a content-length header given before
+ * says. After it resp->body is ignored. STATUS_CANCELLED: the client is gone. */
 enum status http_resp_stream(struct http_resp *resp) MUST_USE;
 /* Suspends until the part is on its way (its memory may be reused then). STATUS_CANCELLED: the client is gone, or the fiber
  * is cancelled. The handler's return ends the body. */
 enum status http_resp_write(struct http_resp *resp, struct strview part) MUST_USE;
+/* The body breaks off here: the client must not take it for complete. For an upstream that was cut; then return. */
+void http_resp_abort(struct http_resp *resp);
 /* Has the client left (seen at writes; on HTTP/2 at once)? */
 bool http_resp_is_gone(const struct http_resp *resp);
 
@@ -51,13 +54,14 @@ struct server_cfg {
     const char *host;             /* "127.0.0.1", "0.0.0.0", "::"; NULL with unix_path or listen_fd */
     uint16_t port;                /* 0: picked, see server_port() */
     const char *unix_path;        /* or a unix socket; unlinked first */
-    int listen_fd;                /* or a socket that is bound and listening already; -1: none */
+    int listen_fd;                /* or a socket that is bound and listening already (moved on success); -1: none */
     bool reuse_port;
     bool http2;                   /* h2c by prior knowledge */
     size_t max_body_bytes;        /* 0: 8 MiB; beyond: 413 */
     unsigned max_connections;     /* 0: 1024; beyond: accept pauses (h2o has no cap of its own) */
     unsigned max_connections_per_peer; /* by address; 0: no limit */
     int64_t request_timeout_ns;   /* header, body and idle time at once (h2o 2.2.5 has one timer); 0: 10 s */
+    int64_t write_timeout_ns;     /* a client that takes nothing of its answer for so long is cut; 0: 30 s */
     http_handler_fn *handler;
     void *arg;
     const char *name;             /* for logs: "gateway", "metrics" */

@@ -1,0 +1,134 @@
+/* Which requests no handler sees. picohttpparser and h2o 2.2.5 refuse by themselves: NUL and control characters in headers, white space
+ * before the colon, an unknown transfer coding, a broken chunk size, a Content-Length that is not a number, more than 100 headers. They
+ * let through: two lengths, a length beside chunks (chunks win silently), two codings (the last wins), folded lines, a missing or
+ * doubled Host; and on HTTP/2 a path with blanks or line ends. A proxy in front or an upstream behind may read each of those
+ * differently, which is how requests are smuggled (RFC 9112 §11.2), so they are refused here. */
+#include "server/server_impl.h"
+
+#define METHOD_MAX 32 /* longest registered one has 17 letters */
+
+static bool is_token_char(unsigned char c)
+{
+    if ((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) return true;
+    return c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL;
+}
+
+static bool is_visible(h2o_iovec_t s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.base[i];
+        if (c <= ' ' || c == 0x7f) return false;
+    }
+    return true;
+}
+
+static bool is_method(h2o_iovec_t m)
+{
+    if (m.len == 0 || m.len > METHOD_MAX) return false;
+    for (size_t i = 0; i < m.len; i++) {
+        if (!is_token_char((unsigned char)m.base[i])) return false;
+    }
+    return true;
+}
+
+/* Next line without its end, cut off *rest; false where no line end is left. */
+static bool next_line(struct strview *rest, struct strview *ret_line)
+{
+    const char *end = memchr(rest->ptr, '\n', rest->len);
+    if (end == NULL) return false;
+    size_t len = (size_t)(end - rest->ptr);
+    *ret_line = (struct strview){rest->ptr, len > 0 && end[-1] == '\r' ? len - 1 : len};
+    *rest = (struct strview){end + 1, rest->len - len - 1};
+    return true;
+}
+
+static bool is_header(struct strview line, struct strview name)
+{
+    return line.len > name.len && line.ptr[name.len] == ':' && sv_eq_nocase(sv_sub(line, 0, name.len), name);
+}
+
+int head_check(struct strview head, int minor_version, const char **ret_why)
+{
+    struct strview rest = head, line;
+    unsigned lengths = 0, codings = 0, hosts = 0;
+    if (!next_line(&rest, &line) || (line.len == 0 && !next_line(&rest, &line))) return 0; /* one leading empty line is allowed */
+    while (next_line(&rest, &line) && line.len > 0) {
+        if (line.ptr[0] == ' ' || line.ptr[0] == '\t') {
+            *ret_why = "a header is folded over two lines";
+            return 400;
+        }
+        switch (line.ptr[0] | 0x20) {
+        case 'c':
+            if (is_header(line, SV("content-length"))) lengths++;
+            break;
+        case 't':
+            if (is_header(line, SV("transfer-encoding"))) codings++;
+            break;
+        case 'h':
+            if (is_header(line, SV("host"))) hosts++;
+            break;
+        default:
+            break;
+        }
+    }
+    if (lengths > 1)
+        *ret_why = "there is more than one Content-Length";
+    else if (codings > 1)
+        *ret_why = "there is more than one Transfer-Encoding";
+    else if (lengths + codings > 1)
+        *ret_why = "there are both Content-Length and Transfer-Encoding";
+    else if (codings > 0 && minor_version == 0)
+        *ret_why = "HTTP/1.0 has no Transfer-Encoding";
+    else if (hosts > 1 || (hosts == 0 && minor_version > 0))
+        *ret_why = "exactly one Host header is required";
+    else if ((size_t)(rest.ptr - head.ptr) > SERVER_HEAD_MAX_BYTES) {
+        *ret_why = "the request line and headers are larger than 65536 bytes";
+        return 431;
+    } else {
+        return 0;
+    }
+    return 400;
+}
+
+static int fields_check(const h2o_req_t *req, const char **ret_why)
+{
+    size_t bytes = req->path.len + req->authority.len;
+    if (req->headers.size > HTTP_HEADERS_MAX) {
+        *ret_why = "there are more than 100 headers";
+        return 431;
+    }
+    for (size_t i = 0; i < req->headers.size; i++) {
+        const h2o_header_t *h = &req->headers.entries[i];
+        bytes += h->name->len + h->value.len;
+        if (h->name->len > 0) continue;
+        *ret_why = "a header has no name";
+        return 400;
+    }
+    if (bytes <= SERVER_HEAD_MAX_BYTES) return 0;
+    *ret_why = "the request line and headers are larger than 65536 bytes";
+    return 431;
+}
+
+int request_check(const h2o_req_t *req, const char **ret_why)
+{
+    if (!is_method(req->method)) {
+        *ret_why = "the method is not a token of at most 32 characters";
+        return 400;
+    }
+    bool is_star = req->path.len == 1 && req->path.base[0] == '*' && h2o_memis(req->method.base, req->method.len, "OPTIONS", 7);
+    if (!is_star && (req->path.len == 0 || req->path.base[0] != '/' || !is_visible(req->path))) {
+        *ret_why = "the target is not an absolute path of visible characters";
+        return 400;
+    }
+    if (!is_visible(req->authority)) {
+        *ret_why = "the host has characters that no host has";
+        return 400;
+    }
+    if (req->version < 0x200) {
+        /* h2o strips these headers from its list, but the raw bytes stay in the socket's buffer until the answer is out. */
+        const h2o_buffer_t *input = req->conn->callbacks->get_socket(req->conn)->input;
+        int status = head_check((struct strview){input->bytes, input->size}, req->version & 0xff, ret_why);
+        if (status != 0) return status;
+    }
+    return fields_check(req, ret_why);
+}

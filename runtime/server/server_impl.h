@@ -1,0 +1,171 @@
+/* Inside of the server: for runtime/server/ alone.
+ *
+ *   server.c           start, drain, free                    server_check.c     which requests are refused before a handler
+ *   server_listen.c    sockets, caps, connections, sweeping  server_exchange.c  request in, fiber, whole answer out
+ *   server_stream.c    answers in parts                      response.c http.c  plain values
+ *
+ * Who lives how long:
+ *
+ *   h2o_socket_t --on_close--> server_conn <--------------+        freed when the socket is closed and no exchange is left
+ *   h2o_req_t.pool --link, cut by on_request_gone--> server_exchange   recycled when the fiber has returned and the request is gone
+ *
+ * A connection is closed by shutdown(2) on its descriptor, never through h2o's structs: h2o then sees the end of the file or
+ * a failed write in its own time and unwinds by its own paths. */
+#ifndef BALM_SERVER_SERVER_IMPL_H
+#define BALM_SERVER_SERVER_IMPL_H
+
+#include <h2o.h>
+
+#include "base/arena.h"
+#include "base/list.h"
+#include "server/server.h"
+
+#define SERVER_BODY_MAX_BYTES     (8 * 1024 * 1024) /* where the cfg says 0 */
+#define SERVER_CONNECTIONS_MAX    1024              /* where the cfg says 0 */
+#define SERVER_REQUEST_TIMEOUT_NS (10 * NS_PER_S)
+#define SERVER_WRITE_TIMEOUT_NS   (30 * NS_PER_S)
+#define SERVER_HEAD_MAX_BYTES     (64 * 1024)       /* h2o would take 408 KiB, and HPACK unpacks that to gigabytes */
+#define SERVER_INPUT_MAX_BYTES    (128 * 1024 * 1024) /* unfinished requests of all connections: slow senders by the thousand */
+#define SERVER_PART_BYTES         (128 * 1024)      /* of a large answer: progress is seen once a part */
+#define SERVER_STREAM_PART_BYTES  (32 * 1024)       /* copied, so that a cancelled writer leaves nothing behind in h2o */
+#define SERVER_IDLE_EXCHANGES_MAX 128               /* kept for reuse */
+#define SERVER_H2_EXCHANGES_MAX   128               /* a connection: reset streams leave their handlers running (rapid reset) */
+#define SERVER_H2_RESETS_MAX      100               /* a connection may reset that many more than it lets us answer */
+#define SERVER_ACCEPTS_A_TURN     16
+#define SERVER_LINGER_NS          (2 * NS_PER_S)
+#define SERVER_PEER_BUCKETS       64
+#define SERVER_PEER_TEXT_MAX      56                /* [ipv6]:port */
+
+struct server_peer { /* one address that is counted */
+    struct list node;
+    uint8_t address[16];
+    uint8_t address_len;
+    unsigned connections;
+};
+
+struct server_conn {
+    struct list node; /* in server->conns until closed */
+    struct server *server;
+    h2o_socket_t *sock;       /* NULL once h2o has closed it */
+    struct server_peer *peer; /* NULL where peers are not counted */
+    unsigned requests;        /* that h2o still holds and a handler has seen */
+    unsigned exchanges;       /* those, and vanished ones whose handler runs on */
+    unsigned resets, answers;
+    bool is_http2, is_cut;
+    int linger_fd; /* -1, or a duplicate that outlives h2o's close: see conn_linger() */
+    uint8_t peer_text_len;
+    char peer_text[SERVER_PEER_TEXT_MAX];
+};
+
+/* In req->pool's care; the only way from a fiber to h2o's request. */
+struct server_link {
+    h2o_req_t *req;
+    struct server_exchange *exchange;
+};
+
+struct http_stream {
+    struct fiber_event moved; /* h2o took the last part, or the request is gone */
+    bool is_started;
+    bool is_busy;   /* h2o holds `part` */
+    bool is_ended;  /* the handler has returned; the end is sent when h2o lets go of the last part */
+    bool is_broken; /* must not look complete to the client */
+    bool is_chunked, has_length, is_bodiless;
+    uint64_t left_bytes; /* where has_length */
+    char *part;          /* arena; SERVER_STREAM_PART_BYTES */
+    char chunk_head[24];
+};
+
+struct server_exchange {
+    struct list node; /* in server->exchanges, or idle */
+    struct server *server;
+    struct server_conn *conn;
+    struct server_link *link; /* NULL: the client has left, or the answer is out */
+    bool is_running;          /* the fiber has not returned */
+    int64_t progress_ns;      /* when h2o last took bytes of the answer */
+    size_t sent_bytes;        /* of resp.body, handed to h2o */
+    h2o_generator_t generator;
+    struct http_stream stream;
+    struct arena arena;
+    struct http_req req;
+    struct http_resp resp;
+};
+
+struct server {
+    struct loop *loop;
+    struct server_cfg cfg;
+    char *name, *host, *unix_path; /* owned copies for cfg */
+    h2o_globalconf_t config;
+    h2o_context_t ctx;
+    h2o_accept_ctx_t accept;
+    h2o_socket_t *listener;       /* NULL after a drain */
+    bool is_accepting, is_draining;
+    uint16_t port;
+    unsigned n_conns;
+    struct list conns;
+    struct list peers[SERVER_PEER_BUCKETS];
+    struct list exchanges, idle_exchanges;
+    unsigned n_idle, inflight;
+    struct fiber_scope scope;
+    struct fiber_event quiet; /* set while there is neither connection nor handler */
+    h2o_timeout_entry_t sweep, accept_retry;
+};
+
+/* ---- server.c ---- */
+
+void server_notice_quiet(struct server *s);
+
+/* ---- server_listen.c ---- */
+
+/* Opens the listener of the cfg. */
+enum status server_listen(struct server *s, struct error *err) MUST_USE;
+void server_accept_start(struct server *s);
+void server_listen_close(struct server *s);
+struct server_conn *conn_of(const h2o_req_t *req);
+/* Both directions, at once; h2o closes it during this or the next turn. */
+void conn_cut(struct server_conn *c);
+/* If nothing is under way on it. What the peer has sent already is still served. */
+void conn_close_if_idle(struct server_conn *c);
+/* Keep the connection for a moment after h2o's close and throw away what comes: else the kernel answers the rest of a refused
+ * body with a reset, and the client never reads why. */
+void conn_linger(struct server_conn *c);
+/* Once the socket is closed and the last exchange gone. */
+void conn_settle(struct server_conn *c);
+void server_sweep_init(struct server *s);
+void server_sweep_stop(struct server *s);
+
+/* ---- server_check.c ---- */
+
+/* 0, or the HTTP status of a refusal with its sentence (static). */
+int request_check(const h2o_req_t *req, const char **ret_why);
+/* The same for the raw head of an HTTP/1 request up to its empty line: framing that two parsers could read differently. */
+int head_check(struct strview head, int minor_version, const char **ret_why);
+
+/* ---- server_exchange.c ---- */
+
+int on_request(h2o_handler_t *handler, h2o_req_t *req);
+/* A filter of h2o's that gives h2o's own refusals our form and the limit's value. */
+void on_answer_setup(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t **slot);
+/* Status and headers of x->resp to req; the framing is the caller's. */
+void exchange_send_head(struct server_exchange *x, h2o_req_t *req);
+void exchange_free_idle(struct server *s);
+
+struct server_handler {
+    h2o_handler_t super;
+    struct server *server;
+};
+struct server_filter {
+    h2o_filter_t super;
+    struct server *server;
+};
+
+/* ---- server_stream.c ---- */
+
+void stream_init(struct http_stream *st);
+/* h2o has taken the last part. */
+void stream_proceed(struct server_exchange *x, h2o_req_t *req);
+/* The request is gone. */
+void stream_gone(struct server_exchange *x);
+/* The handler has returned: send the end. Nothing of req may be touched afterwards. */
+void stream_end(struct server_exchange *x, h2o_req_t *req);
+
+#endif
