@@ -8,30 +8,9 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/list.h"
+#include "config/bytes.h"
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
-
-static const struct bytes_unit {
-    const char *name;
-    int64_t bytes;
-} bytes_units[] = {
-    {"TiB", INT64_C(1) << 40}, {"GiB", INT64_C(1) << 30}, {"MiB", INT64_C(1) << 20}, {"KiB", INT64_C(1) << 10}, {"", 1},
-};
-
-static enum status bytes_parse(struct strview text, int64_t *ret_bytes)
-{
-    for (size_t i = 0; i < ARRAY_LEN(bytes_units); i++) {
-        struct strview unit = sv(bytes_units[i].name);
-        if (!sv_ends_with(text, unit)) continue;
-        int64_t count;
-        if (sv_parse_i64(sv_sub(text, 0, text.len - unit.len), &count) != STATUS_OK || count < 0 ||
-            __builtin_mul_overflow(count, bytes_units[i].bytes, &count))
-            return STATUS_INVALID_ARGUMENT;
-        *ret_bytes = count;
-        return STATUS_OK;
-    }
-    return STATUS_INVALID_ARGUMENT;
-}
 
 static enum status bool_parse(struct strview text, bool *ret_value)
 {
@@ -45,20 +24,14 @@ static enum status bool_parse(struct strview text, bool *ret_value)
 }
 
 #define NUMBER_TEXT_MAX DURATION_TEXT_MAX
+_Static_assert(BYTES_TEXT_MAX <= NUMBER_TEXT_MAX, "one buffer holds any of them");
 
 /* `value` in the form in which the option takes it. */
 static const char *number_format(enum config_type type, int64_t value, char ret_text[NUMBER_TEXT_MAX])
 {
     if (type == CONFIG_DURATION) return duration_format(value, ret_text);
-    const char *unit = "";
-    if (type == CONFIG_BYTES && value > 0) {
-        size_t i = 0;
-        while (value % bytes_units[i].bytes != 0)
-            i++;
-        value /= bytes_units[i].bytes;
-        unit = bytes_units[i].name;
-    }
-    (void)snprintf(ret_text, NUMBER_TEXT_MAX, "%" PRId64 "%s", value, unit);
+    if (type == CONFIG_BYTES) return bytes_format(value, ret_text);
+    (void)snprintf(ret_text, NUMBER_TEXT_MAX, "%" PRId64, value);
     return ret_text;
 }
 

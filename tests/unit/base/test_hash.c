@@ -67,7 +67,7 @@ Test(hash, hex_reads_back_and_refuses_the_rest)
     cr_assert(hex_decode(SV("aBcD"), back, 2) == STATUS_OK && back[0] == 0xAB && back[1] == 0xCD);
     cr_assert(hex_decode(SV(""), back, 0) == STATUS_OK);
     back[0] = 7;
-    const char *bad[] = {"", "a", "abc", "abcdef", "0g12", "12 4", "x012", "12\xFF" "4"};
+    const char *bad[] = {"", "a", "abc", "abcdef", "0g12", "12 4", "x012", "12\xFF.", "+123"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert(hex_decode(sv(bad[i]), back, 2) == STATUS_INVALID_ARGUMENT, "'%s'", bad[i]);
     cr_assert_eq(back[0], 7);
