@@ -27,8 +27,10 @@ struct st_h2o_evloop_t *loop_h2o(struct loop *l)
     return l->h2o;
 }
 
+/* libuv's idea of now is as old as the last poll, and timers count from it. */
 struct uv_loop_s *loop_uv(struct loop *l)
 {
+    uv_update_time(&l->uv);
     return &l->uv;
 }
 

@@ -35,6 +35,7 @@ void loop_stop(struct loop *l);
 struct loop *loop_current(void); /* the calling thread's, or NULL */
 /* For the files that own sockets. */
 struct st_h2o_evloop_t *loop_h2o(struct loop *l);
+/* Brings libuv's time up to date: ask again before uv_timer_start(), or the timer counts from before the last poll. */
 struct uv_loop_s *loop_uv(struct loop *l);
 /* Cached monotonic time of this turn: cheap, may lag by the turn's length. */
 int64_t loop_now_ns(struct loop *l);
@@ -92,8 +93,8 @@ enum status process_wait(struct process *p, int64_t deadline_ns, int *ret_exit) 
 /* By pid while we have not reaped it, so never another process. STATUS_NOT_FOUND: has exited. */
 enum status process_kill(struct process *p, int signal) MUST_USE;
 /* Every process of the group that one started with new_session leads, also after it has exited itself: its pid stays
- * taken (a zombie) until process_free. STATUS_NOT_FOUND: none is left but the zombie; STATUS_FAILED_PRECONDITION: it has
- * no session of its own. */
+ * taken (a zombie) until process_free, so STATUS_OK does not say that one was alive. STATUS_FAILED_PRECONDITION: it has no
+ * session of its own. */
 enum status process_kill_group(struct process *p, int signal) MUST_USE;
 /* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later. */
 void process_free(struct process *p);

@@ -50,7 +50,7 @@ void work_run(void (*fn)(void *arg), void *arg)
 {
     struct work w = {.fn = fn, .arg = arg};
     fiber_event_init(&w.done);
-    int rc = uv_queue_work(loop_uv(loop_current()), &w.req, on_worker, on_work_done);
+    int rc = uv_queue_work(&loop_current()->uv, &w.req, on_worker, on_work_done);
     assert(rc == 0); /* its only error is a missing function */
     (void)rc;
     fiber_shield_begin();
@@ -100,7 +100,7 @@ enum status fd_wait(int fd, int events, int64_t deadline_ns, int *ret_events)
     struct fd_waiter *w = calloc(1, sizeof(*w));
     if (w == NULL) return STATUS_RESOURCE_EXHAUSTED;
     fiber_event_init(&w->ready);
-    int rc = uv_poll_init(loop_uv(loop_current()), &w->poll, fd);
+    int rc = uv_poll_init(&loop_current()->uv, &w->poll, fd);
     if (rc != 0) {
         free(w);
         return rc == UV_EEXIST ? STATUS_ALREADY_EXISTS : status_from_errno(-rc);
