@@ -1,7 +1,7 @@
 # balm: `make help` lists what can be asked for.
 #
-# Layout: one static library a layer of runtime/ would buy nothing; all of runtime/ is one archive and the linker takes
-# what a binary needs (a bot must not carry SQLite). Generated files go to $(B)/gen. `make B=build/asan SAN=asan` builds beside.
+# All of runtime/ but cli and the shim is one archive, and the linker takes what a binary needs: a bot does not carry SQLite. Generated files go
+# to $(B)/gen. `make B=build/asan SAN=asan …` builds a second tree beside the first.
 
 B      ?= build
 SAN    ?=
@@ -15,7 +15,6 @@ WARN   += -Werror
 endif
 HARDEN := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 OPT    := -O2
-SANFLAGS :=
 ifeq ($(SAN),asan)
 OPT    := -O1 -fno-omit-frame-pointer
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -29,50 +28,155 @@ endif
 CPPFLAGS_ALL := -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$(B)/gen -include base/banned.h $(CPPFLAGS)
 CFLAGS_ALL   := -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-sections -fdata-sections -MMD -MP $(CFLAGS)
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
-# What every function links, and what only the platform links.
+# What every function links (libcurl is opened on its first use), and what only the platform links.
 LIBS_FUNCTION := -lh2o-evloop -luv -ljansson -lssl -lcrypto -l:libboost_context.a -ldl -lpthread
 LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz $(LIBS_FUNCTION)
 
-RUNTIME_SRC := $(sort $(wildcard runtime/*/*.c))
-RUNTIME_OBJ := $(RUNTIME_SRC:%.c=$(B)/obj/%.o)
-CLI_OBJ     := $(filter $(B)/obj/runtime/cli/%,$(RUNTIME_OBJ))
-LIB_OBJ     := $(filter-out $(CLI_OBJ),$(RUNTIME_OBJ))
-
-# Core functions are linked into balm; every other folder of functions/ is a bot or plain function with its own executable.
+# ---- the parts ----
+SHIM_SRC    := runtime/gateway/shim.c
+CLI_SRC     := $(sort $(wildcard runtime/cli/*.c))
+LIB_SRC     := $(filter-out $(CLI_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
+# Core functions are linked into balm; every other folder of functions/ is a function with an executable of its own.
 CORE        := alerts dispatcher audit
 CORE_SRC    := $(sort $(wildcard $(CORE:%=functions/%/*.c)))
-CORE_OBJ    := $(CORE_SRC:%.c=$(B)/obj/%.o)
-FUNCTIONS   := $(filter-out $(CORE),$(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/bot.yaml)))))
+FUNCTIONS   := $(sort $(filter-out $(CORE),$(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/handler.c))))))
+
+objects = $(patsubst %.c,$(B)/obj/%.o,$(1))
+LIB_OBJ  := $(call objects,$(LIB_SRC))
+CLI_OBJ  := $(call objects,$(CLI_SRC))
+CORE_OBJ := $(call objects,$(CORE_SRC))
 
 .PHONY: all
-all: $(B)/balm $(FUNCTIONS:%=$(B)/functions/%) ## all binaries
+all: $(B)/balm $(B)/balm-shim $(FUNCTIONS:%=$(B)/functions/%) ## all binaries: build/balm and build/functions/NAME
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
 
 $(B)/libbalm.a: $(LIB_OBJ)
-	@mkdir -p $(@D)
 	@rm -f $@
 	ar rcs $@ $^
 
 $(B)/balm: $(CLI_OBJ) $(CORE_OBJ) $(B)/libbalm.a
 	$(CC) $(LDFLAGS_ALL) -o $@ $(CLI_OBJ) $(CORE_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
 
-# ---- unit tests: one Criterion binary a module: tests/unit/MODULE/*.c -> $(B)/tests/unit/MODULE
-UNIT := $(notdir $(patsubst %/,%,$(dir $(wildcard tests/unit/*/test_*.c))))
-UNIT := $(sort $(UNIT))
-.SECONDEXPANSION:
-$(UNIT:%=$(B)/tests/unit/%): $(B)/tests/unit/%: $$(patsubst %.c,$(B)/obj/%.o,$$(wildcard tests/unit/$$*/*.c)) $(CORE_OBJ) $(B)/libbalm.a
+# Static and bare: it stands beside every replica.
+$(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -o $@ $(filter $(B)/obj/tests/%,$^) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+	$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $<
 
-.PHONY: clean
+# ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
+# The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
+$(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,$(wildcard runtime/cli/generate.c)) $(B)/libbalm.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
+
+.SECONDEXPANSION:
+.PRECIOUS: $(B)/gen/functions/%.gen.c $(B)/gen/functions/%.gen.h
+$(B)/gen/functions/%.gen.c $(B)/gen/functions/%.gen.h: functions/$$*/bot.yaml $(B)/balm-generate
+	@mkdir -p $(@D)
+	$(B)/balm-generate bot functions/$*/bot.yaml --out $(@D)
+
+$(B)/obj/gen/functions/%.gen.o: $(B)/gen/functions/%.gen.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS_ALL) -I$(B)/gen/functions $(CFLAGS_ALL) -c $< -o $@
+
+$(FUNCTIONS:%=$(B)/functions/%): $(B)/functions/%: $(B)/obj/gen/functions/%.gen.o $$(call objects,$$(wildcard functions/$$*/*.c)) $(B)/libbalm.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_FUNCTION)
+
+define function_rules
+$(call objects,$(wildcard functions/$(1)/*.c)): $(B)/gen/functions/$(1).gen.h
+$(call objects,$(wildcard functions/$(1)/*.c)): CPPFLAGS += -I$(B)/gen/functions
+endef
+$(foreach f,$(FUNCTIONS),$(eval $(call function_rules,$(f))))
+
+# ---- tests ----
+# tests/unit/MODULE/*.c and tests/contract/*.c: one Criterion binary a folder; tests/property/test_X.c: one each; tests/fuzz/X.c: a replay of
+# tests/fuzz/corpus/X; tests/tsan/X.c and tests/bench/X.c: plain programs.
+UNIT     := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/unit/*/test_*.c)))))
+PROPERTY := $(sort $(basename $(notdir $(wildcard tests/property/test_*.c))))
+FUZZ     := $(sort $(basename $(notdir $(wildcard tests/fuzz/*.c))))
+TSAN     := $(sort $(basename $(notdir $(wildcard tests/tsan/*.c))))
+BENCH    := $(sort $(basename $(notdir $(wildcard tests/bench/*.c))))
+
+UNIT_BIN     := $(UNIT:%=$(B)/tests/unit/%)
+PROPERTY_BIN := $(PROPERTY:%=$(B)/tests/property/%)
+CONTRACT_BIN := $(if $(wildcard tests/contract/*.c),$(B)/tests/contract/contract)
+FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
+TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
+BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
+
+# Tests see the functions' handlers and what cli has besides main.
+TEST_OBJ := $(CORE_OBJ) $(filter-out %/main.o %/generate_main.o,$(CLI_OBJ))
+link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -o $@ $(filter $(B)/obj/tests/%,$^)
+
+$(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(CORE_OBJ) $(B)/libbalm.a
+	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(CORE_OBJ) $(B)/libbalm.a
+	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(CORE_OBJ) $(B)/libbalm.a
+	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
+$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(CORE_OBJ) $(B)/libbalm.a
+	$(link_test) $(CORE_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
+
+.PHONY: tests bench-binaries
+tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN)
+bench-binaries: all $(BENCH_BIN)
+
+.PHONY: test check check-asan check-tsan fuzz-replay integration
+test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
+	@$(MAKE) --no-print-directory -j$$(nproc) tests
+	@tests/run.py --build $(B) unit property contract fuzz integration
+check: tests ## unit and property tests, parallel, under a minute
+	@tests/run.py --build $(B) unit property
+check-asan: deps-test ## ASan, UBSan and leaks over unit and integration tests
+	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan SAN=asan tests
+	@tests/run.py --asan --build $(B)/asan unit property contract fuzz integration
+check-tsan: deps-test ## TSan on the threaded parts
+	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan SAN=tsan $(TSAN:%=$(B)/tsan/tests/tsan/%)
+	@tests/run.py --build $(B)/tsan tsan
+fuzz-replay: $(FUZZ_BIN) ## corpora through every parser
+	@tests/run.py --build $(B) fuzz
+integration: all ## real platform, real neighbours
+	@tests/run.py --build $(B) integration
+
+.PHONY: demo up bench
+demo: deps-demo ## the main job on real parts: nginx dies, Prometheus and Alertmanager tell, balm repairs (KEEP=1 leaves it running)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@BALM_BUILD=$(B) python3 tests/e2e/demo.py
+up: deps ## the platform in the foreground
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@exec $(B)/balm up
+bench: deps-test ## figures beside their floors, from one run
+	@$(MAKE) --no-print-directory -j$$(nproc) bench-binaries
+	@BALM_BUILD=$(B) python3 tests/bench/bench.py
+
+# ---- what has to be installed ----
+DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4 libjansson-dev libsqlite3-dev \
+              libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
+DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8
+DEPS_DEMO  := $(DEPS) python3 libcrypt1
+DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
+.PHONY: deps deps-test deps-demo deps-lint
+deps: ## install what is missing to build (one apt-get line, shown)
+	@tests/deps.sh $(DEPS)
+deps-test:
+	@tests/deps.sh $(DEPS_TEST)
+deps-demo:
+	@tests/deps.sh $(DEPS_DEMO)
+deps-lint:
+	@tests/deps.sh $(DEPS_LINT)
+
+# ---- checks ----
+.PHONY: lint
+lint: deps-lint ## compilers' warnings as errors, clang-tidy, cppcheck, gcc -fanalyzer, format, generated files
+	@tests/lint.sh $(B)
+
+.PHONY: clean help
 clean: ## remove everything generated
 	rm -rf $(B)
-
-.PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -26,7 +26,7 @@ struct merkle_hash merkle_tree_root(const struct merkle_tree *t);
 /* ---- checkpoints ---- */
 
 struct audit_key; /* Ed25519 pair or public half */
-/* Reads DIR/audit-key (0600, PKCS#8 PEM), makes it and DIR/audit-key.pub (C2SP verifier key text) if missing. */
+/* Reads DIR/audit/key (0600, PKCS#8 PEM); makes it and DIR/audit/key.pub (C2SP verifier key text) if missing. */
 enum status audit_key_load(const char *dir, struct strview origin, struct audit_key **ret_key, struct error *err) MUST_USE;
 /* Public half from its C2SP text: "NAME+HASH+BASE64". */
 enum status audit_key_parse_public(struct strview text, struct audit_key **ret_key, struct error *err) MUST_USE;

@@ -49,7 +49,8 @@ struct strview gateway_webhook_token_path(const struct gateway *g);
 void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);
-/* stack.yml and the allow list again; a bad file keeps what is there. */
+/* stack.yml, the allow list and every core function's reload(); a bad file keeps what is there of its part, the first sentence is returned
+ * after all parts were tried. POST /system/reload does the same. From a fiber. */
 enum status gateway_reload(struct gateway *g, struct error *err) MUST_USE;
 
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */

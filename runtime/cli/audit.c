@@ -1,0 +1,254 @@
+#include "cli/cli.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "audit/verify.h"
+#include "base/clock.h"
+#include "store/journal.h"
+
+#define BATCH   1000
+#define POLL_NS (200 * NS_PER_MS) /* tail -f: how often to look for new records */
+
+struct audit_cfg {
+    const char *data_dir, *kind, *function, *incident, *public_key;
+    int64_t from, lines;
+    bool is_json, is_following;
+};
+
+static const struct config_option options[] = {
+    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct audit_cfg, data_dir), .value_name = "DIR",
+     .help = "data folder of the platform, running or not"},
+    {.name = "kind", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, kind), .help = "only records of this kind (signal, intent, outcome …)"},
+    {.name = "function", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, function), .help = "only records of this function"},
+    {.name = "incident", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, incident), .help = "only records of this incident"},
+    {.name = "from", .type = CONFIG_INT, .default_text = "1", .min = 1, .max = INT64_MAX, .offset = offsetof(struct audit_cfg, from),
+     .help = "cat: first sequence number"},
+    {.name = "lines", .short_name = 'n', .type = CONFIG_INT, .default_text = "10", .min = 0, .max = 1000000,
+     .offset = offsetof(struct audit_cfg, lines), .help = "tail: how many records from the end"},
+    {.name = "follow", .short_name = 'f', .type = CONFIG_BOOL, .offset = offsetof(struct audit_cfg, is_following), .help = "tail: go on as records come"},
+    {.name = "public-key", .type = CONFIG_PATH, .offset = offsetof(struct audit_cfg, public_key), .value_name = "FILE",
+     .help = "verify: trust this key (DIR/audit/key.pub)"},
+    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct audit_cfg, is_json), .help = "tail, verify: JSON instead of text (cat always is)"},
+};
+
+static bool is_wanted(const struct audit_cfg *cfg, const struct record *r)
+{
+    if (cfg->kind != NULL && strcmp(cfg->kind, record_kind_name(r->kind)) != 0) return false;
+    if (cfg->function != NULL && !sv_eq(r->function, sv(cfg->function))) return false;
+    return cfg->incident == NULL || sv_eq(r->incident, sv(cfg->incident));
+}
+
+/* The stored object with `seq` in front; the members that every reader may rely on are there even where they are empty. */
+static void print_json(const struct journal_entry *e)
+{
+    const struct record *r = e->record;
+    printf("{\"seq\":%llu", (unsigned long long)e->seq);
+    if (r->incident.len == 0) fputs(",\"incident\":\"\"", stdout);
+    if (r->fingerprint.len == 0) fputs(",\"fingerprint\":\"\"", stdout);
+    if (r->function.len == 0) fputs(",\"function\":\"\"", stdout);
+    putchar(',');
+    (void)fwrite(e->bytes.ptr + 1, 1, e->bytes.len - 1, stdout);
+    putchar('\n');
+}
+
+static struct strview what_it_says(const struct record *r)
+{
+    if (r->kind == RECORD_SIGNAL) return r->status;
+    if (r->message.len > 0) return r->message;
+    if (r->reason.len > 0) return r->reason;
+    if (r->state.len > 0) return r->state;
+    return r->how.len > 0 ? r->how : r->target;
+}
+
+static void print_line(const struct journal_entry *e)
+{
+    const struct record *r = e->record;
+    char time[RFC3339_LEN + 1];
+    rfc3339_format(r->time_ns, time);
+    struct strview alert = record_label(&r->labels, SV("alertname"));
+    struct strview says = what_it_says(r);
+    printf("%7llu  %.23sZ  %-10s %-30.*s %.*s%s%.*s%s%.*s\n", (unsigned long long)e->seq, time, record_kind_name(r->kind), SV_ARG(r->incident),
+           SV_ARG(r->function), alert.len > 0 ? "  " : "", SV_ARG(alert), says.len > 0 ? "  " : "", SV_ARG(says));
+}
+
+/* Prints what is wanted from `seq` to the end for now; *ret_next is where to go on. */
+static enum status print_from(struct journal_reader *reader, const struct audit_cfg *cfg, uint64_t seq, bool as_json, uint64_t *ret_next,
+                              struct error *err)
+{
+    struct arena a = {0};
+    for (;;) {
+        struct journal_entry *entries;
+        size_t n;
+        enum status s = journal_reader_read(reader, seq, BATCH, true, &a, &entries, &n, err);
+        if (s != STATUS_OK || n == 0 || ferror(stdout)) {
+            arena_release(&a);
+            *ret_next = seq;
+            return s;
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (!is_wanted(cfg, entries[i].record)) continue;
+            if (as_json) print_json(&entries[i]);
+            else print_line(&entries[i]);
+        }
+        seq = entries[n - 1].seq + 1;
+        arena_reset(&a);
+    }
+}
+
+/* Sequence of the n-th wanted record from the end: a ring of the last n met. */
+static enum status find_tail(struct journal_reader *reader, const struct audit_cfg *cfg, struct arena *a, uint64_t *ret_seq, struct error *err)
+{
+    size_t want = (size_t)cfg->lines, met = 0;
+    uint64_t *ring = arena_array(a, want + 1, sizeof(*ring));
+    uint64_t seq = journal_reader_first_seq(reader);
+    struct arena batch = {0};
+    for (;;) {
+        struct journal_entry *entries;
+        size_t n;
+        enum status s = journal_reader_read(reader, seq, BATCH, true, &batch, &entries, &n, err);
+        if (s != STATUS_OK || n == 0) {
+            arena_release(&batch);
+            *ret_seq = want == 0 ? seq : met == 0 ? seq : met < want ? ring[0] : ring[met % want];
+            return s;
+        }
+        for (size_t i = 0; i < n && want > 0; i++)
+            if (is_wanted(cfg, entries[i].record)) ring[met++ % want] = entries[i].seq;
+        seq = entries[n - 1].seq + 1;
+        arena_reset(&batch);
+    }
+}
+
+static enum status open_reader(const struct audit_cfg *cfg, struct arena *a, struct journal_reader **ret_reader, struct error *err)
+{
+    return journal_reader_open(arena_printf(a, "%s/journal", cfg->data_dir).ptr, ret_reader, err);
+}
+
+static enum status run_cat(const struct audit_cfg *cfg, struct arena *a, struct error *err)
+{
+    struct journal_reader *reader = NULL;
+    enum status s = open_reader(cfg, a, &reader, err);
+    if (s != STATUS_OK) return s;
+    uint64_t next;
+    s = print_from(reader, cfg, (uint64_t)cfg->from, true, &next, err);
+    journal_reader_close(reader);
+    return s;
+}
+
+static enum status run_tail(const struct audit_cfg *cfg, struct arena *a, struct error *err)
+{
+    struct journal_reader *reader = NULL;
+    enum status s = open_reader(cfg, a, &reader, err);
+    if (s != STATUS_OK) return s;
+    uint64_t next = 1;
+    s = find_tail(reader, cfg, a, &next, err);
+    if (s == STATUS_OK) s = print_from(reader, cfg, next, cfg->is_json, &next, err);
+    while (s == STATUS_OK && cfg->is_following && fflush(stdout) == 0) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+        s = print_from(reader, cfg, next, cfg->is_json, &next, err);
+    }
+    journal_reader_close(reader);
+    return s;
+}
+
+/* ---- verify ---- */
+
+static void on_progress(uint64_t done, void *arg)
+{
+    (void)arg;
+    fprintf(stderr, "\r%llu records …", (unsigned long long)done);
+}
+
+static int verdict(const struct audit_report *r)
+{
+    if (r->first_bad_seq != 0) return CLI_FAILED;
+    return r->n_open_intents > 0 ? CLI_INCOMPLETE : CLI_OK;
+}
+
+static void print_report_json(const struct audit_report *r)
+{
+    char root[SHA256_HEX + 1], sealed[RFC3339_LEN + 1] = "";
+    hex_encode(r->root.bytes, SHA256_BYTES, root);
+    if (r->sealed_unix_ns != 0) rfc3339_format(r->sealed_unix_ns, sealed);
+    json_t *open = json_array();
+    for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
+        json_array_append_new(open, json_text(r->open_intents[i]));
+    json_t *o = json_pack("{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o}", "ok", verdict(r) == CLI_OK, "records", (json_int_t)r->records,
+                          "checkpoints", (json_int_t)r->checkpoints, "sealed", (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root,
+                          "firstBad", (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "", r->bad_reason.len,
+                          "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open);
+    json_dumpf(o, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_release(o);
+}
+
+static void print_report(const struct audit_report *r)
+{
+    char root[SHA256_HEX + 1], sealed[RFC3339_LEN + 1] = "never";
+    hex_encode(r->root.bytes, SHA256_BYTES, root);
+    if (r->sealed_unix_ns != 0) rfc3339_format(r->sealed_unix_ns, sealed);
+    printf("records      %llu\ncheckpoints  %llu good\nsealed       %llu records, %s\nroot         %s\n", (unsigned long long)r->records,
+           (unsigned long long)r->checkpoints, (unsigned long long)r->sealed_records, sealed, root);
+    if (r->first_bad_seq != 0) {
+        printf("verdict      TAMPERED at record %llu: %.*s\n", (unsigned long long)r->first_bad_seq, SV_ARG(r->bad_reason));
+        return;
+    }
+    if (r->n_open_intents == 0) {
+        puts("verdict      genuine and complete");
+        return;
+    }
+    printf("verdict      genuine; %zu act%s without outcome (under way, or interrupted):\n", r->n_open_intents, r->n_open_intents == 1 ? "" : "s");
+    for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
+        printf("             %.*s\n", SV_ARG(r->open_intents[i]));
+}
+
+static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int *ret_code, struct error *err)
+{
+    struct audit_report report = {0};
+    bool shows_progress = isatty(2) == 1 && !cfg->is_json;
+    enum status s = audit_verify(cfg->data_dir, cfg->public_key, shows_progress ? on_progress : NULL, NULL, a, &report, err);
+    if (shows_progress) fputs("\r\033[K", stderr);
+    if (s != STATUS_OK) return s;
+    if (cfg->is_json) print_report_json(&report);
+    else print_report(&report);
+    *ret_code = verdict(&report);
+    return STATUS_OK;
+}
+
+static int run_audit(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    struct audit_cfg cfg = {0};
+    struct error err = {0};
+    int n = 0, code = CLI_OK;
+    enum status s;
+    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
+    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
+    const char *what = n == 1 ? argv[1] : "";
+    if (strcmp(what, "cat") == 0) s = run_cat(&cfg, &a, &err);
+    else if (strcmp(what, "tail") == 0) s = run_tail(&cfg, &a, &err);
+    else if (strcmp(what, "verify") == 0) s = run_verify(&cfg, &a, &code, &err);
+    else s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify (got '%s')", what);
+    if (s != STATUS_OK) code = cli_fail(self, &err);
+    if (code == CLI_OK && fflush(stdout) != 0) code = CLI_FAILED;
+out:
+    arena_release(&a);
+    return code;
+}
+
+const struct command command_audit = {
+    .name = "audit",
+    .arguments = "tail|cat|verify",
+    .summary = "read the journal, or prove that nobody changed it",
+    .description = "tail    the last records, one line each; -f goes on\n"
+                   "cat     every record as one JSON object a line, with its sequence number\n"
+                   "verify  recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
+                   "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .run = run_audit,
+};

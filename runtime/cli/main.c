@@ -1,0 +1,122 @@
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int run_version(const struct command *self, int argc, char **argv);
+
+static const struct command command_version = {
+    .name = "version", .arguments = "", .summary = "print the version", .run = run_version};
+
+static const struct command *const commands[] = {
+    &command_up,   &command_status, &command_why,      &command_audit,   &command_stop,
+    &command_resume, &command_reload, &command_generate, &command_version,
+};
+
+static int run_version(const struct command *self, int argc, char **argv)
+{
+    (void)self;
+    (void)argc;
+    (void)argv;
+    puts("balm " BALM_VERSION);
+    return CLI_OK;
+}
+
+static void print_usage(FILE *out)
+{
+    fputs("balm: turns alerts into verified repairs, and proves what it did\n\nusage: balm COMMAND [OPTIONS]\n\n", out);
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\nbalm COMMAND --help says more.\n\nexit codes: 0 done, 1 failed or refused, 2 wrong usage or file, 3 not found or not running,\n"
+          "            4 audit verify: genuine, but an act has no outcome\n", out);
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (strcmp(commands[i]->name, name) == 0) return commands[i];
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[ARRAY_LEN(commands)];
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        names[i] = commands[i]->name;
+    const char *nearest = config_nearest(name, names, ARRAY_LEN(names));
+    if (nearest != NULL) fprintf(stderr, "balm: unknown command '%s' (did you mean '%s'?)\n", name, nearest);
+    else fprintf(stderr, "balm: unknown command '%s'; balm --help lists them\n", name);
+    return CLI_USAGE;
+}
+
+static void print_command_help(const struct command *c)
+{
+    printf("usage: balm %s%s%s%s\n\n%s\n", c->name, c->n_options > 0 ? " [OPTIONS]" : "", c->arguments[0] != '\0' ? " " : "", c->arguments,
+           c->description != NULL ? c->description : c->summary);
+    if (c->n_options == 0) return;
+    puts("\noptions:");
+    config_print_help(c->options, c->n_options, stdout);
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0) return false;
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+    }
+    return false;
+}
+
+bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg, int *ret_n_positional, int *ret_exit)
+{
+    if (asks_for_help(argc, argv)) {
+        print_command_help(self);
+        *ret_exit = CLI_OK;
+        return false;
+    }
+    struct error err;
+    if (config_load(self->options, self->n_options, argc, argv, a, ret_cfg, ret_n_positional, &err) != STATUS_OK) {
+        cli_fail(self, &err);
+        *ret_exit = CLI_USAGE;
+        return false;
+    }
+    return true;
+}
+
+int cli_fail(const struct command *self, const struct error *err)
+{
+    fprintf(stderr, "balm %s: %s\n", self->name, err->message);
+    switch (err->code) {
+    case STATUS_INVALID_ARGUMENT: return CLI_USAGE;
+    case STATUS_NOT_FOUND:
+    case STATUS_UNAVAILABLE: return CLI_NOT_FOUND;
+    default: return CLI_FAILED;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) return run_version(&command_version, 0, NULL);
+    bool is_help = strcmp(argv[1], "help") == 0;
+    if (is_help && argc == 2) {
+        print_usage(stdout);
+        return CLI_OK;
+    }
+    const char *name = is_help ? argv[2] : argv[1];
+    const struct command *c = find_command(name);
+    if (c == NULL) return unknown_command(name);
+    if (is_help) {
+        print_command_help(c);
+        return CLI_OK;
+    }
+    return c->run(c, argc - 1, argv + 1);
+}

@@ -1,0 +1,264 @@
+/* The one process: journal, core functions, gateway, put together and taken apart in order. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "client/client.h"
+#include "functions/alerts/alerts.h"
+#include "functions/audit/audit.h"
+#include "functions/dispatcher/dispatcher.h"
+#include "gateway/gateway.h"
+#include "log/log.h"
+#include "loop/loop.h"
+#include "store/journal.h"
+
+/* The table of core functions: started in this order, stopped in reverse. The dispatcher follows the intake, so that
+ * an alert's episode is known before it is decided on. */
+static const struct core_function *const core_functions[] = {&alerts_function, &dispatcher_function, &audit_function};
+#define N_CORE ARRAY_LEN(core_functions)
+
+struct platform {
+    const struct up_cfg *cfg;
+    const char *executable_dir;
+    struct loop *loop;
+    struct arena arena;
+    int lock_fd;
+    struct journal *journal;
+    struct gateway *gateway;
+    struct core_env env;
+    void *core_states[N_CORE];
+    unsigned n_started;
+    enum status status;
+    struct error *err;
+};
+
+/* ---- one platform a data folder ---- */
+
+static enum status who_holds(struct platform *p, const char *path)
+{
+    char text[256] = "";
+    ssize_t n = pread(p->lock_fd, text, sizeof(text) - 1, 0);
+    struct strview who = sv_trim(sv_n(text, n > 0 ? (size_t)n : 0));
+    return error_set(p->err, STATUS_FAILED_PRECONDITION, "%s is in use by another balm (%s); stop it, or give --data another folder", path,
+                     who.len > 0 ? text : "it has not said who it is");
+}
+
+/* An open-file-description lock: freed by the kernel however we end, and not inherited by what we start. */
+static enum status lock_data_dir(struct platform *p)
+{
+    enum status s = dir_make(p->cfg->data_dir, 0700, p->err);
+    if (s != STATUS_OK) return s;
+    const char *path = arena_printf(&p->arena, "%s/lock", p->cfg->data_dir).ptr;
+    p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (p->lock_fd < 0) return error_set(p->err, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(p->lock_fd, F_OFD_SETLK, &lock) != 0) {
+        if (errno == EAGAIN || errno == EACCES) return who_holds(p, p->cfg->data_dir);
+        return error_set(p->err, status_from_errno(errno), "lock %s: %s", path, strerror(errno));
+    }
+    char now[RFC3339_LEN + 1];
+    rfc3339_format(clock_unix_ns(), now);
+    struct strview who = arena_printf(&p->arena, "pid %d since %s", (int)getpid(), now);
+    if (ftruncate(p->lock_fd, 0) != 0 || pwrite(p->lock_fd, who.ptr, who.len, 0) != (ssize_t)who.len)
+        return error_set(p->err, status_from_errno(errno), "write %s: %s", path, strerror(errno));
+    return STATUS_OK;
+}
+
+static const char *run_file(struct platform *p)
+{
+    return arena_printf(&p->arena, "%s/run.json", p->cfg->data_dir).ptr;
+}
+
+static enum status write_run_file(struct platform *p, struct strview url)
+{
+    char now[RFC3339_LEN + 1];
+    rfc3339_format(clock_unix_ns(), now);
+    struct strview text = arena_printf(&p->arena, "{\"pid\":%d,\"port\":%u,\"started\":\"%s\",\"url\":\"%.*s\",\"version\":\"%s\"}\n", (int)getpid(),
+                                       gateway_port(p->gateway), now, SV_ARG(url), BALM_VERSION);
+    return file_write_atomic(run_file(p), text, 0600, p->err);
+}
+
+/* ---- start and stop ---- */
+
+static enum status open_journal(struct platform *p)
+{
+    struct journal_cfg cfg = {.dir = arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr};
+    return journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);
+}
+
+static enum status make_gateway(struct platform *p)
+{
+    struct gateway_cfg cfg = {
+        .dir = p->cfg->data_dir,
+        .stack_file = p->cfg->stack_file,
+        .functions_dir = p->cfg->functions_dir,
+        .shim_path = arena_printf(&p->arena, "%s/balm-shim", p->executable_dir).ptr,
+        .broker_file = p->cfg->host_acts_file,
+        .host = p->cfg->listen,
+        .port = (uint16_t)p->cfg->port,
+        .is_insecure = p->cfg->is_insecure,
+        .cluster = sv(p->cfg->cluster),
+        .idle_ns = p->cfg->idle_ns,
+        .core = core_functions,
+        .core_states = p->core_states,
+        .n_core = N_CORE,
+    };
+    return gateway_new(p->loop, &cfg, p->journal, &p->gateway, p->err);
+}
+
+static enum status start_core(struct platform *p)
+{
+    p->env = (struct core_env){
+        .loop = p->loop,
+        .journal = p->journal,
+        .dir = p->cfg->data_dir,
+        .runbooks_dir = p->cfg->runbooks_dir,
+        .tenant = SV("default"),
+        .cluster = sv(p->cfg->cluster),
+        .invoker = &gateway_invoker,
+        .invoker_arg = p->gateway,
+        .repeat_interval_ns = p->cfg->repeat_interval_ns,
+        .group_interval_ns = p->cfg->group_interval_ns,
+    };
+    for (size_t i = 0; i < N_CORE; i++) {
+        enum status s = core_functions[i]->start(&p->env, &p->core_states[i], p->err);
+        if (s != STATUS_OK) return s;
+        p->n_started++;
+    }
+    int64_t began_ns = clock_monotonic_ns();
+    enum status s = journal_fold(p->journal, p->err);
+    if (s != STATUS_OK) return error_prefix(p->err, s, "read the journal");
+    log_info("balm", "journal read", LOG_INT("records", journal_last_seq(p->journal)),
+             LOG_INT("ms", (clock_monotonic_ns() - began_ns) / NS_PER_MS));
+    for (size_t i = 0; i < N_CORE && s == STATUS_OK; i++)
+        if (core_functions[i]->ready != NULL) s = core_functions[i]->ready(p->core_states[i], p->err);
+    return s;
+}
+
+static enum status announce(struct platform *p)
+{
+    const char *host = strchr(p->cfg->listen, ':') != NULL ? arena_printf(&p->arena, "[%s]", p->cfg->listen).ptr : p->cfg->listen;
+    if (strcmp(host, "0.0.0.0") == 0) host = "127.0.0.1";
+    if (strcmp(host, "[::]") == 0) host = "[::1]";
+    struct strview url = arena_printf(&p->arena, "http://%s:%u", host, gateway_port(p->gateway));
+    enum status s = write_run_file(p, url);
+    if (s != STATUS_OK) return s;
+    log_info("balm", "ready", LOG_INT("port", gateway_port(p->gateway)), LOG_SV("url", url), LOG_STR("data", p->cfg->data_dir),
+             LOG_STR("version", BALM_VERSION));
+    return STATUS_OK;
+}
+
+static enum status start(struct platform *p)
+{
+    enum status s = lock_data_dir(p);
+    if (s == STATUS_OK) s = open_journal(p);
+    if (s == STATUS_OK) s = make_gateway(p);
+    if (s == STATUS_OK) s = start_core(p);
+    if (s == STATUS_OK) s = gateway_listen(p->gateway, p->err);
+    if (s == STATUS_OK) s = announce(p);
+    return s;
+}
+
+static void stop(struct platform *p)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + p->cfg->drain_timeout_ns;
+    if (p->lock_fd >= 0 && p->gateway != NULL) (void)unlink(run_file(p));
+    if (p->gateway != NULL) gateway_drain(p->gateway, deadline_ns);
+    while (p->n_started > 0) {
+        p->n_started--;
+        const struct core_function *f = core_functions[p->n_started];
+        if (f->stop != NULL) f->stop(p->core_states[p->n_started]);
+    }
+    if (p->gateway != NULL) gateway_free(p->gateway);
+    if (p->journal != NULL) journal_close(p->journal);
+    client_release(p->loop);
+    if (p->lock_fd >= 0) (void)close(p->lock_fd);
+}
+
+static void reload(struct platform *p)
+{
+    struct error err;
+    if (gateway_reload(p->gateway, &err) == STATUS_OK) log_info("balm", "reloaded");
+    else log_error("balm", "reload refused, the old set stays", LOG_STR("error", err.message));
+}
+
+static void wait_for_signals(struct platform *p)
+{
+    for (;;) {
+        int signo = 0;
+        if (signal_wait(0, &signo) != STATUS_OK) return;
+        if (signo == SIGHUP) {
+            reload(p);
+            continue;
+        }
+        log_info("balm", "stopping", LOG_STR("signal", signo == SIGINT ? "SIGINT" : "SIGTERM"));
+        return;
+    }
+}
+
+/* A second signal while draining: whoever sends it means it. Intents without outcome are found at the next start. */
+static void force_exit_fiber(void *arg)
+{
+    (void)arg;
+    int signo = 0;
+    for (;;) {
+        if (signal_wait(0, &signo) != STATUS_OK) return;
+        if (signo == SIGHUP) continue;
+        log_warn("balm", "second signal: exit without waiting for work under way");
+        _exit(CLI_FAILED);
+    }
+}
+
+static void platform_fiber(void *arg)
+{
+    struct platform *p = arg;
+    p->status = start(p);
+    if (p->status == STATUS_OK) wait_for_signals(p);
+    struct fiber_scope force;
+    fiber_scope_init(&force);
+    struct error ignored;
+    (void)fiber_scope_spawn(&force, force_exit_fiber, NULL, &ignored);
+    stop(p);
+    fiber_scope_cancel(&force);
+    fiber_scope_join(&force);
+    if (p->status == STATUS_OK) log_info("balm", "stopped");
+}
+
+/* Many functions, connections and segments: as many descriptors as we may have. Secrets must not reach a core file. */
+static void prepare_process(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+#ifndef __SANITIZE_ADDRESS__ /* the leak checker attaches to its own process */
+    (void)prctl(PR_SET_DUMPABLE, 0);
+#endif
+}
+
+int platform_run(const struct up_cfg *cfg, const char *executable_dir, struct error *err)
+{
+    struct platform p = {.cfg = cfg, .executable_dir = executable_dir, .lock_fd = -1, .err = err};
+    prepare_process();
+    enum status s = loop_new(&p.loop, err);
+    if (s != STATUS_OK) return CLI_FAILED;
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    s = loop_signals_catch(p.loop, signals, ARRAY_LEN(signals), err);
+    if (s == STATUS_OK) s = loop_run_fiber(p.loop, platform_fiber, &p, err);
+    if (s == STATUS_OK) s = p.status;
+    loop_free(p.loop);
+    arena_release(&p.arena);
+    if (s == STATUS_OK) return CLI_OK;
+    return s == STATUS_INVALID_ARGUMENT ? CLI_USAGE : CLI_FAILED;
+}

@@ -1,0 +1,93 @@
+#include "cli/cli.h"
+
+#include <stddef.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "log/log.h"
+
+#define MINUTE (60 * NS_PER_S)
+#define HOUR   (60 * MINUTE)
+
+static const struct config_option options[] = {
+    {.name = "file", .short_name = 'f', .env = "BALM_STACK", .type = CONFIG_PATH, .offset = offsetof(struct up_cfg, stack_file),
+     .value_name = "FILE", .help = "functions to deploy at the start (stack.yml in the current folder, if there is one)"},
+    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct up_cfg, data_dir), .value_name = "DIR",
+     .help = "journal, secrets and state (/var/lib/balm for root, else ~/.local/state/balm)"},
+    {.name = "listen", .env = "BALM_LISTEN", .type = CONFIG_TEXT, .default_text = "127.0.0.1", .offset = offsetof(struct up_cfg, listen),
+     .value_name = "ADDR", .help = "address to listen on"},
+    {.name = "port", .env = "BALM_PORT", .type = CONFIG_INT, .default_text = "8080", .min = 0, .max = 65535,
+     .offset = offsetof(struct up_cfg, port), .help = "port to listen on; 0 picks a free one"},
+    {.name = "runbooks", .env = "BALM_RUNBOOKS", .type = CONFIG_PATH, .offset = offsetof(struct up_cfg, runbooks_dir), .value_name = "DIR",
+     .help = "folder of runbooks (functions/dispatcher/runbooks)"},
+    {.name = "functions", .env = "BALM_FUNCTIONS", .type = CONFIG_PATH, .offset = offsetof(struct up_cfg, functions_dir),
+     .value_name = "DIR", .help = "folder of function executables (functions beside the balm executable)"},
+    {.name = "host-acts", .env = "BALM_HOST_ACTS", .type = CONFIG_PATH, .offset = offsetof(struct up_cfg, host_acts_file),
+     .value_name = "FILE", .help = "allow list of what bots may do on this host (none: nothing)"},
+    {.name = "cluster", .env = "BALM_CLUSTER", .type = CONFIG_TEXT, .default_text = "local", .offset = offsetof(struct up_cfg, cluster),
+     .value_name = "NAME", .help = "name of this installation in every record"},
+    {.name = "repeat-interval", .env = "BALM_REPEAT_INTERVAL", .type = CONFIG_DURATION, .default_text = "4h", .min = NS_PER_S,
+     .max = 720 * HOUR, .offset = offsetof(struct up_cfg, repeat_interval_ns),
+     .help = "Alertmanager's repeat_interval: an episode unseen for twice this ends as unknown"},
+    {.name = "group-interval", .env = "BALM_GROUP_INTERVAL", .type = CONFIG_DURATION, .default_text = "5m", .min = NS_PER_S, .max = 24 * HOUR,
+     .offset = offsetof(struct up_cfg, group_interval_ns), .help = "Alertmanager's group_interval"},
+    {.name = "idle", .env = "BALM_IDLE", .type = CONFIG_DURATION, .default_text = "5m", .min = 0, .max = 24 * HOUR,
+     .offset = offsetof(struct up_cfg, idle_ns), .help = "a function without requests for so long goes to 0 replicas; 0: never"},
+    {.name = "drain-timeout", .env = "BALM_DRAIN_TIMEOUT", .type = CONFIG_DURATION, .default_text = "30s", .min = 0, .max = HOUR,
+     .offset = offsetof(struct up_cfg, drain_timeout_ns), .help = "how long work under way may take to end when stopping"},
+    {.name = "log-level", .env = "BALM_LOG_LEVEL", .type = CONFIG_TEXT, .default_text = "info", .offset = offsetof(struct up_cfg, log_level),
+     .value_name = "LEVEL", .help = "debug, info, warning or error"},
+    {.name = "insecure", .env = "BALM_INSECURE", .type = CONFIG_BOOL, .offset = offsetof(struct up_cfg, is_insecure),
+     .help = "management API without credentials: on loopback only, never as root"},
+};
+
+static void complete_defaults(struct up_cfg *cfg, struct arena *a, const char *exe_dir)
+{
+    if (cfg->data_dir == NULL) cfg->data_dir = cli_default_data_dir(a);
+    if (cfg->functions_dir == NULL) cfg->functions_dir = arena_printf(a, "%s/functions", exe_dir).ptr;
+    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks";
+    if (cfg->stack_file == NULL && access("stack.yml", F_OK) == 0) cfg->stack_file = "stack.yml";
+}
+
+static int run_up(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    struct up_cfg cfg = {0};
+    int n = 0, code = CLI_OK;
+    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
+    struct error err = {0};
+    enum log_level level;
+    if (n > 0) {
+        error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
+        code = cli_fail(self, &err);
+        goto out;
+    }
+    if (log_level_parse(sv(cfg.log_level), &level) != STATUS_OK) {
+        error_set(&err, STATUS_INVALID_ARGUMENT, "--log-level '%s': debug, info, warning or error", cfg.log_level);
+        code = cli_fail(self, &err);
+        goto out;
+    }
+    log_set_level(level);
+    log_set_terminal(isatty(2) == 1);
+    const char *exe_dir = cli_executable_dir(&a);
+    complete_defaults(&cfg, &a, exe_dir);
+    code = platform_run(&cfg, exe_dir, &err);
+    if (code != CLI_OK) {
+        log_error("balm", err.message);
+        cli_fail(self, &err);
+    }
+out:
+    arena_release(&a);
+    return code;
+}
+
+const struct command command_up = {
+    .name = "up",
+    .arguments = "",
+    .summary = "run the platform in the foreground",
+    .description = "Runs gateway, alert intake, dispatcher and audit log in this one process, and the functions of the stack file as its children.\n"
+                   "Ctrl-C (or SIGTERM) drains and exits 0; SIGHUP reloads runbooks, stack file and allow list.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .run = run_up,
+};

@@ -1,0 +1,123 @@
+#include "gateway/broker_list.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/list.h"
+
+static const struct yaml_field service_fields[] = {
+    {.name = "functions", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct broker_service, functions), .is_required = true},
+    {.name = "unit", .type = YAML_FIELD_TEXT, .offset = offsetof(struct broker_service, unit)},
+    {.name = "restart", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct broker_service, restart)},
+    {.name = "pid_file", .type = YAML_FIELD_TEXT, .offset = offsetof(struct broker_service, pid_file)},
+};
+
+struct broker_file {
+    const struct yaml_node *services;
+};
+
+static const struct yaml_field file_fields[] = {
+    {.name = "services", .type = YAML_FIELD_NODE, .offset = offsetof(struct broker_file, services), .is_required = true},
+};
+
+/* Whoever can write this file decides what runs outside the sandbox with our rights. */
+static enum status check_owner(const char *path, struct error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return error_set(err, status_from_errno(errno), "allow list %s: %s", path, strerror(errno));
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        return error_set(err, STATUS_PERMISSION_DENIED, "allow list %s belongs to uid %u; it must belong to root or to uid %u", path,
+                         (unsigned)st.st_uid, (unsigned)geteuid());
+    if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        return error_set(err, STATUS_PERMISSION_DENIED, "allow list %s can be written by others (mode %03o); chmod go-w %s", path,
+                         (unsigned)st.st_mode & 0777, path);
+    return STATUS_OK;
+}
+
+static bool is_unit_name(struct strview name)
+{
+    if (name.len == 0 || name.len > 255 || name.ptr[0] == '-' || name.ptr[0] == '.') return false;
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.ptr[i];
+        bool is_fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(":-_.@", c) != NULL;
+        if (!is_fine || c == '\0') return false;
+    }
+    return true;
+}
+
+static enum status check_service(const struct yaml_document *doc, const struct yaml_node *node, struct broker_service *s, struct arena *a,
+                                 struct error *err)
+{
+    if (!is_unit_name(s->name)) return yaml_error(doc, node, err, "service name '%.*s': letters, digits and :-_.@ only", SV_ARG(s->name));
+    if (s->unit.len > 0 && !is_unit_name(s->unit)) return yaml_error(doc, node, err, "unit '%.*s' is no unit name", SV_ARG(s->unit));
+    if (s->unit.len == 0 && s->restart.n == 0) return yaml_error(doc, node, err, "service '%.*s' has neither unit nor restart", SV_ARG(s->name));
+    if (s->restart.n == 0) return STATUS_OK;
+    if (!sv_starts_with(s->restart.items[0], SV("/")))
+        return yaml_error(doc, node, err, "restart of '%.*s' must begin with an absolute path, not '%.*s'", SV_ARG(s->name),
+                          SV_ARG(s->restart.items[0]));
+    if (!sv_starts_with(s->pid_file, SV("/")))
+        return yaml_error(doc, node, err, "service '%.*s' needs pid_file (an absolute path) to tell whether it came up", SV_ARG(s->name));
+    s->restart_argv = arena_array(a, s->restart.n + 1, sizeof(*s->restart_argv));
+    for (size_t i = 0; i < s->restart.n; i++)
+        s->restart_argv[i] = arena_cstr(a, s->restart.items[i]);
+    return STATUS_OK;
+}
+
+static enum status read_services(struct broker_list *list, const struct yaml_document *doc, struct error *err)
+{
+    struct broker_file file = {0};
+    enum status s = yaml_decode(doc, doc->root, "the allow list", file_fields, ARRAY_LEN(file_fields), &list->arena, &file, err);
+    if (s != STATUS_OK) return s;
+    if (file.services->type != YAML_MAP) return yaml_error(doc, file.services, err, "services must be a map of names");
+    list->services = arena_array(&list->arena, file.services->n_children, sizeof(*list->services));
+    for (const struct yaml_node *n = file.services->first; n != NULL; n = n->next) {
+        struct broker_service *service = &list->services[list->n++];
+        service->name = n->key;
+        s = yaml_decode(doc, n, "service", service_fields, ARRAY_LEN(service_fields), &list->arena, service, err);
+        if (s == STATUS_OK) s = check_service(doc, n, service, &list->arena, err);
+        if (s != STATUS_OK) return s;
+    }
+    return STATUS_OK;
+}
+
+enum status broker_list_read(const char *path, struct broker_list *ret_list, struct error *err)
+{
+    struct broker_list list = {0};
+    if (path == NULL) {
+        *ret_list = list;
+        return STATUS_OK;
+    }
+    struct yaml_document doc;
+    enum status s = check_owner(path, err);
+    if (s == STATUS_OK) s = yaml_read(&list.arena, path, &doc, err);
+    if (s == STATUS_OK) s = read_services(&list, &doc, err);
+    if (s == STATUS_OK) *ret_list = list;
+    else broker_list_release(&list);
+    return s;
+}
+
+void broker_list_release(struct broker_list *list)
+{
+    arena_release(&list->arena);
+    list->services = NULL;
+    list->n = 0;
+}
+
+const struct broker_service *broker_list_find(const struct broker_list *list, struct strview name)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (sv_eq(list->services[i].name, name)) return &list->services[i];
+    return NULL;
+}
+
+bool broker_service_allows(const struct broker_service *s, struct strview function)
+{
+    for (size_t i = 0; i < s->functions.n; i++)
+        if (sv_eq(s->functions.items[i], function)) return true;
+    return false;
+}

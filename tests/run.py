@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Runs test suites and ends in one line `N passed, N failed`.
+
+    tests/run.py [--build DIR] [--asan] [--only WORD] [--jobs N] KIND...      KIND: unit property contract fuzz integration e2e tsan
+
+A suite is a Criterion binary, a plain program (exit code 0 = one test passed) or a Python unittest file. Each has a time limit; a suite that
+prints no result counts as one failure. With --asan a sanitizer report written by any process is a failure even if its suite says passed.
+"""
+import argparse
+import concurrent.futures
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIMIT_S = {"unit": 300, "property": 600, "contract": 300, "fuzz": 300, "integration": 900, "e2e": 1200, "tsan": 300}
+
+
+def suites(kind, build):
+    if kind in ("unit", "property", "contract", "tsan"):
+        return [p for p in sorted(glob.glob(f"{build}/tests/{kind}/*")) if os.access(p, os.X_OK) and os.path.isfile(p)]
+    if kind == "fuzz":
+        return [p for p in sorted(glob.glob(f"{build}/tests/fuzz/*")) if os.access(p, os.X_OK) and os.path.isfile(p)]
+    return sorted(glob.glob(f"{ROOT}/tests/{kind}/test_*.py"))
+
+
+def command(kind, path):
+    if path.endswith(".py"):
+        return [sys.executable, path, "-v"]
+    if kind == "fuzz":
+        corpus = sorted(glob.glob(f"{ROOT}/tests/fuzz/corpus/{os.path.basename(path)}/*"))
+        return [path, *corpus]
+    if kind == "tsan":
+        return [path]
+    return [path, "--timeout", "120", "-j1"]
+
+
+def count(kind, path, code, text):
+    """(passed, failed) from what the suite printed."""
+    if path.endswith(".py"):
+        ran = re.search(r"^Ran (\d+) tests?", text, re.M)
+        bad = sum(int(n) for n in re.findall(r"(?:failures|errors)=(\d+)", text))
+        skipped = sum(int(n) for n in re.findall(r"skipped=(\d+)", text))
+        if not ran:
+            return 0, 1
+        total = int(ran.group(1))
+        if code != 0 and bad == 0:
+            bad = 1
+        return max(total - bad - skipped, 0), bad
+    if kind in ("fuzz", "tsan"):
+        return (1, 0) if code == 0 else (0, 1)
+    found = re.search(r"Tested: .*?(\d+).*?Passing: .*?(\d+).*?Failing: .*?(\d+).*?Crashing: .*?(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", text))
+    if not found:
+        return 0, 1
+    _, passing, failing, crashing = (int(n) for n in found.groups())
+    bad = failing + crashing
+    return passing, bad if bad or code == 0 else 1
+
+
+def run(kind, path, env):
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command(kind, path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=ROOT,
+                              timeout=LIMIT_S[kind] * float(env.get("BALM_PATIENCE", "1")))
+        code, text = done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as e:
+        code, text = 124, (e.stdout or b"").decode(errors="replace") + "\n(time limit)\n"
+    passed, failed = count(kind, path, code, text)
+    skips = re.findall(r"skipped '([^']*)'", text)
+    return kind, path, passed, failed, skips, text, time.monotonic() - began
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--asan", action="store_true")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1))
+    parser.add_argument("kinds", nargs="+", choices=sorted(LIMIT_S))
+    args = parser.parse_args()
+
+    env = dict(os.environ, BALM_BUILD=args.build)
+    reports = os.path.join(ROOT, args.build, "sanitizer-reports")
+    if args.asan:
+        shutil.rmtree(reports, ignore_errors=True)
+        os.makedirs(reports)
+        env["ASAN_OPTIONS"] = f"log_path={reports}/asan:detect_leaks=1:abort_on_error=0:exitcode=99"
+        env["UBSAN_OPTIONS"] = f"log_path={reports}/ubsan:print_stacktrace=1"
+        env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"
+        env.setdefault("BALM_PATIENCE", "4")
+
+    # Suites in C run side by side; those that start whole platforms and measure time run one at a time.
+    work = [(k, p) for k in args.kinds for p in suites(k, args.build) if args.only in p]
+    parallel = [w for w in work if w[0] in ("unit", "property", "fuzz", "contract", "tsan")]
+    results = []
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(run, k, p, env) for k, p in parallel]
+        for future in concurrent.futures.as_completed(futures):
+            results.append(report(future.result()))
+    for kind, path in [w for w in work if w not in parallel]:
+        results.append(report(run(kind, path, env)))
+
+    passed, failed = sum(r[2] for r in results), sum(r[3] for r in results)
+    if args.asan:
+        found = os.listdir(reports)
+        for name in found[:5]:
+            print(f"---- {name}")
+            with open(os.path.join(reports, name), errors="replace") as f:
+                print(f.read()[:4000])
+        failed += len(found)
+    if not work:
+        print("no suite found: build first")
+        failed += 1
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def report(result):
+    kind, path, passed, failed, skips, text, seconds = result
+    name = os.path.relpath(path, ROOT)
+    print(f"{'ok  ' if failed == 0 else 'FAIL'} {name}: {passed} passed, {failed} failed, {seconds:.1f} s", flush=True)
+    for reason in skips:
+        print(f"     SKIPPED: {reason}")
+    if failed:
+        print("\n".join(text.splitlines()[-120:]), flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
