@@ -120,16 +120,16 @@ void buf_append_json_string(struct buf *b, struct strview s)
 {
     size_t start = b->len;
     buf_append_char(b, '"');
-    /* Most strings need no escape at all, and then this is the only growth. */
-    if (!b->is_full && s.len < b->max_bytes - b->len) (void)reserve(b, s.len + 1);
     while (s.len > 0 && !b->is_full) {
-        size_t n = json_plain_run(s);
-        buf_append(b, sv_n(s.ptr, n));
-        s = sv_sub(s, n, s.len);
-        if (s.len == 0) break;
-        char escape[JSON_ESCAPE_MAX];
-        size_t len = json_escape_next(&s, escape);
-        buf_append(b, sv_n(escape, len));
+        size_t worst = (s.len < JSON_ESCAPE_PART ? s.len : JSON_ESCAPE_PART) * JSON_ESCAPE_MAX + 8;
+        char part[JSON_ESCAPE_PART_MAX];
+        if (worst <= b->max_bytes - b->len) { /* straight into place */
+            if (!reserve(b, worst)) break;
+            b->len += json_escape_part(&s, b->ptr + b->len);
+        } else {
+            size_t n = json_escape_part(&s, part);
+            buf_append(b, sv_n(part, n));
+        }
     }
     buf_append_char(b, '"');
     settle(b, start);

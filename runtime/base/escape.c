@@ -1,27 +1,31 @@
 #include "base/escape.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define ONES  UINT64_C(0x0101010101010101)
 #define HIGHS UINT64_C(0x8080808080808080)
 
-/* Is any of the eight bytes a control character, '"', '\\' or not ASCII? Zero-byte trick on three differences; a borrow
- * can only raise a false alarm in a byte above a true one, which costs nothing because any alarm ends the fast path. */
-static bool word_needs_care(uint64_t word)
+/* Of the eight bytes at `p`, how many stand before the first control character, '"', '\\' or byte that is not ASCII? The
+ * zero-byte trick on three differences: a borrow can only raise a false alarm above a true one, and the lowest counts. */
+static size_t plain_of_eight(const char *p)
 {
+    uint64_t word;
+    memcpy(&word, p, sizeof(word));
+    word = le64toh(word);
     uint64_t quote = word ^ (ONES * '"'), slash = word ^ (ONES * '\\');
-    return (((word - ONES * 0x20) | (quote - ONES) | (slash - ONES) | word) & HIGHS) != 0;
+    uint64_t alarm = ((word - ONES * 0x20) | (quote - ONES) | (slash - ONES) | word) & HIGHS;
+    return alarm == 0 ? 8 : (size_t)__builtin_ctzll(alarm) / 8;
 }
 
 size_t json_plain_run(struct strview s)
 {
     size_t i = 0;
     while (i < s.len) {
-        uint64_t word;
-        while (s.len - i >= sizeof(word)) {
-            memcpy(&word, s.ptr + i, sizeof(word));
-            if (word_needs_care(word)) break;
-            i += sizeof(word);
+        while (s.len - i >= 8) {
+            size_t n = plain_of_eight(s.ptr + i);
+            i += n;
+            if (n < 8) break;
         }
         if (i >= s.len) break;
         unsigned char c = (unsigned char)s.ptr[i];
@@ -33,14 +37,19 @@ size_t json_plain_run(struct strview s)
     return i;
 }
 
-size_t json_plain_run_max(struct strview s, size_t max)
+/* The longest start of `s` of at most `max` bytes that does not end inside a character. */
+static struct strview cut_between_characters(struct strview s, size_t max)
 {
-    if (s.len <= max) return json_plain_run(s);
-    /* Do not end inside a character: step back to its lead byte, which is at most three before. */
-    size_t end = max;
+    if (s.len <= max) return s;
+    size_t end = max; /* a lead byte is at most three before */
     while (end > 0 && max - end < 3 && ((unsigned char)s.ptr[end] & 0xC0) == 0x80)
         end--;
-    return json_plain_run(sv_n(s.ptr, end));
+    return sv_n(s.ptr, end);
+}
+
+size_t json_plain_run_max(struct strview s, size_t max)
+{
+    return json_plain_run(cut_between_characters(s, max));
 }
 
 size_t json_escape_next(struct strview *s, char ret_text[JSON_ESCAPE_MAX])
@@ -67,4 +76,33 @@ size_t json_escape_next(struct strview *s, char ret_text[JSON_ESCAPE_MAX])
     ret_text[4] = hex[c >> 4];
     ret_text[5] = hex[c & 15];
     return 6;
+}
+
+size_t json_escape_part(struct strview *s, char ret_text[JSON_ESCAPE_PART_MAX])
+{
+    struct strview part = cut_between_characters(*s, JSON_ESCAPE_PART);
+    *s = sv_sub(*s, part.len, s->len);
+    char *to = ret_text;
+    while (part.len > 0) {
+        size_t n;
+        if (part.len >= 8) {
+            n = plain_of_eight(part.ptr);
+            memcpy(to, part.ptr, 8); /* what is too much is overwritten */
+        } else {
+            n = json_plain_run(part);
+            memcpy(to, part.ptr, n);
+        }
+        to += n;
+        part = sv_n(part.ptr + n, part.len - n);
+        if (n == 8 || part.len == 0) continue;
+        n = (unsigned char)part.ptr[0] >= 0x80 ? sv_utf8_sequence(part) : 0;
+        if (n > 0) {
+            memcpy(to, part.ptr, n);
+            to += n;
+            part = sv_n(part.ptr + n, part.len - n);
+        } else {
+            to += json_escape_next(&part, to);
+        }
+    }
+    return (size_t)(to - ret_text);
 }

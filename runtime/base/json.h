@@ -15,9 +15,10 @@
 /* Parse exactly one value (an object or array unless JSON_DECODE_ANY is in `flags`); the depth is checked before
  * jansson sees the bytes. Message: what, line, column. *ret_value is owned (json_decref). */
 enum status json_parse(struct strview text, size_t flags, json_t **ret_value, struct error *err) MUST_USE;
-/* Append the canonical bytes of `value`. */
+/* Append the canonical bytes of `value`, all or none. A value nested deeper than 2 * JSON_DEPTH_MAX or NULL counts as one
+ * that does not fit. */
 void json_append_canonical(struct buf *b, const json_t *value);
-/* Same, into the arena. */
+/* Same, into the arena. Such a value ends the process: it is a mistake of ours, json_parse() lets none in. */
 struct strview json_canonical(struct arena *a, const json_t *value);
 /* Member as text; empty view if missing or not a string. Borrowed from `object`. */
 struct strview json_get_text(const json_t *object, const char *key);

@@ -135,8 +135,8 @@ Test(buf, json_strings_are_those_of_jansson)
     struct buf b;
     buf_init(&b, 10000);
     for (int round = 0; round < 5000; round++) {
-        char text[600];
-        size_t len = 0, n = random_seeded_below(&r, 140);
+        char text[4000];
+        size_t len = 0, n = random_seeded_below(&r, round % 10 ? 140 : 1000); /* parts of 256 bytes inside */
         bool is_plain = round % 3 == 0; /* long runs take the other path through the code */
         while (n-- > 0)
             len += put_utf8(text + len, is_plain ? (uint32_t)('a' + n % 26) : random_code_point(&r));
@@ -169,6 +169,40 @@ Test(buf, each_ascii_byte_is_escaped_as_jansson_does_at_each_offset)
             json_decref(value);
         }
     buf_release(&b);
+}
+
+/* A sequence that the parts of 256 bytes would cut stays one, and bytes that only look like one are replaced one by one. */
+Test(buf, characters_are_whole_across_parts)
+{
+    struct buf b;
+    buf_init(&b, 10000);
+    char text[300];
+    for (size_t at = 245; at < 265; at++) {
+        memset(text, 'x', sizeof(text));
+        memcpy(text + at, "\U0001F600", 4);
+        buf_reset(&b);
+        buf_append_json_string(&b, sv_n(text, sizeof(text)));
+        cr_assert(b.len == 302 && memcmp(b.ptr + 1, text, 300) == 0, "at %zu", at);
+    }
+    memset(text, '\x80', sizeof(text));
+    buf_reset(&b);
+    buf_append_json_string(&b, sv_n(text, sizeof(text)));
+    cr_assert_eq(b.len, 2 + 3 * sizeof(text));
+    buf_release(&b);
+}
+
+Test(buf, a_string_that_just_fits_is_written)
+{
+    struct buf b;
+    char text[700];
+    memset(text, '\n', sizeof(text));
+    for (size_t missing = 0; missing < 3; missing++) {
+        buf_init(&b, 2 * sizeof(text) + 2 - missing);
+        buf_append_json_string(&b, sv_n(text, sizeof(text)));
+        cr_assert_eq(b.len, missing ? 0 : 2 * sizeof(text) + 2);
+        cr_assert_eq(b.is_full, missing > 0);
+        buf_release(&b);
+    }
 }
 
 Test(buf, invalid_utf8_becomes_replacement_characters)

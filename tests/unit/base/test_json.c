@@ -179,6 +179,35 @@ Test(json, canonical_bytes_that_do_not_fit_are_not_appended_in_part)
     json_release(value);
 }
 
+Test(json, a_cycle_is_refused_and_large_objects_are_sorted)
+{
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    json_t *array = json_array(), *object = json_object();
+    json_object_set(object, "self", array);
+    json_array_append(array, object);
+    json_append_canonical(&b, object);
+    cr_assert(b.is_full && b.len == 0);
+    json_array_clear(array);
+    buf_reset(&b);
+    json_append_canonical(&b, NULL);
+    cr_assert(b.is_full && b.len == 0);
+    buf_reset(&b);
+    json_object_clear(object);
+    char key[16];
+    for (int i = 999; i >= 0; i--) {
+        (void)snprintf(key, sizeof(key), "k%03d", i);
+        json_object_set_new(object, key, json_pack("{s:i,s:[]}", "b", i, "a"));
+    }
+    json_append_canonical(&b, object);
+    char *expected = json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS);
+    cr_assert_str_eq(b.ptr, expected);
+    free(expected);
+    json_release(array);
+    json_release(object);
+    buf_release(&b);
+}
+
 Test(json, members_are_read_as_text_or_empty)
 {
     json_t *value = json_pack("{s:s, s:i}", "name", "web", "port", 80);
