@@ -1,0 +1,298 @@
+#include "store/episode.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+/* One allocation: the strings of `e` lie behind it. */
+struct entry {
+    struct episode e;
+    struct list node; /* in episodes.open or .closed */
+    char text[];
+};
+
+/* Open addressing with linear probing; the hash beside the pointer spares most visits to entries. */
+struct slot {
+    struct entry *entry; /* NULL: empty */
+    uint64_t hash;
+};
+
+struct episodes {
+    struct slot *slots;
+    size_t n_slots, n_entries; /* n_slots is a power of two */
+    struct list open;   /* by last_seen, oldest first: it only grows, so what is seen moves to the tail */
+    struct list closed; /* by the order of closing */
+    size_t n_open, n_closed, max_open, max_closed;
+    int64_t latest_ns;  /* effective time */
+    uint64_t seed;      /* fingerprints are chosen by senders: keep them from choosing their slots */
+};
+
+enum { FIRST_SLOTS = 64 };
+
+struct episodes *episodes_new_bounded(size_t max_open, size_t max_closed)
+{
+    struct episodes *t = mem_zalloc(1, sizeof(*t));
+    t->max_open = max_open;
+    t->max_closed = max_closed;
+    t->latest_ns = INT64_MIN;
+    t->n_slots = FIRST_SLOTS;
+    t->slots = mem_zalloc(t->n_slots, sizeof(t->slots[0]));
+    list_init(&t->open);
+    list_init(&t->closed);
+    random_bytes(&t->seed, sizeof(t->seed));
+    return t;
+}
+
+struct episodes *episodes_new(void)
+{
+    return episodes_new_bounded(EPISODES_MAX, EPISODES_CLOSED_MAX);
+}
+
+void episodes_free(struct episodes *t)
+{
+    if (t == NULL) return;
+    for (size_t i = 0; i < t->n_slots; i++)
+        free(t->slots[i].entry);
+    free(t->slots);
+    free(t);
+}
+
+/* ---- the hash table ---- */
+
+static uint64_t hash_key(const struct episodes *t, struct strview source, struct strview fingerprint)
+{
+    uint64_t h = fnv1a_add(fnv1a_add(FNV1A_START ^ t->seed, source), fingerprint);
+    h = (h ^ h >> 33) * UINT64_C(0xff51afd7ed558ccd); /* FNV's low bits mix little: MurmurHash3's finaliser */
+    return h ^ h >> 33;
+}
+
+/* Slot of the key, or the empty one where it would go. */
+static size_t find_slot(const struct episodes *t, uint64_t hash, struct strview source, struct strview fingerprint)
+{
+    size_t at = hash & (t->n_slots - 1);
+    for (; t->slots[at].entry != NULL; at = (at + 1) & (t->n_slots - 1)) {
+        if (t->slots[at].hash != hash) continue;
+        const struct episode *e = &t->slots[at].entry->e;
+        if (sv_eq(e->fingerprint, fingerprint) && sv_eq(e->source, source)) break;
+    }
+    return at;
+}
+
+static void grow(struct episodes *t)
+{
+    struct slot *old = t->slots;
+    size_t n_old = t->n_slots;
+    t->n_slots *= 2;
+    t->slots = mem_zalloc(t->n_slots, sizeof(t->slots[0]));
+    for (size_t i = 0; i < n_old; i++) {
+        if (old[i].entry == NULL) continue;
+        size_t at = old[i].hash & (t->n_slots - 1);
+        while (t->slots[at].entry != NULL)
+            at = (at + 1) & (t->n_slots - 1);
+        t->slots[at] = old[i];
+    }
+    free(old);
+}
+
+/* Empty slot `at` and close the gap: whatever probed past it moves back, so that no tombstones pile up. */
+static void empty_slot(struct episodes *t, size_t at)
+{
+    size_t mask = t->n_slots - 1;
+    for (size_t i = (at + 1) & mask; t->slots[i].entry != NULL; i = (i + 1) & mask) {
+        size_t home = t->slots[i].hash & mask;
+        if (((i - home) & mask) < ((i - at) & mask)) continue; /* its home lies behind the gap */
+        t->slots[at] = t->slots[i];
+        at = i;
+    }
+    t->slots[at] = (struct slot){NULL, 0};
+    t->n_entries--;
+}
+
+static struct strview put_text(char **at, struct strview s)
+{
+    if (s.len > 0) memcpy(*at, s.ptr, s.len);
+    struct strview copy = sv_n(*at, s.len);
+    *at += s.len;
+    return copy;
+}
+
+static struct entry *insert(struct episodes *t, uint64_t hash, const struct record *r)
+{
+    if ((t->n_entries + 1) * 10 > t->n_slots * 7) grow(t);
+    struct entry *entry = mem_alloc(sizeof(*entry) + r->incident.len + r->fingerprint.len + r->source.len);
+    memset(entry, 0, sizeof(*entry));
+    char *text = entry->text;
+    entry->e.incident = put_text(&text, r->incident);
+    entry->e.fingerprint = put_text(&text, r->fingerprint);
+    entry->e.source = put_text(&text, r->source);
+    t->slots[find_slot(t, hash, r->source, r->fingerprint)] = (struct slot){entry, hash};
+    t->n_entries++;
+    return entry;
+}
+
+static void unlink_entry(struct episodes *t, struct entry *entry)
+{
+    list_remove(&entry->node);
+    if (entry->e.state == EPISODE_OPEN)
+        t->n_open--;
+    else
+        t->n_closed--;
+}
+
+static void forget(struct episodes *t, size_t slot)
+{
+    struct entry *entry = t->slots[slot].entry;
+    unlink_entry(t, entry);
+    empty_slot(t, slot);
+    free(entry);
+}
+
+static void forget_oldest_closed(struct episodes *t)
+{
+    struct entry *oldest = container_of(t->closed.next, struct entry, node);
+    uint64_t hash = hash_key(t, oldest->e.source, oldest->e.fingerprint);
+    forget(t, find_slot(t, hash, oldest->e.source, oldest->e.fingerprint));
+}
+
+/* ---- the fold ---- */
+
+static void close_entry(struct episodes *t, struct entry *entry, enum episode_state state, int64_t ended_at_ns, uint64_t seq)
+{
+    if (list_is_linked(&entry->node)) unlink_entry(t, entry);
+    entry->e.state = state;
+    entry->e.ended_at_ns = ended_at_ns;
+    entry->e.seq = seq;
+    list_push_back(&t->closed, &entry->node);
+    t->n_closed++;
+    if (t->n_closed > t->max_closed) forget_oldest_closed(t);
+}
+
+static void see(struct episodes *t, struct entry *entry)
+{
+    entry->e.last_seen_ns = t->latest_ns;
+    list_remove(&entry->node);
+    list_push_back(&t->open, &entry->node);
+}
+
+static void apply_firing(struct episodes *t, size_t slot, uint64_t hash, uint64_t seq, const struct record *r)
+{
+    struct entry *entry = t->slots[slot].entry;
+    if (entry != NULL && entry->e.state == EPISODE_OPEN) {
+        see(t, entry);
+        return;
+    }
+    if (episodes_is_full(t)) return;
+    if (entry != NULL) forget(t, slot); /* the new episode has another incident, and so another allocation */
+    entry = insert(t, hash, r);
+    entry->e.state = EPISODE_OPEN;
+    entry->e.starts_at_ns = r->starts_at_ns;
+    entry->e.seq = seq;
+    t->n_open++;
+    see(t, entry);
+}
+
+static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint64_t seq, const struct record *r)
+{
+    struct entry *entry = t->slots[slot].entry;
+    if (entry == NULL) {
+        entry = insert(t, hash, r);
+        entry->e.starts_at_ns = r->starts_at_ns;
+    }
+    /* Whichever is later: no firing up to there is news any more. */
+    if (r->starts_at_ns > entry->e.starts_at_ns) entry->e.starts_at_ns = r->starts_at_ns;
+    entry->e.last_seen_ns = t->latest_ns;
+    close_entry(t, entry, EPISODE_RESOLVED, r->ends_at_ns ? r->ends_at_ns : t->latest_ns, seq);
+}
+
+void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r)
+{
+    if (r->time_ns > t->latest_ns) t->latest_ns = r->time_ns;
+    if (r->kind != RECORD_SIGNAL && r->kind != RECORD_SEEN && r->kind != RECORD_EXPIRED) return;
+    uint64_t hash = hash_key(t, r->source, r->fingerprint);
+    size_t slot = find_slot(t, hash, r->source, r->fingerprint);
+    struct entry *entry = t->slots[slot].entry;
+    bool is_open = entry != NULL && entry->e.state == EPISODE_OPEN;
+    if (r->kind == RECORD_SEEN) {
+        if (is_open) see(t, entry);
+    } else if (r->kind == RECORD_EXPIRED) {
+        if (is_open) close_entry(t, entry, EPISODE_UNKNOWN, t->latest_ns, seq);
+    } else if (sv_eq(r->status, SV("firing"))) {
+        apply_firing(t, slot, hash, seq, r);
+    } else if (sv_eq(r->status, SV("resolved"))) {
+        apply_resolved(t, slot, hash, seq, r);
+    }
+}
+
+/* ---- questions ---- */
+
+const struct episode *episodes_find(const struct episodes *t, struct strview source, struct strview fingerprint)
+{
+    const struct entry *entry = t->slots[find_slot(t, hash_key(t, source, fingerprint), source, fingerprint)].entry;
+    return entry ? &entry->e : NULL;
+}
+
+size_t episodes_open_count(const struct episodes *t)
+{
+    return t->n_open;
+}
+
+bool episodes_is_full(const struct episodes *t)
+{
+    return t->n_open >= t->max_open;
+}
+
+static enum episode_verdict judge_firing(const struct episode *e, int64_t starts_at_ns, int64_t now_ns, int64_t lease_ns)
+{
+    if (e == NULL) return EPISODE_NEW;
+    switch (e->state) {
+    case EPISODE_OPEN: return now_ns - e->last_seen_ns > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
+    case EPISODE_RESOLVED: return starts_at_ns <= e->starts_at_ns ? EPISODE_STALE : EPISODE_NEW;
+    case EPISODE_UNKNOWN: break;
+    }
+    return EPISODE_NEW;
+}
+
+static enum episode_verdict judge_resolved(const struct episode *e, int64_t starts_at_ns)
+{
+    if (e == NULL) return EPISODE_UNKNOWN_RESOLVE;
+    if (e->state == EPISODE_OPEN) return EPISODE_CLOSES;
+    bool is_known = e->state == EPISODE_RESOLVED && starts_at_ns <= e->starts_at_ns;
+    return is_known ? EPISODE_DUPLICATE : EPISODE_UNKNOWN_RESOLVE;
+}
+
+enum episode_verdict episodes_judge(const struct episodes *t, struct strview source, struct strview fingerprint, bool is_firing,
+                                    int64_t starts_at_ns, int64_t now_ns, int64_t lease_ns, const struct episode **ret_episode)
+{
+    const struct episode *e = episodes_find(t, source, fingerprint);
+    if (ret_episode != NULL) *ret_episode = e;
+    return is_firing ? judge_firing(e, starts_at_ns, now_ns, lease_ns) : judge_resolved(e, starts_at_ns);
+}
+
+const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns)
+{
+    if (list_is_empty(&t->open)) return NULL;
+    const struct entry *oldest = container_of(t->open.next, struct entry, node);
+    return now_ns - oldest->e.last_seen_ns >= lease_ns ? &oldest->e : NULL;
+}
+
+static bool is_plain_fingerprint(struct strview s)
+{
+    if (s.len != 16) return false;
+    for (size_t i = 0; i < s.len; i++)
+        if (!((s.ptr[i] >= '0' && s.ptr[i] <= '9') || (s.ptr[i] >= 'a' && s.ptr[i] <= 'f'))) return false;
+    return true;
+}
+
+void incident_id(struct strview fingerprint, int64_t starts_at_ns, char ret_id[INCIDENT_ID_MAX])
+{
+    uint64_t ms = (uint64_t)(starts_at_ns / 1000000) & UINT64_C(0xFFFFFFFFFFF); /* 11 digits reach the year 2527 */
+    if (is_plain_fingerprint(fingerprint))
+        (void)snprintf(ret_id, INCIDENT_ID_MAX, "%.16s-%011" PRIx64, fingerprint.ptr, ms);
+    else
+        (void)snprintf(ret_id, INCIDENT_ID_MAX, "%016" PRIx64 "-%011" PRIx64, fnv1a_add(FNV1A_START, fingerprint), ms);
+}
