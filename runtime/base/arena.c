@@ -8,8 +8,8 @@
 
 #include "base/memory.h"
 
-/* Under ASan the unused rest of a chunk is poisoned and pieces lie apart, so that an overrun of one piece and a use
- * after reset are reported as they would be with malloc. */
+/* Under ASan the unused rest of a chunk is poisoned and pieces lie apart, so that an overrun of one piece and
+ * a use after reset are reported as they would be with malloc. */
 #if defined(__SANITIZE_ADDRESS__)
 #define ARENA_POISON 1
 #elif defined(__has_feature)

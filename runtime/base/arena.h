@@ -1,8 +1,8 @@
 /* Memory that dies together: one arena an invocation, a request, a parse.
  *
- * Allocation is a pointer bump in chunks from the heap; nothing is freed on its own. Chunks are kept on reset up to
- * ARENA_KEEP_BYTES. arena_alloc never returns NULL: what a peer sizes is limited at the border that read it, and
- * out of memory for the rest ends the process with one line. One thread at a time. */
+ * Allocation is a pointer bump in chunks from the heap; nothing is freed on its own. Chunks are kept on reset
+ * up to ARENA_KEEP_BYTES. arena_alloc never returns NULL: what a peer sizes is limited at the border that
+ * read it, and out of memory for the rest ends the process with one line. One thread at a time. */
 #ifndef BALM_BASE_ARENA_H
 #define BALM_BASE_ARENA_H
 

@@ -1,5 +1,5 @@
-/* Functions nobody here should reach for; naming one does not compile. Force-included (-include base/banned.h), so it pulls in
- * the headers that declare them first. Model: git/git:banned.h. */
+/* Functions nobody here should reach for; naming one does not compile. Force-included (-include
+ * base/banned.h), so it pulls in the headers that declare them first. Model: git/git:banned.h. */
 #ifndef BALM_BASE_BANNED_H
 #define BALM_BASE_BANNED_H
 

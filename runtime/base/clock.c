@@ -30,7 +30,7 @@ int64_t clock_unix_ns(void)
 }
 
 /* Calendar arithmetic on eras of 400 years that begin on 1 March, so that the leap day is a year's last day.
- * Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (days_from_civil, civil_from_days). */
+ * Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (days_from_civil, civil_from_days) */
 static int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
 {
     if (month <= 2) year--;
@@ -129,7 +129,8 @@ static bool take_offset(struct strview *rest, int64_t *ret_seconds)
     bool is_west = take_char(rest, '-');
     unsigned hours, minutes;
     if (!is_west && !take_char(rest, '+')) return false;
-    if (!take_digits(rest, 2, &hours) || !take_char(rest, ':') || !take_digits(rest, 2, &minutes)) return false;
+    if (!take_digits(rest, 2, &hours) || !take_char(rest, ':') || !take_digits(rest, 2, &minutes))
+        return false;
     if (hours > 23 || minutes > 59 || rest->len > 0) return false;
     int64_t seconds = hours * INT64_C(3600) + minutes * INT64_C(60);
     *ret_seconds = is_west ? -seconds : seconds;
@@ -158,7 +159,8 @@ enum status rfc3339_parse(struct strview text, int64_t *ret_unix_ns)
         return STATUS_INVALID_ARGUMENT;
     int64_t seconds = days_from_civil(year, month, day) * SECONDS_PER_DAY + hour * INT64_C(3600) +
                       minute * INT64_C(60) + second - offset;
-    /* Second 60 exists only as the last one of a UTC day; it is counted as the first of the next, as POSIX does. */
+    /* Second 60 exists only as the last one of a UTC day; it is counted as the first of the next, as POSIX
+     * does. */
     if (second == 60 && seconds % SECONDS_PER_DAY != 0) return STATUS_INVALID_ARGUMENT;
     bool is_unset = seconds < days_from_civil(1678, 1, 1) * SECONDS_PER_DAY ||
                     seconds >= days_from_civil(2262, 1, 1) * SECONDS_PER_DAY;
@@ -170,8 +172,8 @@ static const struct duration_unit {
     const char *name;
     int64_t ns;
 } duration_units[] = {
-    {"h", 3600 * NS_PER_S}, {"m", 60 * NS_PER_S}, {"s", NS_PER_S},
-    {"ms", NS_PER_MS},      {"us", NS_PER_US},    {"ns", 1},
+    {"h", 3600 * NS_PER_S},   {"m", 60 * NS_PER_S}, {"s", NS_PER_S},
+    {"ms", NS_PER_MS},        {"us", NS_PER_US},    {"ns", 1},
     {"\xC2\xB5s", NS_PER_US}, /* U+00B5 and U+03BC: Go reads both and writes the first */
     {"\xCE\xBCs", NS_PER_US},
 };
@@ -204,10 +206,12 @@ static bool take_duration_part(struct strview *rest, int64_t *ret_ns)
         unit++;
     int64_t unit_ns = find_unit(sv_sub(*rest, fraction, unit));
     uint64_t count = 0, part = 0;
-    if (unit_ns == 0 || (whole > 0 && sv_parse_u64(sv_sub(*rest, 0, whole), &count) != STATUS_OK)) return false;
+    if (unit_ns == 0 || (whole > 0 && sv_parse_u64(sv_sub(*rest, 0, whole), &count) != STATUS_OK))
+        return false;
     /* 15 digits of the largest unit are below a nanosecond: more cannot matter. */
     size_t n_used = n_fraction < 15 ? n_fraction : 15;
-    if (n_used > 0 && sv_parse_u64(sv_sub(*rest, whole + 1, whole + 1 + n_used), &part) != STATUS_OK) return false;
+    if (n_used > 0 && sv_parse_u64(sv_sub(*rest, whole + 1, whole + 1 + n_used), &part) != STATUS_OK)
+        return false;
     uint64_t scale = 1;
     for (size_t i = 0; i < n_used; i++)
         scale *= 10;
@@ -233,7 +237,8 @@ enum status duration_parse(struct strview text, int64_t *ret_ns)
     }
     int64_t sum = 0, part;
     while (text.len > 0)
-        if (!take_duration_part(&text, &part) || __builtin_add_overflow(sum, part, &sum)) return STATUS_INVALID_ARGUMENT;
+        if (!take_duration_part(&text, &part) || __builtin_add_overflow(sum, part, &sum))
+            return STATUS_INVALID_ARGUMENT;
     *ret_ns = sum;
     return STATUS_OK;
 }

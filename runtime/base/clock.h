@@ -18,10 +18,11 @@ int64_t clock_unix_ns(void);
 
 /* UTC with 9 fraction digits and Z: always RFC3339_LEN characters. NUL-terminated. */
 void rfc3339_format(int64_t unix_ns, char ret_text[RFC3339_LEN + 1]);
-/* RFC 3339 §5.6, 0 to 9 fraction digits (more are cut), Z or offset, upper or lower case letters. Years outside
- * 1678 … 2261, as Go's zero time 0001-01-01T00:00:00Z, give 0 ("unset") and STATUS_OK. */
+/* RFC 3339 §5.6, 0 to 9 fraction digits (more are cut), Z or offset, upper or lower case letters. Years
+ * outside 1678 … 2261, as Go's zero time 0001-01-01T00:00:00Z, give 0 ("unset") and STATUS_OK. */
 enum status rfc3339_parse(struct strview text, int64_t *ret_unix_ns) MUST_USE;
-/* Go's duration ("1m30s", "250ms", "1.5h") or a whole number of seconds, as of-watchdog reads it; not negative. */
+/* Go's duration ("1m30s", "250ms", "1.5h") or a whole number of seconds, as of-watchdog reads it; not
+ * negative. */
 enum status duration_parse(struct strview text, int64_t *ret_ns) MUST_USE;
 /* Shortest exact form in h m s ms us ns: "1m30s", "250ms", "0s". Returns ret_text. */
 #define DURATION_TEXT_MAX 40

@@ -6,8 +6,9 @@
 #define ONES  UINT64_C(0x0101010101010101)
 #define HIGHS UINT64_C(0x8080808080808080)
 
-/* Of the eight bytes at `p`, how many stand before the first control character, '"', '\\' or byte that is not ASCII? The
- * zero-byte trick on three differences: a borrow can only raise a false alarm above a true one, and the lowest counts. */
+/* Of the eight bytes at `p`, how many stand before the first control character, '"', '\\' or byte that is not
+ * ASCII? The zero-byte trick on three differences: a borrow can only raise a false alarm above a true one,
+ * and the lowest counts. */
 static size_t plain_of_eight(const char *p)
 {
     uint64_t word;
@@ -64,13 +65,26 @@ size_t json_escape_next(struct strview *s, char ret_text[JSON_ESCAPE_MAX])
     ret_text[0] = '\\';
     switch (c) {
     case '"':
-    case '\\': ret_text[1] = (char)c; return 2;
-    case '\b': ret_text[1] = 'b'; return 2;
-    case '\f': ret_text[1] = 'f'; return 2;
-    case '\n': ret_text[1] = 'n'; return 2;
-    case '\r': ret_text[1] = 'r'; return 2;
-    case '\t': ret_text[1] = 't'; return 2;
-    default: break;
+    case '\\':
+        ret_text[1] = (char)c;
+        return 2;
+    case '\b':
+        ret_text[1] = 'b';
+        return 2;
+    case '\f':
+        ret_text[1] = 'f';
+        return 2;
+    case '\n':
+        ret_text[1] = 'n';
+        return 2;
+    case '\r':
+        ret_text[1] = 'r';
+        return 2;
+    case '\t':
+        ret_text[1] = 't';
+        return 2;
+    default:
+        break;
     }
     memcpy(ret_text + 1, "u00", 3);
     ret_text[4] = hex[c >> 4];

@@ -11,7 +11,8 @@
 
 static enum status failed(struct error *err, const char *what, const char *path, int errnum)
 {
-    return error_set(err, status_from_errno(errnum), "%s %s: %s (%d)", what, path, strerrordesc_np(errnum), errnum);
+    return error_set(err, status_from_errno(errnum), "%s %s: %s (%d)", what, path, strerrordesc_np(errnum),
+                     errnum);
 }
 
 /* Up to max_bytes + 1 bytes: one more than allowed tells a file that is too long, whatever its size said. */

@@ -6,13 +6,14 @@
 
 #include "base/arena.h"
 
-/* Content of `path`, NUL-terminated beyond its length. STATUS_NOT_FOUND; STATUS_RESOURCE_EXHAUSTED past max_bytes;
- * STATUS_INVALID_ARGUMENT if it is not a regular file. */
+/* Content of `path`, NUL-terminated beyond its length. STATUS_NOT_FOUND; STATUS_RESOURCE_EXHAUSTED past
+ * max_bytes; STATUS_INVALID_ARGUMENT if it is not a regular file. */
 enum status file_read(struct arena *a, const char *path, size_t max_bytes, struct strview *ret_content,
                       struct error *err) MUST_USE;
-/* Temporary file beside it, fsync, rename, fsync of the folder: after success the new content survives power loss,
- * after failure the old content is untouched. */
-enum status file_write_atomic(const char *path, struct strview content, mode_t mode, struct error *err) MUST_USE;
+/* Temporary file beside it, fsync, rename, fsync of the folder: after success the new content survives power
+ * loss, after failure the old content is untouched. */
+enum status file_write_atomic(const char *path, struct strview content, mode_t mode,
+                              struct error *err) MUST_USE;
 /* mkdir -p; existing folders are left as they are. */
 enum status dir_make(const char *path, mode_t mode, struct error *err) MUST_USE;
 

@@ -45,7 +45,8 @@ void hmac_sha256(struct strview key, struct strview data, uint8_t ret_mac[SHA256
     sha256_parts((struct strview[]){{(char *)block, sizeof(block)}, data}, 2, inner);
     for (size_t i = 0; i < sizeof(block); i++)
         block[i] ^= 0x36 ^ 0x5C;
-    sha256_parts((struct strview[]){{(char *)block, sizeof(block)}, {(char *)inner, sizeof(inner)}}, 2, ret_mac);
+    sha256_parts((struct strview[]){{(char *)block, sizeof(block)}, {(char *)inner, sizeof(inner)}}, 2,
+                 ret_mac);
     mem_wipe(block, sizeof(block));
     mem_wipe(inner, sizeof(inner));
 }

@@ -1,5 +1,6 @@
-/* Digests. SHA-256 is libcrypto's, by its low-level calls: the first digest of a process then costs 20 µs where EVP, which
- * loads providers and openssl.cnf, took 1.3 ms. FNV-1a is Prometheus's label-set fingerprint. */
+/* Digests. SHA-256 is libcrypto's, by its low-level calls: the first digest of a process then costs 20 µs
+ * where EVP, which loads providers and openssl.cnf, took 1.3 ms. FNV-1a is Prometheus's label-set
+ * fingerprint. */
 #ifndef BALM_BASE_HASH_H
 #define BALM_BASE_HASH_H
 

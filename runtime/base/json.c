@@ -23,8 +23,9 @@ static struct position position_of(struct strview text, size_t at)
     return p;
 }
 
-/* Index of the bracket that opens level JSON_DEPTH_MAX + 1, or text.len. Brackets in strings do not count. Text that is
- * no JSON may be judged wrongly, but never as flatter than jansson would find it before it stops. */
+/* Index of the bracket that opens level JSON_DEPTH_MAX + 1, or text.len. Brackets in strings do not count.
+ * Text that is no JSON may be judged wrongly, but never as flatter than jansson would find it before it
+ * stops. */
 static size_t find_too_deep(struct strview text)
 {
     size_t depth = 0;
@@ -63,24 +64,28 @@ enum status json_parse(struct strview text, size_t flags, json_t **ret_value, st
     size_t deep = find_too_deep(text);
     if (deep < text.len) {
         struct position p = position_of(text, deep);
-        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: nested deeper than %d levels at line %zu column %zu",
-                         JSON_DEPTH_MAX, p.line, p.column);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "JSON: nested deeper than %d levels at line %zu column %zu", JSON_DEPTH_MAX, p.line,
+                         p.column);
     }
     if (!sv_is_utf8(text)) {
         size_t at = find_bad_utf8(text);
         struct position p = position_of(text, at);
-        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: invalid UTF-8 (byte 0x%02x) at line %zu column %zu",
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "JSON: invalid UTF-8 (byte 0x%02x) at line %zu column %zu",
                          (unsigned)(unsigned char)text.ptr[at], p.line, p.column);
     }
     json_error_t why;
     json_t *value = json_loadb(text.len ? text.ptr : "", text.len, flags, &why);
     if (value == NULL)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %d column %d", why.text, why.line, why.column);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %d column %d", why.text, why.line,
+                         why.column);
     *ret_value = value;
     return STATUS_OK;
 }
 
-/* ---- canonical bytes: jansson's, without its table against cycles and its call per piece (a third of the time) ------ */
+/* ---- canonical bytes ----
+ * The same as jansson's dump, in a third of its time: without its table against cycles and its call per piece. */
 
 enum { DUMP_DEPTH_MAX = 2 * JSON_DEPTH_MAX, FIRST_MEMBERS = 32 };
 
@@ -89,7 +94,7 @@ struct member {
     const json_t *value;
 };
 
-/* Members of the objects on the way down, each object's behind its parent's: no memory of its own per level. */
+/* Members of the objects on the way down, each object's behind its parent's: no memory per level. */
 struct dump {
     struct buf *out;
     struct member *members;
@@ -135,7 +140,8 @@ static void dump_object(struct dump *d, json_t *object)
 {
     size_t start = d->n_members;
     for (void *at = json_object_iter(object); at != NULL; at = json_object_iter_next(object, at))
-        push_member(d, sv_n(json_object_iter_key(at), json_object_iter_key_len(at)), json_object_iter_value(at));
+        push_member(d, sv_n(json_object_iter_key(at), json_object_iter_key_len(at)),
+                    json_object_iter_value(at));
     size_t end = d->n_members;
     sort_members(d->members + start, end - start);
     buf_append_char(d->out, '{');
@@ -176,16 +182,30 @@ static void dump_value(struct dump *d, const json_t *value)
     }
     d->depth++;
     switch (json_typeof(value)) {
-    case JSON_OBJECT: dump_object(d, (json_t *)(uintptr_t)value); break; /* jansson's iterator is not const */
-    case JSON_ARRAY: dump_array(d, value); break;
+    case JSON_OBJECT:
+        dump_object(d, (json_t *)(uintptr_t)value);
+        break; /* jansson's iterator is not const */
+    case JSON_ARRAY:
+        dump_array(d, value);
+        break;
     case JSON_STRING:
         buf_append_json_string(d->out, sv_n(json_string_value(value), json_string_length(value)));
         break;
-    case JSON_INTEGER: buf_append_i64(d->out, json_integer_value(value)); break;
-    case JSON_REAL: dump_real(d, value); break;
-    case JSON_TRUE: buf_append(d->out, SV("true")); break;
-    case JSON_FALSE: buf_append(d->out, SV("false")); break;
-    case JSON_NULL: buf_append(d->out, SV("null")); break;
+    case JSON_INTEGER:
+        buf_append_i64(d->out, json_integer_value(value));
+        break;
+    case JSON_REAL:
+        dump_real(d, value);
+        break;
+    case JSON_TRUE:
+        buf_append(d->out, SV("true"));
+        break;
+    case JSON_FALSE:
+        buf_append(d->out, SV("false"));
+        break;
+    case JSON_NULL:
+        buf_append(d->out, SV("null"));
+        break;
     }
     d->depth--;
 }

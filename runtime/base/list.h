@@ -1,12 +1,12 @@
-/* Intrusive doubly linked list and the three things macros are allowed for here: container_of, array length and
- * checked size arithmetic. A node is in at most one list; a zeroed node is in none. */
+/* Intrusive doubly linked list and the three things macros are allowed for here: container_of, array length
+ * and checked size arithmetic. A node is in at most one list; a zeroed node is in none. */
 #ifndef BALM_BASE_LIST_H
 #define BALM_BASE_LIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
 
 struct list {

@@ -9,8 +9,9 @@ _Noreturn void mem_exhausted(size_t size)
 {
     /* The log module may itself need memory of somebody, so the line is put together here. */
     char line[160];
-    int n = snprintf(line, sizeof(line),
-                     "{\"level\":\"ERROR\",\"logger\":\"memory\",\"message\":\"out of memory\",\"bytes\":%zu}\n", size);
+    int n = snprintf(
+        line, sizeof(line),
+        "{\"level\":\"ERROR\",\"logger\":\"memory\",\"message\":\"out of memory\",\"bytes\":%zu}\n", size);
     ssize_t ignored = write(STDERR_FILENO, line, (size_t)n);
     (void)ignored;
     abort();

@@ -22,7 +22,8 @@ void random_bytes(void *ret_bytes, size_t n)
     }
 }
 
-/* Uniform by rejection (Lemire, "Fast Random Integer Generation in an Interval", 2019): a loop that almost never turns. */
+/* Uniform by rejection (Lemire, "Fast Random Integer Generation in an Interval", 2019): a loop that almost
+ * never turns. */
 static uint64_t below(uint64_t bound, uint64_t (*next)(void *), void *arg)
 {
     if (bound == 0) return 0;

@@ -1,4 +1,5 @@
-/* Randomness for identifiers and tokens (getrandom), and a seedable generator where a choice must be replayable. */
+/* Randomness for identifiers and tokens (getrandom), and a seedable generator where a choice must be
+ * replayable. */
 #ifndef BALM_BASE_RANDOM_H
 #define BALM_BASE_RANDOM_H
 
@@ -12,7 +13,9 @@ uint64_t random_below(uint64_t bound);
 void random_uuid(char ret_text[UUID_LEN + 1]); /* version 4, lower case */
 
 /* splitmix64: same seed, same sequence, on every machine. */
-struct random_seeded { uint64_t state; };
+struct random_seeded {
+    uint64_t state;
+};
 uint64_t random_seeded_next(struct random_seeded *r);
 uint64_t random_seeded_below(struct random_seeded *r, uint64_t bound);
 

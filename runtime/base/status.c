@@ -13,7 +13,7 @@ static bool is_retryable(enum status code)
            code == STATUS_RESOURCE_EXHAUSTED;
 }
 
-/* A cut in the middle of a UTF-8 sequence would make the sentence unfit for JSON: drop the started sequence. */
+/* A cut inside a UTF-8 sequence would make the sentence unfit for JSON: drop the started sequence. */
 static void trim_cut_sequence(char message[ERROR_MESSAGE_MAX])
 {
     size_t len = strlen(message);
@@ -96,23 +96,35 @@ const char *status_name(enum status code)
 int status_to_http(enum status code)
 {
     switch (code) {
-    case STATUS_OK: return 200;
-    case STATUS_INVALID_ARGUMENT: return 400;
-    case STATUS_UNAUTHENTICATED: return 401;
-    case STATUS_PERMISSION_DENIED: return 403;
-    case STATUS_NOT_FOUND: return 404;
+    case STATUS_OK:
+        return 200;
+    case STATUS_INVALID_ARGUMENT:
+        return 400;
+    case STATUS_UNAUTHENTICATED:
+        return 401;
+    case STATUS_PERMISSION_DENIED:
+        return 403;
+    case STATUS_NOT_FOUND:
+        return 404;
     case STATUS_ALREADY_EXISTS:
-    case STATUS_ABORTED: return 409;
-    case STATUS_FAILED_PRECONDITION: return 412;
-    case STATUS_CANCELLED: return 499;
-    case STATUS_UNIMPLEMENTED: return 501;
+    case STATUS_ABORTED:
+        return 409;
+    case STATUS_FAILED_PRECONDITION:
+        return 412;
+    case STATUS_CANCELLED:
+        return 499;
+    case STATUS_UNIMPLEMENTED:
+        return 501;
     case STATUS_RESOURCE_EXHAUSTED:
-    case STATUS_UNAVAILABLE: return 503;
-    case STATUS_DEADLINE_EXCEEDED: return 504;
+    case STATUS_UNAVAILABLE:
+        return 503;
+    case STATUS_DEADLINE_EXCEEDED:
+        return 504;
     case STATUS_UNKNOWN:
     case STATUS_OUT_OF_RANGE:
     case STATUS_INTERNAL:
-    case STATUS_DATA_LOSS: break;
+    case STATUS_DATA_LOSS:
+        break;
     }
     return 500;
 }
@@ -121,19 +133,29 @@ enum status status_from_http(int http_status)
 {
     if (http_status >= 200 && http_status <= 299) return STATUS_OK;
     switch (http_status) {
-    case 401: return STATUS_UNAUTHENTICATED;
-    case 403: return STATUS_PERMISSION_DENIED;
-    case 404: return STATUS_NOT_FOUND;
+    case 401:
+        return STATUS_UNAUTHENTICATED;
+    case 403:
+        return STATUS_PERMISSION_DENIED;
+    case 404:
+        return STATUS_NOT_FOUND;
     case 408:
-    case 504: return STATUS_DEADLINE_EXCEEDED;
-    case 409: return STATUS_ABORTED;
-    case 412: return STATUS_FAILED_PRECONDITION;
+    case 504:
+        return STATUS_DEADLINE_EXCEEDED;
+    case 409:
+        return STATUS_ABORTED;
+    case 412:
+        return STATUS_FAILED_PRECONDITION;
     case 429:
     case 502:
-    case 503: return STATUS_UNAVAILABLE;
-    case 499: return STATUS_CANCELLED;
-    case 501: return STATUS_UNIMPLEMENTED;
-    default: break;
+    case 503:
+        return STATUS_UNAVAILABLE;
+    case 499:
+        return STATUS_CANCELLED;
+    case 501:
+        return STATUS_UNIMPLEMENTED;
+    default:
+        break;
     }
     /* Any other 4xx (413 and 422 among them) says that this very request will never do. */
     return http_status >= 400 && http_status <= 499 ? STATUS_INVALID_ARGUMENT : STATUS_INTERNAL;
@@ -142,22 +164,31 @@ enum status status_from_http(int http_status)
 enum status status_from_errno(int errnum)
 {
     switch (errnum) {
-    case 0: return STATUS_OK;
-    case ENOENT: return STATUS_NOT_FOUND;
-    case EEXIST: return STATUS_ALREADY_EXISTS;
+    case 0:
+        return STATUS_OK;
+    case ENOENT:
+        return STATUS_NOT_FOUND;
+    case EEXIST:
+        return STATUS_ALREADY_EXISTS;
     case EACCES:
-    case EPERM: return STATUS_PERMISSION_DENIED;
+    case EPERM:
+        return STATUS_PERMISSION_DENIED;
     case ENOSPC:
     case EMFILE:
     case ENFILE:
     case EDQUOT:
-    case ENOMEM: return STATUS_RESOURCE_EXHAUSTED;
+    case ENOMEM:
+        return STATUS_RESOURCE_EXHAUSTED;
     case ECONNREFUSED:
     case ECONNRESET:
     case EPIPE:
-    case EAGAIN: return STATUS_UNAVAILABLE;
-    case ETIMEDOUT: return STATUS_DEADLINE_EXCEEDED;
-    case EINVAL: return STATUS_INVALID_ARGUMENT;
-    default: return STATUS_INTERNAL;
+    case EAGAIN:
+        return STATUS_UNAVAILABLE;
+    case ETIMEDOUT:
+        return STATUS_DEADLINE_EXCEEDED;
+    case EINVAL:
+        return STATUS_INVALID_ARGUMENT;
+    default:
+        return STATUS_INTERNAL;
     }
 }

@@ -11,9 +11,9 @@
 
 enum status {
     STATUS_OK = 0,
-    STATUS_CANCELLED = 1,           /* the caller's scope was cancelled: leave by the ordinary error path */
-    STATUS_UNKNOWN = 2,             /* sent, answer lost: never repeat blindly */
-    STATUS_INVALID_ARGUMENT = 3,    /* the input is wrong whatever the state: 400 */
+    STATUS_CANCELLED = 1,        /* the caller's scope was cancelled: leave by the ordinary error path */
+    STATUS_UNKNOWN = 2,          /* sent, answer lost: never repeat blindly */
+    STATUS_INVALID_ARGUMENT = 3, /* the input is wrong whatever the state: 400 */
     STATUS_DEADLINE_EXCEEDED = 4,
     STATUS_NOT_FOUND = 5,
     STATUS_ALREADY_EXISTS = 6,
@@ -24,7 +24,7 @@ enum status {
     STATUS_OUT_OF_RANGE = 11,
     STATUS_UNIMPLEMENTED = 12,
     STATUS_INTERNAL = 13,
-    STATUS_UNAVAILABLE = 14,        /* try again with backoff */
+    STATUS_UNAVAILABLE = 14, /* try again with backoff */
     STATUS_DATA_LOSS = 15,
     STATUS_UNAUTHENTICATED = 16,
 };
@@ -39,7 +39,7 @@ struct error {
     char message[ERROR_MESSAGE_MAX];
 };
 
-#define MUST_USE         __attribute__((warn_unused_result))
+#define MUST_USE          __attribute__((warn_unused_result))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
 
 /* Fill *err (NULL allowed) and return `code`, so that a failing line reads `return error_set(err, …)`.
@@ -58,12 +58,13 @@ const char *status_name(enum status code);
  * 429: Alertmanager does not retry it), DEADLINE_EXCEEDED 504, UNIMPLEMENTED 501, CANCELLED 499, else 500. */
 int status_to_http(enum status code);
 
-/* Reverse, for answers of peers: 2xx OK, 408 DEADLINE_EXCEEDED, 429/502/503 UNAVAILABLE, 504 DEADLINE_EXCEEDED … */
+/* Reverse, for answers of peers: 2xx OK, 408 DEADLINE_EXCEEDED, 429/502/503 UNAVAILABLE, 504
+ * DEADLINE_EXCEEDED … */
 enum status status_from_http(int http_status);
 
-/* errno to code: ENOENT NOT_FOUND, EEXIST ALREADY_EXISTS, EACCES/EPERM PERMISSION_DENIED, ENOSPC/EMFILE/ENFILE/
- * EDQUOT/ENOMEM RESOURCE_EXHAUSTED, ECONNREFUSED/ECONNRESET/EPIPE/EAGAIN UNAVAILABLE, ETIMEDOUT
- * DEADLINE_EXCEEDED, EINVAL INVALID_ARGUMENT, else INTERNAL. */
+/* errno to code: ENOENT NOT_FOUND, EEXIST ALREADY_EXISTS, EACCES/EPERM PERMISSION_DENIED,
+ * ENOSPC/EMFILE/ENFILE/EDQUOT/ENOMEM RESOURCE_EXHAUSTED, ECONNREFUSED/ECONNRESET/EPIPE/EAGAIN UNAVAILABLE,
+ * ETIMEDOUT DEADLINE_EXCEEDED, EINVAL INVALID_ARGUMENT, else INTERNAL. */
 enum status status_from_errno(int errnum);
 
 #endif

@@ -135,7 +135,8 @@ bool sv_eq_constant_time(struct strview a, struct strview b)
 
 size_t sv_utf8_sequence(struct strview s)
 {
-    /* Table 3-7 of the Unicode standard: the second byte's range excludes overlong forms, surrogates and > U+10FFFF. */
+    /* Table 3-7 of the Unicode standard: the second byte's range excludes overlong forms, surrogates and >
+     * U+10FFFF. */
     if (s.len == 0) return 0;
     const unsigned char *p = (const unsigned char *)s.ptr;
     if (p[0] < 0x80) return 1;

@@ -35,11 +35,12 @@ bool sv_contains(struct strview s, struct strview needle);
 struct strview sv_sub(struct strview s, size_t from, size_t to);
 /* Without leading and trailing ASCII white space. */
 struct strview sv_trim(struct strview s);
-/* Cut the part before the first `sep` off *rest (the separator goes too). At the end *rest becomes {NULL,0} and
- * false is returned once nothing is left: while (sv_next(&rest, ',', &part)) …
- * Empty parts count: "a," has two, "" (with a pointer) has one empty part, {NULL,0} has none. */
+/* Cut the part before the first `sep` off *rest (the separator goes too). At the end *rest becomes {NULL,0}
+ * and false is returned once nothing is left: while (sv_next(&rest, ',', &part)) … Empty parts count: "a,"
+ * has two, "" (with a pointer) has one empty part, {NULL,0} has none. */
 bool sv_next(struct strview *rest, char sep, struct strview *ret_part);
-/* Decimal digits only (i64: after at most one '-'), no '+', no space, no overflow. STATUS_INVALID_ARGUMENT otherwise. */
+/* Decimal digits only (i64: after at most one '-'), no '+', no space, no overflow. STATUS_INVALID_ARGUMENT
+ * otherwise. */
 enum status sv_parse_u64(struct strview s, uint64_t *ret_value) MUST_USE;
 enum status sv_parse_i64(struct strview s, int64_t *ret_value) MUST_USE;
 /* Length and content are compared in time that depends on len(b) alone: for secrets. */

@@ -10,7 +10,8 @@
 #include "base/list.h"
 #include "config/bytes.h"
 
-/* ---- values ------------------------------------------------------------------------------------------------------ */
+/* ---- values
+ * ------------------------------------------------------------------------------------------------------ */
 
 static enum status bool_parse(struct strview text, bool *ret_value)
 {
@@ -38,12 +39,17 @@ static const char *number_format(enum config_type type, int64_t value, char ret_
 static const char *expected_form(enum config_type type)
 {
     switch (type) {
-    case CONFIG_INT: return "a whole number";
-    case CONFIG_DURATION: return "a duration such as 30s, 250ms or 1m30s";
-    case CONFIG_BYTES: return "a size such as 65536, 64KiB or 8MiB";
-    case CONFIG_BOOL: return "true, 1, false or 0";
+    case CONFIG_INT:
+        return "a whole number";
+    case CONFIG_DURATION:
+        return "a duration such as 30s, 250ms or 1m30s";
+    case CONFIG_BYTES:
+        return "a size such as 65536, 64KiB or 8MiB";
+    case CONFIG_BOOL:
+        return "true, 1, false or 0";
     case CONFIG_TEXT:
-    case CONFIG_PATH: break;
+    case CONFIG_PATH:
+        break;
     }
     return "text";
 }
@@ -59,8 +65,8 @@ struct source {
     const char *dashes, *name;
 };
 
-static enum status set_number(const struct config_option *o, struct source from, const char *text, int64_t *ret_value,
-                              struct error *err)
+static enum status set_number(const struct config_option *o, struct source from, const char *text,
+                              int64_t *ret_value, struct error *err)
 {
     int64_t value;
     enum status s = o->type == CONFIG_INT        ? sv_parse_i64(sv(text), &value)
@@ -71,32 +77,36 @@ static enum status set_number(const struct config_option *o, struct source from,
         number_format(o->type, o->min, min);
         number_format(o->type, o->max, max);
         if (s != STATUS_OK)
-            return error_set(err, s, "%s%s: '%s' is not %s in the range %s to %s", from.dashes, from.name, text,
-                             expected_form(o->type), min, max);
+            return error_set(err, s, "%s%s: '%s' is not %s in the range %s to %s", from.dashes, from.name,
+                             text, expected_form(o->type), min, max);
         if (value < o->min || value > o->max)
             return error_set(err, STATUS_INVALID_ARGUMENT, "%s%s: '%s' is out of range, allowed are %s to %s",
                              from.dashes, from.name, text, min, max);
     }
     if (s != STATUS_OK)
-        return error_set(err, s, "%s%s: '%s' is not %s", from.dashes, from.name, text, expected_form(o->type));
+        return error_set(err, s, "%s%s: '%s' is not %s", from.dashes, from.name, text,
+                         expected_form(o->type));
     *ret_value = value;
     return STATUS_OK;
 }
 
-static enum status set_value(const struct config_option *o, struct source from, const char *text, struct arena *a,
-                             void *cfg, struct error *err)
+static enum status set_value(const struct config_option *o, struct source from, const char *text,
+                             struct arena *a, void *cfg, struct error *err)
 {
     void *field = (char *)cfg + o->offset;
     switch (o->type) {
     case CONFIG_TEXT:
-    case CONFIG_PATH: *(const char **)field = arena_cstr(a, sv(text)); return STATUS_OK;
+    case CONFIG_PATH:
+        *(const char **)field = arena_cstr(a, sv(text));
+        return STATUS_OK;
     case CONFIG_BOOL:
         if (bool_parse(sv(text), field) == STATUS_OK) return STATUS_OK;
         return error_set(err, STATUS_INVALID_ARGUMENT, "%s%s: '%s' is not %s", from.dashes, from.name, text,
                          expected_form(o->type));
     case CONFIG_INT:
     case CONFIG_DURATION:
-    case CONFIG_BYTES: break;
+    case CONFIG_BYTES:
+        break;
     }
     return set_number(o, from, text, field, err);
 }
@@ -112,7 +122,8 @@ static void clear_value(const struct config_option *o, void *cfg)
         *(int64_t *)field = 0;
 }
 
-/* ---- sources ----------------------------------------------------------------------------------------------------- */
+/* ---- sources
+ * ----------------------------------------------------------------------------------------------------- */
 
 static enum status load_defaults(const struct config_option *options, size_t n, struct arena *a, void *cfg)
 {
@@ -141,7 +152,8 @@ static enum status load_environment(const struct config_option *options, size_t 
     return STATUS_OK;
 }
 
-static const struct config_option *find_long(const struct config_option *options, size_t n, struct strview name)
+static const struct config_option *find_long(const struct config_option *options, size_t n,
+                                             struct strview name)
 {
     for (size_t i = 0; i < n; i++)
         if (options[i].name != NULL && sv_eq(sv(options[i].name), name)) return &options[i];
@@ -155,8 +167,8 @@ static const struct config_option *find_short(const struct config_option *option
     return NULL;
 }
 
-static enum status unknown_option(const struct config_option *options, size_t n, const char *arg, struct strview name,
-                                  struct arena *a, struct error *err)
+static enum status unknown_option(const struct config_option *options, size_t n, const char *arg,
+                                  struct strview name, struct arena *a, struct error *err)
 {
     const char **names = arena_array(a, n, sizeof(*names));
     size_t n_names = 0;
@@ -165,12 +177,14 @@ static enum status unknown_option(const struct config_option *options, size_t n,
     const char *nearest = name.len > 1 ? config_nearest(arena_cstr(a, name), names, n_names) : NULL;
     int shown = (int)(name.len + (size_t)(name.ptr - arg));
     if (nearest == NULL) return error_set(err, STATUS_INVALID_ARGUMENT, "unknown option %.*s", shown, arg);
-    return error_set(err, STATUS_INVALID_ARGUMENT, "unknown option %.*s, did you mean --%s?", shown, arg, nearest);
+    return error_set(err, STATUS_INVALID_ARGUMENT, "unknown option %.*s, did you mean --%s?", shown, arg,
+                     nearest);
 }
 
-/* One option at argv[i]: "--name=v", "--name v", "-nv", "-n v"; a bool takes "=v" only. *ret_used: arguments it took. */
-static enum status load_option(const struct config_option *options, size_t n, char *const *argv, int i, int argc,
-                               struct arena *a, void *cfg, int *ret_used, struct error *err)
+/* One option at argv[i]: "--name=v", "--name v", "-nv", "-n v"; a bool takes "=v" only. *ret_used: arguments
+ * it took. */
+static enum status load_option(const struct config_option *options, size_t n, char *const *argv, int i,
+                               int argc, struct arena *a, void *cfg, int *ret_used, struct error *err)
 {
     const char *arg = argv[i], *value = NULL;
     bool is_long = arg[1] == '-';
@@ -202,15 +216,16 @@ static enum status load_option(const struct config_option *options, size_t n, ch
     return set_value(o, from, value, a, cfg, err);
 }
 
-static enum status load_arguments(const struct config_option *options, size_t n, int argc, char **argv, struct arena *a,
-                                  void *cfg, int *ret_n_positional, struct error *err)
+static enum status load_arguments(const struct config_option *options, size_t n, int argc, char **argv,
+                                  struct arena *a, void *cfg, int *ret_n_positional, struct error *err)
 {
     /* Both groups keep their order; argv keeps all its pointers, since ps and setproctitle live off them. */
     char **others = arena_array(a, (size_t)argc + 1, sizeof(*others));
     int n_positional = 0, n_others = 0;
     bool is_after_dashes = false;
     for (int i = 1; i < argc;) {
-        if (is_after_dashes || argv[i][0] != '-' || argv[i][1] == '\0') { /* "-" alone is standard input by custom */
+        if (is_after_dashes || argv[i][0] != '-' ||
+            argv[i][1] == '\0') { /* "-" alone is standard input by custom */
             argv[1 + n_positional++] = argv[i++];
             continue;
         }
@@ -230,8 +245,8 @@ static enum status load_arguments(const struct config_option *options, size_t n,
     return STATUS_OK;
 }
 
-enum status config_load(const struct config_option *options, size_t n, int argc, char **argv, struct arena *a, void *ret_cfg,
-                        int *ret_n_positional, struct error *err)
+enum status config_load(const struct config_option *options, size_t n, int argc, char **argv, struct arena *a,
+                        void *ret_cfg, int *ret_n_positional, struct error *err)
 {
     enum status s = load_defaults(options, n, a, ret_cfg);
     if (s == STATUS_OK) s = load_environment(options, n, a, ret_cfg, err);
@@ -241,7 +256,8 @@ enum status config_load(const struct config_option *options, size_t n, int argc,
     return s;
 }
 
-/* ---- help -------------------------------------------------------------------------------------------------------- */
+/* ---- help
+ * -------------------------------------------------------------------------------------------------------- */
 
 enum { HELP_WIDTH = 110, HELP_LEFT_MAX = 36, HELP_TEXT_MAX = 1024 };
 
@@ -249,12 +265,18 @@ static const char *value_name(const struct config_option *o)
 {
     if (o->value_name != NULL) return o->value_name;
     switch (o->type) {
-    case CONFIG_TEXT: return "TEXT";
-    case CONFIG_PATH: return "PATH";
-    case CONFIG_INT: return "N";
-    case CONFIG_DURATION: return "DURATION";
-    case CONFIG_BYTES: return "BYTES";
-    case CONFIG_BOOL: break;
+    case CONFIG_TEXT:
+        return "TEXT";
+    case CONFIG_PATH:
+        return "PATH";
+    case CONFIG_INT:
+        return "N";
+    case CONFIG_DURATION:
+        return "DURATION";
+    case CONFIG_BYTES:
+        return "BYTES";
+    case CONFIG_BOOL:
+        break;
     }
     return "";
 }
@@ -264,7 +286,8 @@ static size_t left_column(const struct config_option *o, char ret_text[HELP_TEXT
 {
     const char *value = value_name(o);
     if (o->name == NULL) {
-        (void)snprintf(ret_text, HELP_TEXT_MAX, "      %s=%s", o->env, o->type == CONFIG_BOOL ? "true|false" : value);
+        (void)snprintf(ret_text, HELP_TEXT_MAX, "      %s=%s", o->env,
+                       o->type == CONFIG_BOOL ? "true|false" : value);
         return strlen(ret_text);
     }
     char letter[8] = "    ";
@@ -286,7 +309,8 @@ static void right_column(const struct config_option *o, char ret_text[HELP_TEXT_
     }
     if (has_range(o)) {
         char min[NUMBER_TEXT_MAX], max[NUMBER_TEXT_MAX];
-        buf_printf(&b, "%s%s to %s", separator, number_format(o->type, o->min, min), number_format(o->type, o->max, max));
+        buf_printf(&b, "%s%s to %s", separator, number_format(o->type, o->min, min),
+                   number_format(o->type, o->max, max));
         separator = ", ";
     }
     if (o->env != NULL && o->name != NULL) {
@@ -365,18 +389,21 @@ void config_print_markdown(const struct config_option *options, size_t n, FILE *
         }
         fputs(" | ", out);
         if (has_range(o))
-            fprintf(out, "%s to %s", number_format(o->type, o->min, min), number_format(o->type, o->max, max));
+            fprintf(out, "%s to %s", number_format(o->type, o->min, min),
+                    number_format(o->type, o->max, max));
         fputs(" | ", out);
         print_cell(out, o->help);
         fputs(" |\n", out);
     }
 }
 
-/* ---- nearest name ------------------------------------------------------------------------------------------------ */
+/* ---- nearest name
+ * ------------------------------------------------------------------------------------------------ */
 
 enum { WORD_MAX = 64 };
 
-/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment): typing errors, that is. */
+/* Insertions, deletions, replacements and swaps of neighbours (optimal string alignment): typing errors, that
+ * is. */
 static size_t edit_distance(struct strview a, struct strview b)
 {
     size_t rows[3][WORD_MAX + 1] = {{0}};

@@ -1,13 +1,14 @@
-/* Settings: one typed table per binary feeds parsing (command line over environment over default), --help, the README's
- * table and the message that stops a start on a bad value.
+/* Settings: one typed table per binary feeds parsing (command line over environment over default), --help,
+ * the README's table and the message that stops a start on a bad value.
  *
  *   static const struct config_option options[] = {
- *       {.name = "exec_timeout", .env = "exec_timeout", .type = CONFIG_DURATION, .default_text = "30s", .min = 0,
- *        .max = 3600 * NS_PER_S, .offset = offsetof(struct function_cfg, exec_timeout_ns), .help = "limit of one request"},
+ *       {.name = "exec_timeout", .env = "exec_timeout", .type = CONFIG_DURATION, .default_text = "30s",
+ *        .min = 0, .max = 3600 * NS_PER_S, .offset = offsetof(struct function_cfg, exec_timeout_ns),
+ *        .help = "limit of one request"},
  *   };
  *
- * `name` is the long option ("--listen" for "listen"; NULL: environment only). Unknown options are named with the nearest
- * known one. Strings are copied into the config's arena. */
+ * `name` is the long option ("--listen" for "listen"; NULL: environment only). Unknown options are named with
+ * the nearest known one. Strings are copied into the config's arena. */
 #ifndef BALM_CONFIG_CONFIG_H
 #define BALM_CONFIG_CONFIG_H
 
@@ -36,11 +37,12 @@ struct config_option {
     const char *help;         /* one line, no full stop */
 };
 
-/* Fill *ret_cfg (a struct of plain values) from defaults, environment and argv[1…]. Arguments that are no options are
- * moved to the front of argv; *ret_n_positional says how many start at argv[1]. "--" ends options; `--opt=v` and `--opt v`.
- * STATUS_INVALID_ARGUMENT: one sentence with option, value, allowed range or nearest name. */
-enum status config_load(const struct config_option *options, size_t n, int argc, char **argv, struct arena *a, void *ret_cfg,
-                        int *ret_n_positional, struct error *err) MUST_USE;
+/* Fill *ret_cfg (a struct of plain values) from defaults, environment and argv[1…]. Arguments that are no
+ * options are moved to the front of argv; *ret_n_positional says how many start at argv[1]. "--" ends
+ * options; `--opt=v`, `--opt v`, `-ov` and `-o v`. A variable that is set but empty counts as unset, as for
+ * of-watchdog. STATUS_INVALID_ARGUMENT: one sentence with option, value, allowed range or nearest name. */
+enum status config_load(const struct config_option *options, size_t n, int argc, char **argv, struct arena *a,
+                        void *ret_cfg, int *ret_n_positional, struct error *err) MUST_USE;
 /* The options' part of --help, aligned, with defaults, ranges and environment names. */
 void config_print_help(const struct config_option *options, size_t n, FILE *out);
 /* Markdown table for the README. */

@@ -13,7 +13,8 @@
 #include "base/clock.h"
 #include "base/escape.h"
 
-/* The message may take half a line, so that a long one does not push out the fields that say whom it is about. */
+/* The message may take half a line, so that a long one does not push out the fields that say whom it is
+ * about. */
 enum { MESSAGE_MAX = LOG_LINE_MAX / 2, STALL_MS = 100 };
 
 static atomic_int min_level = LOG_LEVEL_INFO;
@@ -21,7 +22,8 @@ static atomic_int log_fd = STDERR_FILENO;
 static atomic_bool is_for_people, has_colour;
 static atomic_uint_fast64_t n_lost; /* lines that could not be written since the last that could */
 
-/* One line on the stack. Pieces are cut, never the syntax: what closes a string or the object always has its place. */
+/* One line on the stack. Pieces are cut, never the syntax: what closes a string or the object always has its
+ * place. */
 struct line {
     size_t len, limit; /* limit: what pieces may fill */
     char text[LOG_LINE_MAX];
@@ -78,7 +80,8 @@ static void put_number_or_bool(struct line *line, const struct log_field *field)
 static void put_json_field(struct line *line, const struct log_field *field)
 {
     struct strview name = sv(field->name);
-    /* Name, punctuation and the longest number or a few characters of text: a field is whole in its syntax or absent. */
+    /* Name, punctuation and the longest number or a few characters of text: a field is whole in its syntax or
+     * absent. */
     if (line->limit - line->len < 6 * name.len + 32) return;
     put(line, SV(","));
     put_string(line, name, SIZE_MAX);
@@ -110,7 +113,8 @@ static void format_json(struct line *line, enum log_level level, const char *log
     put(line, SV("}\n"));
 }
 
-/* Control characters of any kind would let an alert's text rewrite the terminal (C1 ones too: U+0080 … U+009F). */
+/* Control characters of any kind would let an alert's text rewrite the terminal (C1 ones too: U+0080 …
+ * U+009F). */
 static struct strview without_c1(struct strview s, char *copy, size_t size)
 {
     size_t len = 0;
@@ -125,7 +129,8 @@ static struct strview without_c1(struct strview s, char *copy, size_t size)
 static bool is_bare_word(struct strview s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] <= ' ' || s.ptr[i] == '"' || s.ptr[i] == '=' || s.ptr[i] == '\\') return false;
+        if ((unsigned char)s.ptr[i] <= ' ' || s.ptr[i] == '"' || s.ptr[i] == '=' || s.ptr[i] == '\\')
+            return false;
     return s.len > 0;
 }
 
@@ -177,8 +182,8 @@ static void format_terminal(struct line *line, enum log_level level, const char 
     put(line, SV("\n"));
 }
 
-/* A reader of a full non-blocking pipe gets a moment; after that the line is lost and counted, because the loop thread
- * must not stand still for its log. False: lost. */
+/* A reader of a full non-blocking pipe gets a moment; after that the line is lost and counted, because the
+ * loop thread must not stand still for its log. False: lost. */
 static bool write_line(int fd, struct strview line)
 {
     bool has_waited = false;

@@ -1,11 +1,17 @@
-/* JSON lines on stderr: timestamp level logger message, then fields. One line is one write(2), at most LOG_LINE_MAX.
+/* JSON lines on stderr: timestamp level logger message, then fields. One line is one write(2), at most
+ * LOG_LINE_MAX.
  *
  *   log_info("gateway", "function started", LOG_STR("function", name), LOG_INT("pid", pid));
- *   {"timestamp":"2026-11-22T14:01:24.123456789Z","level":"INFO","logger":"gateway","message":"function started","function":"echo","pid":12}
+ *   {"timestamp":"2026-11-22T14:01:24.123456789Z","level":"INFO","logger":"gateway",
+ *    "message":"function started","function":"echo","pid":12}                         (on one line)
  *
- * Who decides what happens next logs, once; library code returns errors. error: someone must act. warn: went wrong, we
- * went on. info: life cycle. debug: per step. Any thread. On a terminal (log_set_terminal) the same calls print lines
- * for people: "14:01:24 function started  function=echo pid=12". */
+ * Who decides what happens next logs, once; library code returns errors. error: someone must act. warn: went
+ * wrong, we went on. info: life cycle. debug: per step. Any thread. On a terminal (log_set_terminal) the same
+ * calls print lines for people: "14:01:24 function started  function=echo pid=12" (local time, colour only
+ * if the descriptor is a terminal and NO_COLOR is unset).
+ *
+ * A full non-blocking descriptor is waited for once, at most 100 ms; then the line is lost and the next one
+ * that is written carries `lines_lost`. */
 #ifndef BALM_LOG_LOG_H
 #define BALM_LOG_LOG_H
 
@@ -13,7 +19,8 @@
 
 #include "base/strview.h"
 
-#define LOG_LINE_MAX 8192 /* longer messages and values are cut; one write stays whole in a pipe up to PIPE_BUF */
+/* Longer messages and values are cut; one write stays whole in a pipe up to PIPE_BUF. */
+#define LOG_LINE_MAX 8192
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
 
@@ -37,7 +44,7 @@ enum status log_level_parse(struct strview text, enum log_level *ret_level) MUST
 /* fields: array ended by a field with name NULL. Use the macros below. */
 void log_write(enum log_level level, const char *logger, const char *message, const struct log_field *fields);
 
-#define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ) {.name = NULL}})
+#define LOG_FIELDS(...)                 ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.name = NULL}})
 #define log_debug(logger, message, ...) log_write(LOG_LEVEL_DEBUG, logger, message, LOG_FIELDS(__VA_ARGS__))
 #define log_info(logger, message, ...)  log_write(LOG_LEVEL_INFO, logger, message, LOG_FIELDS(__VA_ARGS__))
 #define log_warn(logger, message, ...)  log_write(LOG_LEVEL_WARNING, logger, message, LOG_FIELDS(__VA_ARGS__))

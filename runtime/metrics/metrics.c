@@ -52,12 +52,14 @@ static struct {
     size_t n_collectors;
 } registry;
 
-/* ---- families ---------------------------------------------------------------------------------------------------- */
+/* ---- families
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool is_name(const char *name, bool may_have_colon)
 {
     for (const char *c = name; *c != '\0'; c++) {
-        bool is_letter = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_' || (*c == ':' && may_have_colon);
+        bool is_letter = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || *c == '_' ||
+                         (*c == ':' && may_have_colon);
         if (!is_letter && (c == name || *c < '0' || *c > '9')) return false;
     }
     return name[0] != '\0';
@@ -123,8 +125,9 @@ static void set_buckets(struct metric_family *f, const double *buckets, unsigned
     f->n_buckets = n;
 }
 
-struct metric_family *metrics_family(enum metric_type type, const char *name, const char *help, const char *const *labels,
-                                     unsigned n_labels, const double *buckets, unsigned n_buckets)
+struct metric_family *metrics_family(enum metric_type type, const char *name, const char *help,
+                                     const char *const *labels, unsigned n_labels, const double *buckets,
+                                     unsigned n_buckets)
 {
     assert(is_name(name, true) && n_labels <= METRICS_LABELS_MAX);
     bool is_known;
@@ -143,7 +146,8 @@ struct metric_family *metrics_family(enum metric_type type, const char *name, co
     buf_release(&text);
     f->n_labels = n_labels;
     for (unsigned i = 0; i < n_labels; i++) {
-        assert(is_name(labels[i], false) && strcmp(labels[i], "le") != 0 && strlen(labels[i]) <= LABEL_VALUE_MAX);
+        assert(is_name(labels[i], false) && strcmp(labels[i], "le") != 0 &&
+               strlen(labels[i]) <= LABEL_VALUE_MAX);
         f->labels[i] = copy_text(sv(labels[i]));
     }
     if (type == METRIC_HISTOGRAM) set_buckets(f, buckets, n_buckets);
@@ -153,18 +157,20 @@ struct metric_family *metrics_family(enum metric_type type, const char *name, co
             (registry.n_families - at) * sizeof(struct metric_family *));
     registry.families[at] = f;
     registry.n_families++;
-    /* A counter that is first seen at 1 never increases from 0: without labels the series is known from the start. */
+    /* A counter that is first seen at 1 never increases from 0: without labels the series is known from the
+     * start. */
     if (n_labels == 0) (void)metrics_series(f, NULL);
     return f;
 }
 
-/* ---- series ------------------------------------------------------------------------------------------------------ */
+/* ---- series
+ * ------------------------------------------------------------------------------------------------------ */
 
 static struct metric **find_slot(const struct metric_family *f, uint64_t hash, struct strview labels)
 {
     size_t mask = f->n_slots - 1, i = (size_t)hash & mask;
-    while (f->table[i] != NULL && !(f->table[i]->hash == hash &&
-                                    sv_eq(sv_n(f->table[i]->labels, f->table[i]->labels_len), labels)))
+    while (f->table[i] != NULL &&
+           !(f->table[i]->hash == hash && sv_eq(sv_n(f->table[i]->labels, f->table[i]->labels_len), labels)))
         i = (i + 1) & mask;
     return &f->table[i];
 }
@@ -176,10 +182,12 @@ static void grow_table(struct metric_family *f)
     f->table = mem_zalloc(f->n_slots, sizeof(struct metric *));
     f->series = mem_realloc(f->series, f->n_slots / 2 * sizeof(struct metric *));
     for (size_t i = 0; i < f->n_series; i++)
-        *find_slot(f, f->series[i]->hash, sv_n(f->series[i]->labels, f->series[i]->labels_len)) = f->series[i];
+        *find_slot(f, f->series[i]->hash, sv_n(f->series[i]->labels, f->series[i]->labels_len)) =
+            f->series[i];
 }
 
-/* A series is known by the text it is written as: two values that are equal after cutting and repair are one series. */
+/* A series is known by the text it is written as: two values that are equal after cutting and repair are one
+ * series. */
 static void format_labels(const struct metric_family *f, const struct strview *values, struct buf *out)
 {
     for (unsigned i = 0; i < f->n_labels; i++) {
@@ -224,7 +232,8 @@ struct metric *metrics_series(struct metric_family *f, const struct strview *val
 {
     struct metric *m = find_or_make(f, values, METRICS_SERIES_MAX);
     if (m != NULL) return m;
-    static const struct strview other[METRICS_LABELS_MAX] = {{"other", 5}, {"other", 5}, {"other", 5}, {"other", 5}};
+    static const struct strview other[METRICS_LABELS_MAX] = {
+        {"other", 5}, {"other", 5}, {"other", 5}, {"other", 5}};
     return find_or_make(f, other, METRICS_SERIES_MAX + 1);
 }
 
@@ -260,11 +269,13 @@ double metric_value(const struct metric *m)
 
 void metrics_on_collect(void (*fn)(void *arg), void *arg)
 {
-    registry.collectors = mem_realloc(registry.collectors, (registry.n_collectors + 1) * sizeof(struct collector));
+    registry.collectors =
+        mem_realloc(registry.collectors, (registry.n_collectors + 1) * sizeof(struct collector));
     registry.collectors[registry.n_collectors++] = (struct collector){fn, arg};
 }
 
-/* ---- process_* of this process ----------------------------------------------------------------------------------- */
+/* ---- process_* of this process
+ * ----------------------------------------------------------------------------------- */
 
 static void set_process(enum metric_type type, const char *name, const char *help, double value)
 {
@@ -294,7 +305,8 @@ static void collect_stat(void)
     unsigned long long utime, stime, started, virtual_bytes;
     long n_threads, resident_pages;
     if (after_name == NULL ||
-        sscanf(after_name + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %ld %*d %llu %llu %ld",
+        sscanf(after_name + 1,
+               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %ld %*d %llu %llu %ld",
                &utime, &stime, &n_threads, &started, &virtual_bytes, &resident_pages) != 6)
         return;
     double ticks = (double)sysconf(_SC_CLK_TCK);
@@ -302,14 +314,17 @@ static void collect_stat(void)
     if (start_time <= 0) {
         struct timespec since_boot;
         if (clock_gettime(CLOCK_BOOTTIME, &since_boot) != 0) return;
-        double boot = (double)clock_unix_ns() / 1e9 - ((double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9);
+        double boot =
+            (double)clock_unix_ns() / 1e9 - ((double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9);
         start_time = (double)(int64_t)((boot + (double)started / ticks) * 100 + .5) / 100;
     }
     set_process(METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time spent in seconds.",
                 (double)(utime + stime) / ticks);
     set_process(METRIC_GAUGE, "process_threads", "Number of threads.", (double)n_threads);
-    set_process(METRIC_GAUGE, "process_start_time_seconds", "Start time since the Unix epoch in seconds.", start_time);
-    set_process(METRIC_GAUGE, "process_virtual_memory_bytes", "Virtual memory size in bytes.", (double)virtual_bytes);
+    set_process(METRIC_GAUGE, "process_start_time_seconds", "Start time since the Unix epoch in seconds.",
+                start_time);
+    set_process(METRIC_GAUGE, "process_virtual_memory_bytes", "Virtual memory size in bytes.",
+                (double)virtual_bytes);
     set_process(METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory size in bytes.",
                 (double)resident_pages * (double)sysconf(_SC_PAGESIZE));
 }
@@ -318,14 +333,16 @@ static void collect_process(void)
 {
     collect_stat();
     double n_fds = count_open_fds();
-    if (!isnan(n_fds)) set_process(METRIC_GAUGE, "process_open_fds", "Number of open file descriptors.", n_fds);
+    if (!isnan(n_fds))
+        set_process(METRIC_GAUGE, "process_open_fds", "Number of open file descriptors.", n_fds);
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
         set_process(METRIC_GAUGE, "process_max_fds", "Maximum number of open file descriptors.",
                     limit.rlim_cur == RLIM_INFINITY ? INFINITY : (double)limit.rlim_cur);
 }
 
-/* ---- exposition -------------------------------------------------------------------------------------------------- */
+/* ---- exposition
+ * -------------------------------------------------------------------------------------------------- */
 
 /* Shortest of 15 to 17 digits that reads back as the same number. */
 static void append_number(struct buf *out, double v)
@@ -347,7 +364,8 @@ static void append_number(struct buf *out, double v)
 }
 
 /* name_suffix{labels,extra} without the value; `extra` is the histogram's le, or empty. */
-static void append_sample_name(struct buf *out, const struct metric *m, const char *suffix, struct strview extra)
+static void append_sample_name(struct buf *out, const struct metric *m, const char *suffix,
+                               struct strview extra)
 {
     buf_append(out, sv(m->family->name));
     buf_append(out, sv(suffix));

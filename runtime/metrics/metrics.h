@@ -1,8 +1,9 @@
 /* Counters, gauges and histograms in Prometheus text 0.0.4 (contracts/alertmanager-loki.md §5.1).
  *
- * Families are registered once at start-up with fixed label names; a series is found by its label values and kept by the
- * caller, so counting is one add. At most METRICS_SERIES_MAX series a family: beyond, everything goes to one series whose label
- * values are "other" (a peer must not grow our memory by inventing names). Loop thread only. */
+ * Families are registered once at start-up with fixed label names; a series is found by its label values and
+ * kept by the caller, so counting is one add. At most METRICS_SERIES_MAX series a family: beyond, everything
+ * goes to one series whose label values are "other" (a peer must not grow our memory by inventing names).
+ * Loop thread only. */
 #ifndef BALM_METRICS_METRICS_H
 #define BALM_METRICS_METRICS_H
 
@@ -20,8 +21,9 @@ enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 
 /* labels: n_labels names (≤ METRICS_LABELS_MAX). Registering the same name again returns the same family.
  * buckets (histograms): ascending upper bounds, copied; NULL = .005 … 10 as Prometheus's clients. */
-struct metric_family *metrics_family(enum metric_type type, const char *name, const char *help, const char *const *labels,
-                                     unsigned n_labels, const double *buckets, unsigned n_buckets);
+struct metric_family *metrics_family(enum metric_type type, const char *name, const char *help,
+                                     const char *const *labels, unsigned n_labels, const double *buckets,
+                                     unsigned n_buckets);
 /* Series of these label values (n_labels of them), made at 0 on first use. */
 struct metric *metrics_series(struct metric_family *f, const struct strview *values);
 void metric_add(struct metric *m, double delta);

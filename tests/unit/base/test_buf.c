@@ -120,11 +120,16 @@ static size_t put_utf8(char *to, uint32_t code)
 static uint32_t random_code_point(struct random_seeded *r)
 {
     switch (random_seeded_below(r, 5)) {
-    case 0: return (uint32_t)random_seeded_below(r, 0x20);
-    case 1: return (uint32_t)random_seeded_below(r, 0xD800);
-    case 2: return 0xE000 + (uint32_t)random_seeded_below(r, 0x110000 - 0xE000);
-    case 3: return (uint32_t)"\"\\/\x7f"[random_seeded_below(r, 4)];
-    default: return 0x20 + (uint32_t)random_seeded_below(r, 0x5F);
+    case 0:
+        return (uint32_t)random_seeded_below(r, 0x20);
+    case 1:
+        return (uint32_t)random_seeded_below(r, 0xD800);
+    case 2:
+        return 0xE000 + (uint32_t)random_seeded_below(r, 0x110000 - 0xE000);
+    case 3:
+        return (uint32_t) "\"\\/\x7f"[random_seeded_below(r, 4)];
+    default:
+        return 0x20 + (uint32_t)random_seeded_below(r, 0x5F);
     }
 }
 
@@ -171,7 +176,8 @@ Test(buf, each_ascii_byte_is_escaped_as_jansson_does_at_each_offset)
     buf_release(&b);
 }
 
-/* A sequence that the parts of 256 bytes would cut stays one, and bytes that only look like one are replaced one by one. */
+/* A sequence that the parts of 256 bytes would cut stays one, and bytes that only look like one are replaced
+ * one by one. */
 Test(buf, characters_are_whole_across_parts)
 {
     struct buf b;
@@ -209,7 +215,9 @@ Test(buf, invalid_utf8_becomes_replacement_characters)
 {
     struct buf b;
     buf_init(&b, 1000);
-    buf_append_json_string(&b, SV("a\xFF" "b\xED\xA0\x80" "c\xE2\x82"));
+    buf_append_json_string(&b, SV("a\xFF"
+                                  "b\xED\xA0\x80"
+                                  "c\xE2\x82"));
     cr_assert_str_eq(b.ptr, "\"a\uFFFDb\uFFFD\uFFFD\uFFFDc\uFFFD\uFFFD\"");
     buf_release(&b);
 }

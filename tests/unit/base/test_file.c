@@ -98,7 +98,8 @@ Test(file, maximum_is_read_and_one_more_is_refused)
 Test(file, files_in_proc_have_no_size_but_content)
 {
     struct strview content;
-    cr_assert(file_read(&arena, "/proc/self/status", 1 << 20, &content, &err) == STATUS_OK, "%s", err.message);
+    cr_assert(file_read(&arena, "/proc/self/status", 1 << 20, &content, &err) == STATUS_OK, "%s",
+              err.message);
     cr_assert(sv_starts_with(content, SV("Name:")));
     cr_assert_eq(strlen(content.ptr), content.len);
     cr_assert(file_read(&arena, "/proc/self/status", 10, &content, &err) == STATUS_RESOURCE_EXHAUSTED);

@@ -99,11 +99,17 @@ Test(json, last_duplicate_key_wins_and_nul_is_refused)
 static json_t *random_value(struct random_seeded *r, int depth)
 {
     switch (random_seeded_below(r, depth > 0 ? 9 : 7)) {
-    case 0: return json_null();
-    case 1: return json_boolean(random_seeded_below(r, 2));
-    case 2: return json_integer((json_int_t)(random_seeded_next(r) >> random_seeded_below(r, 64)));
-    case 3: return json_integer(-(json_int_t)(random_seeded_next(r) >> (1 + random_seeded_below(r, 63))));
-    case 4: return json_real((double)random_seeded_below(r, 1000000) / 1024 * (random_seeded_below(r, 2) ? 1e40 : 1));
+    case 0:
+        return json_null();
+    case 1:
+        return json_boolean(random_seeded_below(r, 2));
+    case 2:
+        return json_integer((json_int_t)(random_seeded_next(r) >> random_seeded_below(r, 64)));
+    case 3:
+        return json_integer(-(json_int_t)(random_seeded_next(r) >> (1 + random_seeded_below(r, 63))));
+    case 4:
+        return json_real((double)random_seeded_below(r, 1000000) / 1024 *
+                         (random_seeded_below(r, 2) ? 1e40 : 1));
     case 5:
     case 6: {
         char text[40];
@@ -118,12 +124,14 @@ static json_t *random_value(struct random_seeded *r, int depth)
             json_array_append_new(array, random_value(r, depth - 1));
         return array;
     }
-    default: break;
+    default:
+        break;
     }
     json_t *object = json_object();
     for (uint64_t n = random_seeded_below(r, 40); n > 0; n--) {
         char key[4] = {0};
-        for (uint64_t i = random_seeded_below(r, 4); i > 0; i--) /* short: one is often the start of another */
+        for (uint64_t i = random_seeded_below(r, 4); i > 0;
+             i--) /* short: one is often the start of another */
             key[i - 1] = "ab\"\xC3"[random_seeded_below(r, 3)];
         json_object_set_new(object, key, random_value(r, depth - 1));
     }
@@ -141,7 +149,8 @@ Test(json, canonical_bytes_are_those_of_jansson_and_parse_to_the_same)
         struct strview text = json_canonical(&a, value);
         cr_assert_str_eq(text.ptr, expected, "seed %" PRIu64 " round %d", seed, i);
         cr_assert_eq(text.len, strlen(expected));
-        cr_assert(json_parse(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, &back, &err) == STATUS_OK, "%s", err.message);
+        cr_assert(json_parse(text, JSON_DECODE_ANY | JSON_ALLOW_NUL, &back, &err) == STATUS_OK, "%s",
+                  err.message);
         cr_assert(json_equal(value, back), "seed %" PRIu64 " round %d: %s", seed, i, expected);
         free(expected);
         json_release(value);
@@ -155,8 +164,10 @@ Test(json, canonical_key_order_does_not_depend_on_insertion)
 {
     struct arena a = {0};
     json_t *value = NULL;
-    cr_assert(json_parse(SV("{\"b\":1,\"\u00e9\":2,\"a\":{\"z\":1,\"ab\":2,\"a\":3},\"B\":4}"), 0, &value, &err) == STATUS_OK);
-    cr_assert_str_eq(json_canonical(&a, value).ptr, "{\"B\":4,\"a\":{\"a\":3,\"ab\":2,\"z\":1},\"b\":1,\"\u00e9\":2}");
+    cr_assert(json_parse(SV("{\"b\":1,\"\u00e9\":2,\"a\":{\"z\":1,\"ab\":2,\"a\":3},\"B\":4}"), 0, &value,
+                         &err) == STATUS_OK);
+    cr_assert_str_eq(json_canonical(&a, value).ptr,
+                     "{\"B\":4,\"a\":{\"a\":3,\"ab\":2,\"z\":1},\"b\":1,\"\u00e9\":2}");
     json_release(value);
     arena_release(&a);
 }
@@ -219,7 +230,8 @@ Test(json, members_are_read_as_text_or_empty)
 
 Test(json, text_values_are_made_of_anything)
 {
-    json_t *value = json_text(SV("a\xFF" "b\0c"));
+    json_t *value = json_text(SV("a\xFF"
+                                 "b\0c"));
     cr_assert(sv_eq(sv_n(json_string_value(value), json_string_length(value)), SV("a\uFFFDb\0c")));
     json_release(value);
     value = json_text((struct strview){NULL, 0});

@@ -20,8 +20,8 @@ Test(status, only_four_codes_are_worth_a_retry)
     for (int code = 0; code <= STATUS_UNAUTHENTICATED; code++) {
         struct error err = {0};
         (void)error_set(&err, (enum status)code, "x");
-        bool expected = code == STATUS_UNAVAILABLE || code == STATUS_ABORTED || code == STATUS_DEADLINE_EXCEEDED ||
-                        code == STATUS_RESOURCE_EXHAUSTED;
+        bool expected = code == STATUS_UNAVAILABLE || code == STATUS_ABORTED ||
+                        code == STATUS_DEADLINE_EXCEEDED || code == STATUS_RESOURCE_EXHAUSTED;
         cr_assert_eq(err.can_retry, expected, "%s", status_name((enum status)code));
     }
 }
@@ -75,7 +75,7 @@ Test(status, names_are_those_of_grpc)
     cr_assert_str_eq(status_name(STATUS_CANCELLED), "CANCELLED");
     cr_assert_str_eq(status_name(STATUS_UNAUTHENTICATED), "UNAUTHENTICATED");
     cr_assert_str_eq(status_name((enum status)17), "UNKNOWN");
-    cr_assert_str_eq(status_name((enum status)-1), "UNKNOWN");
+    cr_assert_str_eq(status_name((enum status) - 1), "UNKNOWN");
 }
 
 Test(status, http_codes_follow_the_header)
@@ -84,12 +84,23 @@ Test(status, http_codes_follow_the_header)
         enum status code;
         int http;
     } rows[] = {
-        {STATUS_OK, 200},                {STATUS_CANCELLED, 499},         {STATUS_UNKNOWN, 500},
-        {STATUS_INVALID_ARGUMENT, 400},  {STATUS_DEADLINE_EXCEEDED, 504}, {STATUS_NOT_FOUND, 404},
-        {STATUS_ALREADY_EXISTS, 409},    {STATUS_PERMISSION_DENIED, 403}, {STATUS_RESOURCE_EXHAUSTED, 503},
-        {STATUS_FAILED_PRECONDITION, 412}, {STATUS_ABORTED, 409},         {STATUS_OUT_OF_RANGE, 500},
-        {STATUS_UNIMPLEMENTED, 501},     {STATUS_INTERNAL, 500},          {STATUS_UNAVAILABLE, 503},
-        {STATUS_DATA_LOSS, 500},         {STATUS_UNAUTHENTICATED, 401},
+        {STATUS_OK, 200},
+        {STATUS_CANCELLED, 499},
+        {STATUS_UNKNOWN, 500},
+        {STATUS_INVALID_ARGUMENT, 400},
+        {STATUS_DEADLINE_EXCEEDED, 504},
+        {STATUS_NOT_FOUND, 404},
+        {STATUS_ALREADY_EXISTS, 409},
+        {STATUS_PERMISSION_DENIED, 403},
+        {STATUS_RESOURCE_EXHAUSTED, 503},
+        {STATUS_FAILED_PRECONDITION, 412},
+        {STATUS_ABORTED, 409},
+        {STATUS_OUT_OF_RANGE, 500},
+        {STATUS_UNIMPLEMENTED, 501},
+        {STATUS_INTERNAL, 500},
+        {STATUS_UNAVAILABLE, 503},
+        {STATUS_DATA_LOSS, 500},
+        {STATUS_UNAUTHENTICATED, 401},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         cr_assert_eq(status_to_http(rows[i].code), rows[i].http, "%s", status_name(rows[i].code));
@@ -99,7 +110,8 @@ Test(status, answers_of_peers_become_codes)
 {
     cr_assert(status_from_http(200) == STATUS_OK && status_from_http(204) == STATUS_OK);
     cr_assert(status_from_http(299) == STATUS_OK && status_from_http(300) == STATUS_INTERNAL);
-    cr_assert(status_from_http(408) == STATUS_DEADLINE_EXCEEDED && status_from_http(504) == STATUS_DEADLINE_EXCEEDED);
+    cr_assert(status_from_http(408) == STATUS_DEADLINE_EXCEEDED &&
+              status_from_http(504) == STATUS_DEADLINE_EXCEEDED);
     cr_assert(status_from_http(429) == STATUS_UNAVAILABLE && status_from_http(502) == STATUS_UNAVAILABLE);
     cr_assert(status_from_http(409) == STATUS_ABORTED && status_from_http(413) == STATUS_INVALID_ARGUMENT);
     cr_assert(status_from_http(500) == STATUS_INTERNAL && status_from_http(0) == STATUS_INTERNAL);
@@ -107,7 +119,10 @@ Test(status, answers_of_peers_become_codes)
 
 Test(status, errno_becomes_a_code)
 {
-    cr_assert(status_from_errno(ENOENT) == STATUS_NOT_FOUND && status_from_errno(EPERM) == STATUS_PERMISSION_DENIED);
-    cr_assert(status_from_errno(ENOSPC) == STATUS_RESOURCE_EXHAUSTED && status_from_errno(EPIPE) == STATUS_UNAVAILABLE);
-    cr_assert(status_from_errno(ETIMEDOUT) == STATUS_DEADLINE_EXCEEDED && status_from_errno(EIO) == STATUS_INTERNAL);
+    cr_assert(status_from_errno(ENOENT) == STATUS_NOT_FOUND &&
+              status_from_errno(EPERM) == STATUS_PERMISSION_DENIED);
+    cr_assert(status_from_errno(ENOSPC) == STATUS_RESOURCE_EXHAUSTED &&
+              status_from_errno(EPIPE) == STATUS_UNAVAILABLE);
+    cr_assert(status_from_errno(ETIMEDOUT) == STATUS_DEADLINE_EXCEEDED &&
+              status_from_errno(EIO) == STATUS_INTERNAL);
 }

@@ -6,9 +6,11 @@
 Test(strview, null_and_zeroed_views_are_empty_everywhere)
 {
     struct strview none = {NULL, 0};
-    cr_assert(sv(NULL).len == 0 && sv_eq(none, SV("")) && sv_eq_nocase(none, SV("")) && sv_cmp(none, SV("")) == 0);
+    cr_assert(sv(NULL).len == 0 && sv_eq(none, SV("")) && sv_eq_nocase(none, SV("")) &&
+              sv_cmp(none, SV("")) == 0);
     cr_assert(sv_starts_with(none, none) && sv_ends_with(SV("a"), none) && sv_contains(none, SV("")));
-    cr_assert(sv_find(none, 'a') == 0 && sv_sub(none, 1, 3).len == 0 && sv_trim(none).len == 0 && sv_is_utf8(none));
+    cr_assert(sv_find(none, 'a') == 0 && sv_sub(none, 1, 3).len == 0 && sv_trim(none).len == 0 &&
+              sv_is_utf8(none));
     cr_assert(sv_eq_constant_time(none, SV("")));
 }
 
@@ -70,7 +72,8 @@ Test(strview, unsigned_numbers_are_digits_without_overflow)
     cr_assert(sv_parse_u64(SV("0"), &v) == STATUS_OK && v == 0);
     cr_assert(sv_parse_u64(SV("18446744073709551615"), &v) == STATUS_OK && v == UINT64_MAX);
     v = 7;
-    const char *bad[] = {"", "-1", "+1", " 1", "1 ", "0x1", "18446744073709551616", "99999999999999999999", "1e3"};
+    const char *bad[] = {"",   "-1", "+1", " 1", "1 ", "0x1", "18446744073709551616", "99999999999999999999",
+                         "1e3"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_assert(sv_parse_u64(sv(bad[i]), &v) == STATUS_INVALID_ARGUMENT, "'%s'", bad[i]);
     cr_assert_eq(v, 7);

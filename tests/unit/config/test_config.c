@@ -14,18 +14,48 @@ struct cfg {
 };
 
 static const struct config_option options[] = {
-    {.name = "listen", .short_name = 'l', .type = CONFIG_TEXT, .default_text = "127.0.0.1",
-     .offset = offsetof(struct cfg, listen), .value_name = "ADDR", .help = "address to serve on"},
-    {.name = "data", .env = "test_data", .type = CONFIG_PATH, .offset = offsetof(struct cfg, data), .help = "state folder"},
-    {.name = "exec-timeout", .env = "exec_timeout", .type = CONFIG_DURATION, .default_text = "30s", .min = 0,
-     .max = 3600 * NS_PER_S, .offset = offsetof(struct cfg, timeout_ns), .help = "limit of one request"},
-    {.name = "port", .env = "test_port", .short_name = 'p', .type = CONFIG_INT, .default_text = "8080", .max = 65535,
-     .offset = offsetof(struct cfg, port), .help = "port, 0 picks one"},
-    {.env = "max_body", .type = CONFIG_BYTES, .default_text = "8MiB", .min = 1024, .max = INT64_C(1) << 30,
-     .offset = offsetof(struct cfg, body_bytes), .help = "largest body, a|b"},
+    {.name = "listen",
+     .short_name = 'l',
+     .type = CONFIG_TEXT,
+     .default_text = "127.0.0.1",
+     .offset = offsetof(struct cfg, listen),
+     .value_name = "ADDR",
+     .help = "address to serve on"},
+    {.name = "data",
+     .env = "test_data",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct cfg, data),
+     .help = "state folder"},
+    {.name = "exec-timeout",
+     .env = "exec_timeout",
+     .type = CONFIG_DURATION,
+     .default_text = "30s",
+     .min = 0,
+     .max = 3600 * NS_PER_S,
+     .offset = offsetof(struct cfg, timeout_ns),
+     .help = "limit of one request"},
+    {.name = "port",
+     .env = "test_port",
+     .short_name = 'p',
+     .type = CONFIG_INT,
+     .default_text = "8080",
+     .max = 65535,
+     .offset = offsetof(struct cfg, port),
+     .help = "port, 0 picks one"},
+    {.env = "max_body",
+     .type = CONFIG_BYTES,
+     .default_text = "8MiB",
+     .min = 1024,
+     .max = INT64_C(1) << 30,
+     .offset = offsetof(struct cfg, body_bytes),
+     .help = "largest body, a|b"},
     {.name = "plain", .type = CONFIG_INT, .offset = offsetof(struct cfg, plain), .help = "any number"},
-    {.name = "verbose", .short_name = 'v', .env = "test_verbose", .type = CONFIG_BOOL,
-     .offset = offsetof(struct cfg, is_verbose), .help = "more lines"},
+    {.name = "verbose",
+     .short_name = 'v',
+     .env = "test_verbose",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct cfg, is_verbose),
+     .help = "more lines"},
 };
 
 static struct arena arena;
@@ -119,8 +149,9 @@ Test(config, bad_values_are_named_with_what_is_allowed)
     expect_error("--port=http", "--port: 'http' is not a whole number in the range 0 to 65535");
     expect_error("--plain=", "--plain: '' is not a whole number");
     expect_error("--exec-timeout 2h", "--exec-timeout: '2h' is out of range, allowed are 0s to 1h");
-    expect_error("--exec-timeout soon",
-                 "--exec-timeout: 'soon' is not a duration such as 30s, 250ms or 1m30s in the range 0s to 1h");
+    expect_error(
+        "--exec-timeout soon",
+        "--exec-timeout: 'soon' is not a duration such as 30s, 250ms or 1m30s in the range 0s to 1h");
     expect_error("--verbose=yes", "--verbose: 'yes' is not true, 1, false or 0");
     expect_error("--listen", "--listen: needs a value, text");
     (void)setenv("max_body", "2GiB", 1);
@@ -148,7 +179,8 @@ Test(config, texts_are_copies)
     cr_assert_str_eq(cfg.data, "folder");
 }
 
-static char *printed(void (*print)(const struct config_option *, size_t, FILE *), const struct config_option *o, size_t n)
+static char *printed(void (*print)(const struct config_option *, size_t, FILE *),
+                     const struct config_option *o, size_t n)
 {
     char *text = NULL;
     size_t len;
@@ -161,7 +193,8 @@ static char *printed(void (*print)(const struct config_option *, size_t, FILE *)
 Test(config, help_is_aligned_and_complete)
 {
     char *help = printed(config_print_help, options, ARRAY_LEN(options));
-    cr_assert_str_eq(help,
+    cr_assert_str_eq(
+        help,
         "  -l, --listen ADDR            address to serve on (default 127.0.0.1)\n"
         "      --data PATH              state folder (env test_data)\n"
         "      --exec-timeout DURATION  limit of one request (default 30s, 0s to 1h, env exec_timeout)\n"
@@ -176,9 +209,12 @@ Test(config, help_stays_within_110_columns)
 {
     const struct config_option wide[] = {
         {.name = "a-name-that-is-much-longer-than-the-others", .type = CONFIG_DURATION, .help = "short"},
-        {.name = "b", .type = CONFIG_INT,
-         .help = "words words words words words words words words words words words words words words words words words "
-                 "words words words words words words words words words words words words words words words words words"},
+        {.name = "b",
+         .type = CONFIG_INT,
+         .help =
+             "words words words words words words words words words words words words words words words words "
+             "words words words words words words words words words words words words words words words words "
+             "words words"},
     };
     char *help = printed(config_print_help, wide, 2);
     struct strview rest = sv(help), line;
@@ -195,9 +231,12 @@ Test(config, help_stays_within_110_columns)
 Test(config, markdown_is_a_table_with_escaped_pipes)
 {
     char *table = printed(config_print_markdown, options, ARRAY_LEN(options));
-    cr_assert_not_null(strstr(table, "| option | environment | default | range | meaning |\n|---|---|---|---|---|\n"));
-    cr_assert_not_null(strstr(table, "\n| `-p`, `--port N` | `test_port` | `8080` | 0 to 65535 | port, 0 picks one |\n"));
-    cr_assert_not_null(strstr(table, "\n|  | `max_body` | `8MiB` | 1KiB to 1GiB | largest body, a\\|b |\n"), "%s", table);
+    cr_assert_not_null(
+        strstr(table, "| option | environment | default | range | meaning |\n|---|---|---|---|---|\n"));
+    cr_assert_not_null(
+        strstr(table, "\n| `-p`, `--port N` | `test_port` | `8080` | 0 to 65535 | port, 0 picks one |\n"));
+    cr_assert_not_null(strstr(table, "\n|  | `max_body` | `8MiB` | 1KiB to 1GiB | largest body, a\\|b |\n"),
+                       "%s", table);
     free(table);
 }
 

@@ -61,12 +61,15 @@ TestSuite(log, .init = open_pipe, .fini = close_pipe);
 Test(log, line_has_four_members_then_the_fields_in_order)
 {
     int64_t before = clock_unix_ns(), logged = 0;
-    log_info("gateway", "function started", LOG_STR("function", "echo"), LOG_INT("pid", -12), LOG_BOOL("is_warm", true));
+    log_info("gateway", "function started", LOG_STR("function", "echo"), LOG_INT("pid", -12),
+             LOG_BOOL("is_warm", true));
     json_t *line = read_line();
     cr_assert(rfc3339_parse(sv(member(line, "timestamp")), &logged) == STATUS_OK);
     cr_assert(logged >= before && logged <= clock_unix_ns());
-    cr_assert_not_null(strstr(text, "Z\",\"level\":\"INFO\",\"logger\":\"gateway\",\"message\":\"function started\","
-                                    "\"function\":\"echo\",\"pid\":-12,\"is_warm\":true}\n"), "%s", text);
+    cr_assert_not_null(
+        strstr(text, "Z\",\"level\":\"INFO\",\"logger\":\"gateway\",\"message\":\"function started\","
+                     "\"function\":\"echo\",\"pid\":-12,\"is_warm\":true}\n"),
+        "%s", text);
     json_decref(line);
 }
 
@@ -110,7 +113,8 @@ Test(log, long_values_are_cut_at_any_length_without_breaking_the_line)
             memcpy(filler + i, units[u], unit);
         for (size_t len = LOG_LINE_MAX / 8 - 20; len < LOG_LINE_MAX + 200; len += 97) {
             char *message = strndup(filler, len);
-            log_info("x", message, LOG_INT("first", 1), LOG_SV("value", sv_n(filler, len)), LOG_INT("last", 2));
+            log_info("x", message, LOG_INT("first", 1), LOG_SV("value", sv_n(filler, len)),
+                     LOG_INT("last", 2));
             json_t *line = read_line();
             cr_assert_leq(strlen(text), LOG_LINE_MAX);
             cr_assert_not_null(json_object_get(line, "first"), "unit %zu len %zu", u, len);
@@ -152,7 +156,10 @@ Test(log, people_get_time_message_and_fields)
 Test(log, terminal_lines_carry_no_control_characters)
 {
     log_set_terminal(true);
-    log_info("x", "a\033[2J\n\xC2\x9B" "1m", LOG_STR("k", "\033]0;title\a"), LOG_STR("l", "\xC2\x9Bm\xC3\xA9"));
+    log_info("x",
+             "a\033[2J\n\xC2\x9B"
+             "1m",
+             LOG_STR("k", "\033]0;title\a"), LOG_STR("l", "\xC2\x9Bm\xC3\xA9"));
     size_t n = read_text();
     for (size_t i = 0; i + 1 < n; i++)
         cr_assert((unsigned char)text[i] >= 0x20 && text[i] != '\x7F', "byte %zu of %s", i, text);

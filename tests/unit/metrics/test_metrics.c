@@ -40,19 +40,23 @@ static double sample(const char *name)
 Test(metrics, counters_and_gauges_are_written_with_help_and_type)
 {
     const char *labels[] = {"method", "code"};
-    struct metric_family *f = metrics_family(METRIC_COUNTER, "balm_requests_total", "Requests\nby \\ code.", labels, 2, NULL, 0);
+    struct metric_family *f =
+        metrics_family(METRIC_COUNTER, "balm_requests_total", "Requests\nby \\ code.", labels, 2, NULL, 0);
     struct metric *m = metrics_series(f, (struct strview[]){SV("GET"), SV("200")});
     metric_add(m, 1);
     metric_add(m, 2.5);
-    struct metric *g = metrics_series(metrics_family(METRIC_GAUGE, "balm_depth", "Depth.", NULL, 0, NULL, 0), NULL);
+    struct metric *g =
+        metrics_series(metrics_family(METRIC_GAUGE, "balm_depth", "Depth.", NULL, 0, NULL, 0), NULL);
     metric_set(g, -7);
     metric_add(g, 2);
     cr_assert_eq(metric_value(m), 3.5);
     cr_assert_eq(metric_value(g), -5);
-    cr_assert(sv_starts_with(sv(exposition()), SV("# HELP balm_depth Depth.\n# TYPE balm_depth gauge\nbalm_depth -5\n"
-                                                  "# HELP balm_requests_total Requests\\nby \\\\ code.\n"
-                                                  "# TYPE balm_requests_total counter\n"
-                                                  "balm_requests_total{method=\"GET\",code=\"200\"} 3.5\n")), "%s", out.ptr);
+    cr_assert(sv_starts_with(sv(exposition()),
+                             SV("# HELP balm_depth Depth.\n# TYPE balm_depth gauge\nbalm_depth -5\n"
+                                "# HELP balm_requests_total Requests\\nby \\\\ code.\n"
+                                "# TYPE balm_requests_total counter\n"
+                                "balm_requests_total{method=\"GET\",code=\"200\"} 3.5\n")),
+              "%s", out.ptr);
     cr_assert_eq(out.ptr[out.len - 1], '\n');
 }
 
@@ -103,7 +107,8 @@ Test(metrics, past_the_maximum_everything_goes_to_other)
 
 Test(metrics, counters_do_not_fall)
 {
-    struct metric *m = metrics_series(metrics_family(METRIC_COUNTER, "balm_x_total", "X.", NULL, 0, NULL, 0), NULL);
+    struct metric *m =
+        metrics_series(metrics_family(METRIC_COUNTER, "balm_x_total", "X.", NULL, 0, NULL, 0), NULL);
     metric_add(m, 2);
     metric_add(m, -1);
     metric_add(m, NAN);
@@ -126,13 +131,15 @@ Test(metrics, histogram_is_cumulative_and_ends_at_inf)
                                                   "balm_s_bucket{stage=\"x\",le=\"1\"} 5\n"
                                                   "balm_s_bucket{stage=\"x\",le=\"2.5\"} 6\n"
                                                   "balm_s_bucket{stage=\"x\",le=\"+Inf\"} 8\n"
-                                                  "balm_s_sum{stage=\"x\"} ")), "%s", out.ptr);
+                                                  "balm_s_sum{stage=\"x\"} ")),
+              "%s", out.ptr);
     cr_assert_not_null(strstr(out.ptr, "\nbalm_s_count{stage=\"x\"} 8\n"));
 }
 
 Test(metrics, histogram_without_labels_or_buckets_has_the_usual_ones)
 {
-    metric_observe(metrics_series(metrics_family(METRIC_HISTOGRAM, "balm_s", "S.", NULL, 0, NULL, 0), NULL), 0.2);
+    metric_observe(metrics_series(metrics_family(METRIC_HISTOGRAM, "balm_s", "S.", NULL, 0, NULL, 0), NULL),
+                   0.2);
     cr_assert_eq(sample("balm_s_bucket{le=\"0.005\"}"), 0);
     cr_assert_eq(sample("balm_s_bucket{le=\"0.25\"}"), 1);
     cr_assert_eq(sample("balm_s_bucket{le=\"10\"}"), 1);
@@ -169,7 +176,8 @@ Test(metrics, label_values_of_peers_are_escaped_repaired_and_cut)
 Test(metrics, numbers_read_back_exactly)
 {
     struct metric *m = metrics_series(metrics_family(METRIC_GAUGE, "balm_x", "X.", NULL, 0, NULL, 0), NULL);
-    const double values[] = {0, 1, -1, 0.1, 1.0 / 3, 1e15, 123456789012345678., 1e300, 5e-324, 1795356084.123456789};
+    const double values[] = {
+        0, 1, -1, 0.1, 1.0 / 3, 1e15, 123456789012345678., 1e300, 5e-324, 1795356084.123456789};
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
         metric_set(m, values[i]);
         cr_assert_eq(sample("balm_x"), values[i], "%.17g", values[i]);
@@ -213,7 +221,8 @@ Test(metrics, collectors_run_before_each_exposition)
     cr_assert_eq(sample("balm_x"), 2);
 }
 
-/* The rules of promtool check metrics that a writer can break: family lines together, HELP then TYPE, once, in order. */
+/* The rules of promtool check metrics that a writer can break: family lines together, HELP then TYPE, once,
+ * in order. */
 Test(metrics, every_family_has_one_help_and_one_type_in_order)
 {
     for (int i = 20; i > 0; i--) {
