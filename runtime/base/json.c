@@ -85,7 +85,8 @@ enum status json_parse(struct strview text, size_t flags, json_t **ret_value, st
 }
 
 /* ---- canonical bytes ----
- * The same as jansson's dump, in a third of its time: without its table against cycles and its call per piece. */
+ * The same as jansson's dump, in a third of its time: without its table against cycles and its call per
+ * piece. */
 
 enum { DUMP_DEPTH_MAX = 2 * JSON_DEPTH_MAX, FIRST_MEMBERS = 32 };
 
