@@ -15,8 +15,10 @@
  * calls the followers; so a follower must not rely on running before the record is durable, nor after it.
  *
  * After a failed commit nothing is acknowledged: all waiting and later calls get STATUS_UNAVAILABLE until the store has been
- * reopened and the last acknowledged sequence checked; sequences that were never durable are given again only after every follower
- * was told by on_reset(), which makes it fold anew. Loop thread only, except where a store says otherwise. */
+ * reopened and the last acknowledged sequence checked. Then every follower is told by on_reset(), the journal folds its past into
+ * them anew, and only then it accepts again and gives sequences that were never durable a second time. So a sequence is good for
+ * journal_wait_durable() only while nothing was waited for since it was given, or while journal_generation() is still the same.
+ * Loop thread only, except where a store says otherwise. */
 #ifndef BALM_STORE_JOURNAL_H
 #define BALM_STORE_JOURNAL_H
 
@@ -47,18 +49,23 @@ void journal_close(struct journal *j);
 
 /* ---- writing ---- */
 
-/* Append n records in order. tenant and cluster are filled in where empty; time must be set. ret_last_seq may be NULL.
- * STATUS_UNAVAILABLE: store failed or too much is pending (nothing was appended). STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX. */
+/* Append n records in order, all or none. tenant and cluster are filled in where empty; time must be set. ret_last_seq may be NULL.
+ * Called by a follower from on_record(): the records get their sequences at once, and followers see them after the one under way
+ * has been shown to all.
+ * STATUS_UNAVAILABLE: store failed, the past is being folded, or too much is pending (a follower is not held to that limit).
+ * STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX or without time. */
 enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq, struct error *err) MUST_USE;
 /* Suspends until seq is durable. Cancellation and deadlines end the wait, not the append.
  * STATUS_UNAVAILABLE: the commit failed; the record may not be there after a restart. */
 enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadline_ns, struct error *err) MUST_USE;
+uint64_t journal_first_seq(const struct journal *j); /* the oldest kept */
 uint64_t journal_last_seq(const struct journal *j);
 uint64_t journal_durable_seq(const struct journal *j);
 /* When seq became durable (wall clock), for the last 65 536 sequences; 0 beyond or not yet. */
 int64_t journal_durable_unix_ns(const struct journal *j, uint64_t seq);
 size_t journal_pending_bytes(const struct journal *j);
 bool journal_is_healthy(const struct journal *j);
+uint64_t journal_generation(const struct journal *j); /* grows with each reset */
 
 /* ---- following ---- */
 
@@ -66,7 +73,9 @@ struct journal_follower {
     struct list node; /* journal's */
     /* Called for each record in order, from inside journal_append(); must not suspend. */
     void (*on_record)(struct journal_follower *f, const struct journal_entry *e);
-    /* What was appended after `durable_seq` is gone: drop the state and fold again by journal_replay(). NULL: stateless. */
+    /* What was appended after `durable_seq` is gone: drop the state. The journal then shows all records from the first on once
+     * more, to all followers that have this member, before it accepts anything. Must not suspend. May come twice in a row.
+     * NULL: stateless, and nothing is shown again. */
     void (*on_reset)(struct journal_follower *f, uint64_t durable_seq);
 };
 
@@ -78,13 +87,15 @@ enum status journal_wait_after(struct journal *j, uint64_t seq, int64_t deadline
 
 /* ---- reading ---- */
 
-/* Durable records seq, seq + 1, … (≤ max ≤ 1000), on a worker thread; suspends. n 0: nothing there yet. `record` is NULL unless `decode`. */
+/* Durable records seq, seq + 1, … (≤ max ≤ 1000, and about 4 MiB), on a worker thread; suspends. n 0: nothing there yet. `record` is NULL
+ * unless `decode`. STATUS_OUT_OF_RANGE: seq lies before the oldest kept. */
 enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
                          struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
 /* All durable records from seq on, in order, decoded, through f->on_record; suspends between batches. For the fold at the start. */
 enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f, struct error *err) MUST_USE;
 
-/* All durable records from the first on, read once and given to every follower in turn: the fold at the start. */
+/* All durable records from the first on, read once and given to every follower in turn: the fold at the start. Meanwhile nothing can
+ * be appended. STATUS_DATA_LOSS: the message names the record and file. */
 enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
 
 /* Without a loop and without a running platform, for the command line: read-only, transactions of at most 1 000 records, so that a
@@ -93,7 +104,8 @@ struct journal_reader;
 enum status journal_reader_open(const char *dir, struct journal_reader **ret_reader, struct error *err) MUST_USE;
 void journal_reader_close(struct journal_reader *r);
 uint64_t journal_reader_first_seq(struct journal_reader *r);
-/* Next up to `max` records from seq on. n 0: the end for now. */
+/* Next up to `max` records from seq on. n 0: the end for now. STATUS_OUT_OF_RANGE: seq lies before the oldest kept. STATUS_PERMISSION_DENIED:
+ * SQLite's WAL needs write permission on the folder even for reading. Any thread, one at a time. */
 enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode, struct arena *a,
                                 struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
 

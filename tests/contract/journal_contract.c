@@ -1,0 +1,763 @@
+#include "contract/journal_contract.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "contract/check.h"
+#include "log/log.h"
+#include "store/queue.h"
+
+#define PATIENCE_NS (20 * NS_PER_S)
+
+static int64_t soon(void)
+{
+    return clock_monotonic_ns() + PATIENCE_NS;
+}
+
+/* ---- helpers, also for the stores' own tests ---- */
+
+struct record contract_record(struct arena *a, uint64_t number, size_t len)
+{
+    char *text = arena_alloc(a, len + 1);
+    struct random_seeded r = {.state = number};
+    for (size_t i = 0; i < len; i++)
+        text[i] = (char)('a' + random_seeded_below(&r, 26));
+    return (struct record){.kind = RECORD_NOTE,
+                           .time_ns = 1700000000 * NS_PER_S + (int64_t)number,
+                           .incident = arena_printf(a, "incident-%llu", (unsigned long long)number),
+                           .actor = SV("test"),
+                           .message = {text, len}};
+}
+
+bool contract_record_is(const struct journal_entry *e, uint64_t number, size_t len)
+{
+    struct arena a = {0};
+    struct record r = contract_record(&a, number, len);
+    r.tenant = SV("default");
+    r.cluster = SV("local");
+    struct buf b;
+    buf_init(&b, 2 * RECORD_BYTES_MAX);
+    record_encode(&r, &b);
+    bool is_same = sv_eq(buf_view(&b), e->bytes);
+    if (e->record != NULL) is_same = is_same && sv_eq(e->record->message, r.message) && e->record->time_ns == r.time_ns;
+    buf_release(&b);
+    arena_release(&a);
+    return is_same;
+}
+
+struct journal *contract_open(struct journal_contract *c)
+{
+    struct journal *j = NULL;
+    struct error err;
+    CHECK_OK(c->open(c, (struct journal_cfg){0}, &j, &err), &err);
+    return j;
+}
+
+uint64_t contract_append(struct journal *j, uint64_t number, size_t len)
+{
+    struct arena a = {0};
+    struct record r = contract_record(&a, number, len);
+    struct error err;
+    uint64_t seq = 0;
+    CHECK_OK(journal_append(j, &r, 1, &seq, &err), &err);
+    arena_release(&a);
+    CHECK_OK(journal_wait_durable(j, seq, soon(), &err), &err);
+    return seq;
+}
+
+/* A follower that keeps a digest of all it was shown. */
+struct witness {
+    struct journal_follower follower;
+    struct journal *journal;
+    uint64_t last_seq, digest;
+    size_t n, resets;
+    uint64_t reset_to;
+    unsigned replies; /* appends so many notes for each record that is not itself a reply */
+    struct witness *later; /* must not have seen the record yet, and the one before it already */
+};
+
+static void on_record(struct journal_follower *f, const struct journal_entry *e)
+{
+    struct witness *w = container_of(f, struct witness, follower);
+    CHECK(e->record != NULL);
+    CHECK(e->seq == w->last_seq + 1);
+    if (w->later != NULL) CHECK(w->later->last_seq == e->seq - 1);
+    w->last_seq = e->seq;
+    w->n++;
+    w->digest = fnv1a_add(w->digest, e->bytes);
+    w->digest = fnv1a_add(w->digest, e->record->incident);
+    w->digest = fnv1a_add(w->digest, e->record->message);
+    for (unsigned i = 0; i < w->replies && !sv_eq(e->record->actor, SV("reply")); i++) {
+        struct record reply = {.kind = RECORD_NOTE, .time_ns = e->record->time_ns, .actor = SV("reply"), .cause = e->seq};
+        char message[32];
+        (void)snprintf(message, sizeof(message), "reply %u", i); /* dies with this call */
+        reply.message = sv(message);
+        struct error err;
+        CHECK_OK(journal_append(w->journal, &reply, 1, NULL, &err), &err);
+    }
+}
+
+static void on_reset(struct journal_follower *f, uint64_t durable_seq)
+{
+    struct witness *w = container_of(f, struct witness, follower);
+    w->resets++;
+    w->reset_to = durable_seq;
+    w->last_seq = w->n = 0;
+    w->digest = FNV1A_START;
+}
+
+static void witness_init(struct witness *w, struct journal *j)
+{
+    *w = (struct witness){.journal = j, .digest = FNV1A_START, .follower = {.on_record = on_record, .on_reset = on_reset}};
+}
+
+/* Reads all from 1 on and checks that sequences have no gap. Returns how many there are. */
+static size_t count_records(struct journal *j)
+{
+    struct arena a = {0};
+    struct error err;
+    uint64_t next = 1;
+    for (;;) {
+        struct journal_entry *entries;
+        size_t n;
+        CHECK_OK(journal_read(j, next, 1000, false, &a, &entries, &n, &err), &err);
+        if (n == 0) break;
+        for (size_t i = 0; i < n; i++)
+            CHECK(entries[i].seq == next++);
+        arena_reset(&a);
+    }
+    arena_release(&a);
+    return (size_t)(next - 1);
+}
+
+/* ---- appending and waiting ---- */
+
+static void sequences_start_at_one_and_have_no_gap(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    CHECK(journal_last_seq(j) == 0 && journal_durable_seq(j) == 0);
+    for (uint64_t i = 1; i <= 20; i++)
+        CHECK(contract_append(j, i, 100) == i);
+    struct arena a = {0};
+    struct record batch[3] = {contract_record(&a, 21, 10), contract_record(&a, 22, 10), contract_record(&a, 23, 10)};
+    struct error err;
+    uint64_t last = 0;
+    CHECK_OK(journal_append(j, batch, 3, &last, &err), &err);
+    CHECK(last == 23);
+    CHECK_OK(journal_wait_durable(j, last, soon(), &err), &err);
+    CHECK(count_records(j) == 23);
+    arena_release(&a);
+    journal_close(j);
+}
+
+static void durable_means_readable_and_has_a_time(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    int64_t before = clock_unix_ns();
+    uint64_t seq = contract_append(j, 7, 300);
+    CHECK(journal_durable_seq(j) >= seq);
+    CHECK(journal_durable_unix_ns(j, seq) >= before && journal_durable_unix_ns(j, seq) <= clock_unix_ns());
+    CHECK(journal_durable_unix_ns(j, seq + 1) == 0);
+    CHECK(journal_pending_bytes(j) == 0);
+    struct arena a = {0};
+    struct journal_entry *entries;
+    size_t n;
+    struct error err;
+    CHECK_OK(journal_read(j, seq, 10, true, &a, &entries, &n, &err), &err);
+    CHECK(n == 1 && contract_record_is(&entries[0], 7, 300));
+    CHECK_OK(journal_read(j, seq + 1, 10, true, &a, &entries, &n, &err), &err);
+    CHECK(n == 0);
+    arena_release(&a);
+    journal_close(j);
+}
+
+static void tenant_and_cluster_are_filled_in_and_time_is_required(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct record r = {.kind = RECORD_NOTE, .message = SV("x")};
+    struct error err;
+    CHECK(journal_append(j, &r, 1, NULL, &err) == STATUS_INVALID_ARGUMENT);
+    r.time_ns = NS_PER_S;
+    r.tenant = SV("other");
+    uint64_t seq;
+    CHECK_OK(journal_append(j, &r, 1, &seq, &err), &err);
+    CHECK_OK(journal_wait_durable(j, seq, soon(), &err), &err);
+    struct arena a = {0};
+    struct journal_entry *entries;
+    size_t n;
+    CHECK_OK(journal_read(j, 1, 10, true, &a, &entries, &n, &err), &err);
+    CHECK(n == 1 && sv_eq(entries[0].record->tenant, SV("other")) && sv_eq(entries[0].record->cluster, SV("local")));
+    arena_release(&a);
+    journal_close(j);
+}
+
+struct late_wait {
+    struct journal *j;
+    uint64_t seq;
+    enum status status;
+    int64_t deadline_ns;
+};
+
+static void append_and_wait(void *arg)
+{
+    struct late_wait *w = arg;
+    struct arena a = {0};
+    struct record r = contract_record(&a, 1, 50);
+    struct error err;
+    CHECK_OK(journal_append(w->j, &r, 1, &w->seq, &err), &err);
+    w->status = journal_wait_durable(w->j, w->seq, w->deadline_ns, &err);
+    arena_release(&a);
+}
+
+static void cancelling_a_wait_does_not_cancel_the_append(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    for (int is_cancel = 0; is_cancel < 2; is_cancel++) {
+        struct fiber_scope scope;
+        fiber_scope_init(&scope);
+        struct late_wait w = {.j = j, .deadline_ns = is_cancel ? 0 : 1, .status = STATUS_UNKNOWN};
+        CHECK_OK(fiber_scope_spawn(&scope, append_and_wait, &w, &err), &err);
+        while (w.seq == 0)
+            CHECK(fiber_yield() == STATUS_OK);
+        if (is_cancel) fiber_scope_cancel(&scope);
+        fiber_scope_join(&scope);
+        CHECK(w.status == STATUS_OK || w.status == (is_cancel ? STATUS_CANCELLED : STATUS_DEADLINE_EXCEEDED));
+        CHECK_OK(journal_wait_durable(j, w.seq, soon(), &err), &err);
+    }
+    CHECK(count_records(j) == 2);
+    journal_close(j);
+}
+
+static void a_sequence_that_was_never_given_is_not_durable(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    CHECK(journal_wait_durable(j, 1, soon(), &err) == STATUS_UNAVAILABLE);
+    CHECK(journal_wait_durable(j, 0, soon(), &err) == STATUS_OK);
+    journal_close(j);
+}
+
+struct writer {
+    struct journal *j;
+    unsigned number, appends;
+    unsigned *done;
+};
+
+static void write_many(void *arg)
+{
+    struct writer *w = arg;
+    for (unsigned i = 0; i < w->appends; i++) {
+        (void)contract_append(w->j, w->number * 1000 + i, 600);
+        (*w->done)++;
+    }
+}
+
+static void many_fibers_append_and_wait_at_once(struct journal_contract *c)
+{
+    enum { WRITERS = 64, APPENDS = 50 };
+    struct journal *j = contract_open(c);
+    struct writer writers[WRITERS];
+    struct fiber_scope scope;
+    struct error err;
+    struct witness w;
+    witness_init(&w, j);
+    journal_follow(j, &w.follower);
+    unsigned done = 0;
+    fiber_scope_init(&scope);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (struct writer){.j = j, .number = i, .appends = APPENDS, .done = &done};
+        CHECK_OK(fiber_scope_spawn(&scope, write_many, &writers[i], &err), &err);
+    }
+    fiber_scope_join(&scope);
+    CHECK(done == WRITERS * APPENDS && w.n == done);
+    CHECK(count_records(j) == done);
+    CHECK(journal_pending_bytes(j) == 0);
+    journal_unfollow(j, &w.follower);
+    journal_close(j);
+}
+
+/* ---- limits ---- */
+
+static size_t longest_message(void)
+{
+    struct arena a = {0};
+    struct record r = contract_record(&a, 1, 0);
+    r.tenant = SV("default");
+    r.cluster = SV("local");
+    struct buf b;
+    buf_init(&b, RECORD_BYTES_MAX);
+    record_encode(&r, &b);
+    size_t rest = RECORD_BYTES_MAX - b.len - strlen(",\"message\":\"\"");
+    buf_release(&b);
+    arena_release(&a);
+    return rest;
+}
+
+static void the_largest_record_fits_and_one_byte_more_does_not(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    size_t len = longest_message();
+    CHECK(contract_append(j, 1, len) == 1);
+    struct arena a = {0};
+    struct record batch[2] = {contract_record(&a, 2, 10), contract_record(&a, 3, len + 1)};
+    struct error err;
+    CHECK(journal_append(j, batch, 2, NULL, &err) == STATUS_INVALID_ARGUMENT);
+    CHECK(journal_last_seq(j) == 1);
+    CHECK(contract_append(j, 4, 10) == 2);
+    struct journal_entry *entries;
+    size_t n;
+    CHECK_OK(journal_read(j, 1, 10, true, &a, &entries, &n, &err), &err);
+    CHECK(n == 2 && entries[0].bytes.len == RECORD_BYTES_MAX);
+    CHECK(contract_record_is(&entries[0], 1, len) && contract_record_is(&entries[1], 4, 10));
+    arena_release(&a);
+    journal_close(j);
+}
+
+static void too_much_pending_is_refused_until_the_disk_has_caught_up(struct journal_contract *c)
+{
+    struct journal *j;
+    struct error err;
+    CHECK_OK(c->open(c, (struct journal_cfg){.pending_max_bytes = 64 * 1024}, &j, &err), &err);
+    struct arena a = {0};
+    uint64_t accepted = 0;
+    enum status s = STATUS_OK;
+    for (unsigned i = 0; i < 1000 && s == STATUS_OK; i++) {
+        struct record r = contract_record(&a, i + 1, 1000);
+        s = journal_append(j, &r, 1, NULL, &err);
+        if (s == STATUS_OK) accepted++;
+    }
+    /* A store that suspends in append never gets there; one that does not has room for about 60. */
+    if (s != STATUS_OK) {
+        CHECK(s == STATUS_UNAVAILABLE && err.can_retry);
+        CHECK(accepted >= 50 && accepted <= 64 && journal_pending_bytes(j) <= 64 * 1024);
+    }
+    CHECK(journal_last_seq(j) == accepted);
+    CHECK_OK(journal_wait_durable(j, accepted, soon(), &err), &err);
+    CHECK(contract_append(j, accepted + 1, 1000) == accepted + 1);
+    CHECK(count_records(j) == accepted + 1);
+    arena_release(&a);
+    journal_close(j);
+}
+
+/* ---- following ---- */
+
+static void followers_see_one_order_with_what_they_append_themselves(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct witness first, second;
+    witness_init(&first, j);
+    witness_init(&second, j);
+    first.replies = 2;
+    first.later = &second;
+    journal_follow(j, &first.follower);
+    journal_follow(j, &second.follower);
+    struct arena a = {0};
+    struct record batch[2] = {contract_record(&a, 1, 20), contract_record(&a, 2, 20)};
+    struct error err;
+    uint64_t last = 0;
+    CHECK_OK(journal_append(j, batch, 2, &last, &err), &err);
+    CHECK_OK(journal_wait_durable(j, last, soon(), &err), &err);
+    (void)contract_append(j, 3, 20);
+    CHECK_OK(journal_wait_durable(j, journal_last_seq(j), soon(), &err), &err);
+    CHECK(first.n == 9 && second.n == 9 && first.digest == second.digest);
+    struct witness again;
+    witness_init(&again, j);
+    CHECK_OK(journal_replay(j, 1, &again.follower, &err), &err);
+    CHECK(again.n == 9 && again.digest == first.digest);
+    journal_unfollow(j, &first.follower);
+    (void)contract_append(j, 4, 20);
+    CHECK(first.n == 9 && second.n == 10);
+    journal_unfollow(j, &second.follower);
+    arena_release(&a);
+    journal_close(j);
+}
+
+struct leaver {
+    struct journal_follower follower;
+    struct journal *j;
+    unsigned n;
+};
+
+static void on_record_leave(struct journal_follower *f, const struct journal_entry *e)
+{
+    (void)e;
+    struct leaver *l = container_of(f, struct leaver, follower);
+    l->n++;
+    journal_unfollow(l->j, f);
+}
+
+static void a_follower_may_leave_while_it_is_called(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct leaver leavers[3];
+    struct witness w;
+    witness_init(&w, j);
+    for (size_t i = 0; i < 3; i++) {
+        leavers[i] = (struct leaver){.j = j, .follower.on_record = on_record_leave};
+        journal_follow(j, &leavers[i].follower);
+        if (i == 1) journal_follow(j, &w.follower);
+    }
+    (void)contract_append(j, 1, 20);
+    (void)contract_append(j, 2, 20);
+    CHECK(leavers[0].n == 1 && leavers[1].n == 1 && leavers[2].n == 1 && w.n == 2);
+    journal_unfollow(j, &w.follower);
+    journal_close(j);
+}
+
+static void reopening_keeps_everything_and_goes_on_behind_it(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct witness live, folded[2];
+    struct error err;
+    witness_init(&live, j);
+    live.replies = 1;
+    journal_follow(j, &live.follower);
+    for (uint64_t i = 0; i < 1500; i++) {
+        struct arena a = {0};
+        struct record r = contract_record(&a, i, i % 700);
+        CHECK_OK(journal_append(j, &r, 1, NULL, &err), &err);
+        arena_release(&a);
+    }
+    journal_unfollow(j, &live.follower);
+    journal_close(j); /* waits for what was appended */
+    j = contract_open(c);
+    CHECK(journal_last_seq(j) == 3000 && journal_durable_seq(j) == 3000);
+    for (size_t i = 0; i < 2; i++) {
+        witness_init(&folded[i], j);
+        if (i == 1) folded[0].later = &folded[1];
+        journal_follow(j, &folded[i].follower);
+    }
+    CHECK_OK(journal_fold(j, &err), &err);
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(folded[i].n == 3000 && folded[i].digest == live.digest);
+        journal_unfollow(j, &folded[i].follower);
+    }
+    CHECK(contract_append(j, 5000, 10) == 3001);
+    journal_close(j);
+}
+
+static void fold_fiber(void *arg)
+{
+    struct error err;
+    CHECK_OK(journal_fold(arg, &err), &err);
+}
+
+static void nothing_is_appended_while_the_past_is_folded(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    for (uint64_t i = 1; i <= 5; i++)
+        (void)contract_append(j, i, 10);
+    struct fiber_scope scope;
+    fiber_scope_init(&scope);
+    CHECK_OK(fiber_scope_spawn(&scope, fold_fiber, j, &err), &err);
+    struct arena a = {0};
+    struct record r = contract_record(&a, 6, 10);
+    unsigned refused = 0;
+    while (scope.alive > 0) {
+        if (journal_append(j, &r, 1, NULL, &err) == STATUS_UNAVAILABLE) refused++;
+        CHECK(fiber_yield() == STATUS_OK);
+    }
+    CHECK(refused > 0);
+    fiber_scope_join(&scope);
+    arena_release(&a);
+    journal_close(j);
+}
+
+struct tail {
+    struct journal *j;
+    size_t n, stop_at;
+};
+
+static void follow_by_reading(void *arg)
+{
+    struct tail *t = arg;
+    struct error err;
+    while (t->n < t->stop_at) {
+        struct arena a = {0};
+        struct journal_entry *entries;
+        size_t n;
+        CHECK(journal_wait_after(t->j, t->n, soon()) == STATUS_OK);
+        CHECK_OK(journal_read(t->j, t->n + 1, 7, true, &a, &entries, &n, &err), &err);
+        CHECK(n > 0 && n <= 7);
+        for (size_t i = 0; i < n; i++)
+            CHECK(entries[i].seq == ++t->n && contract_record_is(&entries[i], t->n, 100));
+        arena_release(&a);
+    }
+}
+
+static void a_reader_follows_at_its_own_pace(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    struct fiber_scope scope;
+    fiber_scope_init(&scope);
+    struct tail tail = {.j = j, .stop_at = 100};
+    CHECK_OK(fiber_scope_spawn(&scope, follow_by_reading, &tail, &err), &err);
+    CHECK(journal_wait_after(j, 0, clock_monotonic_ns() + NS_PER_MS) == STATUS_DEADLINE_EXCEEDED);
+    for (uint64_t i = 1; i <= 100; i++)
+        (void)contract_append(j, i, 100);
+    fiber_scope_join(&scope);
+    CHECK(tail.n == 100);
+    journal_close(j);
+}
+
+/* ---- failure ---- */
+
+static void wait_until_healthy(struct journal *j)
+{
+    int64_t deadline = soon();
+    while (!journal_is_healthy(j)) {
+        CHECK(clock_monotonic_ns() < deadline);
+        CHECK(sleep_ms(5) == STATUS_OK);
+    }
+}
+
+static void a_failed_commit_acknowledges_nothing_and_folds_again(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    struct witness first, second;
+    witness_init(&first, j);
+    witness_init(&second, j);
+    first.later = &second;
+    journal_follow(j, &first.follower);
+    journal_follow(j, &second.follower);
+    for (uint64_t i = 1; i <= 10; i++)
+        (void)contract_append(j, i, 200);
+    uint64_t digest = first.digest, generation = journal_generation(j);
+    c->set_failing(c, true);
+    struct arena a = {0};
+    struct record r = contract_record(&a, 99, 200);
+    uint64_t seq = 0;
+    enum status s = journal_append(j, &r, 1, &seq, &err);
+    if (s == STATUS_OK) s = journal_wait_durable(j, seq, soon(), &err);
+    CHECK(s == STATUS_UNAVAILABLE);
+    CHECK(!journal_is_healthy(j));
+    CHECK(journal_append(j, &r, 1, NULL, &err) == STATUS_UNAVAILABLE);
+    c->set_failing(c, false);
+    wait_until_healthy(j);
+    CHECK(first.resets >= 1 && second.resets >= 1 && journal_generation(j) > generation);
+    /* The failed record may or may not be there (a store cannot always know), but all agree on it. */
+    uint64_t durable = journal_durable_seq(j);
+    CHECK(durable == 10 || durable == 11);
+    CHECK(first.reset_to == durable && first.n == durable && second.n == durable && first.digest == second.digest);
+    CHECK((first.digest == digest) == (durable == 10));
+    CHECK(contract_append(j, 100, 200) == durable + 1);
+    CHECK(count_records(j) == durable + 1);
+    CHECK(first.n == durable + 1 && second.n == durable + 1);
+    journal_unfollow(j, &first.follower);
+    journal_unfollow(j, &second.follower);
+    journal_close(j);
+    j = contract_open(c);
+    CHECK(journal_last_seq(j) == durable + 1);
+    arena_release(&a);
+    journal_close(j);
+}
+
+struct ack_log {
+    struct journal *j;
+    bool is_over;
+    uint64_t next_number;
+    uint64_t number_of[20000]; /* by sequence, of the acknowledged */
+};
+
+static void append_through_failures(void *arg)
+{
+    struct ack_log *log = arg;
+    while (!log->is_over) {
+        struct arena a = {0};
+        uint64_t number = ++log->next_number, seq = 0;
+        struct record r = contract_record(&a, number, 300);
+        enum status s = journal_append(log->j, &r, 1, &seq, NULL);
+        if (s == STATUS_OK) s = journal_wait_durable(log->j, seq, soon(), NULL);
+        if (s == STATUS_OK && seq < ARRAY_LEN(log->number_of)) {
+            CHECK(log->number_of[seq] == 0); /* no sequence is acknowledged twice */
+            log->number_of[seq] = number;
+        }
+        CHECK(s == STATUS_OK || s == STATUS_UNAVAILABLE);
+        arena_release(&a);
+        CHECK(sleep_ms(1) == STATUS_OK);
+    }
+}
+
+static void check_acknowledged(struct journal *j, const struct ack_log *log)
+{
+    struct arena a = {0};
+    struct error err;
+    for (uint64_t seq = 1; seq < ARRAY_LEN(log->number_of); seq++) {
+        if (log->number_of[seq] == 0) continue;
+        struct journal_entry *entries;
+        size_t n;
+        CHECK_OK(journal_read(j, seq, 1, true, &a, &entries, &n, &err), &err);
+        CHECK(n == 1 && contract_record_is(&entries[0], log->number_of[seq], 300));
+        arena_reset(&a);
+    }
+    arena_release(&a);
+}
+
+static void no_acknowledged_record_is_lost_over_many_failures(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    struct ack_log *log = mem_zalloc(1, sizeof(*log));
+    struct fiber_scope scope;
+    log->j = j;
+    fiber_scope_init(&scope);
+    for (unsigned i = 0; i < 16; i++)
+        CHECK_OK(fiber_scope_spawn(&scope, append_through_failures, log, &err), &err);
+    for (unsigned round = 0; round < 4; round++) {
+        CHECK(sleep_ms(30) == STATUS_OK);
+        c->set_failing(c, true);
+        while (journal_is_healthy(j))
+            CHECK(sleep_ms(1) == STATUS_OK);
+        c->set_failing(c, false);
+        wait_until_healthy(j);
+    }
+    log->is_over = true;
+    fiber_scope_join(&scope);
+    CHECK(count_records(j) == journal_last_seq(j));
+    check_acknowledged(j, log);
+    journal_close(j);
+    j = contract_open(c);
+    check_acknowledged(j, log);
+    journal_close(j);
+    free(log);
+}
+
+static void closing_while_failed_does_not_hang(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    (void)contract_append(j, 1, 10);
+    c->set_failing(c, true);
+    struct late_wait w = {.j = j, .deadline_ns = soon(), .status = STATUS_UNKNOWN};
+    append_and_wait(&w);
+    CHECK(w.status == STATUS_UNAVAILABLE);
+    int64_t start = clock_monotonic_ns();
+    journal_close(j);
+    CHECK(clock_monotonic_ns() - start < 10 * NS_PER_S);
+    c->set_failing(c, false);
+}
+
+/* ---- leases ---- */
+
+static void a_lease_has_one_holder_and_its_revision_only_grows(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    struct error err;
+    uint64_t one = 0, again = 0, two = 0, other = 0, three = 0;
+    CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("a"), 60 * NS_PER_S, &one, &err), &err);
+    CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("a"), 60 * NS_PER_S, &again, &err), &err);
+    CHECK(one > 0 && again == one); /* renewed, not changed */
+    CHECK(journal_lease_acquire(j, SV("decider"), SV("b"), 60 * NS_PER_S, &two, &err) == STATUS_ALREADY_EXISTS);
+    CHECK_OK(journal_lease_acquire(j, SV("other"), SV("b"), 60 * NS_PER_S, &other, &err), &err);
+    CHECK(journal_lease_release(j, SV("decider"), SV("b"), &err) == STATUS_NOT_FOUND);
+    CHECK_OK(journal_lease_release(j, SV("decider"), SV("a"), &err), &err);
+    CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("b"), 20 * NS_PER_MS, &two, &err), &err);
+    CHECK(two > one);
+    CHECK(sleep_ms(30) == STATUS_OK);
+    CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("a"), 60 * NS_PER_S, &three, &err), &err);
+    CHECK(three > two); /* ran out: anybody may have it */
+    journal_close(j);
+    j = contract_open(c);
+    CHECK(journal_lease_acquire(j, SV("decider"), SV("b"), NS_PER_S, &two, &err) == STATUS_ALREADY_EXISTS);
+    CHECK_OK(journal_lease_release(j, SV("decider"), SV("a"), &err), &err);
+    CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("b"), NS_PER_S, &two, &err), &err);
+    CHECK(two > three);
+    CHECK(journal_lease_acquire(j, SV(""), SV("b"), NS_PER_S, &two, &err) == STATUS_INVALID_ARGUMENT);
+    journal_close(j);
+}
+
+/* ---- running ---- */
+
+static const struct journal_test contract_tests[] = {
+    {.name = "sequences_start_at_one_and_have_no_gap", .run = sequences_start_at_one_and_have_no_gap},
+    {.name = "durable_means_readable_and_has_a_time", .run = durable_means_readable_and_has_a_time},
+    {.name = "tenant_and_cluster_are_filled_in_and_time_is_required",
+     .run = tenant_and_cluster_are_filled_in_and_time_is_required},
+    {.name = "cancelling_a_wait_does_not_cancel_the_append", .run = cancelling_a_wait_does_not_cancel_the_append},
+    {.name = "a_sequence_that_was_never_given_is_not_durable", .run = a_sequence_that_was_never_given_is_not_durable},
+    {.name = "many_fibers_append_and_wait_at_once", .run = many_fibers_append_and_wait_at_once},
+    {.name = "the_largest_record_fits_and_one_byte_more_does_not", .run = the_largest_record_fits_and_one_byte_more_does_not},
+    {.name = "too_much_pending_is_refused_until_the_disk_has_caught_up",
+     .run = too_much_pending_is_refused_until_the_disk_has_caught_up},
+    {.name = "followers_see_one_order_with_what_they_append_themselves",
+     .run = followers_see_one_order_with_what_they_append_themselves},
+    {.name = "a_follower_may_leave_while_it_is_called", .run = a_follower_may_leave_while_it_is_called},
+    {.name = "reopening_keeps_everything_and_goes_on_behind_it", .run = reopening_keeps_everything_and_goes_on_behind_it},
+    {.name = "nothing_is_appended_while_the_past_is_folded", .run = nothing_is_appended_while_the_past_is_folded},
+    {.name = "a_reader_follows_at_its_own_pace", .run = a_reader_follows_at_its_own_pace},
+    {.name = "a_failed_commit_acknowledges_nothing_and_folds_again",
+     .run = a_failed_commit_acknowledges_nothing_and_folds_again,
+     .needs_failing = true},
+    {.name = "no_acknowledged_record_is_lost_over_many_failures",
+     .run = no_acknowledged_record_is_lost_over_many_failures,
+     .needs_failing = true},
+    {.name = "closing_while_failed_does_not_hang", .run = closing_while_failed_does_not_hang, .needs_failing = true},
+    {.name = "a_lease_has_one_holder_and_its_revision_only_grows", .run = a_lease_has_one_holder_and_its_revision_only_grows},
+    {.name = NULL},
+};
+
+struct running {
+    struct journal_contract *c;
+    const struct journal_test *test;
+};
+
+static void run_in_fiber(void *arg)
+{
+    struct running *r = arg;
+    r->test->run(r->c);
+}
+
+static void run_in_child(struct journal_contract *c, const struct journal_test *test)
+{
+    struct error err;
+    struct running r = {c, test};
+    (void)alarm(120); /* a test that hangs is a failed one */
+    c->create(c);
+    CHECK_OK(loop_new(&c->loop, &err), &err);
+    CHECK_OK(loop_run_fiber(c->loop, run_in_fiber, &r, &err), &err);
+    loop_free(c->loop);
+    c->destroy(c);
+    exit(0); /* not _exit: the leak check runs at exit */
+}
+
+struct tally {
+    unsigned passed, failed, skipped;
+};
+
+static void run_all(struct journal_contract *c, const struct journal_test *tests, const char *only, struct tally *t)
+{
+    for (; tests->name != NULL; tests++) {
+        if (only != NULL && strstr(tests->name, only) == NULL) continue;
+        if (tests->needs_failing && c->set_failing == NULL) {
+            printf("skipped  %s: %s (this store cannot be made to fail)\n", c->name, tests->name);
+            t->skipped++;
+            continue;
+        }
+        (void)fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) run_in_child(c, tests);
+        int wstatus = -1;
+        CHECK(child > 0 && waitpid(child, &wstatus, 0) == child);
+        bool has_passed = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
+        printf("%s  %s: %s\n", has_passed ? "passed " : "FAILED ", c->name, tests->name);
+        *(has_passed ? &t->passed : &t->failed) += 1;
+    }
+}
+
+int journal_contract_main(struct journal_contract *c, const struct journal_test *more, int argc, char **argv)
+{
+    const char *only = argc > 1 ? argv[1] : NULL;
+    struct tally t = {0};
+    run_all(c, contract_tests, only, &t);
+    if (more != NULL) run_all(c, more, only, &t);
+    printf("%u passed, %u failed, %u skipped\n", t.passed, t.failed, t.skipped);
+    return t.failed == 0 ? 0 : 1;
+}
