@@ -266,11 +266,20 @@ static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
         send_part(x, req);
 }
 
+/* The answer to HEAD tells the length that GET's body would have: the handler's content-length, or that of its body. */
+static size_t announced_bytes(const struct server_exchange *x)
+{
+    uint64_t bytes;
+    struct strview length = http_header_get(x->resp.headers, x->resp.n_headers, SV("content-length"));
+    bool is_head = sv_eq(x->req.method, SV("HEAD"));
+    return is_head && length.len > 0 && sv_parse_u64(length, &bytes) == STATUS_OK ? bytes : x->resp.body.len;
+}
+
 static void send_whole(struct server_exchange *x, h2o_req_t *req)
 {
     exchange_send_head(x, req);
     bool has_no_body = x->resp.status == 204 || x->resp.status == 304;
-    if (!has_no_body) req->res.content_length = x->resp.body.len;
+    if (!has_no_body) req->res.content_length = announced_bytes(x);
     if (has_no_body || sv_eq(x->req.method, SV("HEAD"))) x->resp.body.len = 0;
     h2o_start_response(req, &x->generator);
     send_part(x, req);

@@ -1,0 +1,114 @@
+#include "client/forward_impl.h"
+
+/* Of this hop alone: openfaas.md §1.10 and RFC 9110 §7.6.1. */
+static bool is_hop_header(struct strview name)
+{
+    static const struct strview hop[] = {
+        {"connection", 10}, {"proxy-connection", 16}, {"keep-alive", 10}, {"proxy-authenticate", 18},
+        {"proxy-authorization", 19}, {"te", 2}, {"trailer", 7}, {"transfer-encoding", 17}, {"upgrade", 7},
+        {"http2-settings", 14}};
+    for (size_t i = 0; i < ARRAY_LEN(hop); i++) {
+        if (sv_eq_nocase(name, hop[i])) return true;
+    }
+    return false;
+}
+
+/* We write these ourselves; a request that waits for 100-continue was answered by our server. */
+static bool is_own_header(struct strview name)
+{
+    return sv_eq_nocase(name, SV("host")) || sv_eq_nocase(name, SV("content-length")) || sv_eq_nocase(name, SV("expect"));
+}
+
+static bool is_listed(struct strview list, struct strview name)
+{
+    struct strview part;
+    while (sv_next(&list, ',', &part)) {
+        if (sv_eq_nocase(sv_trim(part), name)) return true;
+    }
+    return false;
+}
+
+static bool is_free_of(struct strview s, bool is_line_part)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.ptr[i];
+        if (c == '\r' || c == '\n' || c == '\0' || (is_line_part && (c <= ' ' || c == 0x7f))) return false;
+    }
+    return true;
+}
+
+static bool is_sent(const struct http_header *h, struct strview connection)
+{
+    return !is_hop_header(h->name) && !is_own_header(h->name) && !(connection.len > 0 && is_listed(connection, h->name));
+}
+
+static enum status check(const struct forward_spec *spec, struct error *err)
+{
+    bool is_ok = spec->method.len > 0 && is_free_of(spec->method, true) && spec->target.len > 0 &&
+                 is_free_of(spec->target, true) && is_free_of(spec->authority, true);
+    for (size_t i = 0; is_ok && i < spec->n_headers; i++) {
+        is_ok = spec->headers[i].name.len > 0 && is_free_of(spec->headers[i].name, true) &&
+                sv_find(spec->headers[i].name, ':') == spec->headers[i].name.len && is_free_of(spec->headers[i].value, false);
+    }
+    if (is_ok) return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT, "forward: method, target or a header holds blanks or line ends");
+}
+
+static bool has_length(const struct forward_spec *spec)
+{
+    return spec->body.len > 0 || sv_eq(spec->method, SV("POST")) || sv_eq(spec->method, SV("PUT")) ||
+           sv_eq(spec->method, SV("PATCH"));
+}
+
+static char *put(char *at, struct strview s)
+{
+    if (s.len > 0) memcpy(at, s.ptr, s.len);
+    return at + s.len;
+}
+
+static char *put_header(char *at, struct strview name, struct strview value)
+{
+    at = put(put(at, name), SV(": "));
+    return put(put(at, value), SV("\r\n"));
+}
+
+enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head, struct error *err)
+{
+    enum status s = check(spec, err);
+    if (s != STATUS_OK) return s;
+    struct strview connection = http_header_get(spec->headers, spec->n_headers, SV("connection"));
+    size_t bytes = spec->method.len + spec->target.len + spec->authority.len + 128;
+    for (size_t i = 0; i < spec->n_headers; i++)
+        bytes += spec->headers[i].name.len + spec->headers[i].value.len + 4;
+
+    char *head = arena_alloc(a, bytes), *at = put(head, spec->method);
+    at = put(put(put(at, SV(" ")), spec->target), SV(" HTTP/1.1\r\n"));
+    at = put_header(at, SV("host"), spec->authority.len > 0 ? spec->authority : SV("localhost"));
+    for (size_t i = 0; i < spec->n_headers; i++) {
+        const struct http_header *h = &spec->headers[i];
+        if (is_sent(h, connection)) at = put_header(at, h->name, h->value);
+    }
+    if (has_length(spec)) {
+        char digits[24];
+        int n = snprintf(digits, sizeof(digits), "%zu", spec->body.len);
+        at = put_header(at, SV("content-length"), sv_n(digits, (size_t)n));
+    }
+    at = put(at, SV("\r\n"));
+    *ret_head = sv_n(head, (size_t)(at - head));
+    return STATUS_OK;
+}
+
+void forward_headers_copy(struct arena *a, const h2o_header_t *headers, size_t n, struct http_reply *reply)
+{
+    struct http_header *copies = arena_alloc(a, n * sizeof(*copies));
+    size_t n_copies = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct strview name = {headers[i].name->base, headers[i].name->len};
+        if (name.len == 0 || is_hop_header(name)) continue;
+        copies[n_copies].name = arena_copy(a, name);
+        copies[n_copies].value = arena_copy(a, sv_n(headers[i].value.base, headers[i].value.len));
+        n_copies++;
+    }
+    reply->headers = copies;
+    reply->n_headers = n_copies;
+}
