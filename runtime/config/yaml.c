@@ -6,6 +6,7 @@
 #include <yaml.h>
 
 #include "base/file.h"
+#include "config/quote.h"
 #include "config/yaml_impl.h"
 
 /* One open list or map while events come in. */
@@ -29,24 +30,6 @@ struct loader {
 };
 
 /* ---- messages ---- */
-
-const char *yaml_quoted(struct strview text, char ret_text[YAML_QUOTED_MAX + 4])
-{
-    size_t n = 0;
-    while (n < text.len) {
-        size_t len = sv_utf8_sequence(sv_sub(text, n, text.len));
-        if (len == 0) len = 1;
-        if (n + len > YAML_QUOTED_MAX) break;
-        bool is_control =
-            (unsigned char)text.ptr[n] < 0x20 || text.ptr[n] == 0x7f ||
-            ((unsigned char)text.ptr[n] == 0xC2 && len == 2 && (unsigned char)text.ptr[n + 1] < 0xA0);
-        for (size_t i = 0; i < len; i++)
-            ret_text[n + i] = is_control ? '?' : text.ptr[n + i];
-        n += len;
-    }
-    memcpy(ret_text + n, n < text.len ? "..." : "", n < text.len ? 4 : 1);
-    return ret_text;
-}
 
 static enum status error_at(const char *file, size_t line, size_t column, struct error *err, const char *fmt,
                             va_list args) PRINTF_LIKE(5, 0);
@@ -252,9 +235,9 @@ static enum status check_duplicates(struct loader *l, const struct yaml_node *ma
         again = sorted[i];
     }
     if (again == NULL) return STATUS_OK;
-    char key[YAML_QUOTED_MAX + 4];
+    char key[QUOTE_MAX];
     yaml_mark_t mark = {.line = again->key_line - 1, .column = again->key_column - 1};
-    return fail(l, mark, "key '%s' is given twice (first in line %u)", yaml_quoted(again->key, key),
+    return fail(l, mark, "key '%s' is given twice (first in line %u)", quote_text(again->key, key),
                 first->key_line);
 }
 

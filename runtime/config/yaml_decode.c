@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "config/bytes.h"
 #include "config/config.h"
+#include "config/quote.h"
 
 /* One field being read: where it stands and what it is called, for messages. */
 struct target {
@@ -90,7 +91,7 @@ json_t *yaml_to_json(const struct yaml_node *node)
 
 static enum status wrong_type(const struct target *t, const char *expected)
 {
-    char text[YAML_QUOTED_MAX + 4];
+    char text[QUOTE_MAX];
     if (t->node->type != YAML_SCALAR)
         return yaml_error(t->doc, t->node, t->err, "%s in %s must be %s, not %s", t->field->name, t->what,
                           expected, type_name(t->node->type));
@@ -98,8 +99,7 @@ static enum status wrong_type(const struct target *t, const char *expected)
         return yaml_error(t->doc, t->node, t->err, "%s in %s has no value; %s is expected", t->field->name,
                           t->what, expected);
     return yaml_error(t->doc, t->node, t->err, "%s in %s must be %s, not %s'%s'", t->field->name, t->what,
-                      expected, t->node->is_plain ? "" : "the quoted text ",
-                      yaml_quoted(t->node->text, text));
+                      expected, t->node->is_plain ? "" : "the quoted text ", quote_text(t->node->text, text));
 }
 
 #define NUMBER_TEXT_MAX DURATION_TEXT_MAX
@@ -150,7 +150,7 @@ static enum status decode_number(const struct target *t, int64_t *ret_value)
 
 static enum status decode_enum(const struct target *t, int *ret_value)
 {
-    char text[YAML_QUOTED_MAX + 4], known[ERROR_MESSAGE_MAX / 2];
+    char text[QUOTE_MAX], known[ERROR_MESSAGE_MAX / 2];
     size_t used = 0;
     if (t->node->type != YAML_SCALAR || is_null(t->node)) return wrong_type(t, "one of its names");
     for (int i = 0; t->field->names[i] != NULL; i++) {
@@ -162,7 +162,7 @@ static enum status decode_enum(const struct target *t, int *ret_value)
         if (n > 0) used = used + (size_t)n < sizeof(known) ? used + (size_t)n : sizeof(known) - 1;
     }
     return yaml_error(t->doc, t->node, t->err, "%s in %s: '%s' is none of %s", t->field->name, t->what,
-                      yaml_quoted(t->node->text, text), known);
+                      quote_text(t->node->text, text), known);
 }
 
 static enum status decode_text_list(const struct target *t, struct yaml_text_list *ret_list)
@@ -222,13 +222,13 @@ static enum status unknown_field(const struct yaml_document *doc, const struct y
                                  const char *what, const struct yaml_field *fields, size_t n, struct arena *a,
                                  struct error *err)
 {
-    char key[YAML_QUOTED_MAX + 4];
+    char key[QUOTE_MAX];
     const char **names = arena_array(a, n, sizeof(*names));
     for (size_t i = 0; i < n; i++)
         names[i] = fields[i].name;
     const char *nearest = config_nearest(arena_cstr(a, child->key), names, n);
     return yaml_error_at(doc, child->key_line, child->key_column, err, "unknown field '%s' in %s%s%s%s",
-                         yaml_quoted(child->key, key), what, nearest != NULL ? " (did you mean '" : "",
+                         quote_text(child->key, key), what, nearest != NULL ? " (did you mean '" : "",
                          nearest != NULL ? nearest : "", nearest != NULL ? "'?)" : "");
 }
 
