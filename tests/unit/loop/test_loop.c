@@ -240,22 +240,36 @@ static void write_from_fiber(void *arg)
 
 Test(loop, socket_made_ready_in_a_fiber_is_served) { in_fiber(write_from_fiber, NULL); }
 
-static void on_timer_now(uv_timer_t *timer)
+static void on_sock_now(h2o_socket_t *sock, const char *err)
 {
-    struct nest *n = timer->data;
+    struct nest *n = sock->data;
+    (void)err;
+    h2o_socket_read_stop(sock);
     n->armed_ns = loop_now_ns(loop_current());
     fiber_event_set(&n->fired);
+}
+
+static void *write_later(void *arg)
+{
+    struct nest *n = arg;
+    struct timespec pause = {0, 100 * 1000 * 1000};
+    (void)nanosleep(&pause, NULL);
+    cr_assert_eq(write(n->peer, "x", 1), 1);
+    return NULL;
 }
 
 static void now_after_sleep(void *arg)
 {
     struct nest n;
+    pthread_t thread;
     (void)arg;
     nest_open(&n);
+    h2o_socket_read_start(n.sock, on_sock_now);
     int64_t start_ns = clock_monotonic_ns();
-    cr_assert_eq(uv_timer_start(&n.timer, on_timer_now, 100, 0), 0);
+    cr_assert_eq(pthread_create(&thread, NULL, write_later, &n), 0);
     cr_assert_eq(fiber_event_wait(&n.fired, in_ms(2000)), STATUS_OK);
-    cr_expect_geq(n.armed_ns - start_ns, 90 * NS_PER_MS, "the time before the poll slept");
+    cr_expect_geq(n.armed_ns - start_ns, 100 * NS_PER_MS, "the time before the poll slept");
+    cr_assert_eq(pthread_join(thread, NULL), 0);
     nest_close(&n);
 }
 
