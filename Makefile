@@ -108,7 +108,8 @@ BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
 
 # Tests see the functions' handlers and what cli has besides main.
 TEST_OBJ := $(CORE_OBJ) $(filter-out %/main.o %/generate_main.o,$(CLI_OBJ))
-link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -o $@ $(filter $(B)/obj/tests/%,$^)
+# Criterion finds its tests through a section that nothing refers to: it must not be collected as garbage.
+link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
 
 $(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(CORE_OBJ) $(B)/libbalm.a
 	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)

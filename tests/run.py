@@ -56,8 +56,10 @@ def count(kind, path, code, text):
     found = re.search(r"Tested: .*?(\d+).*?Passing: .*?(\d+).*?Failing: .*?(\d+).*?Crashing: .*?(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", text))
     if not found:
         return 0, 1
-    _, passing, failing, crashing = (int(n) for n in found.groups())
+    tested, passing, failing, crashing = (int(n) for n in found.groups())
     bad = failing + crashing
+    if tested == 0:  # a binary that lost its tests while it was linked must not look green
+        return 0, 1
     return passing, bad if bad or code == 0 else 1
 
 

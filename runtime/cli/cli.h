@@ -6,11 +6,8 @@
 #include "base/arena.h"
 #include "base/json.h"
 #include "base/list.h"
+#include "base/version.h"
 #include "config/config.h"
-
-#ifndef BALM_VERSION
-#define BALM_VERSION "0.1.0"
-#endif
 
 enum cli_exit {
     CLI_OK = 0,

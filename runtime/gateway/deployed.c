@@ -1,0 +1,144 @@
+#include "gateway/deployed.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "log/log.h"
+
+#define DEPLOYMENT_BYTES_MAX (256 * 1024)
+
+static enum status check_text_map(const json_t *map, const char *what, struct error *err)
+{
+    if (map == NULL || json_is_null(map)) return STATUS_OK;
+    if (!json_is_object(map)) return error_set(err, STATUS_INVALID_ARGUMENT, "%s must be a map of text to text", what);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)map, key, value)
+        if (!json_is_string(value)) return error_set(err, STATUS_INVALID_ARGUMENT, "%s: '%s' must be text", what, key);
+    return STATUS_OK;
+}
+
+static json_t *object_or_null(const json_t *body, const char *key)
+{
+    json_t *o = json_object_get(body, key);
+    return json_is_object(o) ? o : NULL;
+}
+
+static enum status parse_secrets(const json_t *body, struct arena *a, struct deployment_spec *spec, struct error *err)
+{
+    const json_t *list = json_object_get(body, "secrets");
+    size_t n = json_array_size(list);
+    struct strview *secrets = arena_array(a, n, sizeof(*secrets));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(list, i);
+        secrets[i] = sv_n(json_string_value(item), json_string_length(item));
+        if (secrets[i].len == 0 || secrets[i].len > 253 || sv_find(secrets[i], '/') < secrets[i].len || secrets[i].ptr[0] == '.')
+            return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: entry %zu is no secret's name", i + 1);
+    }
+    spec->secrets = secrets;
+    spec->n_secrets = n;
+    return STATUS_OK;
+}
+
+/* Kubernetes quantities of memory as people write them: "128Mi", "64M", plain bytes. */
+static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct error *err)
+{
+    static const struct { const char *suffix; int64_t factor; } units[] = {{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"K", 1000},
+                                                                         {"M", 1000000},  {"G", 1000000000}, {"k", 1000},  {"m", 1000000}};
+    int64_t factor = 1;
+    struct strview digits = text;
+    for (size_t i = 0; i < ARRAY_LEN(units); i++)
+        if (factor == 1 && sv_ends_with(text, sv(units[i].suffix))) {
+            factor = units[i].factor;
+            digits = sv_sub(text, 0, text.len - strlen(units[i].suffix));
+        }
+    uint64_t n;
+    if (sv_parse_u64(digits, &n) != STATUS_OK || n > (uint64_t)(INT64_MAX / factor))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "limits.memory '%.*s': a number of bytes, or with Ki Mi Gi K M G", (int)(text.len < 40 ? text.len : 40),
+                         text.ptr);
+    *ret_bytes = (int64_t)n * factor;
+    return STATUS_OK;
+}
+
+enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec, struct error *err)
+{
+    if (!json_is_object(body)) return error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a FunctionDeployment object");
+    struct deployment_spec spec = {.arena = a, .name = json_get_text(body, "service"), .image = json_get_text(body, "image"),
+                                   .process = json_get_text(body, "envProcess")};
+    struct strview name_space = json_get_text(body, "namespace");
+    if (spec.name.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "service (the function's name) is required");
+    if (spec.image.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "image is required");
+    if (name_space.len > 0 && !sv_eq(name_space, SV("openfaas-fn")))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "namespace '%.*s' is not here: there is one, openfaas-fn", SV_ARG(name_space));
+    enum status s = check_text_map(json_object_get(body, "envVars"), "envVars", err);
+    if (s == STATUS_OK) s = check_text_map(json_object_get(body, "labels"), "labels", err);
+    if (s == STATUS_OK) s = check_text_map(json_object_get(body, "annotations"), "annotations", err);
+    if (s == STATUS_OK) s = parse_secrets(body, a, &spec, err);
+    struct strview memory = json_get_text(json_object_get(body, "limits"), "memory");
+    if (s == STATUS_OK && memory.len > 0) s = parse_memory(memory, &spec.memory_bytes, err);
+    spec.env = object_or_null(body, "envVars");
+    spec.labels = object_or_null(body, "labels");
+    spec.annotations = object_or_null(body, "annotations");
+    if (s == STATUS_OK) *ret_spec = spec;
+    return s;
+}
+
+static const char *path_of(struct gateway *g, struct arena *a, struct strview name)
+{
+    return arena_printf(a, "%s/functions/%.*s.json", g->cfg.dir, SV_ARG(name)).ptr;
+}
+
+enum status deployed_store(struct gateway *g, struct strview name, const json_t *body, struct error *err)
+{
+    struct arena a = {0};
+    enum status s = dir_make(arena_printf(&a, "%s/functions", g->cfg.dir).ptr, 0700, err);
+    if (s == STATUS_OK) s = file_write_atomic(path_of(g, &a, name), json_canonical(&a, body), 0600, err);
+    arena_release(&a);
+    return s;
+}
+
+void deployed_forget(struct gateway *g, struct strview name)
+{
+    struct arena a = {0};
+    (void)unlink(path_of(g, &a, name));
+    arena_release(&a);
+}
+
+static enum status load_one(struct gateway *g, const char *path, struct arena *a, struct error *err)
+{
+    struct strview text;
+    json_t *body = NULL;
+    struct deployment_spec spec;
+    enum status s = file_read(a, path, DEPLOYMENT_BYTES_MAX, &text, err);
+    if (s == STATUS_OK) s = json_parse(text, 0, &body, err);
+    if (s == STATUS_OK) s = deployed_parse(body, a, &spec, err);
+    if (s == STATUS_OK) s = supervisor_deploy(g, &spec, err);
+    json_release(body);
+    return s;
+}
+
+enum status deployed_load(struct gateway *g, struct error *err)
+{
+    struct arena a = {0};
+    const char *folder = arena_printf(&a, "%s/functions", g->cfg.dir).ptr;
+    DIR *dir = opendir(folder);
+    enum status s = STATUS_OK;
+    if (dir == NULL) {
+        if (errno != ENOENT) s = error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
+        arena_release(&a);
+        return s;
+    }
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        struct error why;
+        if (!sv_ends_with(sv(e->d_name), SV(".json"))) continue;
+        const char *path = arena_printf(&a, "%s/%s", folder, e->d_name).ptr;
+        if (load_one(g, path, &a, &why) != STATUS_OK)
+            log_error("gateway", "a deployed function could not be started again", LOG_STR("file", path), LOG_STR("error", why.message));
+    }
+    (void)closedir(dir);
+    arena_release(&a);
+    return s;
+}

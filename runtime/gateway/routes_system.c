@@ -1,0 +1,302 @@
+/* OpenFaaS's provider API (contracts/openfaas.md §2): functions, scale, logs, info, namespaces. Plain-text errors, as its clients print them. */
+#include "gateway/gateway_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "base/clock.h"
+#include "base/version.h"
+#include "gateway/deployed.h"
+
+#define LOG_LOOKBACK_NS (5 * 60 * NS_PER_S) /* without `since`, as faasd and faas-netes */
+#define NAMESPACE       "openfaas-fn"
+
+static void answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
+{
+    http_resp_set(resp, status, SV("text/plain; charset=utf-8"), arena_printf(req->arena, "%s\n", sentence));
+}
+
+static void answer_json(const struct http_req *req, struct http_resp *resp, int status, json_t *value)
+{
+    http_resp_set(resp, status, SV("application/json"), json_canonical(req->arena, value));
+    json_release(value);
+}
+
+static void answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err)
+{
+    int status = status_to_http(err->code);
+    if (err->code == STATUS_NOT_FOUND && !sv_eq(req->method, SV("GET"))) status = 400; /* an image without executable; a missing function is said before */
+    if (err->code == STATUS_FAILED_PRECONDITION) status = 400;
+    answer_text(req, resp, status, err->message);
+}
+
+/* ---- functions ---- */
+
+static json_t *text_list(const struct strview *items, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(list, json_text(items[i]));
+    return list;
+}
+
+static json_t *map_or_empty(json_t *map)
+{
+    return map != NULL ? json_deep_copy(map) : json_object();
+}
+
+static json_t *function_status(const struct deployment *d)
+{
+    char created[RFC3339_LEN + 1];
+    rfc3339_format(d->created_unix_ns, created);
+    unsigned n = deployment_replicas(d);
+    json_t *o = json_pack("{s:o, s:o, s:s, s:I, s:i, s:i, s:s, s:o, s:o, s:o, s:o}", "name", json_text(d->spec.name), "image", json_text(d->spec.image),
+                          "namespace", NAMESPACE, "invocationCount", (json_int_t)d->invocations, "replicas", (int)n, "availableReplicas", (int)n,
+                          "createdAt", created, "labels", map_or_empty(d->spec.labels), "annotations",
+                          map_or_empty(d->spec.annotations), "envVars", map_or_empty(d->spec.env), "secrets",
+                          text_list(d->spec.secrets, d->spec.n_secrets));
+    if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
+    (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
+    return o;
+}
+
+static void list_functions(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    json_t *list = json_array();
+    struct strview name_space;
+    bool is_ours = !http_query_get(req, SV("namespace"), &name_space) || name_space.len == 0 || sv_eq(name_space, SV(NAMESPACE));
+    for (struct list *n = g->deployments.next; is_ours && n != &g->deployments; n = n->next)
+        (void)json_array_append_new(list, function_status(container_of(n, struct deployment, node)));
+    answer_json(req, resp, 200, list);
+}
+
+static void deploy_function(struct gateway *g, const struct http_req *req, const json_t *body, struct http_resp *resp)
+{
+    struct deployment_spec spec;
+    struct error err;
+    bool is_update = sv_eq(req->method, SV("PUT"));
+    enum status s = deployed_parse(body, req->arena, &spec, &err);
+    if (s == STATUS_OK) {
+        bool exists = supervisor_find(g, spec.name) != NULL;
+        if (is_update && !exists) { /* exactly 404: on it faas-cli turns to POST */
+            answer_text(req, resp, 404, "no such function");
+            return;
+        }
+        if (!is_update && exists) s = error_set(&err, STATUS_ALREADY_EXISTS, "function %.*s already exists", SV_ARG(spec.name));
+    }
+    if (s == STATUS_OK) s = supervisor_deploy(g, &spec, &err);
+    if (s == STATUS_OK) s = deployed_store(g, spec.name, body, &err);
+    /* One is started at once: `faas-cli ready` waits for it, and whoever deploys wants to hear now that it does not start. */
+    if (s == STATUS_OK) s = supervisor_scale(supervisor_find(g, spec.name), 1, &err);
+    if (s != STATUS_OK) answer_error(req, resp, &err);
+    else resp->status = 202;
+}
+
+static void remove_function(struct gateway *g, const struct http_req *req, const json_t *body, struct http_resp *resp)
+{
+    struct error err;
+    struct strview name = json_get_text(body, "functionName");
+    if (name.len == 0) {
+        answer_text(req, resp, 400, "functionName is required");
+    } else if (supervisor_remove(g, name, &err) != STATUS_OK) {
+        answer_text(req, resp, 404, err.message);
+    } else {
+        deployed_forget(g, name);
+        resp->status = 202;
+    }
+}
+
+/* A JSON object, sent as JSON: a page in a browser cannot send that type without being asked first. */
+static bool read_body(const struct http_req *req, struct http_resp *resp, json_t **ret_body)
+{
+    struct error err;
+    struct strview type = http_req_header(req, SV("content-type"));
+    if (!sv_eq_nocase(sv_trim(sv_sub(type, 0, sv_find(type, ';'))), SV("application/json"))) {
+        answer_text(req, resp, 415, "Content-Type must be application/json");
+        return false;
+    }
+    if (json_parse(req->body, 0, ret_body, &err) == STATUS_OK) return true;
+    answer_text(req, resp, 400, err.message);
+    return false;
+}
+
+static void handle_functions(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    if (sv_eq(req->method, SV("GET"))) {
+        list_functions(g, req, resp);
+        return;
+    }
+    bool is_delete = sv_eq(req->method, SV("DELETE"));
+    if (!is_delete && !sv_eq(req->method, SV("POST")) && !sv_eq(req->method, SV("PUT"))) {
+        answer_text(req, resp, 405, "GET, POST, PUT, DELETE");
+        return;
+    }
+    json_t *body = NULL;
+    if (!read_body(req, resp, &body)) return;
+    if (is_delete) remove_function(g, req, body, resp);
+    else deploy_function(g, req, body, resp);
+    json_release(body);
+}
+
+static void handle_function(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp)
+{
+    struct deployment *d = supervisor_find(g, name);
+    if (d == NULL) answer_text(req, resp, 404, "no such function");
+    else answer_json(req, resp, 200, function_status(d));
+}
+
+static void handle_scale(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp)
+{
+    struct deployment *d = supervisor_find(g, name);
+    json_t *body = NULL;
+    struct error err;
+    if (d == NULL) {
+        answer_text(req, resp, 404, "no such function");
+        return;
+    }
+    if (!read_body(req, resp, &body)) return;
+    json_int_t n = json_integer_value(json_object_get(body, "replicas"));
+    json_release(body);
+    if (n < 0 || n > REPLICAS_MAX) answer_text(req, resp, 400, "replicas: 0 to 64");
+    else if (supervisor_scale(d, (unsigned)n, &err) != STATUS_OK) answer_error(req, resp, &err);
+    else resp->status = 202;
+}
+
+/* ---- logs ---- */
+
+struct log_query {
+    struct strview name;
+    bool is_following;
+    int64_t since_unix_ns;
+    uint64_t tail; /* 0: all */
+};
+
+static enum status parse_log_query(const struct http_req *req, struct log_query *q, struct error *err)
+{
+    struct strview value;
+    *q = (struct log_query){.since_unix_ns = clock_unix_ns() - LOG_LOOKBACK_NS};
+    if (!http_query_get(req, SV("name"), &q->name) || q->name.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "name is required");
+    if (http_query_get(req, SV("follow"), &value)) q->is_following = sv_eq(value, SV("true")) || sv_eq(value, SV("1"));
+    if (http_query_get(req, SV("tail"), &value)) {
+        int64_t n;
+        if (sv_parse_i64(value, &n) != STATUS_OK) return error_set(err, STATUS_INVALID_ARGUMENT, "tail '%.*s' is no number", SV_ARG(value));
+        q->tail = n > 0 ? (uint64_t)n : 0;
+    }
+    if (http_query_get(req, SV("since"), &value) && rfc3339_parse(value, &q->since_unix_ns) != STATUS_OK)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "since '%.*s' is no RFC 3339 time", SV_ARG(value));
+    return STATUS_OK;
+}
+
+static enum status write_log_line(const struct http_req *req, struct http_resp *resp, struct strview name, const struct function_log_line *line)
+{
+    char time[RFC3339_LEN + 1], instance[96];
+    rfc3339_format(line->time_unix_ns, time);
+    (void)snprintf(instance, sizeof(instance), "%.*s-%u", SV_ARG(name), line->replica);
+    struct buf text;
+    buf_init(&text, 64 * 1024);
+    buf_printf(&text, "{\"instance\":\"%s\",\"name\":\"%.*s\",\"namespace\":\"" NAMESPACE "\",\"text\":", instance, SV_ARG(name));
+    buf_append_json_string(&text, line->text);
+    buf_printf(&text, ",\"timestamp\":\"%s\"}\n", time);
+    enum status s = http_resp_write(resp, buf_view(&text));
+    buf_release(&text);
+    (void)req;
+    return s;
+}
+
+static uint64_t first_log_line(const struct function_log *log, const struct log_query *q)
+{
+    uint64_t last = function_log_last(log), number = 1;
+    if (q->tail > 0 && last > q->tail) number = last - q->tail + 1;
+    struct function_log_line line;
+    while (function_log_get(log, number, &line) && line.time_unix_ns < q->since_unix_ns)
+        number = line.number + 1;
+    return number;
+}
+
+static void stream_logs(struct deployment *d, const struct log_query *q, const struct http_req *req, struct http_resp *resp)
+{
+    struct function_log *log = d->log;
+    uint64_t next = first_log_line(log, q);
+    for (;;) {
+        struct function_log_line line;
+        while (function_log_get(log, next, &line)) {
+            next = line.number + 1;
+            if (write_log_line(req, resp, q->name, &line) != STATUS_OK) return;
+        }
+        if (!q->is_following || d->is_removed || d->gateway->is_draining) return;
+        fiber_event_reset(function_log_event(log));
+        enum status s = fiber_event_wait(function_log_event(log), clock_monotonic_ns() + NS_PER_S);
+        if ((s != STATUS_OK && s != STATUS_DEADLINE_EXCEEDED) || http_resp_is_gone(resp)) return;
+    }
+}
+
+static void handle_logs(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    struct log_query q;
+    struct error err;
+    if (parse_log_query(req, &q, &err) != STATUS_OK) {
+        answer_text(req, resp, 422, err.message);
+        return;
+    }
+    struct deployment *d = supervisor_find(g, q.name);
+    if (d == NULL) {
+        answer_text(req, resp, 404, "no such function");
+        return;
+    }
+    http_resp_header(resp, SV("content-type"), SV("application/x-ndjson"));
+    if (http_resp_stream(resp) != STATUS_OK) return;
+    d->users++;
+    stream_logs(d, &q, req, resp);
+    d->users--;
+}
+
+/* ---- the rest ---- */
+
+static void handle_info(const struct http_req *req, struct http_resp *resp)
+{
+    struct utsname host;
+    (void)uname(&host);
+    const char *arch = strcmp(host.machine, "aarch64") == 0 ? "arm64" : strcmp(host.machine, "x86_64") == 0 ? "x86_64" : host.machine;
+    answer_json(req, resp, 200,
+                json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider", "orchestration", "balm", "provider", "balm",
+                          "version", "release", BALM_VERSION, "sha", "", "version", "release", BALM_VERSION, "sha", ""));
+}
+
+static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    struct error err;
+    if (gateway_reload(g, &err) == STATUS_OK) answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
+    else http_resp_error(resp, req->arena, &err);
+}
+
+static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)
+{
+    if (sv_eq(req->method, sv(method))) return true;
+    answer_text(req, resp, 405, method);
+    return false;
+}
+
+void routes_system(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    struct strview path = sv_sub(req->path, sizeof("/system/") - 1, req->path.len);
+    struct strview rest = path, first;
+    (void)sv_next(&rest, '/', &first);
+    if (sv_eq(path, SV("functions"))) {
+        handle_functions(g, req, resp);
+    } else if (sv_eq(first, SV("function")) && rest.len > 0) {
+        if (takes(req, resp, "GET")) handle_function(g, req, rest, resp);
+    } else if (sv_eq(first, SV("scale-function")) && rest.len > 0) {
+        if (takes(req, resp, "POST")) handle_scale(g, req, rest, resp);
+    } else if (sv_eq(path, SV("logs"))) {
+        if (takes(req, resp, "GET")) handle_logs(g, req, resp);
+    } else if (sv_eq(path, SV("info"))) {
+        if (takes(req, resp, "GET")) handle_info(req, resp);
+    } else if (sv_eq(path, SV("namespaces"))) {
+        if (takes(req, resp, "GET")) answer_json(req, resp, 200, json_pack("[s]", NAMESPACE));
+    } else if (sv_eq(path, SV("reload"))) {
+        if (takes(req, resp, "POST")) handle_reload(g, req, resp);
+    } else {
+        answer_text(req, resp, 404, "no such path below /system/");
+    }
+}

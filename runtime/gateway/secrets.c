@@ -1,0 +1,108 @@
+#include "gateway/gateway_impl.h"
+
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#define SECRET_MAX 4096
+
+static struct strview heap_copy(struct strview s)
+{
+    char *copy = mem_alloc(s.len + 1);
+    memcpy(copy, s.ptr, s.len);
+    copy[s.len] = '\0';
+    return sv_n(copy, s.len);
+}
+
+static void wipe(struct strview *s)
+{
+    mem_wipe((char *)(uintptr_t)s->ptr, s->len);
+    free((char *)(uintptr_t)s->ptr);
+    *s = sv(NULL);
+}
+
+/* Content of DIR/secrets/NAME, made from `n_random` bytes in hex (or `fixed`) where it is missing. */
+static enum status load(struct arena *a, const char *dir, const char *name, const char *fixed, size_t n_random, struct strview *ret_secret,
+                        bool *ret_is_new, struct error *err)
+{
+    const char *path = arena_printf(a, "%s/secrets/%s", dir, name).ptr;
+    struct strview content;
+    enum status s = file_read(a, path, SECRET_MAX, &content, err);
+    if (s == STATUS_NOT_FOUND) {
+        uint8_t bytes[64];
+        char hex[sizeof(bytes) * 2 + 1];
+        random_bytes(bytes, n_random);
+        hex_encode(bytes, n_random, hex);
+        content = fixed != NULL ? sv(fixed) : arena_copy(a, sv(hex));
+        mem_wipe(hex, sizeof(hex));
+        *ret_is_new = true;
+        s = file_write_atomic(path, content, 0600, err);
+    }
+    if (s != STATUS_OK) return s;
+    content = sv_trim(content);
+    if (content.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "%s is empty: delete it to have a new one made", path);
+    *ret_secret = heap_copy(content);
+    mem_wipe((char *)(uintptr_t)content.ptr, fixed != NULL ? 0 : content.len);
+    return STATUS_OK;
+}
+
+enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new, struct error *err)
+{
+    struct arena a = {0};
+    struct gateway_secrets *g = ret_secrets;
+    bool is_login_new = false, ignored = false;
+    enum status s = dir_make(arena_printf(&a, "%s/secrets", dir).ptr, 0700, err);
+    if (s == STATUS_OK) s = dir_make(arena_printf(&a, "%s/secrets/functions", dir).ptr, 0700, err);
+    if (s == STATUS_OK) s = load(&a, dir, "basic-auth-user", "admin", 0, &g->user, &ignored, err);
+    if (s == STATUS_OK) s = load(&a, dir, "basic-auth-password", NULL, 24, &g->password, &is_login_new, err);
+    if (s == STATUS_OK) s = load(&a, dir, "webhook-token", NULL, 24, &g->token, &ignored, err);
+    if (s == STATUS_OK) s = load(&a, dir, "invocation-key", NULL, 32, &g->invocation_key, &ignored, err);
+    *ret_is_new = is_login_new;
+    arena_release(&a);
+    return s;
+}
+
+void gateway_secrets_release(struct gateway_secrets *s)
+{
+    wipe(&s->user);
+    wipe(&s->password);
+    wipe(&s->token);
+    wipe(&s->invocation_key);
+}
+
+static bool take_scheme(struct strview header, struct strview scheme, struct strview *ret_rest)
+{
+    if (header.len <= scheme.len || !sv_eq_nocase(sv_sub(header, 0, scheme.len), scheme)) return false;
+    *ret_rest = sv_trim(sv_sub(header, scheme.len, header.len));
+    return true;
+}
+
+bool gateway_secrets_check_basic(const struct gateway_secrets *s, struct strview header)
+{
+    struct strview encoded;
+    unsigned char login[SECRET_MAX * 2];
+    if (!take_scheme(header, SV("Basic "), &encoded) || encoded.len == 0 || encoded.len > SECRET_MAX || encoded.len % 4 != 0) return false;
+    int n = EVP_DecodeBlock(login, (const unsigned char *)encoded.ptr, (int)encoded.len);
+    if (n < 0) return false;
+    for (size_t i = encoded.len; i > 0 && encoded.ptr[i - 1] == '=' && n > 0; i--)
+        n--;
+    struct strview text = sv_n((char *)login, (size_t)n);
+    size_t colon = sv_find(text, ':');
+    /* Both are compared whatever the first says, so that the time tells nothing about the user's name. */
+    bool is_user = sv_eq_constant_time(sv_sub(text, 0, colon), s->user);
+    bool is_password = sv_eq_constant_time(sv_sub(text, colon + 1, text.len), s->password);
+    mem_wipe(login, sizeof(login));
+    return colon < (size_t)n && (is_user & is_password);
+}
+
+bool gateway_secrets_check_bearer(const struct gateway_secrets *s, struct strview header)
+{
+    struct strview token;
+    return take_scheme(header, SV("Bearer "), &token) && sv_eq_constant_time(token, s->token);
+}
