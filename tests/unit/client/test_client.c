@@ -35,7 +35,7 @@ TestSuite(client, .init = init, .fini = fini, .timeout = 30);
 
 #define OK_ANSWER   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Name: v\r\n\r\nok"
 #define CLOSING_ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-#define BUSY_ANSWER "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+#define BUSY_ANSWER "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 #define SERVE(...)                                                                                            \
     static const struct script_step steps[] = {__VA_ARGS__};                                                  \
     server = script_start(steps, ARRAY_LEN(steps), NULL)

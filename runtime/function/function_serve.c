@@ -1,0 +1,383 @@
+#include <assert.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/random.h"
+#include "cloudevents/cloudevents.h"
+#include "function/function_impl.h"
+
+#define TEXT_PLAIN SV("text/plain; charset=utf-8")
+#define JSON_TYPE  SV("application/json")
+
+/* ---- answers of the runtime's own ---- */
+
+/* "made by the platform, not by the function": set on these only, queue workers retry by it (openfaas.md §1.7). */
+static void mark_internal(struct http_resp *resp, struct strview who)
+{
+    http_resp_header(resp, SV("x-openfaas-internal"), who);
+}
+
+static void answer_saturated(const struct function *f, struct arena *a, struct http_resp *resp)
+{
+    http_resp_set(resp, 429, SV("text/plain"),
+                  arena_printf(a, "Concurrent request limit exceeded. Max concurrent requests: %lld\n", (long long)f->cfg.max_inflight));
+    mark_internal(resp, SV("faas-middleware"));
+    http_resp_header(resp, SV("retry-after"), SV("1"));
+}
+
+static void answer_timeout(struct http_resp *resp)
+{
+    resp->status = 504;
+    resp->body = SV("");
+    mark_internal(resp, SV("of-watchdog"));
+}
+
+/* ---- health and readiness ---- */
+
+static bool is_saturated(const struct function *f)
+{
+    return f->cfg.max_inflight > 0 && f->inflight >= f->cfg.max_inflight;
+}
+
+bool function_is_healthy(const struct function *f)
+{
+    if (!f->is_accepting) return false;
+    return f->lock_path[0] == '\0' || access(f->lock_path, F_OK) == 0;
+}
+
+static void note_probe(struct function *f)
+{
+    if (f->is_accepting || f->has_probe_seen_503) return;
+    f->has_probe_seen_503 = true;
+    f->last_traffic_ns = clock_monotonic_ns();
+    fiber_event_set(&f->traffic);
+}
+
+static void serve_health(struct function *f, const struct http_req *req, struct http_resp *resp)
+{
+    if (!sv_eq(req->method, SV("GET"))) {
+        resp->status = 405;
+        http_resp_header(resp, SV("allow"), SV("GET"));
+        return;
+    }
+    /* For `balm stop`: the signal has arrived, and so many invocations have not ended yet. */
+    if (invocation_is_frozen()) http_resp_header(resp, SV("x-balm-frozen"), arena_printf(req->arena, "%u", f->inflight));
+    if (function_is_healthy(f)) {
+        http_resp_set(resp, 200, TEXT_PLAIN, SV("OK"));
+        return;
+    }
+    resp->status = 503;
+    note_probe(f);
+}
+
+/* ---- time limits ---- */
+
+/* X-Timeout: a Go duration that lowers exec_timeout; anything else is ignored, also bare seconds, which Go does not take. */
+static int64_t requested_limit_ns(const struct http_req *req)
+{
+    struct strview text = http_req_header(req, SV("x-timeout"));
+    int64_t limit_ns = 0;
+    uint64_t number;
+    if (text.len == 0 || sv_parse_u64(text, &number) == STATUS_OK || duration_parse(text, &limit_ns) != STATUS_OK) return 0;
+    return limit_ns;
+}
+
+static int64_t earlier(int64_t a_ns, int64_t b_ns)
+{
+    if (a_ns == 0 || b_ns == 0) return a_ns + b_ns;
+    return a_ns < b_ns ? a_ns : b_ns;
+}
+
+/* Monotonic; 0 for none. */
+static int64_t deadline_of(const struct function *f, const struct invocation *inv)
+{
+    int64_t now_ns = clock_monotonic_ns(), deadline_ns = 0;
+    if (f->cfg.exec_timeout_ns > 0) {
+        int64_t limit_ns = requested_limit_ns(inv->req);
+        if (limit_ns == 0 || limit_ns > f->cfg.exec_timeout_ns) limit_ns = f->cfg.exec_timeout_ns;
+        deadline_ns = now_ns + limit_ns;
+    }
+    if (inv->deadline_unix_ns != 0) deadline_ns = earlier(deadline_ns, now_ns + inv->deadline_unix_ns - clock_unix_ns());
+    return deadline_ns;
+}
+
+/* ---- calling the handler ---- */
+
+static enum status decode_params(const struct function *f, struct invocation *inv, const void **ret_params, struct error *err)
+{
+    struct strview body = inv->req->body.len > 0 ? inv->req->body : SV("{}");
+    json_t *json = NULL;
+    if (f->def->params_bytes == 0) return STATUS_OK;
+    enum status s = json_parse(body, JSON_REJECT_DUPLICATES, &json, err);
+    if (s != STATUS_OK) return error_prefix(err, STATUS_INVALID_ARGUMENT, "parameters");
+    void *params = arena_zalloc(inv->arena, f->def->params_bytes);
+    s = f->def->decode(json, inv->arena, params, err);
+    json_release(json);
+    if (s == STATUS_OK) *ret_params = params;
+    return s;
+}
+
+struct run {
+    int64_t entered_unix_ns, left_unix_ns; /* wall clock, for the answer; 0: the handler was not entered */
+    bool is_timeout;                       /* failed, and the time limit is over */
+};
+
+/* *err is filled whenever the status is not OK, with that status as its code. */
+static enum status call_handler(const struct function *f, struct invocation *inv, struct result *result, struct run *ret_run,
+                                struct error *err)
+{
+    const void *params = NULL;
+    enum status s = decode_params(f, inv, &params, err);
+    if (s != STATUS_OK) return s;
+    int64_t deadline_ns = deadline_of(f, inv);
+    (void)fiber_set_deadline(deadline_ns);
+    fiber_set_local(inv);
+    ret_run->entered_unix_ns = clock_unix_ns();
+    s = f->def->handle(inv, params, result, err);
+    ret_run->left_unix_ns = clock_unix_ns();
+    fiber_set_local(NULL);
+    (void)fiber_set_deadline(0);
+    if (s == STATUS_OK) return s;
+    ret_run->is_timeout = deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns;
+    if (err->code != s) (void)error_set(err, s, "the handler failed and gave no reason");
+    return s;
+}
+
+static void log_failure(const struct function *f, const struct invocation *inv, const struct error *err)
+{
+    log_warn("function", "invocation failed", LOG_STR("function", f->def->name), LOG_SV("call_id", inv->call_id),
+             LOG_SV("invocation_id", inv->intent), LOG_STR("code", status_name(err->code)), LOG_STR("error", err->message),
+             LOG_BOOL("retry", err->can_retry));
+}
+
+/* ---- plain functions ---- */
+
+/* What the event's data type and attributes are in binary mode, whatever mode they came in. */
+static enum status normalise_event(const struct http_req *req, struct http_req *ret_req, struct error *err)
+{
+    const struct cloudevent *e = NULL;
+    size_t n_events = 0, n = 0, n_event_headers = 0;
+    enum status s = cloudevent_decode(req, &e, &n_events, err);
+    if (s != STATUS_OK) return s;
+    struct http_header *headers = arena_array(req->arena, 2 * HTTP_HEADERS_MAX, sizeof(*headers));
+    s = cloudevent_to_headers(e, req->arena, headers, HTTP_HEADERS_MAX, &n_event_headers, err);
+    if (s != STATUS_OK) return s;
+    n = n_event_headers;
+    for (size_t i = 0; i < req->n_headers; i++) {
+        struct strview name = req->headers[i].name;
+        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type"))) headers[n++] = req->headers[i];
+    }
+    *ret_req = *req;
+    ret_req->headers = headers;
+    ret_req->n_headers = n;
+    ret_req->body = e->data;
+    return STATUS_OK;
+}
+
+/* Structured events reach the handler as binary ones; a batch and everything else as they came. */
+static bool take_event(struct invocation *inv, struct http_resp *resp)
+{
+    const struct http_req *req = inv->req;
+    enum cloudevent_mode mode = cloudevent_mode(req);
+    struct http_req *normal = NULL;
+    struct error err;
+    if (mode != CLOUDEVENT_BINARY && mode != CLOUDEVENT_STRUCTURED) return true;
+    normal = arena_alloc(req->arena, sizeof(*normal));
+    if (normalise_event(req, normal, &err) != STATUS_OK) {
+        bool is_unknown_format = err.code == STATUS_UNIMPLEMENTED;
+        http_resp_error(resp, req->arena, &err);
+        if (is_unknown_format) resp->status = 415;
+        return false;
+    }
+    if (mode == CLOUDEVENT_STRUCTURED) inv->req = normal;
+    return true;
+}
+
+static void serve_plain(const struct function *f, struct invocation *inv, struct http_resp *resp)
+{
+    struct result result = {.arena = inv->arena};
+    struct run run = {0};
+    struct error err = {0};
+    if (!take_event(inv, resp)) return;
+    enum status s = call_handler(f, inv, &result, &run, &err);
+    json_release(result.detail);
+    if (s != STATUS_OK) {
+        if (run.is_timeout) answer_timeout(resp);
+        else http_resp_error(resp, inv->arena, &err);
+        if (resp->status >= 500) log_failure(f, inv, &err);
+        return;
+    }
+    struct strview type = result.content_type.len > 0 ? result.content_type : SV("application/octet-stream");
+    http_resp_set(resp, result.http_status != 0 ? result.http_status : 200, type, result.body);
+}
+
+/* ---- acting functions ---- */
+
+static struct strview time_text(struct arena *a, int64_t unix_ns)
+{
+    char text[RFC3339_LEN + 1];
+    rfc3339_format(unix_ns, text);
+    return arena_copy(a, sv_n(text, RFC3339_LEN));
+}
+
+static json_t *answer_object(struct arena *a, const struct run *run, struct strview state, struct strview message)
+{
+    json_t *answer = json_object();
+    json_object_set_new(answer, "state", json_text(state));
+    json_object_set_new(answer, "message", json_text(message));
+    if (run->entered_unix_ns != 0) {
+        json_object_set_new(answer, "entered", json_text(time_text(a, run->entered_unix_ns)));
+        json_object_set_new(answer, "left", json_text(time_text(a, run->left_unix_ns)));
+    }
+    return answer;
+}
+
+static void answer_failed(struct invocation *inv, const struct run *run, const struct error *err, struct http_resp *resp)
+{
+    json_t *answer = answer_object(inv->arena, run, SV("failed"), sv(err->message));
+    json_object_set_new(answer, "code", json_text(sv(status_name(err->code))));
+    json_object_set_new(answer, "retry", json_boolean(err->can_retry));
+    int http_status = err->code == STATUS_CANCELLED ? 503 : status_to_http(err->code);
+    http_resp_set(resp, http_status, JSON_TYPE, json_canonical(inv->arena, answer));
+    if (run->is_timeout) {
+        resp->status = 504;
+        mark_internal(resp, SV("of-watchdog"));
+    }
+    json_decref(answer);
+}
+
+static void answer_result(struct invocation *inv, const struct run *run, const struct result *result, struct http_resp *resp)
+{
+    static const char *const states[] = {
+        [RESULT_DONE] = "done", [RESULT_UNCHANGED] = "unchanged", [RESULT_REFUSED] = "refused",
+    };
+    json_t *answer = answer_object(inv->arena, run, sv(states[result->state]), result->message);
+    json_object_set_new(answer, "detail", result->detail != NULL ? json_incref(result->detail) : json_object());
+    if (result->undo.len > 0) json_object_set_new(answer, "undo", json_text(result->undo));
+    http_resp_set(resp, 200, JSON_TYPE, json_canonical(inv->arena, answer));
+    json_decref(answer);
+}
+
+/* Read when first needed, so that a secret that is mounted late is found; kept until exit. A Knative secret is a folder
+ * with the key's name in it. */
+static struct strview invocation_key(struct function *f, struct arena *a)
+{
+    struct strview key = {0};
+    const char *names[] = {INVOCATION_KEY_SECRET, INVOCATION_KEY_SECRET "/" INVOCATION_KEY_SECRET};
+    for (size_t i = 0; i < 2 && f->key_hex[0] == '\0'; i++) {
+        struct strview path = arena_printf(a, "%s/%s", f->cfg.secrets_path, names[i]);
+        if (file_read(a, path.ptr, SECRET_BYTES_MAX, &key, NULL) != STATUS_OK) continue;
+        struct strview text = sv_trim(key);
+        memcpy(f->key_hex, text.ptr, text.len);
+        f->key_hex[text.len] = '\0';
+        explicit_bzero((char *)(uintptr_t)key.ptr, key.len);
+    }
+    return sv(f->key_hex);
+}
+
+static enum status admit(struct function *f, struct invocation *inv, struct error *err)
+{
+    enum status s = invocation_verify(inv->req, sv(f->def->name), invocation_key(f, inv->arena), clock_unix_ns(), inv, err);
+    return s == STATUS_OK ? invocation_check(inv, err) : s;
+}
+
+static void serve_acting(struct function *f, struct invocation *inv, struct http_resp *resp)
+{
+    struct result result = {.arena = inv->arena};
+    struct run run = {0};
+    struct error err = {0};
+    enum status s = admit(f, inv, &err);
+    if (s == STATUS_PERMISSION_DENIED) {
+        http_resp_error(resp, inv->arena, &err);
+        log_debug("function", "refused", LOG_SV("call_id", inv->call_id), LOG_STR("error", err.message));
+        return;
+    }
+    if (s == STATUS_OK) s = call_handler(f, inv, &result, &run, &err);
+    if (s == STATUS_OK && result.state == RESULT_NONE)
+        s = error_set(&err, STATUS_INTERNAL, "%s returned without saying what came of it", f->def->name);
+    if (s == STATUS_OK) {
+        answer_result(inv, &run, &result, resp);
+    } else {
+        answer_failed(inv, &run, &err, resp);
+        log_failure(f, inv, &err);
+    }
+    json_release(result.detail);
+}
+
+/* ---- routes ---- */
+
+/* of-watchdog's line as fields. Without log_callid it is a debug line: one write a request costs more than the request. */
+static void log_access(const struct function *f, const struct invocation *inv, const struct http_resp *resp, int64_t elapsed_ns)
+{
+    const struct http_req *req = inv->req;
+    enum log_level level = f->cfg.log_callid ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
+    if (level < f->cfg.log_level) return;
+    if (sv_starts_with(http_req_header(req, SV("user-agent")), SV("kube-probe"))) return;
+    struct strview call_id = http_req_header(req, SV("x-call-id"));
+    log_write(level, "access", "request",
+              LOG_FIELDS(LOG_SV("method", req->method), LOG_SV("uri", req->target), LOG_INT("status", resp->status),
+                         LOG_INT("bytes", resp->body.len), LOG_INT("duration_us", elapsed_ns / NS_PER_US),
+                         LOG_SV("call_id", f->cfg.log_callid && call_id.len == 0 ? SV("none") : call_id)));
+}
+
+static void make_call_id(struct invocation *inv, struct http_resp *resp)
+{
+    char text[UUID_LEN + 1];
+    inv->call_id = http_req_header(inv->req, SV("x-call-id"));
+    if (inv->call_id.len > 0) return; /* the caller knows it: not echoed, as the gateway does */
+    random_uuid(text);
+    inv->call_id = arena_copy(inv->arena, sv_n(text, UUID_LEN));
+    http_resp_header(resp, SV("x-call-id"), inv->call_id);
+}
+
+static void serve_function(struct function *f, const struct http_req *req, struct http_resp *resp)
+{
+    struct invocation inv = {.function = sv(f->def->name), .req = req, .arena = req->arena};
+    make_call_id(&inv, resp);
+    if (is_saturated(f)) {
+        answer_saturated(f, req->arena, resp);
+    } else {
+        function_metrics_inflight(++f->inflight);
+        if (f->def->acts) serve_acting(f, &inv, resp);
+        else serve_plain(f, &inv, resp);
+        function_metrics_inflight(--f->inflight);
+        http_resp_header(resp, SV("x-duration-seconds"),
+                         arena_printf(req->arena, "%f", (double)(clock_monotonic_ns() - req->received_ns) / (double)NS_PER_S));
+    }
+    int64_t now_ns = clock_monotonic_ns();
+    function_metrics_count(req->method, resp->status, now_ns - req->received_ns);
+    log_access(f, &inv, resp, now_ns - req->received_ns);
+    f->last_traffic_ns = now_ns;
+    if (!f->is_accepting) fiber_event_set(&f->traffic);
+}
+
+/* The function's own check: a GET of ready_path with the probe's headers, past limiter and metrics. */
+static void serve_ready_path(struct function *f, const struct http_req *req, struct http_resp *resp)
+{
+    struct http_req probe = *req;
+    struct invocation inv = {.function = sv(f->def->name), .req = &probe, .arena = req->arena};
+    probe.target = sv(f->cfg.ready_path);
+    probe.path = sv_sub(probe.target, 0, sv_find(probe.target, '?'));
+    probe.query = sv_sub(probe.target, probe.path.len + 1, probe.target.len);
+    inv.call_id = http_req_header(req, SV("x-call-id"));
+    serve_plain(f, &inv, resp);
+}
+
+static void serve_ready(struct function *f, const struct http_req *req, struct http_resp *resp)
+{
+    if (!sv_eq(req->method, SV("GET")) || !function_is_healthy(f)) serve_health(f, req, resp);
+    else if (is_saturated(f)) resp->status = 429;
+    else if (f->cfg.ready_path != NULL) serve_ready_path(f, req, resp);
+}
+
+void function_serve(void *arg, const struct http_req *req, struct http_resp *resp)
+{
+    struct function *f = arg;
+    bool is_knative_probe = f->cfg.knative_health && sv_eq(req->method, SV("GET"));
+    if (sv_eq(req->path, SV("/_/health"))) serve_health(f, req, resp);
+    else if (sv_eq(req->path, SV("/_/ready"))) serve_ready(f, req, resp);
+    else if (is_knative_probe && sv_eq(req->path, SV("/health/liveness"))) serve_health(f, req, resp);
+    else if (is_knative_probe && sv_eq(req->path, SV("/health/readiness"))) serve_ready(f, req, resp);
+    else serve_function(f, req, resp);
+}
