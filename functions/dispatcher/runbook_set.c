@@ -1,0 +1,81 @@
+#include "functions/dispatcher/runbook.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "config/config.h"
+#include "functions/dispatcher/template.h"
+
+static int is_runbook_file(const struct dirent *entry)
+{
+    struct strview name = sv(entry->d_name);
+    return name.ptr[0] != '.' && sv_ends_with(name, SV(".yaml"));
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name); /* not alphasort(): the order must not hang on the locale */
+}
+
+static enum status add(struct runbook_set *set, struct runbook *rb, const struct yaml_document *doc, const struct yaml_node *map,
+                       struct error *err)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        const struct runbook *other = set->items[i];
+        if (!sv_eq(other->name, rb->name)) continue;
+        enum status s = yaml_error(doc, map, err, "runbook '%.*s' is there already, at %.*s:%u", SV_ARG(rb->name), SV_ARG(other->file), other->line);
+        runbook_free(rb);
+        return s;
+    }
+    set->items[set->n++] = rb;
+    return STATUS_OK;
+}
+
+static enum status read_file(struct runbook_set *set, const char *path, struct error *err)
+{
+    struct arena arena = {0};
+    struct yaml_document doc;
+    enum status s = yaml_read(&arena, path, &doc, err);
+    if (s == STATUS_OK) {
+        const struct yaml_node *node = doc.root->type == YAML_LIST ? doc.root->first : doc.root;
+        for (; node != NULL && s == STATUS_OK; node = node == doc.root ? NULL : node->next) {
+            struct runbook *rb;
+            if (set->n == RUNBOOK_SET_MAX)
+                s = yaml_error(&doc, node, err, "more than %d runbooks", RUNBOOK_SET_MAX);
+            else
+                s = runbook_parse(&doc, node, &rb, err);
+            if (s == STATUS_OK) s = add(set, rb, &doc, node, err);
+        }
+    }
+    arena_release(&arena);
+    return s;
+}
+
+enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err)
+{
+    struct dirent **entries;
+    *ret_set = (struct runbook_set){.n = 0};
+    int n = scandir(dir, &entries, is_runbook_file, by_name);
+    if (n < 0) return error_set(err, status_from_errno(errno), "runbooks in '%s': %s", dir, strerror(errno));
+    struct arena arena = {0};
+    enum status s = STATUS_OK;
+    for (int i = 0; i < n; i++) {
+        if (s == STATUS_OK) s = read_file(ret_set, arena_printf(&arena, "%s/%s", dir, entries[i]->d_name).ptr, err);
+        free(entries[i]);
+    }
+    free(entries);
+    arena_release(&arena);
+    if (s != STATUS_OK) runbook_set_release(ret_set);
+    return s;
+}
+
+void runbook_set_release(struct runbook_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        runbook_free(set->items[i]);
+    set->n = 0;
+}

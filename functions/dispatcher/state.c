@@ -1,0 +1,330 @@
+#include "functions/dispatcher/state_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- life cycle ---- */
+
+struct state *state_new(void)
+{
+    struct state *s = mem_zalloc(1, sizeof(*s));
+    list_init(&s->incidents_list);
+    list_init(&s->targets_list);
+    list_init(&s->slots_list);
+    return s;
+}
+
+static void free_incidents_and_targets(struct state *s)
+{
+    while (!list_is_empty(&s->incidents_list))
+        state_free_incident(s, container_of(s->incidents_list.next, struct incident, node));
+    for (struct list *node; (node = list_pop_front(&s->targets_list)) != NULL;)
+        state_free_target(container_of(node, struct target, node));
+    for (struct list *node; (node = list_pop_front(&s->slots_list)) != NULL;)
+        free(container_of(node, struct runbook_slot, node));
+}
+
+void state_free(struct state *s)
+{
+    if (s == NULL) return;
+    free_incidents_and_targets(s);
+    while (s->n_timers > 0)
+        state_timer_remove(s, s->timers[0]);
+    for (size_t i = 0; i < s->n_runbooks; i++)
+        runbook_free(s->runbook_items[i]);
+    for (size_t i = 0; i < CLOSED_MAX; i++)
+        free(s->closed[i].text);
+    for (size_t i = 0; i < s->n_sources; i++)
+        free((void *)(uintptr_t)s->sources[i].name.ptr);
+    free(s->timers);
+    free(s->runbook_items);
+    free(s->active);
+    table_release(&s->incidents);
+    table_release(&s->targets);
+    table_release(&s->runbooks);
+    table_release(&s->slots);
+    free(s);
+}
+
+/* ---- looking ---- */
+
+struct incident *state_incident(const struct state *s, struct strview id)
+{
+    return table_get(&s->incidents, id);
+}
+
+const struct runbook *state_runbook(const struct state *s, struct strview hash)
+{
+    return table_get(&s->runbooks, hash);
+}
+
+enum runbook_mode state_mode(const struct state *s, struct strview name)
+{
+    for (size_t i = 0; i < s->n_active; i++)
+        if (sv_eq(s->active[i].runbook->name, name)) return s->active[i].mode;
+    return RUNBOOK_OFF;
+}
+
+const struct runbook *state_match(const struct state *s, const struct record_labels *labels, uint64_t *ret_limit_hits)
+{
+    for (size_t i = 0; i < s->n_active; i++) {
+        if (s->active[i].mode == RUNBOOK_OFF) continue;
+        enum match_result found = matchers_match(&s->active[i].runbook->match, labels);
+        if (found == MATCH_YES) return s->active[i].runbook;
+        if (found == MATCH_LIMIT && ret_limit_hits != NULL) ++*ret_limit_hits;
+    }
+    return NULL;
+}
+
+bool state_is_full(const struct state *s, const struct record *signal)
+{
+    return s->n_incidents >= INCIDENTS_MAX || s->n_targets >= TARGETS_MAX ||
+           s->incident_bytes + 2 * RECORD_BYTES_MAX > INCIDENT_BYTES_MAX || signal->incident.len == 0;
+}
+
+static const char *const phase_names[INCIDENT_PHASES] = {
+    [INCIDENT_NEW] = "new",         [INCIDENT_ACTING] = "acting",   [INCIDENT_ENDED] = "ended",
+    [INCIDENT_VERIFYING] = "verifying", [INCIDENT_HOLDING] = "holding", [INCIDENT_WAITING] = "waiting",
+    [INCIDENT_DELAYED] = "delayed", [INCIDENT_REFUSED] = "refused", [INCIDENT_ESCALATED] = "escalated",
+};
+
+const char *incident_phase_name(enum incident_phase phase)
+{
+    return phase_names[phase];
+}
+
+/* A dead letter is a failure, unless the last that was heard is that the answer was lost: then nobody knows what happened. */
+enum outcome_state outcome_state_from_name(struct strview name, struct strview code)
+{
+    if (sv_eq(name, SV("done"))) return OUTCOME_DONE;
+    if (sv_eq(name, SV("unchanged"))) return OUTCOME_UNCHANGED;
+    if (sv_eq(name, SV("refused"))) return OUTCOME_REFUSED;
+    if (sv_eq(name, SV("expired"))) return OUTCOME_EXPIRED;
+    if (sv_eq(name, SV("unknown"))) return OUTCOME_UNKNOWN;
+    return sv_eq(name, SV("dead")) && sv_eq(code, SV("UNKNOWN")) ? OUTCOME_UNKNOWN : OUTCOME_FAILED;
+}
+
+/* ---- folding: inputs ---- */
+
+static void note_source(struct state *s, const struct record *r)
+{
+    struct signal_source *source = NULL;
+    for (size_t i = 0; i < s->n_sources; i++)
+        if (sv_eq(s->sources[i].name, r->source)) source = &s->sources[i];
+    if (source == NULL && s->n_sources <= SOURCES_MAX) {
+        struct strview name = s->n_sources == SOURCES_MAX ? SV("other") : r->source;
+        source = &s->sources[s->n_sources++];
+        char *copy = mem_alloc(name.len + 1);
+        if (name.len > 0) memcpy(copy, name.ptr, name.len);
+        source->name = sv_n(copy, name.len);
+    }
+    if (source == NULL) source = &s->sources[SOURCES_MAX];
+    source->last_ns = s->now_ns;
+    source->n++;
+}
+
+static void apply_signal(struct state *s, uint64_t seq, const struct record *r)
+{
+    note_source(s, r);
+    struct incident *inc = state_incident(s, r->incident);
+    if (sv_eq(r->status, SV("resolved"))) {
+        if (inc != NULL && inc->alert == ALERT_FIRING) inc->alert = ALERT_RESOLVED;
+        return;
+    }
+    if (inc != NULL) return; /* the episode is known: nothing new */
+    const struct runbook *rb = state_match(s, &r->labels, &s->n_limit_hits);
+    if (rb == NULL) {
+        s->n_unmatched++;
+        return;
+    }
+    if (!state_is_full(s, r)) state_open_incident(s, seq, r, rb);
+}
+
+static void apply_runbook(struct state *s, const struct record *r)
+{
+    struct runbook *rb;
+    if (state_runbook(s, r->runbook_hash) != NULL) return;
+    if (runbook_from_content(r->content, &rb, NULL) != STATUS_OK) return; /* a newer format: the activation will miss it */
+    if (!sv_eq(sv(rb->hash), r->runbook_hash)) {
+        runbook_free(rb);
+        return;
+    }
+    if (s->n_runbooks == s->runbooks_capacity) {
+        s->runbooks_capacity = s->runbooks_capacity ? 2 * s->runbooks_capacity : 16;
+        s->runbook_items = mem_realloc(s->runbook_items, s->runbooks_capacity * sizeof(struct runbook *));
+    }
+    s->runbook_items[s->n_runbooks++] = rb;
+    table_put(&s->runbooks, sv(rb->hash), rb);
+}
+
+static void apply_activation(struct state *s, uint64_t seq, const struct record *r)
+{
+    json_t *set = NULL;
+    if (json_parse(r->runbooks, 0, &set, NULL) != STATUS_OK || !json_is_array(set)) {
+        json_release(set);
+        return;
+    }
+    size_t n = json_array_size(set);
+    free(s->active);
+    s->active = mem_zalloc(n + 1, sizeof(*s->active));
+    s->n_active = 0;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(set, i);
+        struct active_runbook active = {.runbook = state_runbook(s, json_get_text(item, "hash"))};
+        if (active.runbook == NULL || !runbook_mode_from_name(json_get_text(item, "mode"), &active.mode)) continue;
+        s->active[s->n_active++] = active;
+    }
+    s->activation_seq = seq;
+    json_release(set);
+}
+
+static void apply_fired(struct state *s, const struct record *r)
+{
+    struct incident *inc = r->incident.len > 0 ? state_incident(s, r->incident) : NULL;
+    if (inc != NULL) {
+        if (inc->timer == NULL || inc->timer->seq != r->timer) return; /* cancelled meanwhile */
+        state_drop_timer(s, inc);
+        return;
+    }
+    struct timer *t = r->incident.len > 0 ? NULL : state_timer_find(s, r->timer);
+    if (t != NULL) state_timer_remove(s, t);
+}
+
+static void apply_outcome(struct state *s, const struct record *r)
+{
+    struct incident *inc = state_incident(s, r->incident);
+    if (inc == NULL || inc->phase != INCIDENT_ACTING || !sv_eq(r->intent, sv(inc->intent))) return;
+    inc->outcome = outcome_state_from_name(r->state, r->code);
+    state_act_end(s, inc);
+    state_set_phase(s, inc, INCIDENT_ENDED);
+}
+
+static void apply_input(struct state *s, uint64_t seq, const struct record *r)
+{
+    struct incident *inc;
+    switch (r->kind) {
+    case RECORD_SIGNAL:
+        apply_signal(s, seq, r);
+        break;
+    case RECORD_EXPIRED:
+        inc = state_incident(s, r->incident);
+        if (inc != NULL && inc->alert == ALERT_FIRING) inc->alert = ALERT_EXPIRED;
+        break;
+    case RECORD_RUNBOOK:
+        apply_runbook(s, r);
+        break;
+    case RECORD_ACTIVATION:
+        apply_activation(s, seq, r);
+        break;
+    case RECORD_EPOCH:
+        if (r->epoch > s->epoch) s->epoch = r->epoch;
+        break;
+    case RECORD_FREEZE:
+        s->is_frozen = r->on;
+        s->frozen_ns = r->time_ns;
+        break;
+    case RECORD_CLOCK:
+        s->is_clock_settling = r->on;
+        break;
+    case RECORD_FIRED:
+        apply_fired(s, r);
+        break;
+    case RECORD_OUTCOME:
+        apply_outcome(s, r);
+        break;
+    default: /* rejected, seen, retry, call, note: nothing to decide on */
+        break;
+    }
+}
+
+/* ---- folding: what was decided ---- */
+
+static bool is_escalation(const struct record *r)
+{
+    return sv_eq(r->purpose, SV("escalate"));
+}
+
+static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
+{
+    if (is_escalation(r)) return; /* a message to a person: nothing of the incident hangs on it */
+    state_drop_timer(s, inc);
+    inc->step = r->step;
+    inc->intent_seq = seq;
+    inc->outcome = OUTCOME_NONE;
+    inc->hold_broken = false;
+    inc->gate = NULL;
+    (void)snprintf(inc->intent, sizeof(inc->intent), "%.*s", SV_ARG(r->intent));
+    state_act_begin(s, inc);
+    state_set_phase(s, inc, INCIDENT_ACTING);
+}
+
+/* Which way a gate opens again decides what the incident waits for. */
+static enum incident_phase phase_after(struct strview gate, const char **ret_gate)
+{
+    static const struct {
+        const char *gate;
+        enum incident_phase phase;
+    } ways[] = {
+        {"freeze", INCIDENT_WAITING},   {"clock", INCIDENT_WAITING}, {"in_flight", INCIDENT_WAITING}, {"in_flight_runbook", INCIDENT_WAITING},
+        {"cooldown", INCIDENT_DELAYED}, {"rate", INCIDENT_REFUSED},  {"mode", INCIDENT_REFUSED},      {"target", INCIDENT_REFUSED},
+        {"params", INCIDENT_REFUSED},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        if (!sv_eq(gate, sv(ways[i].gate))) continue;
+        *ret_gate = ways[i].gate;
+        return ways[i].phase;
+    }
+    *ret_gate = "other";
+    return INCIDENT_REFUSED;
+}
+
+static void apply_refusal(struct state *s, struct incident *inc, const struct record *r)
+{
+    if (is_escalation(r)) return;
+    state_drop_timer(s, inc);
+    inc->step = r->step;
+    state_set_phase(s, inc, phase_after(r->gate, &inc->gate));
+}
+
+static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
+{
+    if (inc == NULL) {
+        if (r->incident.len == 0) (void)state_timer_add(s, seq, r);
+        return;
+    }
+    state_drop_timer(s, inc);
+    inc->timer = state_timer_add(s, seq, r);
+    if (sv_eq(r->purpose, SV("verify"))) state_set_phase(s, inc, INCIDENT_VERIFYING);
+    if (sv_eq(r->purpose, SV("hold"))) state_set_phase(s, inc, INCIDENT_HOLDING);
+}
+
+static void apply_decided(struct state *s, uint64_t seq, const struct record *r)
+{
+    if (r->epoch != s->epoch) { /* of a decider that was relieved before it wrote this */
+        s->n_void++;
+        return;
+    }
+    struct incident *inc = state_incident(s, r->incident);
+    if (r->kind == RECORD_TIMER) apply_timer(s, seq, inc, r);
+    if (inc == NULL) return;
+    if (r->kind == RECORD_INTENT) apply_intent(s, seq, inc, r);
+    if (r->kind == RECORD_REFUSAL) apply_refusal(s, inc, r);
+    if (r->kind == RECORD_ESCALATED) {
+        state_drop_timer(s, inc);
+        inc->is_escalated = true;
+        state_set_phase(s, inc, INCIDENT_ESCALATED);
+    }
+    if (r->kind == RECORD_CLOSED) state_close_incident(s, inc, r);
+}
+
+void state_apply(struct state *s, uint64_t seq, const struct record *r)
+{
+    s->last_seq = seq;
+    if (r->time_ns > s->now_ns) s->now_ns = r->time_ns;
+    if (r->cause != 0)
+        apply_decided(s, seq, r);
+    else
+        apply_input(s, seq, r);
+}

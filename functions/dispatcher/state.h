@@ -1,0 +1,159 @@
+/* What the dispatcher knows: a fold over the journal. state_apply() is the only thing that changes it; the same records in the same
+ * order give the same state on every machine. No clock, file or network; integers only.
+ *
+ *   signal firing, a runbook matches           incident: NEW
+ *        | decide()
+ *        v
+ *   NEW --intent--> ACTING --outcome--> ENDED --timer--> VERIFYING --resolve/timer--> HOLDING --timer--> closed
+ *    |                ^                   |                   |                          |
+ *    |                |                   +-------------------+--------------------------+--> next step, escalated, or closed
+ *    +--refusal--> WAITING (freeze, clock, in flight: an event will wake it)   --intent--> ACTING
+ *             +--> DELAYED (cooldown: a timer will)                            --intent--> ACTING
+ *             +--> REFUSED (mode, target …: until the alert ends)
+ *   ESCALATED: a person has been told; until the alert ends
+ *
+ * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch record are void. A record's
+ * effective time is the latest time up to it, so `now_ns` never goes back. */
+#ifndef BALM_DISPATCHER_STATE_H
+#define BALM_DISPATCHER_STATE_H
+
+#include "base/list.h"
+#include "functions/dispatcher/runbook.h"
+#include "functions/dispatcher/table.h"
+#include "store/record.h"
+
+#define INCIDENTS_MAX       100000              /* open, with a runbook; an alert beyond is refused by the gate "capacity" */
+#define INCIDENT_BYTES_MAX  ((size_t)256 << 20) /* of their labels and annotations together */
+#define TARGETS_MAX         200000              /* with an open incident or an act younger than RUNBOOK_PERIOD_MAX_NS */
+#define CLOSED_MAX          1000                /* closed incidents remembered for the list */
+#define SOURCES_MAX         32
+
+enum incident_phase {
+    INCIDENT_NEW,       /* not decided yet */
+    INCIDENT_ACTING,    /* its intent has no outcome */
+    INCIDENT_ENDED,     /* the outcome has not been decided on yet */
+    INCIDENT_VERIFYING, /* the alert has until the timer to resolve */
+    INCIDENT_HOLDING,   /* no new alert of that name may come until the timer */
+    INCIDENT_WAITING,   /* refused by a gate that opens by an event */
+    INCIDENT_DELAYED,   /* refused by a gate that opens with time; a timer is set */
+    INCIDENT_REFUSED,   /* refused for this episode */
+    INCIDENT_ESCALATED,
+    INCIDENT_PHASES
+};
+
+enum alert_state { ALERT_FIRING, ALERT_RESOLVED, ALERT_EXPIRED };
+enum outcome_state { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_UNCHANGED, OUTCOME_REFUSED, OUTCOME_FAILED, OUTCOME_UNKNOWN, OUTCOME_EXPIRED };
+
+#define INTENT_ID_MAX 128
+
+struct act { /* one intent on a target, for cooldown and rate */
+    uint64_t incident_seq;
+    int64_t began_ns, ended_ns; /* ended 0: in flight */
+};
+
+struct target {
+    struct strview name;   /* owned */
+    struct list incidents; /* open ones; the busy ones (acting … holding) first */
+    size_t n_incidents, n_busy;
+    struct act *acts;      /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
+    size_t n_acts, acts_capacity;
+    struct list node;      /* state.targets_list, in order of creation */
+};
+
+/* All runbooks that ever had this name, counted together: a reload does not reset what is in flight. */
+struct runbook_slot {
+    struct strview name;   /* owned */
+    size_t n_acting;
+    struct list waiting;   /* incidents in WAITING, oldest refusal first */
+    struct list node;      /* state.slots_list */
+};
+
+struct timer {
+    uint64_t seq;          /* of its record */
+    int64_t due_ns;
+    struct strview incident, purpose, runbook; /* owned; incident or runbook is set */
+    int64_t wake_ns;       /* the runner's own (monotonic clock); no part of the fold */
+    size_t heap_at;
+};
+
+struct incident {
+    struct list node, on_target, in_slot;
+    uint64_t seq;          /* of the signal that opened it */
+    int64_t opened_ns;
+    struct strview id, fingerprint, alertname, tenant, cluster, target_name; /* owned; target empty: could not be made */
+    struct strview target_missing; /* the variable that was not there */
+    struct record_labels labels, annotations;
+    size_t bytes;
+    enum incident_phase phase;
+    enum alert_state alert;
+    const struct runbook *runbook; /* the state's */
+    struct runbook_slot *slot;
+    struct target *target; /* NULL without a target */
+    int64_t step;          /* of the last decision, from 1 */
+    char intent[INTENT_ID_MAX]; /* of the last act */
+    uint64_t intent_seq;
+    enum outcome_state outcome;
+    struct timer *timer;   /* owned by the state; NULL in a phase that has one: it has fired */
+    bool hold_broken, is_escalated;
+    const char *gate;      /* that refused last; static */
+};
+
+struct closed_incident {
+    char *text;            /* owned; the views point into it */
+    struct strview id, alertname, runbook, target, state;
+    uint64_t seq;
+    int64_t opened_ns, closed_ns;
+};
+
+struct signal_source {
+    struct strview name;   /* owned; "other" past SOURCES_MAX */
+    int64_t last_ns;
+    uint64_t n;
+};
+
+struct active_runbook {
+    const struct runbook *runbook;
+    enum runbook_mode mode;
+};
+
+struct state {
+    uint64_t last_seq, epoch, activation_seq;
+    int64_t now_ns;
+    bool is_frozen, is_clock_settling;
+    int64_t frozen_ns;
+    struct table incidents, targets, runbooks /* by hash */, slots;
+    struct list incidents_list, targets_list, slots_list;
+    size_t n_incidents, incident_bytes, n_targets, n_phase[INCIDENT_PHASES];
+    struct runbook **runbook_items; /* owned; all contents there ever were */
+    size_t n_runbooks, runbooks_capacity;
+    struct active_runbook *active; /* owned; in file order */
+    size_t n_active;
+    struct timer **timers; /* owned heap: due first, then incident, then sequence */
+    size_t n_timers, timers_capacity;
+    struct closed_incident closed[CLOSED_MAX]; /* ring */
+    uint64_t n_closed;
+    struct signal_source sources[SOURCES_MAX + 1];
+    size_t n_sources;
+    uint64_t n_unmatched, n_void, n_limit_hits; /* for people, not for decisions */
+};
+
+struct state *state_new(void);
+void state_free(struct state *s);
+/* Fold one record. Sequences grow by one; a record is applied once. */
+void state_apply(struct state *s, uint64_t seq, const struct record *r);
+
+struct incident *state_incident(const struct state *s, struct strview id); /* open; NULL: none */
+const struct runbook *state_runbook(const struct state *s, struct strview hash);
+/* Mode in force for a runbook's name: what the active set says; off if it is no longer in it. */
+enum runbook_mode state_mode(const struct state *s, struct strview name);
+/* First active runbook (not off) that takes these labels, or NULL. *ret_limit_hits may be NULL. */
+const struct runbook *state_match(const struct state *s, const struct record_labels *labels, uint64_t *ret_limit_hits);
+/* Is there no room for an incident with this signal? */
+bool state_is_full(const struct state *s, const struct record *signal);
+bool incident_is_busy(const struct incident *inc); /* acting … holding: its target is taken */
+const char *incident_phase_name(enum incident_phase phase);
+enum outcome_state outcome_state_from_name(struct strview name, struct strview code);
+/* Earliest timer, or NULL. */
+struct timer *state_next_timer(const struct state *s);
+
+#endif

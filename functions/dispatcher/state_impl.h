@@ -1,0 +1,22 @@
+/* Shared by state*.c alone. */
+#ifndef BALM_DISPATCHER_STATE_IMPL_H
+#define BALM_DISPATCHER_STATE_IMPL_H
+
+#include "functions/dispatcher/state.h"
+
+/* state_timer.c */
+struct timer *state_timer_add(struct state *s, uint64_t seq, const struct record *r);
+struct timer *state_timer_find(const struct state *s, uint64_t seq);
+void state_timer_remove(struct state *s, struct timer *t); /* frees */
+
+/* state_incident.c */
+void state_open_incident(struct state *s, uint64_t seq, const struct record *r, const struct runbook *rb);
+void state_close_incident(struct state *s, struct incident *inc, const struct record *r);
+void state_free_incident(struct state *s, struct incident *inc);
+void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase);
+void state_drop_timer(struct state *s, struct incident *inc);
+void state_act_begin(struct state *s, struct incident *inc);
+void state_act_end(struct state *s, struct incident *inc);
+void state_free_target(struct target *t);
+
+#endif

@@ -1,0 +1,284 @@
+#include "functions/dispatcher/state_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "functions/dispatcher/template.h"
+
+/* ---- one block an incident: the struct, then its label arrays, then its texts ---- */
+
+struct packer {
+    char *at;
+};
+
+static size_t labels_bytes(const struct record_labels *labels)
+{
+    size_t n = labels->n * sizeof(struct http_header);
+    for (size_t i = 0; i < labels->n; i++)
+        n += labels->items[i].name.len + labels->items[i].value.len;
+    return n;
+}
+
+static struct strview pack(struct packer *p, struct strview s)
+{
+    char *at = p->at;
+    if (s.len > 0) memcpy(at, s.ptr, s.len);
+    p->at += s.len;
+    return sv_n(at, s.len);
+}
+
+static struct record_labels pack_labels(struct packer *p, struct http_header *items, const struct record_labels *from)
+{
+    for (size_t i = 0; i < from->n; i++)
+        items[i] = (struct http_header){pack(p, from->items[i].name), pack(p, from->items[i].value)};
+    return (struct record_labels){items, from->n};
+}
+
+static struct incident *incident_new(const struct record *r, struct strview target, struct strview missing)
+{
+    const struct strview texts[] = {r->incident, r->fingerprint, r->tenant, r->cluster, target, missing};
+    size_t bytes = sizeof(struct incident) + labels_bytes(&r->labels) + labels_bytes(&r->annotations);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        bytes += texts[i].len;
+    struct incident *inc = mem_zalloc(1, bytes);
+    struct http_header *items = (struct http_header *)(void *)(inc + 1);
+    struct packer p = {(char *)(items + r->labels.n + r->annotations.n)};
+    inc->bytes = bytes;
+    inc->labels = pack_labels(&p, items, &r->labels);
+    inc->annotations = pack_labels(&p, items + r->labels.n, &r->annotations);
+    struct strview *members[] = {&inc->id, &inc->fingerprint, &inc->tenant, &inc->cluster, &inc->target_name, &inc->target_missing};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        *members[i] = pack(&p, texts[i]);
+    inc->alertname = record_label(&inc->labels, SV("alertname"));
+    return inc;
+}
+
+/* ---- targets ---- */
+
+void state_free_target(struct target *t)
+{
+    free(t->acts);
+    free(t);
+}
+
+static void forget_old_acts(const struct state *s, struct target *t)
+{
+    size_t old = 0;
+    while (old < t->n_acts && t->acts[old].ended_ns != 0 && t->acts[old].ended_ns < s->now_ns - RUNBOOK_PERIOD_MAX_NS)
+        old++;
+    if (old == 0) return;
+    t->n_acts -= old;
+    memmove(t->acts, t->acts + old, t->n_acts * sizeof(*t->acts));
+}
+
+static void forget_target_if_idle(struct state *s, struct target *t)
+{
+    forget_old_acts(s, t);
+    if (t->n_incidents > 0 || t->n_acts > 0) return;
+    (void)table_remove(&s->targets, t->name);
+    list_remove(&t->node);
+    s->n_targets--;
+    state_free_target(t);
+}
+
+static struct target *target_get(struct state *s, struct strview name)
+{
+    struct target *t = table_get(&s->targets, name);
+    if (t != NULL) return t;
+    t = mem_zalloc(1, sizeof(*t) + name.len);
+    memcpy(t + 1, name.ptr, name.len);
+    t->name = sv_n((char *)(t + 1), name.len);
+    list_init(&t->incidents);
+    list_push_back(&s->targets_list, &t->node);
+    table_put(&s->targets, t->name, t);
+    s->n_targets++;
+    return t;
+}
+
+/* Every few new targets look at the oldest ones: a few steps each time instead of one long sweep. */
+static void sweep_targets(struct state *s)
+{
+    for (int i = 0; i < 4 && !list_is_empty(&s->targets_list); i++) {
+        struct list *node = list_pop_front(&s->targets_list);
+        list_push_back(&s->targets_list, node);
+        forget_target_if_idle(s, container_of(node, struct target, node));
+    }
+}
+
+void state_act_begin(struct state *s, struct incident *inc)
+{
+    struct target *t = inc->target;
+    if (t == NULL) return;
+    forget_old_acts(s, t);
+    if (t->n_acts == t->acts_capacity) {
+        t->acts_capacity = t->acts_capacity ? 2 * t->acts_capacity : 4;
+        t->acts = mem_realloc(t->acts, t->acts_capacity * sizeof(*t->acts));
+    }
+    t->acts[t->n_acts++] = (struct act){.incident_seq = inc->seq, .began_ns = s->now_ns};
+}
+
+void state_act_end(struct state *s, struct incident *inc)
+{
+    struct target *t = inc->target;
+    for (size_t i = t == NULL ? 0 : t->n_acts; i > 0; i--) {
+        struct act *a = &t->acts[i - 1];
+        if (a->incident_seq != inc->seq || a->ended_ns != 0) continue;
+        a->ended_ns = s->now_ns;
+        return;
+    }
+}
+
+/* ---- phases ---- */
+
+bool incident_is_busy(const struct incident *inc)
+{
+    return inc->phase == INCIDENT_ACTING || inc->phase == INCIDENT_ENDED || inc->phase == INCIDENT_VERIFYING ||
+           inc->phase == INCIDENT_HOLDING;
+}
+
+static void leave_phase(struct state *s, struct incident *inc)
+{
+    s->n_phase[inc->phase]--;
+    if (incident_is_busy(inc) && inc->target != NULL) inc->target->n_busy--;
+    if (inc->phase == INCIDENT_ACTING) inc->slot->n_acting--;
+    list_remove(&inc->in_slot);
+}
+
+static void enter_phase(struct state *s, struct incident *inc, enum incident_phase phase)
+{
+    inc->phase = phase;
+    s->n_phase[phase]++;
+    if (phase == INCIDENT_ACTING) inc->slot->n_acting++;
+    if (phase == INCIDENT_WAITING) list_push_back(&inc->slot->waiting, &inc->in_slot);
+    if (!incident_is_busy(inc) || inc->target == NULL) return;
+    inc->target->n_busy++;
+    list_remove(&inc->on_target); /* the busy ones stand first: who looks for them stops early */
+    list_push_front(&inc->target->incidents, &inc->on_target);
+}
+
+void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase)
+{
+    if (phase == inc->phase) return;
+    bool was_busy = incident_is_busy(inc);
+    leave_phase(s, inc);
+    enter_phase(s, inc, phase);
+    if (was_busy && !incident_is_busy(inc) && inc->target != NULL) {
+        list_remove(&inc->on_target);
+        list_push_back(&inc->target->incidents, &inc->on_target);
+    }
+}
+
+void state_drop_timer(struct state *s, struct incident *inc)
+{
+    if (inc->timer != NULL) state_timer_remove(s, inc->timer);
+    inc->timer = NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static struct runbook_slot *slot_get(struct state *s, struct strview name)
+{
+    struct runbook_slot *slot = table_get(&s->slots, name);
+    if (slot != NULL) return slot;
+    slot = mem_zalloc(1, sizeof(*slot) + name.len);
+    memcpy(slot + 1, name.ptr, name.len);
+    slot->name = sv_n((char *)(slot + 1), name.len);
+    list_init(&slot->waiting);
+    list_push_back(&s->slots_list, &slot->node);
+    table_put(&s->slots, slot->name, slot);
+    return slot;
+}
+
+/* The target's text, or empty with the variable that was missing. Control characters make no target: it is shown to people and
+ * compared byte for byte. */
+static struct strview make_target(const struct record *r, const struct runbook *rb, struct arena *a, struct strview *ret_missing)
+{
+    struct template_vars vars = {.labels = &r->labels, .annotations = &r->annotations, .incident = r->incident};
+    struct strview name = {0};
+    *ret_missing = (struct strview){0};
+    enum status st = template_expand(rb->target, &vars, a, &name, ret_missing);
+    if (st == STATUS_NOT_FOUND) return (struct strview){0};
+    if (st != STATUS_OK || name.len > TARGET_MAX) {
+        *ret_missing = SV("too long");
+        return (struct strview){0};
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        if ((unsigned char)name.ptr[i] >= 0x20 && name.ptr[i] != 0x7F) continue;
+        *ret_missing = SV("control character");
+        return (struct strview){0};
+    }
+    return name;
+}
+
+/* A hold is broken by a new alert of the same name on the same target. */
+static void break_holds(const struct target *t, const struct incident *newcomer)
+{
+    for (struct list *node = t->incidents.next; node != &t->incidents; node = node->next) {
+        struct incident *inc = container_of(node, struct incident, on_target);
+        if (!incident_is_busy(inc)) return;
+        if (inc->phase == INCIDENT_HOLDING && sv_eq(inc->alertname, newcomer->alertname)) inc->hold_broken = true;
+    }
+}
+
+void state_open_incident(struct state *s, uint64_t seq, const struct record *r, const struct runbook *rb)
+{
+    struct arena arena = {0};
+    struct strview missing, target = make_target(r, rb, &arena, &missing);
+    struct incident *inc = incident_new(r, target, missing);
+    arena_release(&arena);
+    inc->seq = seq;
+    inc->opened_ns = r->time_ns;
+    inc->runbook = rb;
+    inc->slot = slot_get(s, rb->name);
+    if (inc->target_name.len > 0) {
+        sweep_targets(s);
+        inc->target = target_get(s, inc->target_name);
+        break_holds(inc->target, inc);
+        list_push_back(&inc->target->incidents, &inc->on_target);
+        inc->target->n_incidents++;
+    }
+    list_push_back(&s->incidents_list, &inc->node);
+    table_put(&s->incidents, inc->id, inc);
+    s->n_incidents++;
+    s->incident_bytes += inc->bytes;
+    s->n_phase[INCIDENT_NEW]++;
+}
+
+static void remember_closed(struct state *s, const struct incident *inc, const struct record *r)
+{
+    struct closed_incident *c = &s->closed[s->n_closed++ % CLOSED_MAX];
+    free(c->text);
+    const struct strview texts[] = {inc->id, inc->alertname, inc->runbook->name, inc->target_name, r->state};
+    size_t bytes = 1;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        bytes += texts[i].len;
+    *c = (struct closed_incident){.text = mem_alloc(bytes), .seq = inc->seq, .opened_ns = inc->opened_ns, .closed_ns = r->time_ns};
+    struct packer p = {c->text};
+    struct strview *members[] = {&c->id, &c->alertname, &c->runbook, &c->target, &c->state};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        *members[i] = pack(&p, texts[i]);
+}
+
+void state_free_incident(struct state *s, struct incident *inc)
+{
+    state_drop_timer(s, inc);
+    leave_phase(s, inc);
+    list_remove(&inc->on_target);
+    list_remove(&inc->node);
+    (void)table_remove(&s->incidents, inc->id);
+    s->n_incidents--;
+    s->incident_bytes -= inc->bytes;
+    if (inc->target != NULL) {
+        inc->target->n_incidents--;
+        forget_target_if_idle(s, inc->target);
+    }
+    free(inc);
+}
+
+void state_close_incident(struct state *s, struct incident *inc, const struct record *r)
+{
+    remember_closed(s, inc, r);
+    state_free_incident(s, inc);
+}
