@@ -58,11 +58,13 @@ void *fiber_local(void)
 
 int64_t fiber_visible_deadline_ns(const struct fiber *f)
 {
+    assert(f != NULL && "waits are for fibers");
     return f->shields > 0 ? 0 : f->deadline_ns;
 }
 
 enum status fiber_check(struct fiber *f)
 {
+    assert(f != NULL && "waits are for fibers");
     if (f->shields > 0) return STATUS_OK;
     if (f->is_cancelled) return STATUS_CANCELLED;
     if (f->deadline_ns != 0 && f->deadline_ns <= fiber_scheduler_now_ns(f->scheduler))

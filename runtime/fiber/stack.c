@@ -18,14 +18,13 @@
 #define VALGRIND_STACK_DEREGISTER(id)      ((void)(id))
 #endif
 
-#define CACHE_LINE   64
-#define SAMPLE_BYTES 256 /* one word looked at in so many */
+#define CACHE_LINE    64
+#define SAMPLED_BYTES 4096
+#define SAMPLE_BYTES  256 /* one word looked at in so many */
 
-static size_t page_bytes(void)
+static size_t guard_bytes(void)
 {
-    static size_t bytes; /* same value from whichever thread is first */
-    if (bytes == 0) bytes = (size_t)sysconf(_SC_PAGESIZE);
-    return bytes;
+    return (size_t)sysconf(_SC_PAGESIZE);
 }
 
 /* Mapping:   | guard page | stack_low ...  usable stack, grows down ... | struct fiber |
@@ -43,7 +42,7 @@ size_t fiber_stack_bytes(const struct fiber *f)
 
 struct fiber *fiber_stack_map(void)
 {
-    size_t guard = page_bytes();
+    size_t guard = guard_bytes();
     char *base = mmap(NULL, guard + FIBER_STACK_BYTES, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
     if (base == MAP_FAILED) return NULL;
@@ -62,7 +61,7 @@ struct fiber *fiber_stack_map(void)
 
 void fiber_stack_unmap(struct fiber *f)
 {
-    size_t guard = page_bytes();
+    size_t guard = guard_bytes();
     VALGRIND_STACK_DEREGISTER(f->valgrind_id);
 #if FIBER_TSAN
     __tsan_destroy_fiber(f->tsan_fiber);
@@ -77,15 +76,15 @@ void fiber_stack_drop_far_pages(struct fiber *f)
     (void)madvise(f->stack_low, FIBER_STACK_BYTES - FIBER_STACK_KEEP_BYTES, MADV_DONTNEED);
 }
 
-/* A deep call leaves addresses all over the first page beyond what is kept. A few samples cost about 10 ns and commit
+/* A deep call leaves addresses all over the first 4 KiB beyond what is kept. A few samples cost about 10 ns and commit
  * nothing (an untouched page reads as the kernel's zero page); an madvise on every return would cost 360 ns. A single
- * frame that skips the page unseen is left to trimming. */
+ * frame that skips them unseen is left to trimming. */
 __attribute__((no_sanitize("address", "thread", "undefined"))) static bool looks_deep(const struct fiber *f)
 {
-    const char *page = f->stack_low + FIBER_STACK_BYTES - FIBER_STACK_KEEP_BYTES - page_bytes();
+    const char *end = f->stack_low + FIBER_STACK_BYTES - FIBER_STACK_KEEP_BYTES;
     uint64_t seen = 0;
-    for (size_t at = 0; at < page_bytes(); at += SAMPLE_BYTES)
-        seen |= *(const volatile uint64_t *)(const volatile void *)(page + at);
+    for (const char *at = end - SAMPLED_BYTES; at < end; at += SAMPLE_BYTES)
+        seen |= *(const volatile uint64_t *)(const volatile void *)at;
     return seen != 0;
 }
 

@@ -96,7 +96,7 @@ static int32_t wait_ms(struct loop *l)
     if (fiber_scheduler_has_ready(&l->scheduler)) return 0;
     /* h2o looks at these only after its next poll, which must not sleep then. */
     if (l->h2o->_pending_as_client != NULL || l->h2o->_pending_as_server != NULL) return 0;
-    if (l->is_stopping) return 0;
+    if (*l->is_over) return 0; /* one of those callbacks said so */
     if (uv_wait >= 0) wait = uv_wait;
     int64_t wake_at_ns = fiber_scheduler_next_wake_ns(&l->scheduler);
     if (wake_at_ns == 0) return wait;
@@ -121,7 +121,7 @@ static void loop_turn(struct loop *l)
     fiber_scheduler_trim(&l->scheduler);
 }
 
-static void turn_while(struct loop *l, const bool *is_wanted, bool ends_at)
+static void turn_until(struct loop *l, const bool *is_over)
 {
     struct loop *before = thread_loop;
     struct fiber_scheduler *scheduler_before = fiber_scheduler_current();
@@ -129,8 +129,10 @@ static void turn_while(struct loop *l, const bool *is_wanted, bool ends_at)
     thread_loop = l;
     fiber_scheduler_set_current(&l->scheduler);
     l->is_turning = true;
-    while (*is_wanted != ends_at)
+    l->is_over = is_over;
+    while (!*is_over)
         loop_turn(l);
+    l->is_over = NULL;
     l->is_turning = false;
     thread_loop = before;
     fiber_scheduler_set_current(scheduler_before);
@@ -138,7 +140,7 @@ static void turn_while(struct loop *l, const bool *is_wanted, bool ends_at)
 
 void loop_run(struct loop *l)
 {
-    turn_while(l, &l->is_stopping, true);
+    turn_until(l, &l->is_stopping);
     l->is_stopping = false;
 }
 
@@ -170,7 +172,7 @@ enum status loop_run_fiber(struct loop *l, fiber_fn *fn, void *arg, struct error
     enum status s = fiber_scope_spawn(&scope, run_main_fiber, &m, err);
     fiber_scheduler_set_current(before);
     if (s != STATUS_OK) return s;
-    turn_while(l, &m.is_done, true);
+    turn_until(l, &m.is_done);
     assert(scope.alive == 0);
     return STATUS_OK;
 }

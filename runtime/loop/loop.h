@@ -27,9 +27,9 @@ struct uv_loop_s;
 enum status loop_new(struct loop **ret_loop, struct error *err) MUST_USE;
 /* Everything that was started on it must be stopped; asserts uv_loop_close() == 0, so a leaked handle is loud. */
 void loop_free(struct loop *l);
-/* Runs until loop_stop(). From the thread's plain stack. */
+/* Runs until loop_stop(), which other threads ask for by loop_post(). From the thread's plain stack. */
 void loop_run(struct loop *l);
-/* Runs `fn` as a fiber and the loop until it has returned: for main() and tests. */
+/* Runs `fn` as a fiber and the loop until it has returned, whatever loop_stop() says: for main() and tests. */
 enum status loop_run_fiber(struct loop *l, fiber_fn *fn, void *arg, struct error *err) MUST_USE;
 void loop_stop(struct loop *l);
 struct loop *loop_current(void); /* the calling thread's, or NULL */

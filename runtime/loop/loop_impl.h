@@ -22,8 +22,9 @@ struct loop {
     h2o_timeout_t ready_timeout; /* of 0 ms: its entry runs the ready fibers inside h2o_evloop_run() */
     h2o_timeout_entry_t ready_entry;
     unsigned rounds; /* of ready fibers in this turn */
-    bool is_stopping;
+    bool is_stopping;    /* loop_stop() was called and no loop_run() has ended for it yet */
     bool is_turning;
+    const bool *is_over; /* what ends the present run */
 
     pthread_mutex_t posts_lock;
     struct list posts; /* under posts_lock */

@@ -49,6 +49,7 @@ static void on_work_done(uv_work_t *req, int status)
 void work_run(void (*fn)(void *arg), void *arg)
 {
     struct work w = {.fn = fn, .arg = arg};
+    assert(fiber_current() != NULL && "waits are for fibers");
     fiber_event_init(&w.done);
     int rc = uv_queue_work(&loop_current()->uv, &w.req, on_worker, on_work_done);
     assert(rc == 0); /* its only error is a missing function */

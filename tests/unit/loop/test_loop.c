@@ -610,6 +610,31 @@ Test(loop, stop_ends_run_and_it_can_run_again)
     cr_expect_null(loop_current());
 }
 
+static void stop_and_sleep(void *arg)
+{
+    loop_stop(loop_current());
+    sleep_idle(arg);
+}
+
+Test(loop, run_fiber_goes_on_to_its_end_after_a_stop_and_does_not_spin)
+{
+    int64_t used_ns = 0;
+    struct loop *l = new_loop();
+    cr_assert_eq(loop_run_fiber(l, stop_and_sleep, &used_ns, NULL), STATUS_OK);
+    cr_expect_lt(used_ns, 20 * NS_PER_MS, "%d us of 200 ms", (int)(used_ns / NS_PER_US));
+    loop_run(l); /* the stop was for this one */
+    loop_free(l);
+}
+
+static void wait_on_loops_stack(void)
+{
+    struct loop *l = new_loop();
+    (void)!sleep_ms(1);
+    loop_free(l);
+}
+
+Test(loop, wait_outside_of_a_fiber_is_loud, .signal = SIGABRT) { wait_on_loops_stack(); }
+
 static void *own_loop(void *arg)
 {
     (void)arg;
