@@ -1,0 +1,249 @@
+"""Start, stop, bad files, the gateway and the command line."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+from harness import BALM, BUILD, PATIENCE, PlatformTest, alert, main, stack_file, wait_until, webhook
+
+ECHO_RUNBOOK = "name: r\nmatch: ['alertname=\"X\"']\ntarget: t/${labels.x}\nsteps:\n  - {bot: notify, with: {}}\n"
+
+
+class Lifecycle(PlatformTest):
+    def test_second_platform_on_one_folder_is_refused_by_name(self):
+        p = self.platform()
+        other = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+        self.assertNotEqual(other.returncode, 0)
+        self.assertIn(f"pid {p.process.pid}", other.stderr.decode())
+
+    def test_sigint_and_sigterm_exit_0(self):
+        for sig in (signal.SIGINT, signal.SIGTERM):
+            p = self.platform()
+            self.assertEqual(p.stop(sig), 0)
+            self.assertFalse(os.path.exists(os.path.join(p.data, "run.json")))
+
+    def test_healthz_needs_no_credentials(self):
+        p = self.platform()
+        self.assertEqual(p.request("GET", "/healthz")[0], 200)
+
+    def test_drain_cuts_no_request(self):
+        p = self.platform()
+        p.request("POST", "/function/echo", "warm")
+        answers, stop = [], threading.Event()
+
+        def load():
+            while not stop.is_set():
+                try:
+                    answers.append(p.request("POST", "/function/echo", "x" * 100)[0])
+                except ConnectionRefusedError:
+                    return
+                except OSError as e:
+                    answers.append(repr(e))
+                    return
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for t in threads:
+            t.start()
+        time.sleep(0.5)
+        self.assertEqual(p.stop(), 0)
+        stop.set()
+        for t in threads:
+            t.join()
+        self.assertGreater(len(answers), 20)
+        bad = [a for a in answers if a != 200 and a != 503 and "Connection reset" not in str(a) and "RemoteDisconnected" not in str(a)]
+        self.assertEqual(bad, [])
+
+    def test_restart_keeps_the_journal_and_goes_on(self):
+        p = self.platform()
+        p.post_alerts(alert("A"))
+        before = p.records()
+        p.stop()
+        p.start()
+        p.post_alerts(alert("B"))
+        after = p.records()
+        self.assertEqual(after[:len(before)], before)
+        self.assertEqual(len([r for r in after if r["kind"] == "signal"]), 2)
+
+    def test_bad_files_stop_the_start_with_file_line_and_reason(self):
+        bad_runbooks = {
+            "unknown field": (ECHO_RUNBOOK + "guardrails: {cooldwn: 5m}\n", "cooldown"),
+            "unknown bot": (ECHO_RUNBOOK.replace("notify", "notfy"), "notfy"),
+            "no match": ("name: r\ntarget: t\nsteps: [{bot: notify}]\n", "match"),
+            "bad matcher": (ECHO_RUNBOOK.replace('alertname="X"', "alertname~X"), "r.yaml"),
+            "bad regex": (ECHO_RUNBOOK.replace('alertname="X"', 'alertname=~"("'), "r.yaml"),
+            "bad mode": (ECHO_RUNBOOK + "mode: maybe\n", "mode"),
+            "not yaml": ("a: [", "r.yaml"),
+        }
+        for name, (text, word) in bad_runbooks.items():
+            with self.subTest(name):
+                p = self.platform(start=False, runbooks={"r.yaml": text}, stack=stack_file("echo", "notify"))
+                done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertRegex(done.stderr.decode(), r"r\.yaml:\d+:\d+")
+                self.assertIn(word, done.stderr.decode())
+        bad_stacks = {"unknown image": stack_file("ecco"), "unknown field": stack_file("echo") + "    imagee: x\n", "empty": ""}
+        for name, text in bad_stacks.items():
+            with self.subTest(name):
+                p = self.platform(start=False, runbooks={"r.yaml": ECHO_RUNBOOK}, stack="x")
+                p.write("stack.yml", text)
+                done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("stack.yml", done.stderr.decode())
+
+    def test_bad_reload_keeps_the_old_set(self):
+        p = self.platform(runbooks={"r.yaml": ECHO_RUNBOOK}, stack=stack_file("echo", "notify"))
+        before = len(p.records("activation"))
+        p.write("runbooks/r.yaml", ECHO_RUNBOOK + "guardrails: {cooldwn: 5m}\n")
+        code, _, err = p.cli("reload")
+        self.assertNotEqual(code, 0)
+        self.assertRegex(err, r"r\.yaml:\d+:\d+.*cooldwn.*cooldown")
+        p.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("reload refused" in str(line.get("message")) for line in p.log), 10, "SIGHUP refused the file")
+        self.assertEqual(len(p.records("activation")), before)
+        p.post_alerts(alert("X", x="1"))
+        self.assertEqual(p.wait_record("refusal")["mode"], "shadow")
+        p.write("runbooks/r.yaml", ECHO_RUNBOOK + "guardrails: {cooldown: 5m}\n")
+        self.assertEqual(p.cli("reload")[0], 0)
+        wait_until(lambda: len(p.records("activation")) == before + 1, 10, "new activation")
+
+    def test_allow_list_that_others_can_write_is_refused(self):
+        p = self.platform(start=False, host_acts="services:\n  x:\n    functions: [echo]\n    restart: [/bin/true]\n    pid_file: /x\n")
+        os.chmod(p.host_acts, 0o666)
+        done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("written by others", done.stderr.decode())
+
+
+class Gateway(PlatformTest):
+    def test_echo_headers_and_paths(self):
+        p = self.platform()
+        status, headers, body = p.request("POST", "/function/echo", "hello", {"Content-Type": "text/plain"})
+        self.assertEqual((status, body, headers["content-type"]), (200, b"hello", "text/plain"))
+        self.assertRegex(headers["x-call-id"], "^[0-9a-f-]{36}$")
+        self.assertTrue(headers["x-start-time"].isdigit())
+        self.assertEqual(p.request("POST", "/function/echo.openfaas-fn/a/b?q=1", "x")[0], 200)
+        status, headers, _ = p.request("POST", "/function/echo", "hello", {"X-Call-Id": "mine"})
+        self.assertNotIn("x-call-id", headers)
+        status, headers, body = p.request("POST", "/function/nope", "x")
+        self.assertEqual(status, 404, body)
+        self.assertEqual(headers["x-openfaas-internal"], "proxy")
+
+    def test_system_api(self):
+        p = self.platform()
+        self.assertEqual(p.request("GET", "/system/functions")[0], 401)
+        status, headers, _ = p.request("GET", "/system/functions", headers={"Authorization": "Basic eDp5"})
+        self.assertEqual((status, headers["www-authenticate"]), (401, 'Basic realm="Restricted"'))
+        status, _, body = p.request("GET", "/system/functions", headers=p.basic())
+        self.assertEqual((status, [f["name"] for f in json.loads(body)]), (200, ["echo"]))
+        deployment = {"service": "second", "image": "registry/x/echo:1.0", "labels": None, "annotations": {}}
+        self.assertEqual(p.request("PUT", "/system/functions", deployment, p.basic())[0], 404)
+        self.assertEqual(p.request("POST", "/system/functions", deployment, p.basic())[0], 202)
+        self.assertEqual(p.request("POST", "/system/functions", deployment, p.basic())[0], 409)
+        self.assertEqual(p.request("PUT", "/system/functions", deployment, p.basic())[0], 202)
+        status, _, body = p.request("GET", "/system/function/second", headers=p.basic())
+        self.assertEqual((status, json.loads(body)["availableReplicas"]), (200, 1))
+        self.assertEqual(p.request("POST", "/function/second", "two")[2], b"two")
+        # What was deployed by the API is there after a restart.
+        p.stop()
+        p.start()
+        self.assertEqual(p.request("POST", "/function/second", "two")[2], b"two")
+        self.assertEqual(p.request("DELETE", "/system/functions", {"functionName": "second"}, p.basic())[0], 202)
+        self.assertEqual(p.request("POST", "/function/second", "two")[0], 404)
+        self.assertEqual(p.request("DELETE", "/system/functions", {"functionName": "second"}, p.basic())[0], 404)
+        status, _, body = p.request("POST", "/system/functions", {"service": "x", "image": "missing"}, p.basic())
+        self.assertEqual(status, 400)
+        self.assertIn(b"functions/missing", body)
+        status, _, body = p.request("GET", "/system/info", headers=p.basic())
+        self.assertIn("release", json.loads(body)["version"])
+
+    def test_logs(self):
+        p = self.platform()
+        p.request("POST", "/function/echo", "x")
+        status, headers, body = p.request("GET", "/system/logs?name=echo&follow=false&tail=-1", headers=p.basic())
+        self.assertEqual((status, headers["content-type"]), (200, "application/x-ndjson"))
+        lines = [json.loads(line) for line in body.splitlines()]
+        self.assertTrue(all(line["name"] == "echo" for line in lines))
+
+    def test_scale_to_zero_and_back(self):
+        p = self.platform(arguments=["--idle", "1s"])
+        p.request("POST", "/function/echo", "x")
+        replicas = lambda: json.loads(p.request("GET", "/system/function/echo", headers=p.basic())[2])["replicas"]
+        self.assertEqual(replicas(), 1)
+        wait_until(lambda: replicas() == 0, 10, "scaled to zero")
+        self.assertEqual(p.request("POST", "/function/echo", "again")[2], b"again")
+
+    def test_async_call_is_durable_and_done(self):
+        p = self.platform()
+        status, headers, body = p.request("POST", "/async-function/echo", "later")
+        self.assertEqual((status, body), (202, b""))
+        outcome = p.wait_record("outcome")
+        self.assertEqual((outcome["state"], outcome["intent"]), ("done", headers["x-call-id"]))
+        self.assertEqual(p.request("POST", "/async-function/nope", "x")[0], 404)
+
+    def test_metrics(self):
+        p = self.platform()
+        p.post_alerts(alert("A"))
+        text = p.request("GET", "/metrics")[2].decode()
+        self.assertIn("balm_stage_seconds", text)
+        self.assertIn("balm_alerts_total", text)
+
+    def test_a_function_that_dies_is_started_again(self):
+        p = self.platform()
+        p.request("POST", "/function/echo", "x")
+        from test_heal import Heal
+        for pid in Heal.children(p.process.pid):
+            try:
+                name = os.readlink(f"/proc/{pid}/exe")
+            except OSError:
+                continue
+            if name.endswith("/echo"):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: p.request("POST", "/function/echo", "y")[0] == 200, 10, "echo serves again")
+
+
+class CommandLine(PlatformTest):
+    def run_balm(self, *arguments):
+        done = subprocess.run([BALM, *arguments], capture_output=True, timeout=30 * PATIENCE)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def test_help_everywhere(self):
+        for arguments in ((), ("up",), ("status",), ("why",), ("audit",), ("stop",), ("resume",), ("reload",)):
+            code, out, _ = self.run_balm(*arguments, "--help")
+            self.assertEqual(code, 0)
+            self.assertIn("usage: balm", out)
+
+    def test_unknown_things_name_the_nearest(self):
+        code, _, err = self.run_balm("statsu")
+        self.assertEqual((code, "status" in err), (2, True))
+        code, _, err = self.run_balm("up", "--prot", "1")
+        self.assertEqual((code, "--port" in err), (2, True), err)
+        code, _, err = self.run_balm("up", "--port", "70000")
+        self.assertEqual((code, "65535" in err), (2, True), err)
+
+    def test_without_a_platform(self):
+        code, _, err = self.run_balm("status", "--data", os.path.join(self.folder, "none"))
+        self.assertEqual(code, 3, err)
+        code, _, err = self.run_balm("audit", "cat", "--data", os.path.join(self.folder, "none"))
+        self.assertEqual(code, 3, err)
+
+    def test_audit_cat_while_running_and_after(self):
+        p = self.platform()
+        p.post_alerts(alert("A"))
+        running = p.records()
+        for r in running:
+            for key in ("seq", "time", "kind", "incident", "fingerprint", "function"):
+                self.assertIn(key, r)
+        self.assertTrue(all(r["kind"] == "signal" for r in p.records("signal")))
+        p.kill()
+        after = p.records()
+        self.assertEqual(after[:len(running)], running)
+        code, out, _ = p.cli("audit", "tail", "-n", "1")
+        self.assertEqual((code, len(out.splitlines())), (0, 1))
+        code, out, _ = p.cli("why", "nothing-like-it")
+        self.assertEqual(code, 3)
+
+
+if __name__ == "__main__":
+    main()
