@@ -118,7 +118,8 @@ static int64_t earlier_ns(int64_t a, int64_t b)
     return b == 0 || a < b ? a : b;
 }
 
-enum status fiber_wait_any(struct fiber_event *const *events, unsigned n, int64_t deadline_ns, unsigned *ret_index)
+enum status fiber_wait_any(struct fiber_event *const *events, unsigned n, int64_t deadline_ns,
+                           unsigned *ret_index)
 {
     struct fiber *f = fiber_current();
     struct waiter waiters[WAIT_ANY_MAX];
@@ -128,7 +129,8 @@ enum status fiber_wait_any(struct fiber_event *const *events, unsigned n, int64_
     enum status s = fiber_check(f);
     if (s != STATUS_OK) return s;
     deadline_ns = earlier_ns(deadline_ns, fiber_visible_deadline_ns(f));
-    if (deadline_ns != 0 && deadline_ns <= fiber_scheduler_now_ns(f->scheduler)) return STATUS_DEADLINE_EXCEEDED;
+    if (deadline_ns != 0 && deadline_ns <= fiber_scheduler_now_ns(f->scheduler))
+        return STATUS_DEADLINE_EXCEEDED;
 
     for (unsigned i = 0; i < n; i++) {
         waiters[i].fiber = f;
@@ -168,8 +170,9 @@ enum status fiber_scope_spawn(struct fiber_scope *s, fiber_fn *fn, void *arg, st
     if (s->is_cancelled) return error_set(err, STATUS_CANCELLED, "start a fiber: its scope is cancelled");
     struct fiber *f = fiber_start(scheduler, fn, arg);
     if (f == NULL) {
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "start a fiber: %u are alive, the limit is %d or memory is out",
-                         fiber_count(), FIBER_MAX);
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED,
+                         "start a fiber: %u are alive, the limit is %d or memory is out", fiber_count(),
+                         FIBER_MAX);
     }
     f->scope = s;
     list_push_back(&s->fibers, &f->scope_node);
@@ -200,8 +203,8 @@ void fiber_scope_join(struct fiber_scope *s)
 {
     if (s->alive == 0) return;
     if (fiber_event_wait(&s->all_done, 0) == STATUS_OK) return;
-    /* The caller was cancelled or ran out of time. It must still not leave before its fibers have, so it hurries them:
-     * otherwise a cancelled parent in a join would wait for children that nobody has told. */
+    /* The caller was cancelled or ran out of time. It must still not leave before its fibers have, so it
+     * hurries them: otherwise a cancelled parent in a join would wait for children that nobody has told. */
     fiber_scope_cancel(s);
     fiber_shield_begin();
     while (s->alive > 0)

@@ -6,13 +6,15 @@
  *                    |   woken, deadline,       v
  *                    +---- cancelled ------ [waiting]
  *
- * Every wait in this project ends in fiber_event_wait() and so has three ends: what it waited for, the deadline
- * (STATUS_DEADLINE_EXCEEDED) or cancellation (STATUS_CANCELLED). After cancellation or past the fiber's own deadline
- * each further wait returns that status at once, so code leaves by its ordinary error path; fiber_shield_begin()/
- * _end() brackets the few steps that must finish all the same (recording an outcome).
+ * Every wait in this project ends in fiber_event_wait() and so has three ends: what it waited for, the
+ * deadline (STATUS_DEADLINE_EXCEEDED) or cancellation (STATUS_CANCELLED). After cancellation or past the
+ * fiber's own deadline each further wait returns that status at once, so code leaves by its ordinary error
+ * path; fiber_shield_begin() and _end() bracket the few steps that must finish all the same (recording an
+ * outcome).
  *
- * Fibers belong to one loop and one thread. They are resumed only from the loop's stack, never from another fiber, so
- * setting an event inside a fiber only marks the waiter ready. Between two waits nothing else of this loop runs.
+ * Fibers belong to one loop and one thread. They are resumed only from the loop's stack, never from another
+ * fiber, so setting an event inside a fiber only marks the waiter ready. Between two waits nothing else of
+ * this loop runs.
  *
  * Stacks: 256 KiB, lazily committed, guard page below, pooled; on return to the pool the pages past the first
  * 64 KiB are dropped. Switches are announced to ASan and TSan, stacks to LSan and Valgrind.
@@ -21,13 +23,14 @@
 #define BALM_FIBER_FIBER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/list.h"
 #include "base/status.h"
 
 #define FIBER_MAX         8192 /* live at once in a process; each is two kernel mappings (vm.max_map_count 65530) */
-#define FIBER_STACK_BYTES (256 * 1024)
+#define FIBER_STACK_BYTES ((size_t)256 * 1024)
 
 struct fiber;
 struct fiber_scheduler; /* one a loop: ready list, deadlines; made and driven by `loop` */
@@ -67,8 +70,9 @@ void fiber_scope_init(struct fiber_scope *s);
 enum status fiber_scope_spawn(struct fiber_scope *s, fiber_fn *fn, void *arg, struct error *err) MUST_USE;
 /* Every fiber of the scope, present and future, sees STATUS_CANCELLED at its waits. Idempotent. */
 void fiber_scope_cancel(struct fiber_scope *s);
-/* Suspends the calling fiber until all are done; never cut short. Cancellation or the deadline of the caller, seen here,
- * cancels the scope (not while the caller is shielded). From the loop's stack only with nothing alive. */
+/* Suspends the calling fiber until all are done; never cut short. Cancellation or the deadline of the caller,
+ * seen here, cancels the scope (not while the caller is shielded). From the loop's stack only with nothing
+ * alive. */
 void fiber_scope_join(struct fiber_scope *s);
 
 /* ---- the fiber itself ---- */
@@ -78,7 +82,8 @@ struct fiber *fiber_current(void); /* NULL on the loop's stack */
 int64_t fiber_set_deadline(int64_t deadline_ns);
 int64_t fiber_deadline(void);
 bool fiber_is_cancelled(void);
-/* While shielded, cancellation and the fiber's own deadline are not seen (a wait's own deadline_ns still is). Nests. */
+/* While shielded, cancellation and the fiber's own deadline are not seen (a wait's own deadline_ns still is).
+ * Nests. */
 void fiber_shield_begin(void);
 void fiber_shield_end(void);
 /* Let other ready fibers and the loop run once. Ends like a wait once cancelled or past the deadline. */

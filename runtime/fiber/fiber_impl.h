@@ -3,7 +3,8 @@
  *   fiber.c        events, scopes, the fiber's own settings       channel.c   built on events
  *   scheduler.c    ready list, deadlines, the switch              stack.c     mappings, pool, sanitizers
  *
- * What the loop does each turn:  begin_turn -> expire -> (poll) -> run_ready, possibly several times -> trim. */
+ * What the loop does each turn:  begin_turn -> expire -> (poll) -> run_ready, possibly several times -> trim.
+ */
 #ifndef BALM_FIBER_FIBER_IMPL_H
 #define BALM_FIBER_FIBER_IMPL_H
 
@@ -44,16 +45,16 @@ struct fiber {
     fiber_fn *fn;
     void *arg;
     void *local;
-    int64_t deadline_ns;    /* its own; 0: none */
-    int64_t wake_at_ns;     /* of the present wait: key in the heap */
-    uint32_t heap_index;    /* FIBER_NOT_IN_HEAP */
+    int64_t deadline_ns; /* its own; 0: none */
+    int64_t wake_at_ns;  /* of the present wait: key in the heap */
+    uint32_t heap_index; /* FIBER_NOT_IN_HEAP */
     unsigned shields;
     enum status wake_status; /* why the present wait ended */
-    unsigned wake_index;    /* which event, where wake_status is OK */
-    bool is_waiting;        /* suspended with nobody having woken it yet */
+    unsigned wake_index;     /* which event, where wake_status is OK */
+    bool is_waiting;         /* suspended with nobody having woken it yet */
     bool is_cancelled;
     bool is_finished;
-    char *stack_low;        /* lowest usable byte; the guard page lies below */
+    char *stack_low; /* lowest usable byte; the guard page lies below */
     struct fiber *pool_next;
     void *asan_fake_stack, *tsan_fiber, *valgrind_stack;
     unsigned valgrind_id;
@@ -65,8 +66,8 @@ struct fiber_heap_entry {
 };
 
 struct fiber_scheduler {
-    struct list ready;   /* run by the next run_ready */
-    struct list yielded; /* run in the next turn */
+    struct list ready;             /* run by the next run_ready */
+    struct list yielded;           /* run in the next turn */
     struct fiber_heap_entry *heap; /* owned; binary heap of the fibers that wait with a deadline */
     uint32_t heap_len, heap_capacity;
     struct fiber *pool;
@@ -100,7 +101,8 @@ void fiber_scheduler_begin_turn(struct fiber_scheduler *s);
 bool fiber_scheduler_has_ready(const struct fiber_scheduler *s);
 /* Earliest deadline or trim, 0: none. */
 int64_t fiber_scheduler_next_wake_ns(const struct fiber_scheduler *s);
-/* Runs each fiber that is ready now until its next wait; those made ready meanwhile are left for the next call. */
+/* Runs each fiber that is ready now until its next wait; those made ready meanwhile are left for the next
+ * call. */
 void fiber_scheduler_run_ready(struct fiber_scheduler *s);
 /* Gives back what the pool has not needed for a second. */
 void fiber_scheduler_trim(struct fiber_scheduler *s);
@@ -124,7 +126,7 @@ int64_t fiber_visible_deadline_ns(const struct fiber *f);
 /* ---- stack.c ---- */
 
 /* Pages further than this from the top are dropped when a stack is returned after a deep call. */
-#define FIBER_STACK_KEEP_BYTES (64 * 1024)
+#define FIBER_STACK_KEEP_BYTES ((size_t)64 * 1024)
 #define FIBER_POOL_KEEP        16 /* stacks that trimming leaves to an idle loop */
 
 struct fiber *fiber_stack_map(void); /* NULL: no memory or mappings left */

@@ -116,7 +116,8 @@ static void heap_down(struct fiber_scheduler *s, uint32_t at, struct fiber_heap_
 static void heap_add(struct fiber_scheduler *s, struct fiber *f)
 {
     if (s->heap_len == s->heap_capacity) {
-        uint32_t capacity = s->heap_capacity == 0 ? 64 : s->heap_capacity * 2; /* at most FIBER_MAX are added */
+        uint32_t capacity =
+            s->heap_capacity == 0 ? 64 : s->heap_capacity * 2; /* at most FIBER_MAX are added */
         struct fiber_heap_entry *grown = realloc(s->heap, capacity * sizeof(*grown));
         if (grown == NULL) {
             (void)fprintf(stderr, "fiber: out of memory for %u deadlines\n", capacity);
@@ -227,7 +228,8 @@ static void switch_to_loop(struct fiber *f, bool is_last)
 {
     struct fiber_scheduler *s = f->scheduler;
 #if FIBER_ASAN
-    __sanitizer_start_switch_fiber(is_last ? NULL : &f->asan_fake_stack, s->asan_loop_low, s->asan_loop_bytes);
+    __sanitizer_start_switch_fiber(is_last ? NULL : &f->asan_fake_stack, s->asan_loop_low,
+                                   s->asan_loop_bytes);
 #endif
 #if FIBER_TSAN
     __tsan_switch_to_fiber(s->tsan_loop, 0);

@@ -76,9 +76,9 @@ void fiber_stack_drop_far_pages(struct fiber *f)
     (void)madvise(f->stack_low, FIBER_STACK_BYTES - FIBER_STACK_KEEP_BYTES, MADV_DONTNEED);
 }
 
-/* A deep call leaves addresses all over the first 4 KiB beyond what is kept. A few samples cost about 10 ns and commit
- * nothing (an untouched page reads as the kernel's zero page); an madvise on every return would cost 360 ns. A single
- * frame that skips them unseen is left to trimming. */
+/* A deep call leaves addresses all over the first 4 KiB beyond what is kept. A few samples cost about 10 ns
+ * and commit nothing (an untouched page reads as the kernel's zero page); an madvise on every return would
+ * cost 360 ns. A single frame that skips them unseen is left to trimming. */
 __attribute__((no_sanitize("address", "thread", "undefined"))) static bool looks_deep(const struct fiber *f)
 {
     const char *end = f->stack_low + FIBER_STACK_BYTES - FIBER_STACK_KEEP_BYTES;
@@ -88,8 +88,8 @@ __attribute__((no_sanitize("address", "thread", "undefined"))) static bool looks
     return seen != 0;
 }
 
-/* LeakSanitizer scans the stacks of suspended fibers, but not what dead ones left behind in pooled stacks: that would
- * hide leaks. */
+/* LeakSanitizer scans the stacks of suspended fibers, but not what dead ones left behind in pooled stacks:
+ * that would hide leaks. */
 void fiber_stack_acquired(struct fiber *f)
 {
 #if FIBER_ASAN

@@ -9,8 +9,9 @@
 #include "base/clock.h"
 #include "loop/loop_impl.h"
 
-/* Rounds of ready fibers inside one turn. More than one, so that an answer that wakes the next request of the same
- * connection needs no further poll; not endless, so that fibers waking each other cannot keep sockets waiting. */
+/* Rounds of ready fibers inside one turn. More than one, so that an answer that wakes the next request of the
+ * same connection needs no further poll; not endless, so that fibers waking each other cannot keep sockets
+ * waiting. */
 #define ROUNDS_MAX 16
 /* Turns of libuv that closing everything may need; a handle still open then is a leak. */
 #define CLOSE_TURNS_MAX 100
@@ -41,16 +42,16 @@ int64_t loop_now_ns(struct loop *l)
 
 /* ---- fibers run inside h2o_evloop_run() ----
  *
- * A zero timeout of h2o fires after its socket callbacks and serves what the fibers made ready (finished writes) in the
- * same call. Run after h2o_evloop_run() instead, each request would cost two epoll_ctl and one epoll_wait more, since
- * h2o stops reading a connection while its request is being handled. */
+ * A zero timeout of h2o fires after its socket callbacks and serves what the fibers made ready (finished
+ * writes) in the same call. Run after h2o_evloop_run() instead, each request would cost two epoll_ctl and one
+ * epoll_wait more, since h2o stops reading a connection while its request is being handled. */
 
 static void on_fibers_ready(void *arg)
 {
     struct loop *l = arg;
     if (l->rounds >= ROUNDS_MAX || h2o_timeout_is_linked(&l->ready_entry)) return;
     h2o_timeout_link(l->h2o, &l->ready_timeout, &l->ready_entry);
-    l->ready_entry.registered_at = 0; /* due whatever happens to the wall clock, which h2o's timeouts follow */
+    l->ready_entry.registered_at = 0; /* due however the wall clock is set, which h2o's timeouts follow */
 }
 
 static void on_ready_timeout(h2o_timeout_entry_t *entry)
@@ -73,11 +74,12 @@ static void on_uv_readable(h2o_socket_t *sock, const char *err)
     uv_turn(sock->data);
 }
 
-/* How long libuv lets us sleep. What is due, was closed or was registered outside of uv_run() is dealt with here.
+/* How long libuv lets us sleep. What is due, was closed or was registered outside of uv_run() is dealt with
+ * here.
  *
  * Order matters. Without a live handle uv_backend_timeout() is 0 for ever: ask uv_loop_alive() first. Without
- * uv_update_time() a timer armed since the last uv_run() counts from then. A uv_poll_start() outside of uv_run() reaches
- * epoll only in uv_run(): uv_backend_timeout() is 0 then. */
+ * uv_update_time() a timer armed since the last uv_run() counts from then. A uv_poll_start() outside of
+ * uv_run() reaches epoll only in uv_run(): uv_backend_timeout() is 0 then. */
 static int uv_wait_ms(struct loop *l)
 {
     if (!uv_loop_alive(&l->uv)) return -1;
@@ -100,7 +102,7 @@ static int32_t wait_ms(struct loop *l)
     if (uv_wait >= 0) wait = uv_wait;
     int64_t wake_at_ns = fiber_scheduler_next_wake_ns(&l->scheduler);
     if (wake_at_ns == 0) return wait;
-    int64_t left_ms = (wake_at_ns - loop_now_ns(l) + NS_PER_MS - 1) / NS_PER_MS; /* up: not to wake too early */
+    int64_t left_ms = (wake_at_ns - loop_now_ns(l) + NS_PER_MS - 1) / NS_PER_MS; /* up: never early */
     if (left_ms <= 0) return 0;
     return left_ms < wait ? (int32_t)left_ms : wait;
 }
@@ -112,7 +114,7 @@ static void loop_turn(struct loop *l)
     fiber_scheduler_begin_turn(&l->scheduler);
     int32_t wait = wait_ms(l);
     if (fiber_scheduler_has_ready(&l->scheduler)) on_fibers_ready(l); /* left by the last turn */
-    fiber_scheduler_forget_now(&l->scheduler); /* it may sleep now */
+    fiber_scheduler_forget_now(&l->scheduler);                        /* it may sleep now */
     if (h2o_evloop_run(l->h2o, wait) != 0 && errno != EINTR) {
         /* epoll refuses: out of kernel memory or a descriptor closed behind h2o's back. Neither heals. */
         (void)fprintf(stderr, "loop: h2o_evloop_run: %s (%d)\n", strerror(errno), errno);
@@ -179,8 +181,8 @@ enum status loop_run_fiber(struct loop *l, fiber_fn *fn, void *arg, struct error
 
 /* ---- posts from other threads ---- */
 
-/* Sends the wake-up under the lock: once we have taken a node, no thread is inside uv_async_send() for it, so the loop
- * may be freed as soon as the last post has run. */
+/* Sends the wake-up under the lock: once we have taken a node, no thread is inside uv_async_send() for it, so
+ * the loop may be freed as soon as the last post has run. */
 void loop_post(struct loop *l, struct loop_post *post)
 {
     (void)pthread_mutex_lock(&l->posts_lock);

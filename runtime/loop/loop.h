@@ -12,6 +12,7 @@
 #define BALM_LOOP_LOOP_H
 
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -22,26 +23,27 @@ struct loop;
 struct st_h2o_evloop_t;
 struct uv_loop_s;
 
-/* Becomes the calling thread's loop if that has none; loop_run() on another thread is fine. Ignores SIGPIPE for the
- * process. */
+/* Becomes the calling thread's loop if that has none; loop_run() on another thread is fine. Ignores SIGPIPE
+ * for the process. */
 enum status loop_new(struct loop **ret_loop, struct error *err) MUST_USE;
-/* Everything that was started on it must be stopped; asserts uv_loop_close() == 0, so a leaked handle is loud. */
+/* Everything that was started on it must be stopped; asserts uv_loop_close() == 0: a leak is loud. */
 void loop_free(struct loop *l);
 /* Runs until loop_stop(), which other threads ask for by loop_post(). From the thread's plain stack. */
 void loop_run(struct loop *l);
-/* Runs `fn` as a fiber and the loop until it has returned, whatever loop_stop() says: for main() and tests. */
+/* Runs `fn` as a fiber and the loop until it has returned, also past loop_stop(): for main() and tests. */
 enum status loop_run_fiber(struct loop *l, fiber_fn *fn, void *arg, struct error *err) MUST_USE;
 void loop_stop(struct loop *l);
 struct loop *loop_current(void); /* the calling thread's, or NULL */
 /* For the files that own sockets. */
 struct st_h2o_evloop_t *loop_h2o(struct loop *l);
-/* Brings libuv's time up to date: ask again before uv_timer_start(), or the timer counts from before the last poll. */
+/* Brings libuv's time up to date: ask again before uv_timer_start(), or the timer counts from before the last
+ * poll. */
 struct uv_loop_s *loop_uv(struct loop *l);
 /* Cached monotonic time of this turn: cheap, may lag by the turn's length. */
 int64_t loop_now_ns(struct loop *l);
 
-/* Have fn(arg) called on the loop's own stack soon, in order. Safe from any thread; wakes the loop. Never fails:
- * the node is the caller's memory and must live until fn is called. */
+/* Have fn(arg) called on the loop's own stack soon, in order. Safe from any thread; wakes the loop. Never
+ * fails: the node is the caller's memory and must live until fn is called. */
 struct loop_post {
     struct list node;
     void (*fn)(struct loop_post *post);
@@ -54,17 +56,17 @@ void loop_post(struct loop *l, struct loop_post *post);
 enum status sleep_ms(uint64_t ms) MUST_USE;
 enum status sleep_until(int64_t deadline_ns) MUST_USE;
 
-/* fn(arg) on a worker thread; suspends until it has returned, whatever happens (work cannot be cut; `arg` may live on
- * the fiber's stack). For SQLite reads, big parses, files, hashing. */
+/* fn(arg) on a worker thread; suspends until it has returned, whatever happens (work cannot be cut; `arg` may
+ * live on the fiber's stack). For SQLite reads, big parses, files, hashing. */
 void work_run(void (*fn)(void *arg), void *arg);
 
-/* Readable, writable or hung up (which reads as readable). events: POLLIN | POLLOUT | POLLRDHUP. *ret_events may have
- * POLLERR besides: the next read or write has the errno. One waiter per descriptor at a time: STATUS_ALREADY_EXISTS.
- * STATUS_PERMISSION_DENIED: a regular file, which never blocks. */
+/* Readable, writable or hung up (which reads as readable). events: POLLIN | POLLOUT | POLLRDHUP. *ret_events
+ * may have POLLERR besides: the next read or write has the errno. One waiter per descriptor at a time:
+ * STATUS_ALREADY_EXISTS. STATUS_PERMISSION_DENIED: a regular file, which never blocks. */
 enum status fd_wait(int fd, int events, int64_t deadline_ns, int *ret_events) MUST_USE;
 
-/* Waits for one of the signals of `set`, which are caught for the loop from loop_signals_catch() on. Several that arrive
- * before the wait are delivered one by one; the same one twice may be seen once. */
+/* Waits for one of the signals of `set`, which are caught for the loop from loop_signals_catch() on. Several
+ * that arrive before the wait are delivered one by one; the same one twice may be seen once. */
 enum status loop_signals_catch(struct loop *l, const int *signals, unsigned n, struct error *err) MUST_USE;
 enum status signal_wait(int64_t deadline_ns, int *ret_signal) MUST_USE;
 
@@ -75,15 +77,15 @@ struct process_spec {
     const char *const *env;  /* NULL-terminated; NULL: empty environment */
     const char *cwd;         /* NULL: unchanged */
     int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */
-    const int *extra_fds;    /* become 3, 4, … in the child */
+    const int *extra_fds;               /* become 3, 4, … in the child */
     unsigned n_extra_fds;
-    bool new_session;        /* setsid(): outlives our terminal and process group */
+    bool new_session; /* setsid(): outlives our terminal and process group */
 };
 
 struct process; /* heap; freed by process_free, which kills nothing */
 
-/* The child gets only the descriptors named above; all others are closed, signals are unblocked and default. A relative
- * argv[0] with a slash is looked up in cwd. STATUS_NOT_FOUND: no such program or cwd. */
+/* The child gets only the descriptors named above; all others are closed, signals are unblocked and default.
+ * A relative argv[0] with a slash is looked up in cwd. STATUS_NOT_FOUND: no such program or cwd. */
 enum status process_start(struct loop *l, const struct process_spec *spec, struct process **ret_process,
                           struct error *err) MUST_USE;
 pid_t process_pid(const struct process *p);
@@ -92,24 +94,26 @@ bool process_has_exited(const struct process *p);
 enum status process_wait(struct process *p, int64_t deadline_ns, int *ret_exit) MUST_USE;
 /* By pid while we have not reaped it, so never another process. STATUS_NOT_FOUND: has exited. */
 enum status process_kill(struct process *p, int signal) MUST_USE;
-/* Every process of the group that one started with new_session leads, also after it has exited itself: its pid stays
- * taken (a zombie) until process_free, so STATUS_OK does not say that one was alive. STATUS_FAILED_PRECONDITION: it has no
- * session of its own. */
+/* Every process of the group that one started with new_session leads, also after it has exited itself: its
+ * pid stays taken (a zombie) until process_free, so STATUS_OK does not say that one was alive.
+ * STATUS_FAILED_PRECONDITION: it has no session of its own. */
 enum status process_kill_group(struct process *p, int signal) MUST_USE;
-/* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later. */
+/* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later.
+ */
 void process_free(struct process *p);
 
-#define PROCESS_OUTPUT_MAX (1024 * 1024)
+#define PROCESS_OUTPUT_MAX ((size_t)1024 * 1024)
 struct process_result {
-    int exit_code; /* 128 + signal where it was killed */
+    int exit_code;                           /* 128 + signal where it was killed */
     struct strview stdout_text, stderr_text; /* arena; cut at max_output_bytes */
     bool is_truncated;
 };
-/* Start in a session of its own, feed `input`, collect both outputs, wait. At the deadline (or cancellation) the whole
- * session is killed: SIGTERM, SIGKILL as soon as the child has exited or after 2 s; STATUS_DEADLINE_EXCEEDED (or
- * _CANCELLED) then. What a child that exited in time left running (a service it started) stays, and is not waited for
- * although it may hold the outputs open. spec's three descriptors and new_session are ignored. max_output_bytes is for
- * each output, at most PROCESS_OUTPUT_MAX; the rest is read and dropped. */
+/* Start in a session of its own, feed `input`, collect both outputs, wait. At the deadline (or cancellation)
+ * the whole session is killed: SIGTERM, SIGKILL as soon as the child has exited or after 2 s;
+ * STATUS_DEADLINE_EXCEEDED (or _CANCELLED) then. What a child that exited in time left running (a service it
+ * started) stays, and is not waited for although it may hold the outputs open. spec's three descriptors and
+ * new_session are ignored. max_output_bytes is for each output, at most PROCESS_OUTPUT_MAX; the rest is read
+ * and dropped. */
 enum status process_run(const struct process_spec *spec, struct strview input, size_t max_output_bytes,
                         int64_t deadline_ns, struct arena *a, struct process_result *ret_result,
                         struct error *err) MUST_USE;

@@ -1,5 +1,5 @@
-/* Inside of the loop: for runtime/loop/ alone. loop.c turns; loop_wait.c has the waits; process.c and process_run.c
- * the children. */
+/* Inside of the loop: for runtime/loop/ alone. loop.c turns; loop_wait.c has the waits; process.c and
+ * process_run.c the children. */
 #ifndef BALM_LOOP_LOOP_IMPL_H
 #define BALM_LOOP_LOOP_IMPL_H
 
@@ -21,20 +21,20 @@ struct loop {
 
     h2o_timeout_t ready_timeout; /* of 0 ms: its entry runs the ready fibers inside h2o_evloop_run() */
     h2o_timeout_entry_t ready_entry;
-    unsigned rounds; /* of ready fibers in this turn */
-    bool is_stopping;    /* loop_stop() was called and no loop_run() has ended for it yet */
+    unsigned rounds;  /* of ready fibers in this turn */
+    bool is_stopping; /* loop_stop() was called and no loop_run() has ended for it yet */
     bool is_turning;
     const bool *is_over; /* what ends the present run */
 
     pthread_mutex_t posts_lock;
-    struct list posts; /* under posts_lock */
+    struct list posts;     /* under posts_lock */
     uv_async_t posts_wake; /* also the one handle that is always referenced */
 
-    struct list signals; /* of struct loop_signal */
+    struct list signals;      /* of struct loop_signal */
     uint64_t signals_pending; /* bit number = signal */
     struct fiber_event signal_arrived;
 
-    struct list processes; /* of struct process, not yet reaped */
+    struct list processes;    /* of struct process, not yet reaped */
     uv_signal_t child_signal; /* SIGCHLD, from the first process on */
     bool is_watching_children;
 };

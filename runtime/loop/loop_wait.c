@@ -20,7 +20,8 @@ enum status sleep_until(int64_t deadline_ns)
 
 enum status sleep_ms(uint64_t ms)
 {
-    int64_t now_ns = clock_monotonic_ns(); /* not the turn's: a long computation before must not shorten the sleep */
+    int64_t now_ns =
+        clock_monotonic_ns(); /* not the turn's: a long computation before must not shorten the sleep */
     uint64_t ms_max = (uint64_t)((INT64_MAX - now_ns) / NS_PER_MS);
     return sleep_until(now_ns + (int64_t)(ms < ms_max ? ms : ms_max) * NS_PER_MS);
 }
@@ -62,7 +63,8 @@ void work_run(void (*fn)(void *arg), void *arg)
 
 /* ---- descriptors ---- */
 
-struct fd_waiter { /* heap: libuv needs the handle until its close callback, one turn after the wait is over */
+struct fd_waiter { /* heap: libuv needs the handle until its close callback, one turn after the wait is over
+                    */
     uv_poll_t poll;
     struct fiber_event ready;
     int events;
@@ -79,12 +81,14 @@ static void on_fd_ready(uv_poll_t *poll, int status, int events)
     if ((events & UV_READABLE) != 0) w->events |= POLLIN;
     if ((events & UV_WRITABLE) != 0) w->events |= POLLOUT;
     if ((events & UV_DISCONNECT) != 0) w->events |= POLLRDHUP;
-    if (status != 0) w->events |= POLLERR; /* libuv says EBADF for POLLERR: the next read or write has the errno */
+    if (status != 0)
+        w->events |= POLLERR; /* libuv says EBADF for POLLERR: the next read or write has the errno */
     (void)uv_poll_stop(poll);
     fiber_event_set(&w->ready);
 }
 
-/* POLLRDHUP only where asked for: it stays true after a peer's half-close, and who waits for POLLOUT would spin. */
+/* POLLRDHUP only where asked for: it stays true after a peer's half-close, and who waits for POLLOUT would
+ * spin. */
 static int uv_events(int events)
 {
     int uv = 0;
@@ -146,7 +150,8 @@ static enum status signal_catch(struct loop *l, int signum, struct error *err)
     }
     list_push_back(&l->signals, &s->node);
     rc = uv_signal_start(&s->handle, on_signal, signum);
-    if (rc != 0) return error_set(err, status_from_errno(-rc), "catch signal %d: %s", signum, uv_strerror(rc));
+    if (rc != 0)
+        return error_set(err, status_from_errno(-rc), "catch signal %d: %s", signum, uv_strerror(rc));
     (void)sigemptyset(&set); /* whoever started us may have left it blocked */
     (void)sigaddset(&set, signum);
     (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);

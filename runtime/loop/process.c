@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A child that has ended is seen by WNOWAIT and reaped by process_free(): until then its pid, which is also the id of its
- * group and session, cannot become another process's, so killing by it is safe. */
+/* A child that has ended is seen by WNOWAIT and reaped by process_free(): until then its pid, which is also
+ * the id of its group and session, cannot become another process's, so killing by it is safe. */
 
 #define PROCESS_FDS_MAX 64 /* of one child; a handful is the use */
 
@@ -73,9 +73,8 @@ static enum status watch_children(struct loop *l, struct error *err)
 
 void loop_processes_close(struct loop *l)
 {
-    struct list *node;
-    while ((node = list_pop_front(&l->processes)) != NULL)
-        process_reap(container_of(node, struct process, node)); /* one still running falls to init */
+    while (!list_is_empty(&l->processes)) /* one still running falls to init */
+        process_reap(container_of(l->processes.next, struct process, node));
     if (l->is_watching_children) uv_close((uv_handle_t *)&l->child_signal, NULL);
 }
 
@@ -92,15 +91,20 @@ struct spawn_plan { /* what posix_spawn is told, and the duplicates that make de
 static int source_fd(const struct process_spec *spec, unsigned target)
 {
     switch (target) {
-    case 0: return spec->stdin_fd;
-    case 1: return spec->stdout_fd;
-    case 2: return spec->stderr_fd;
-    default: return spec->extra_fds[target - 3];
+    case 0:
+        return spec->stdin_fd;
+    case 1:
+        return spec->stdout_fd;
+    case 2:
+        return spec->stderr_fd;
+    default:
+        return spec->extra_fds[target - 3];
     }
 }
 
 /* Duplicates lie above every target, so that moving one never overwrites another's source. */
-static int plan_fd(struct spawn_plan *plan, const struct process_spec *spec, unsigned target, unsigned n_targets)
+static int plan_fd(struct spawn_plan *plan, const struct process_spec *spec, unsigned target,
+                   unsigned n_targets)
 {
     int from = source_fd(spec, target), opened = -1;
     if (from < 0) from = opened = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -138,7 +142,7 @@ static int plan_attributes(struct spawn_plan *plan, const struct process_spec *s
     return rc;
 }
 
-/* The descriptors' sake is why this is posix_spawn: vfork's speed whatever our size, and the errno of a failed exec. */
+/* posix_spawn rather than fork: vfork's speed whatever our size, and the errno of a failed exec. */
 static int spawn_child(const struct process_spec *spec, pid_t *ret_pid, const char **ret_step)
 {
     static const char *const no_env[] = {NULL};
@@ -168,13 +172,14 @@ enum status process_start(struct loop *l, const struct process_spec *spec, struc
     if (spec->argv == NULL || spec->argv[0] == NULL || spec->argv[0][0] == '\0')
         return error_set(err, STATUS_INVALID_ARGUMENT, "start a process: no program named");
     if (spec->n_extra_fds > PROCESS_FDS_MAX - 3) {
-        return error_set(err, STATUS_INVALID_ARGUMENT, "start '%s': %u extra descriptors, the limit is %d", spec->argv[0],
-                         spec->n_extra_fds, PROCESS_FDS_MAX - 3);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "start '%s': %u extra descriptors, the limit is %d",
+                         spec->argv[0], spec->n_extra_fds, PROCESS_FDS_MAX - 3);
     }
     enum status s = watch_children(l, err);
     if (s != STATUS_OK) return s;
     struct process *p = calloc(1, sizeof(*p));
-    if (p == NULL) return error_set(err, STATUS_RESOURCE_EXHAUSTED, "start '%s': out of memory", spec->argv[0]);
+    if (p == NULL)
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "start '%s': out of memory", spec->argv[0]);
     p->is_leader = spec->new_session;
     fiber_event_init(&p->exited);
 

@@ -8,11 +8,13 @@
 #include "base/clock.h"
 #include "loop/process_impl.h"
 
-#define TERM_GRACE_NS   (2 * NS_PER_S)
-#define KILL_GRACE_NS   (5 * NS_PER_S)     /* a child that survives SIGKILL so long is stuck in the kernel: given up */
-#define DRAIN_GRACE_NS  (250 * NS_PER_MS)  /* for output after the exit, which a background child may hold open for ever */
-#define READ_BYTES      (16 * 1024)
-#define KILL_ROUNDS     3 /* passes over /proc, for children forked during one */
+#define TERM_GRACE_NS (2 * NS_PER_S)
+#define KILL_GRACE_NS                                                                                        \
+    (5 * NS_PER_S) /* a child that survives SIGKILL so long is stuck in the kernel: given up */
+#define DRAIN_GRACE_NS                                                                                       \
+    (250 * NS_PER_MS) /* for output after the exit, which a background child may hold open for ever */
+#define READ_BYTES  (16 * 1024)
+#define KILL_ROUNDS 3 /* passes over /proc, for children forked during one */
 
 /* ---- the session ---- */
 
@@ -128,7 +130,8 @@ static enum status run_open(struct run *r, const struct process_spec *spec, stru
     if (r->in.input.len > 0) rc = pipe_open(&r->in.fd, &r->child_fds[0], true);
     if (rc == 0) rc = pipe_open(&r->out.fd, &r->child_fds[1], false);
     if (rc == 0) rc = pipe_open(&r->err.fd, &r->child_fds[2], false);
-    if (rc != 0) return error_set(err, status_from_errno(rc), "run '%s': pipe: %s", spec->argv[0], strerror(rc));
+    if (rc != 0)
+        return error_set(err, status_from_errno(rc), "run '%s': pipe: %s", spec->argv[0], strerror(rc));
 
     struct process_spec own = *spec;
     own.stdin_fd = r->child_fds[0];
@@ -149,8 +152,10 @@ static enum status run_wait(struct run *r, int64_t deadline_ns, int *ret_exit, s
     if (s == STATUS_OK) s = fiber_scope_spawn(&r->scope, collect, &r->err, err);
     if (s == STATUS_OK) {
         s = process_wait(r->process, deadline_ns, ret_exit);
-        if (s != STATUS_OK) (void)error_set(err, s, "%s", s == STATUS_CANCELLED ? "cancelled, its session was killed" :
-                                            "still running at the deadline, its session was killed");
+        if (s != STATUS_OK)
+            (void)error_set(err, s, "%s",
+                            s == STATUS_CANCELLED ? "cancelled, its session was killed"
+                                                  : "still running at the deadline, its session was killed");
     }
     if (s != STATUS_OK)
         kill_session(r->process);
@@ -174,13 +179,17 @@ static void run_close(struct run *r)
 }
 
 enum status process_run(const struct process_spec *spec, struct strview input, size_t max_output_bytes,
-                        int64_t deadline_ns, struct arena *a, struct process_result *ret_result, struct error *err)
+                        int64_t deadline_ns, struct arena *a, struct process_result *ret_result,
+                        struct error *err)
 {
     if (spec->argv == NULL || spec->argv[0] == NULL)
         return error_set(err, STATUS_INVALID_ARGUMENT, "run a process: no program named");
     enum status s = fiber_check(fiber_current());
-    if (s != STATUS_OK) return error_set(err, s, "run '%s': not started, the caller is out of time or cancelled", spec->argv[0]);
-    struct run r = {.in = {.fd = -1, .input = input}, .out = {.fd = -1}, .err = {.fd = -1}, .child_fds = {-1, -1, -1}};
+    if (s != STATUS_OK)
+        return error_set(err, s, "run '%s': not started, the caller is out of time or cancelled",
+                         spec->argv[0]);
+    struct run r = {
+        .in = {.fd = -1, .input = input}, .out = {.fd = -1}, .err = {.fd = -1}, .child_fds = {-1, -1, -1}};
     size_t max_bytes = max_output_bytes < PROCESS_OUTPUT_MAX ? max_output_bytes : PROCESS_OUTPUT_MAX;
     int exit_code = 0;
     buf_init(&r.out.text, max_bytes);

@@ -1,5 +1,6 @@
-/* Says whether LeakSanitizer works with fibers: run with "leak" it must report one leak of 77 bytes (and exit non-zero), run with
- * "clean" none, although memory is then held by nothing but the stack of a suspended fiber at exit.
+/* Says whether LeakSanitizer works with fibers: run with "leak" it must report one leak of 77 bytes (and exit
+ * non-zero), run with "clean" none, although memory is then held by nothing but the stack of a suspended
+ * fiber at exit.
  *
  *   leak canary:   ./leak leak   -> exit 23 with ASAN_OPTIONS=exitcode=23, and "77 byte(s)" in the report
  *   false leaks:   ./leak clean  -> exit 0 */
@@ -42,7 +43,8 @@ static void run(void *arg)
     fiber_scope_init(&scope);
     if (fiber_scope_spawn(&scope, leaks ? lose_in_fiber : hold, NULL, NULL) != STATUS_OK) abort();
     if (fiber_yield() != STATUS_OK) abort();
-    if (leaks) fiber_scope_join(&scope); /* its stack is in the pool now and may still have the pointer in it */
+    if (leaks)
+        fiber_scope_join(&scope); /* its stack is in the pool now and may still have the pointer in it */
 }
 
 int main(int argc, char **argv)

@@ -1,5 +1,5 @@
-/* Threads posting to a loop, work on worker threads and fibers between them, for the thread sanitizer, which Criterion does
- * not run under. Exits 0 when all posts came in order; the sanitizer makes it 66 on a race. */
+/* Threads posting to a loop, work on worker threads and fibers between them, for the thread sanitizer, which
+ * Criterion does not run under. Exits 0 when all posts came in order; the sanitizer makes it 66 on a race. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -76,7 +76,8 @@ static void run_all(void *arg)
     fiber_scope_init(&s);
     run.left = N_THREADS * N_POSTS;
     for (int i = 0; i < N_THREADS; i++) {
-        run.posters[i] = (struct poster){.loop = loop_current(), .posts = calloc(N_POSTS, sizeof(struct numbered))};
+        run.posters[i] =
+            (struct poster){.loop = loop_current(), .posts = calloc(N_POSTS, sizeof(struct numbered))};
         if (pthread_create(&threads[i], NULL, post_all, &run.posters[i]) != 0) abort();
     }
     for (int i = 0; i < 8; i++)
@@ -98,6 +99,7 @@ int main(void)
     for (int i = 0; i < N_THREADS; i++)
         if (run.posters[i].is_out_of_order) run.left++;
     bool is_good = run.left == 0 && run.jobs_done == N_JOBS && run.sum == UINT64_C(499500) * N_JOBS;
-    (void)printf("%s: %d posts, %d jobs\n", is_good ? "ok" : "FAILED", N_THREADS * N_POSTS - run.left, run.jobs_done);
+    (void)printf("%s: %d posts, %d jobs\n", is_good ? "ok" : "FAILED", N_THREADS * N_POSTS - run.left,
+                 run.jobs_done);
     return is_good ? 0 : 1;
 }

@@ -60,7 +60,10 @@ static void in_order(void *arg)
     free(f);
 }
 
-Test(channel, items_arrive_in_order_and_the_capacity_holds) { in_fiber(in_order); }
+Test(channel, items_arrive_in_order_and_the_capacity_holds)
+{
+    in_fiber(in_order);
+}
 
 static void limits(void *arg)
 {
@@ -77,7 +80,8 @@ static void limits(void *arg)
     cr_expect_eq(channel_try_send(&c, &items[2]), STATUS_FAILED_PRECONDITION);
     cr_expect_eq(channel_send(&c, &items[2], 0), STATUS_FAILED_PRECONDITION);
     for (int i = 0; i < 2; i++) {
-        cr_expect_eq(channel_receive(&c, 0, &item), STATUS_OK, "what was sent before the close is still delivered");
+        cr_expect_eq(channel_receive(&c, 0, &item), STATUS_OK,
+                     "what was sent before the close is still delivered");
         cr_expect_eq(item, &items[i]);
     }
     cr_expect_eq(channel_receive(&c, 0, &item), STATUS_NOT_FOUND);
@@ -85,7 +89,10 @@ static void limits(void *arg)
     channel_release(NULL);
 }
 
-Test(channel, full_empty_and_closed_are_told_apart) { in_fiber(limits); }
+Test(channel, full_empty_and_closed_are_told_apart)
+{
+    in_fiber(limits);
+}
 
 struct blocked {
     struct channel *channel;
@@ -129,4 +136,7 @@ static void wake_blocked(void *arg)
     channel_release(&empty);
 }
 
-Test(channel, close_and_cancel_wake_who_is_blocked) { in_fiber(wake_blocked); }
+Test(channel, close_and_cancel_wake_who_is_blocked)
+{
+    in_fiber(wake_blocked);
+}

@@ -76,7 +76,10 @@ static void set_wakes_all(void *arg)
     cr_expect_eq(fiber_event_wait(&e, 1), STATUS_DEADLINE_EXCEEDED);
 }
 
-Test(fiber, event_wakes_all_waiters_in_order_and_stays_set) { in_fiber(set_wakes_all, NULL); }
+Test(fiber, event_wakes_all_waiters_in_order_and_stays_set)
+{
+    in_fiber(set_wakes_all, NULL);
+}
 
 static void set_then_reset(void *arg)
 {
@@ -94,7 +97,10 @@ static void set_then_reset(void *arg)
     cr_expect_eq(w.status, STATUS_OK);
 }
 
-Test(fiber, event_reset_before_the_waiter_ran_still_woke_it) { in_fiber(set_then_reset, NULL); }
+Test(fiber, event_reset_before_the_waiter_ran_still_woke_it)
+{
+    in_fiber(set_then_reset, NULL);
+}
 
 static void wait_past_deadline(void *arg)
 {
@@ -108,7 +114,10 @@ static void wait_past_deadline(void *arg)
     cr_expect_lt(took_ns, 500 * NS_PER_MS);
 }
 
-Test(fiber, wait_ends_at_its_deadline_and_not_before) { in_fiber(wait_past_deadline, NULL); }
+Test(fiber, wait_ends_at_its_deadline_and_not_before)
+{
+    in_fiber(wait_past_deadline, NULL);
+}
 
 static void many_deadlines(void *arg)
 {
@@ -122,8 +131,9 @@ static void many_deadlines(void *arg)
     fiber_scope_init(&s);
     int64_t base_ns = in_ms(20);
     for (int i = 0; i < N; i++) { /* 7 is coprime to 200: a permutation, so the heap is really used */
-        w[i] = (struct wait_for){
-            .event = &never, .next_order = &next_order, .deadline_ns = base_ns + (i * 7 % N) * NS_PER_MS / 20};
+        w[i] = (struct wait_for){.event = &never,
+                                 .next_order = &next_order,
+                                 .deadline_ns = base_ns + (i * 7 % N) * NS_PER_MS / 20};
         spawn(&s, wait_for_it, &w[i]);
     }
     fiber_scope_join(&s);
@@ -135,7 +145,10 @@ static void many_deadlines(void *arg)
         cr_assert_eq(seen[i], i, "woken %d-th was due %d-th", i, seen[i]);
 }
 
-Test(fiber, deadlines_fire_in_their_order) { in_fiber(many_deadlines, NULL); }
+Test(fiber, deadlines_fire_in_their_order)
+{
+    in_fiber(many_deadlines, NULL);
+}
 
 struct wait_two {
     struct fiber_event a, b;
@@ -170,7 +183,10 @@ static void wait_any(void *arg)
     cr_expect_eq(w.index, 0, "the lowest of several");
 }
 
-Test(fiber, wait_any_tells_which_and_leaves_the_others) { in_fiber(wait_any, NULL); }
+Test(fiber, wait_any_tells_which_and_leaves_the_others)
+{
+    in_fiber(wait_any, NULL);
+}
 
 static void set_lower_later(void *arg)
 {
@@ -188,7 +204,10 @@ static void set_lower_later(void *arg)
     cr_expect_eq(w.index, 0);
 }
 
-Test(fiber, wait_any_with_both_set_before_it_ran_gives_the_lowest) { in_fiber(set_lower_later, NULL); }
+Test(fiber, wait_any_with_both_set_before_it_ran_gives_the_lowest)
+{
+    in_fiber(set_lower_later, NULL);
+}
 
 /* ---- cancellation ---- */
 
@@ -211,7 +230,10 @@ static void cancel_waiting(void *arg)
     cr_expect_eq(fiber_scope_spawn(&s, wait_for_it, &w, &err), STATUS_CANCELLED);
 }
 
-Test(fiber, cancelled_scope_ends_waits_and_refuses_new_fibers) { in_fiber(cancel_waiting, NULL); }
+Test(fiber, cancelled_scope_ends_waits_and_refuses_new_fibers)
+{
+    in_fiber(cancel_waiting, NULL);
+}
 
 static void set_then_cancel(void *arg)
 {
@@ -281,7 +303,10 @@ static void shield(void *arg)
     cr_expect_eq(x.yielded, STATUS_CANCELLED);
 }
 
-Test(fiber, shield_hides_cancellation_until_it_ends) { in_fiber(shield, NULL); }
+Test(fiber, shield_hides_cancellation_until_it_ends)
+{
+    in_fiber(shield, NULL);
+}
 
 static void own_deadline(void *arg)
 {
@@ -295,14 +320,18 @@ static void own_deadline(void *arg)
     fiber_shield_begin();
     int64_t start_ns = clock_monotonic_ns();
     cr_expect_eq(fiber_event_wait(&never, start_ns + 10 * NS_PER_MS), STATUS_DEADLINE_EXCEEDED);
-    cr_expect_geq(clock_monotonic_ns() - start_ns, 10 * NS_PER_MS, "shielded, only the wait's own deadline counts");
+    cr_expect_geq(clock_monotonic_ns() - start_ns, 10 * NS_PER_MS,
+                  "shielded, only the wait's own deadline counts");
     fiber_shield_end();
     cr_expect_neq(fiber_set_deadline(0), 0);
     cr_expect_eq(fiber_deadline(), 0);
     cr_expect_eq(fiber_yield(), STATUS_OK);
 }
 
-Test(fiber, own_deadline_bounds_each_wait) { in_fiber(own_deadline, NULL); }
+Test(fiber, own_deadline_bounds_each_wait)
+{
+    in_fiber(own_deadline, NULL);
+}
 
 /* ---- scopes ---- */
 
@@ -334,7 +363,10 @@ static void cancel_parent(void *arg)
     cr_expect_eq(child, STATUS_CANCELLED);
 }
 
-Test(fiber, cancelling_a_parent_in_join_reaches_its_children) { in_fiber(cancel_parent, NULL); }
+Test(fiber, cancelling_a_parent_in_join_reaches_its_children)
+{
+    in_fiber(cancel_parent, NULL);
+}
 
 static void parent_deadline(void *arg)
 {
@@ -345,7 +377,10 @@ static void parent_deadline(void *arg)
     cr_expect_eq(child, STATUS_CANCELLED);
 }
 
-Test(fiber, deadline_of_a_parent_in_join_cancels_its_children) { in_fiber(parent_deadline, NULL); }
+Test(fiber, deadline_of_a_parent_in_join_cancels_its_children)
+{
+    in_fiber(parent_deadline, NULL);
+}
 
 static void count_up(void *arg)
 {
@@ -370,7 +405,10 @@ static void join_many(void *arg)
     cr_expect_eq(fiber_count(), 1, "only this one is left");
 }
 
-Test(fiber, join_waits_for_all_and_the_scope_is_usable_again) { in_fiber(join_many, NULL); }
+Test(fiber, join_waits_for_all_and_the_scope_is_usable_again)
+{
+    in_fiber(join_many, NULL);
+}
 
 static void set_local_to(void *arg)
 {
@@ -394,7 +432,10 @@ static void locals(void *arg)
     cr_expect_null(fiber_local());
 }
 
-Test(fiber, local_belongs_to_one_fiber) { in_fiber(locals, NULL); }
+Test(fiber, local_belongs_to_one_fiber)
+{
+    in_fiber(locals, NULL);
+}
 
 static void yields(void *arg)
 {
@@ -419,7 +460,10 @@ static void alternate(void *arg)
     fiber_scope_join(&s);
 }
 
-Test(fiber, yield_lets_others_run_once) { in_fiber(alternate, NULL); }
+Test(fiber, yield_lets_others_run_once)
+{
+    in_fiber(alternate, NULL);
+}
 
 Test(fiber, current_is_null_on_the_loops_stack)
 {

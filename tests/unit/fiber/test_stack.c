@@ -61,7 +61,10 @@ static void deep_then_look(void *arg)
     cr_expect_eq(resident_pages(d.stack_low, FAR_BYTES), 0, "dropped on return to the pool");
 }
 
-Test(stack, far_pages_of_a_deep_fiber_are_dropped_on_return) { in_fiber(deep_then_look, NULL); }
+Test(stack, far_pages_of_a_deep_fiber_are_dropped_on_return)
+{
+    in_fiber(deep_then_look, NULL);
+}
 
 #if !FIBER_ASAN
 static void go_200_kib(void *arg)
@@ -120,7 +123,10 @@ static void fill(void *arg)
     fiber_scope_join(&s);
 }
 
-Test(stack, fibers_beyond_the_maximum_are_refused) { in_fiber(fill, NULL); }
+Test(stack, fibers_beyond_the_maximum_are_refused)
+{
+    in_fiber(fill, NULL);
+}
 
 /* ---- the pool, without a loop and with a clock of its own ---- */
 

@@ -1,4 +1,5 @@
-/* The traps of nesting libuv in h2o's loop, each as a test that hangs, spins or fails where it is not minded. */
+/* The traps of nesting libuv in h2o's loop, each as a test that hangs, spins or fails where it is not minded.
+ */
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <fcntl.h>
@@ -40,7 +41,8 @@ static int64_t cpu_ns(void)
 {
     struct rusage u;
     cr_assert_eq(getrusage(RUSAGE_THREAD, &u), 0);
-    return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * NS_PER_S + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * NS_PER_US;
+    return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * NS_PER_S +
+           (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * NS_PER_US;
 }
 
 /* ---- spinning ---- */
@@ -155,12 +157,16 @@ static void timer_from_h2o(void *arg)
     cr_assert_eq(sleep_ms(100), STATUS_OK); /* libuv's idea of now gets old */
     cr_assert_eq(write(n.peer, "x", 1), 1);
     cr_expect_eq(fiber_event_wait(&n.fired, in_ms(2000)), STATUS_OK, "the timer never fired");
-    cr_expect_geq(n.fired_ns - n.armed_ns, 48 * NS_PER_MS, "it counted from before the poll"); /* coarse clock */
+    cr_expect_geq(n.fired_ns - n.armed_ns, 48 * NS_PER_MS,
+                  "it counted from before the poll"); /* coarse clock */
     cr_expect_lt(n.fired_ns - n.armed_ns, 1000 * NS_PER_MS);
     nest_close(&n);
 }
 
-Test(loop, timer_armed_in_an_h2o_callback_fires) { in_fiber(timer_from_h2o, NULL); }
+Test(loop, timer_armed_in_an_h2o_callback_fires)
+{
+    in_fiber(timer_from_h2o, NULL);
+}
 
 static void on_polled(uv_poll_t *poll, int status, int events)
 {
@@ -191,7 +197,10 @@ static void poll_from_h2o(void *arg)
     nest_close(&n);
 }
 
-Test(loop, poll_started_in_an_h2o_callback_is_registered) { in_fiber(poll_from_h2o, NULL); }
+Test(loop, poll_started_in_an_h2o_callback_is_registered)
+{
+    in_fiber(poll_from_h2o, NULL);
+}
 
 static void on_written(h2o_socket_t *sock, const char *err)
 {
@@ -223,7 +232,10 @@ static void write_from_uv(void *arg)
     nest_close(&n);
 }
 
-Test(loop, socket_made_ready_in_a_libuv_callback_is_served) { in_fiber(write_from_uv, NULL); }
+Test(loop, socket_made_ready_in_a_libuv_callback_is_served)
+{
+    in_fiber(write_from_uv, NULL);
+}
 
 static void write_from_fiber(void *arg)
 {
@@ -238,7 +250,10 @@ static void write_from_fiber(void *arg)
     nest_close(&n);
 }
 
-Test(loop, socket_made_ready_in_a_fiber_is_served) { in_fiber(write_from_fiber, NULL); }
+Test(loop, socket_made_ready_in_a_fiber_is_served)
+{
+    in_fiber(write_from_fiber, NULL);
+}
 
 static void on_sock_now(h2o_socket_t *sock, const char *err)
 {
@@ -273,7 +288,10 @@ static void now_after_sleep(void *arg)
     nest_close(&n);
 }
 
-Test(loop, now_is_not_older_than_the_poll) { in_fiber(now_after_sleep, NULL); }
+Test(loop, now_is_not_older_than_the_poll)
+{
+    in_fiber(now_after_sleep, NULL);
+}
 
 /* ---- fairness ---- */
 
@@ -318,7 +336,10 @@ static void ping_pong(void *arg)
     fiber_scope_join(&s);
 }
 
-Test(loop, fibers_that_wake_each_other_do_not_starve_timers) { in_fiber(ping_pong, NULL); }
+Test(loop, fibers_that_wake_each_other_do_not_starve_timers)
+{
+    in_fiber(ping_pong, NULL);
+}
 
 /* ---- EINTR ---- */
 
@@ -447,7 +468,10 @@ static void cancel_signal_wait(void *arg)
     cr_expect_eq(got, STATUS_CANCELLED);
 }
 
-Test(loop, signal_wait_can_be_cancelled) { in_fiber(cancel_signal_wait, NULL); }
+Test(loop, signal_wait_can_be_cancelled)
+{
+    in_fiber(cancel_signal_wait, NULL);
+}
 
 /* ---- posts ---- */
 
@@ -507,7 +531,10 @@ static void post_from_threads(void *arg)
     }
 }
 
-Test(loop, posts_of_each_thread_arrive_in_order_and_none_is_lost) { in_fiber(post_from_threads, NULL); }
+Test(loop, posts_of_each_thread_arrive_in_order_and_none_is_lost)
+{
+    in_fiber(post_from_threads, NULL);
+}
 
 struct again {
     struct loop_post post;
@@ -535,7 +562,10 @@ static void post_again(void *arg)
     cr_expect_eq(a.left, 0);
 }
 
-Test(loop, node_may_be_posted_again_by_its_own_function) { in_fiber(post_again, NULL); }
+Test(loop, node_may_be_posted_again_by_its_own_function)
+{
+    in_fiber(post_again, NULL);
+}
 
 /* ---- life cycle ---- */
 
@@ -633,7 +663,10 @@ static void wait_on_loops_stack(void)
     loop_free(l);
 }
 
-Test(loop, wait_outside_of_a_fiber_is_loud, .signal = SIGABRT) { wait_on_loops_stack(); }
+Test(loop, wait_outside_of_a_fiber_is_loud, .signal = SIGABRT)
+{
+    wait_on_loops_stack();
+}
 
 static void *own_loop(void *arg)
 {

@@ -52,7 +52,10 @@ static void sleeps(void *arg)
     cr_expect_eq(sleep_ms(1), STATUS_OK);
 }
 
-Test(loop_wait, sleep_lasts_as_long_as_asked_or_until_the_deadline) { in_fiber(sleeps); }
+Test(loop_wait, sleep_lasts_as_long_as_asked_or_until_the_deadline)
+{
+    in_fiber(sleeps);
+}
 
 static void sleep_for_ever(void *arg)
 {
@@ -67,7 +70,10 @@ static void cancel_sleep(void *arg)
     cr_expect_eq(got, STATUS_CANCELLED);
 }
 
-Test(loop_wait, sleep_can_be_cancelled) { in_fiber(cancel_sleep); }
+Test(loop_wait, sleep_can_be_cancelled)
+{
+    in_fiber(cancel_sleep);
+}
 
 /* ---- work ---- */
 
@@ -108,7 +114,10 @@ static void work(void *arg)
     cr_expect_gt(turns, 5, "the loop went on meanwhile");
 }
 
-Test(loop_wait, work_runs_on_another_thread_while_the_loop_goes_on) { in_fiber(work); }
+Test(loop_wait, work_runs_on_another_thread_while_the_loop_goes_on)
+{
+    in_fiber(work);
+}
 
 static void cancel_work(void *arg)
 {
@@ -118,7 +127,10 @@ static void cancel_work(void *arg)
     cr_expect(j.was_done_at_return, "its argument may live on the fiber's stack");
 }
 
-Test(loop_wait, work_is_not_cut_by_cancellation) { in_fiber(cancel_work); }
+Test(loop_wait, work_is_not_cut_by_cancellation)
+{
+    in_fiber(cancel_work);
+}
 
 /* ---- descriptors ---- */
 
@@ -160,7 +172,10 @@ static void fd_ready(void *arg)
     (void)close(ends[1]);
 }
 
-Test(loop_wait, fd_wait_tells_what_is_ready) { in_fiber(fd_ready); }
+Test(loop_wait, fd_wait_tells_what_is_ready)
+{
+    in_fiber(fd_ready);
+}
 
 static void fd_hangups(void *arg)
 {
@@ -186,7 +201,10 @@ static void fd_hangups(void *arg)
     (void)close(ends[1]);
 }
 
-Test(loop_wait, fd_wait_sees_the_other_end_go) { in_fiber(fd_hangups); }
+Test(loop_wait, fd_wait_sees_the_other_end_go)
+{
+    in_fiber(fd_hangups);
+}
 
 static void fd_ends(void *arg)
 {
@@ -200,13 +218,17 @@ static void fd_ends(void *arg)
     cr_assert_eq(write(p[1], "x", 1), 1);
     cr_expect_eq(fd_wait(p[0], POLLIN, in_ms(5000), &got), STATUS_OK, "usable after both");
     (void)fiber_set_deadline(1);
-    cr_expect_eq(fd_wait(p[0], POLLIN, in_ms(5000), &got), STATUS_DEADLINE_EXCEEDED, "its own, although ready");
+    cr_expect_eq(fd_wait(p[0], POLLIN, in_ms(5000), &got), STATUS_DEADLINE_EXCEEDED,
+                 "its own, although ready");
     (void)fiber_set_deadline(0);
     (void)close(p[0]);
     (void)close(p[1]);
 }
 
-Test(loop_wait, fd_wait_ends_at_deadline_and_cancellation) { in_fiber(fd_ends); }
+Test(loop_wait, fd_wait_ends_at_deadline_and_cancellation)
+{
+    in_fiber(fd_ends);
+}
 
 static void fd_errors(void *arg)
 {
@@ -229,4 +251,7 @@ static void fd_errors(void *arg)
     (void)close(p[1]);
 }
 
-Test(loop_wait, fd_wait_refuses_files_and_a_second_waiter) { in_fiber(fd_errors); }
+Test(loop_wait, fd_wait_refuses_files_and_a_second_waiter)
+{
+    in_fiber(fd_errors);
+}

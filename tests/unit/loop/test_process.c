@@ -26,11 +26,11 @@ static int64_t in_ms(int64_t ms)
 
 static const char *const path_env[] = {"PATH=/usr/bin:/bin", NULL};
 
-#define SHELL(text)                                                                                                   \
-    (struct process_spec)                                                                                             \
-    {                                                                                                                 \
-        .argv = (const char *const[]){"/bin/sh", "-c", (text), NULL}, .env = path_env, .stdin_fd = -1,                \
-        .stdout_fd = -1, .stderr_fd = -1                                                                              \
+#define SHELL(text)                                                                                          \
+    (struct process_spec)                                                                                    \
+    {                                                                                                        \
+        .argv = (const char *const[]){"/bin/sh", "-c", (text), NULL}, .env = path_env, .stdin_fd = -1,       \
+        .stdout_fd = -1, .stderr_fd = -1                                                                     \
     }
 
 static struct process *start(const struct process_spec *spec)
@@ -63,7 +63,10 @@ static void exit_codes(void *arg)
     cr_expect_eq(run_shell("kill -TERM $$"), 128 + 15);
 }
 
-Test(process, exit_code_or_signal_is_told) { in_fiber(exit_codes); }
+Test(process, exit_code_or_signal_is_told)
+{
+    in_fiber(exit_codes);
+}
 
 static void many_at_once(void *arg)
 {
@@ -79,7 +82,10 @@ static void many_at_once(void *arg)
     }
 }
 
-Test(process, many_that_end_together_are_all_seen) { in_fiber(many_at_once); }
+Test(process, many_that_end_together_are_all_seen)
+{
+    in_fiber(many_at_once);
+}
 
 static void failures(void *arg)
 {
@@ -105,7 +111,10 @@ static void failures(void *arg)
     cr_expect_null(p);
 }
 
-Test(process, one_that_cannot_start_is_an_error_and_not_a_child) { in_fiber(failures); }
+Test(process, one_that_cannot_start_is_an_error_and_not_a_child)
+{
+    in_fiber(failures);
+}
 
 static void wait_and_kill(void *arg)
 {
@@ -126,7 +135,10 @@ static void wait_and_kill(void *arg)
     process_free(NULL);
 }
 
-Test(process, wait_has_a_deadline_and_kill_ends_it) { in_fiber(wait_and_kill); }
+Test(process, wait_has_a_deadline_and_kill_ends_it)
+{
+    in_fiber(wait_and_kill);
+}
 
 static void abandon(void *arg)
 {
@@ -147,7 +159,10 @@ static void abandon(void *arg)
     (void)close(ends[1]);
 }
 
-Test(process, abandoned_child_is_reaped_by_the_loop) { in_fiber(abandon); }
+Test(process, abandoned_child_is_reaped_by_the_loop)
+{
+    in_fiber(abandon);
+}
 
 struct waiting {
     struct process *process;
@@ -178,7 +193,10 @@ static void cancel_wait(void *arg)
     process_free(w.process);
 }
 
-Test(process, wait_can_be_cancelled) { in_fiber(cancel_wait); }
+Test(process, wait_can_be_cancelled)
+{
+    in_fiber(cancel_wait);
+}
 
 /* ---- what the child gets ---- */
 
@@ -200,8 +218,8 @@ static void expect_output(const char *text, const char *expected)
     struct ran r;
     run(&r, text, SV(""), 10000, in_ms(10000));
     cr_assert_eq(r.status, STATUS_OK, "%s", r.err.message);
-    cr_expect(sv_eq(r.result.stdout_text, sv(expected)), "%s: '%.*s' is not '%s'", text, SV_ARG(r.result.stdout_text),
-              expected);
+    cr_expect(sv_eq(r.result.stdout_text, sv(expected)), "%s: '%.*s' is not '%s'", text,
+              SV_ARG(r.result.stdout_text), expected);
     cr_expect_eq(r.result.stderr_text.len, 0, "%.*s", SV_ARG(r.result.stderr_text));
     arena_release(&r.arena);
 }
@@ -216,16 +234,21 @@ static void inheritance(void *arg)
     (void)sigaddset(&some, SIGUSR1);
     (void)pthread_sigmask(SIG_BLOCK, &some, NULL);
     expect_output("exec ls /proc/self/fd", "0\n1\n2\n3\n"); /* 3 is the folder that ls reads */
-    /* glibc's posix_spawn leaves its two internal signals (32 and 33) ignored; nobody can send those by name. */
-    expect_output("grep -E 'Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u",
-                  "0000000000000000\n");
+    /* glibc's posix_spawn leaves its two internal signals (32 and 33) ignored; nobody can send those by name.
+     */
+    expect_output(
+        "grep -E 'Sig(Blk|Ign)' /proc/$$/status | cut -f2 | sed s/0000000180000000/0000000000000000/ | sort -u",
+        "0000000000000000\n");
     expect_output("env | grep -v -E '^(PWD|_|SHLVL|OLDPWD)='", "PATH=/usr/bin:/bin\n");
     expect_output("readlink /proc/self/fd/0", "/dev/null\n");
     expect_output("[ \"$(cut -d' ' -f6 /proc/$$/stat)\" = $$ ] && echo own session", "own session\n");
     (void)close(leaked);
 }
 
-Test(process, child_gets_nothing_but_what_is_named) { in_fiber(inheritance); }
+Test(process, child_gets_nothing_but_what_is_named)
+{
+    in_fiber(inheritance);
+}
 
 /* Returns a descriptor at 100 or above from which the one letter is read. */
 static int letter_fd(char letter)
@@ -239,7 +262,8 @@ static int letter_fd(char letter)
     return fd;
 }
 
-/* Sources that are each other's targets, 5 4 3 to become 3 4 5: naive dup2s would overwrite one before it is used. */
+/* Sources that are each other's targets, 5 4 3 to become 3 4 5: naive dup2s would overwrite one before it is
+ * used. */
 static void crossed_fds(void *arg)
 {
     int out[2], kept[3], code;
@@ -266,7 +290,10 @@ static void crossed_fds(void *arg)
     process_free(process);
 }
 
-Test(process, descriptors_that_cross_arrive_where_they_should) { in_fiber(crossed_fds); }
+Test(process, descriptors_that_cross_arrive_where_they_should)
+{
+    in_fiber(crossed_fds);
+}
 
 static void cwd_and_path(void *arg)
 {
@@ -275,15 +302,20 @@ static void cwd_and_path(void *arg)
     struct error err = {0};
     struct process_spec spec = {.argv = (const char *const[]){"pwd", NULL}, .cwd = "/usr"};
     (void)arg;
-    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s",
+                 err.message);
     cr_expect(sv_eq(result.stdout_text, SV("/usr\n")), "%.*s", SV_ARG(result.stdout_text));
     spec.argv = (const char *const[]){"env", NULL};
-    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s",
+                 err.message);
     cr_expect_eq(result.stdout_text.len, 0, "no env means none: %.*s", SV_ARG(result.stdout_text));
     arena_release(&a);
 }
 
-Test(process, name_is_looked_up_in_path_and_cwd_is_set) { in_fiber(cwd_and_path); }
+Test(process, name_is_looked_up_in_path_and_cwd_is_set)
+{
+    in_fiber(cwd_and_path);
+}
 
 /* ---- process_run ---- */
 
@@ -304,7 +336,8 @@ static void feed_and_collect(void *arg)
     cr_expect_not(r.result.is_truncated);
     arena_release(&r.arena);
 
-    run(&r, "cat", sv_n(big, len), PROCESS_OUTPUT_MAX, in_ms(20000)); /* far more than a pipe holds, both ways */
+    run(&r, "cat", sv_n(big, len), PROCESS_OUTPUT_MAX,
+        in_ms(20000)); /* far more than a pipe holds, both ways */
     cr_assert_eq(r.status, STATUS_OK, "%s", r.err.message);
     cr_expect(sv_eq(r.result.stdout_text, sv_n(big, len)));
     cr_expect_not(r.result.is_truncated, "exactly the maximum");
@@ -324,7 +357,10 @@ static void feed_and_collect(void *arg)
     free(big);
 }
 
-Test(process, run_feeds_collects_and_cuts) { in_fiber(feed_and_collect); }
+Test(process, run_feeds_collects_and_cuts)
+{
+    in_fiber(feed_and_collect);
+}
 
 static bool is_alive(pid_t pid)
 {
@@ -371,10 +407,11 @@ static void kill_tree(void *arg)
     (void)arg;
     make_temp(path, sizeof(path), dir, sizeof(dir));
     /* One that ignores SIGTERM, and one in a process group of its own; only the session joins them. */
-    (void)snprintf(text, sizeof(text),
-                   "echo $$ > %s; (trap '' TERM; while :; do sleep 1; done) & echo $! >> %s;"
-                   " perl -e 'setpgrp(0, 0); open(F, \">>\", shift); print F \"$$\\n\"; close(F); sleep(100)' %s & wait",
-                   path, path, path);
+    (void)snprintf(
+        text, sizeof(text),
+        "echo $$ > %s; (trap '' TERM; while :; do sleep 1; done) & echo $! >> %s;"
+        " perl -e 'setpgrp(0, 0); open(F, \">>\", shift); print F \"$$\\n\"; close(F); sleep(100)' %s & wait",
+        path, path, path);
     int64_t start_ns = clock_monotonic_ns();
     run(&r, text, SV(""), 1000, in_ms(1000));
     cr_expect_eq(r.status, STATUS_DEADLINE_EXCEEDED);
@@ -391,7 +428,10 @@ static void kill_tree(void *arg)
     (void)rmdir(dir);
 }
 
-Test(process, run_past_its_deadline_kills_the_whole_session) { in_fiber(kill_tree); }
+Test(process, run_past_its_deadline_kills_the_whole_session)
+{
+    in_fiber(kill_tree);
+}
 
 static void stubborn(void *arg)
 {
@@ -406,7 +446,10 @@ static void stubborn(void *arg)
     arena_release(&r.arena);
 }
 
-Test(process, run_kills_what_ignores_sigterm_after_two_seconds) { in_fiber(stubborn); }
+Test(process, run_kills_what_ignores_sigterm_after_two_seconds)
+{
+    in_fiber(stubborn);
+}
 
 static void run_long(void *arg)
 {
@@ -433,7 +476,10 @@ static void cancel_run(void *arg)
     (void)fiber_set_deadline(0);
 }
 
-Test(process, run_that_is_cancelled_kills_and_says_so) { in_fiber(cancel_run); }
+Test(process, run_that_is_cancelled_kills_and_says_so)
+{
+    in_fiber(cancel_run);
+}
 
 static void kill_orphans(void *arg)
 {
@@ -459,7 +505,10 @@ static void kill_orphans(void *arg)
     (void)rmdir(dir);
 }
 
-Test(process, group_can_be_killed_after_its_leader_has_exited) { in_fiber(kill_orphans); }
+Test(process, group_can_be_killed_after_its_leader_has_exited)
+{
+    in_fiber(kill_orphans);
+}
 
 static void leaves_a_service(void *arg)
 {
@@ -473,7 +522,8 @@ static void leaves_a_service(void *arg)
     run(&r, text, SV(""), 1000, in_ms(30000));
     cr_expect_eq(r.status, STATUS_OK, "%s", r.err.message);
     cr_expect(sv_eq(r.result.stdout_text, SV("started\n")));
-    cr_expect_lt(clock_monotonic_ns() - start_ns, 5000 * NS_PER_MS, "it holds the output open, but is not waited for");
+    cr_expect_lt(clock_monotonic_ns() - start_ns, 5000 * NS_PER_MS,
+                 "it holds the output open, but is not waited for");
     cr_assert_eq(read_pids(path, &pid, 1), 1);
     cr_expect_not(is_gone(pid), "what a child started in time stays");
     (void)kill(pid, SIGKILL);
@@ -482,7 +532,10 @@ static void leaves_a_service(void *arg)
     (void)rmdir(dir);
 }
 
-Test(process, run_leaves_alone_what_a_finished_child_started) { in_fiber(leaves_a_service); }
+Test(process, run_leaves_alone_what_a_finished_child_started)
+{
+    in_fiber(leaves_a_service);
+}
 
 static void loud_child(void *arg)
 {
@@ -493,4 +546,7 @@ static void loud_child(void *arg)
     arena_release(&r.arena);
 }
 
-Test(process, endless_output_cannot_hold_the_loop) { in_fiber(loud_child); }
+Test(process, endless_output_cannot_hold_the_loop)
+{
+    in_fiber(loud_child);
+}
