@@ -25,7 +25,7 @@ OPT    := -O1 -fno-omit-frame-pointer
 SANFLAGS := -fsanitize=thread
 HARDEN := -fPIE
 endif
-CPPFLAGS_ALL := -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -Itests -I$(B)/gen -include base/banned.h $(CPPFLAGS)
+CPPFLAGS_ALL := -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$(B)/gen -include base/banned.h $(CPPFLAGS)
 CFLAGS_ALL   := -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-sections -fdata-sections -MMD -MP $(CFLAGS)
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
 # What every function links (libcurl is opened on its first use), and what only the platform links.
