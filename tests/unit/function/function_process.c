@@ -12,9 +12,6 @@
 
 #define PATIENCE_MS 10000
 
-/* LeakSanitizer's, where it is linked: the child leaves by _exit(), which runs no check. */
-int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
-
 static void run_child(const struct function_def *def, const char *const *env, const char *arg, int log_fd)
 {
     char *argv[] = {(char *)(uintptr_t)def->name, (char *)(uintptr_t)arg, NULL};
@@ -27,7 +24,6 @@ static void run_child(const struct function_def *def, const char *const *env, co
     (void)dup2(log_fd, STDERR_FILENO);
     (void)close(log_fd);
     int rc = function_main(def, arg != NULL ? 2 : 1, argv);
-    if (__lsan_do_recoverable_leak_check != NULL && __lsan_do_recoverable_leak_check() != 0) rc = 99;
     (void)fflush(stdout);
     _exit(rc);
 }
