@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "contract/check.h"
+#include "tests/contract/check.h"
 #include "store/journal.h"
 
 #define LATENCIES_MAX 4000000

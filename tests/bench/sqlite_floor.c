@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "contract/check.h"
+#include "tests/contract/check.h"
 
 #define PAGES_BETWEEN_CHECKPOINTS 1024
 

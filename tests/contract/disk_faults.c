@@ -1,4 +1,4 @@
-#include "contract/disk_faults.h"
+#include "tests/contract/disk_faults.h"
 
 #include <errno.h>
 #include <pthread.h>

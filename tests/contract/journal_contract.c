@@ -1,16 +1,12 @@
-#include "contract/journal_contract.h"
+#include "tests/contract/journal_contract.h"
 
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "contract/check.h"
-#include "log/log.h"
-#include "store/queue.h"
+#include "tests/contract/check.h"
 
 #define PATIENCE_NS (20 * NS_PER_S)
 
@@ -137,7 +133,7 @@ static size_t count_records(struct journal *j)
 
 /* ---- appending and waiting ---- */
 
-static void sequences_start_at_one_and_have_no_gap(struct journal_contract *c)
+void contract_sequences_start_at_one_and_have_no_gap(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     CHECK(journal_last_seq(j) == 0 && journal_durable_seq(j) == 0);
@@ -155,7 +151,7 @@ static void sequences_start_at_one_and_have_no_gap(struct journal_contract *c)
     journal_close(j);
 }
 
-static void durable_means_readable_and_has_a_time(struct journal_contract *c)
+void contract_durable_means_readable_and_has_a_time(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     int64_t before = clock_unix_ns();
@@ -176,7 +172,7 @@ static void durable_means_readable_and_has_a_time(struct journal_contract *c)
     journal_close(j);
 }
 
-static void tenant_and_cluster_are_filled_in_and_time_is_required(struct journal_contract *c)
+void contract_tenant_and_cluster_are_filled_in_and_time_is_required(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct record r = {.kind = RECORD_NOTE, .message = SV("x")};
@@ -214,7 +210,7 @@ static void append_and_wait(void *arg)
     arena_release(&a);
 }
 
-static void cancelling_a_wait_does_not_cancel_the_append(struct journal_contract *c)
+void contract_cancelling_a_wait_does_not_cancel_the_append(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -234,7 +230,7 @@ static void cancelling_a_wait_does_not_cancel_the_append(struct journal_contract
     journal_close(j);
 }
 
-static void a_sequence_that_was_never_given_is_not_durable(struct journal_contract *c)
+void contract_a_sequence_that_was_never_given_is_not_durable(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -258,7 +254,7 @@ static void write_many(void *arg)
     }
 }
 
-static void many_fibers_append_and_wait_at_once(struct journal_contract *c)
+void contract_many_fibers_append_and_wait_at_once(struct journal_contract *c)
 {
     enum { WRITERS = 64, APPENDS = 50 };
     struct journal *j = contract_open(c);
@@ -299,7 +295,7 @@ static size_t longest_message(void)
     return rest;
 }
 
-static void the_largest_record_fits_and_one_byte_more_does_not(struct journal_contract *c)
+void contract_the_largest_record_fits_and_one_byte_more_does_not(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     size_t len = longest_message();
@@ -319,7 +315,7 @@ static void the_largest_record_fits_and_one_byte_more_does_not(struct journal_co
     journal_close(j);
 }
 
-static void too_much_pending_is_refused_until_the_disk_has_caught_up(struct journal_contract *c)
+void contract_too_much_pending_is_refused_until_the_disk_has_caught_up(struct journal_contract *c)
 {
     struct journal *j;
     struct error err;
@@ -347,7 +343,7 @@ static void too_much_pending_is_refused_until_the_disk_has_caught_up(struct jour
 
 /* ---- following ---- */
 
-static void followers_see_one_order_with_what_they_append_themselves(struct journal_contract *c)
+void contract_followers_see_one_order_with_what_they_append_themselves(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct witness first, second;
@@ -392,7 +388,7 @@ static void on_record_leave(struct journal_follower *f, const struct journal_ent
     journal_unfollow(l->j, f);
 }
 
-static void a_follower_may_leave_while_it_is_called(struct journal_contract *c)
+void contract_a_follower_may_leave_while_it_is_called(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct leaver leavers[3];
@@ -410,7 +406,7 @@ static void a_follower_may_leave_while_it_is_called(struct journal_contract *c)
     journal_close(j);
 }
 
-static void reopening_keeps_everything_and_goes_on_behind_it(struct journal_contract *c)
+void contract_reopening_keeps_everything_and_goes_on_behind_it(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct witness live, folded[2];
@@ -448,7 +444,7 @@ static void fold_fiber(void *arg)
     CHECK_OK(journal_fold(arg, &err), &err);
 }
 
-static void nothing_is_appended_while_the_past_is_folded(struct journal_contract *c)
+void contract_nothing_is_appended_while_the_past_is_folded(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -492,7 +488,7 @@ static void follow_by_reading(void *arg)
     }
 }
 
-static void a_reader_follows_at_its_own_pace(struct journal_contract *c)
+void contract_a_reader_follows_at_its_own_pace(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -519,7 +515,7 @@ static void wait_until_healthy(struct journal *j)
     }
 }
 
-static void a_failed_commit_acknowledges_nothing_and_folds_again(struct journal_contract *c)
+void contract_a_failed_commit_acknowledges_nothing_and_folds_again(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -602,7 +598,7 @@ static void check_acknowledged(struct journal *j, const struct ack_log *log)
     arena_release(&a);
 }
 
-static void no_acknowledged_record_is_lost_over_many_failures(struct journal_contract *c)
+void contract_no_acknowledged_record_is_lost_over_many_failures(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -631,7 +627,7 @@ static void no_acknowledged_record_is_lost_over_many_failures(struct journal_con
     free(log);
 }
 
-static void closing_while_failed_does_not_hang(struct journal_contract *c)
+void contract_closing_while_failed_does_not_hang(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     (void)contract_append(j, 1, 10);
@@ -647,7 +643,7 @@ static void closing_while_failed_does_not_hang(struct journal_contract *c)
 
 /* ---- leases ---- */
 
-static void a_lease_has_one_holder_and_its_revision_only_grows(struct journal_contract *c)
+void contract_a_lease_has_one_holder_and_its_revision_only_grows(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
     struct error err;
@@ -676,88 +672,24 @@ static void a_lease_has_one_holder_and_its_revision_only_grows(struct journal_co
 
 /* ---- running ---- */
 
-static const struct journal_test contract_tests[] = {
-    {.name = "sequences_start_at_one_and_have_no_gap", .run = sequences_start_at_one_and_have_no_gap},
-    {.name = "durable_means_readable_and_has_a_time", .run = durable_means_readable_and_has_a_time},
-    {.name = "tenant_and_cluster_are_filled_in_and_time_is_required",
-     .run = tenant_and_cluster_are_filled_in_and_time_is_required},
-    {.name = "cancelling_a_wait_does_not_cancel_the_append", .run = cancelling_a_wait_does_not_cancel_the_append},
-    {.name = "a_sequence_that_was_never_given_is_not_durable", .run = a_sequence_that_was_never_given_is_not_durable},
-    {.name = "many_fibers_append_and_wait_at_once", .run = many_fibers_append_and_wait_at_once},
-    {.name = "the_largest_record_fits_and_one_byte_more_does_not", .run = the_largest_record_fits_and_one_byte_more_does_not},
-    {.name = "too_much_pending_is_refused_until_the_disk_has_caught_up",
-     .run = too_much_pending_is_refused_until_the_disk_has_caught_up},
-    {.name = "followers_see_one_order_with_what_they_append_themselves",
-     .run = followers_see_one_order_with_what_they_append_themselves},
-    {.name = "a_follower_may_leave_while_it_is_called", .run = a_follower_may_leave_while_it_is_called},
-    {.name = "reopening_keeps_everything_and_goes_on_behind_it", .run = reopening_keeps_everything_and_goes_on_behind_it},
-    {.name = "nothing_is_appended_while_the_past_is_folded", .run = nothing_is_appended_while_the_past_is_folded},
-    {.name = "a_reader_follows_at_its_own_pace", .run = a_reader_follows_at_its_own_pace},
-    {.name = "a_failed_commit_acknowledges_nothing_and_folds_again",
-     .run = a_failed_commit_acknowledges_nothing_and_folds_again,
-     .needs_failing = true},
-    {.name = "no_acknowledged_record_is_lost_over_many_failures",
-     .run = no_acknowledged_record_is_lost_over_many_failures,
-     .needs_failing = true},
-    {.name = "closing_while_failed_does_not_hang", .run = closing_while_failed_does_not_hang, .needs_failing = true},
-    {.name = "a_lease_has_one_holder_and_its_revision_only_grows", .run = a_lease_has_one_holder_and_its_revision_only_grows},
-    {.name = NULL},
-};
-
 struct running {
     struct journal_contract *c;
-    const struct journal_test *test;
+    void (*run)(struct journal_contract *c);
 };
 
 static void run_in_fiber(void *arg)
 {
     struct running *r = arg;
-    r->test->run(r->c);
+    r->run(r->c);
 }
 
-static void run_in_child(struct journal_contract *c, const struct journal_test *test)
+void journal_contract_run(struct journal_contract *c, void (*run)(struct journal_contract *c))
 {
     struct error err;
-    struct running r = {c, test};
-    (void)alarm(120); /* a test that hangs is a failed one */
+    struct running r = {c, run};
     c->create(c);
     CHECK_OK(loop_new(&c->loop, &err), &err);
     CHECK_OK(loop_run_fiber(c->loop, run_in_fiber, &r, &err), &err);
     loop_free(c->loop);
     c->destroy(c);
-    exit(0); /* not _exit: the leak check runs at exit */
-}
-
-struct tally {
-    unsigned passed, failed, skipped;
-};
-
-static void run_all(struct journal_contract *c, const struct journal_test *tests, const char *only, struct tally *t)
-{
-    for (; tests->name != NULL; tests++) {
-        if (only != NULL && strstr(tests->name, only) == NULL) continue;
-        if (tests->needs_failing && c->set_failing == NULL) {
-            printf("skipped  %s: %s (this store cannot be made to fail)\n", c->name, tests->name);
-            t->skipped++;
-            continue;
-        }
-        (void)fflush(stdout);
-        pid_t child = fork();
-        if (child == 0) run_in_child(c, tests);
-        int wstatus = -1;
-        CHECK(child > 0 && waitpid(child, &wstatus, 0) == child);
-        bool has_passed = WIFEXITED(wstatus) && WEXITSTATUS(wstatus) == 0;
-        printf("%s  %s: %s\n", has_passed ? "passed " : "FAILED ", c->name, tests->name);
-        *(has_passed ? &t->passed : &t->failed) += 1;
-    }
-}
-
-int journal_contract_main(struct journal_contract *c, const struct journal_test *more, int argc, char **argv)
-{
-    const char *only = argc > 1 ? argv[1] : NULL;
-    struct tally t = {0};
-    run_all(c, contract_tests, only, &t);
-    if (more != NULL) run_all(c, more, only, &t);
-    printf("%u passed, %u failed, %u skipped\n", t.passed, t.failed, t.skipped);
-    return t.failed == 0 ? 0 : 1;
 }
