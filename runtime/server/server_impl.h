@@ -108,6 +108,7 @@ struct server {
     struct fiber_scope scope;
     struct fiber_event quiet; /* set while there is neither connection nor handler */
     h2o_timeout_entry_t sweep, accept_retry;
+    h2o_timeout_t *sweep_pace;
 };
 
 /* ---- server.c ---- */
@@ -130,7 +131,8 @@ void conn_close_if_idle(struct server_conn *c);
 void conn_linger(struct server_conn *c);
 /* Once the socket is closed and the last exchange gone. */
 void conn_settle(struct server_conn *c);
-void server_sweep_init(struct server *s);
+/* Runs while there are connections, faster when there are many. */
+void server_sweep_start(struct server *s);
 void server_sweep_stop(struct server *s);
 
 /* ---- server_check.c ---- */

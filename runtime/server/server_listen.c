@@ -298,7 +298,8 @@ static void conn_open(struct server *s, h2o_socket_t *sock)
     sock->on_close.cb = on_connection_closed;
     sock->on_close.data = c;
     fiber_event_reset(&s->quiet);
-    if (s->n_conns++ == 0) server_sweep_init(s);
+    s->n_conns++;
+    server_sweep_start(s);
     h2o_accept(&s->accept, sock);
 }
 
@@ -380,15 +381,20 @@ static void on_sweep(h2o_timeout_entry_t *entry)
     struct server *s = container_of(entry, struct server, sweep);
     cut_stuck_answers(s);
     bound_input(s);
-    server_sweep_init(s);
+    server_sweep_start(s);
 }
 
-void server_sweep_init(struct server *s)
+void server_sweep_start(struct server *s)
 {
     size_t worst = s->n_conns * (s->config.max_request_entity_size + INPUT_PER_CONN_MAX);
+    h2o_timeout_t *pace = worst > SERVER_INPUT_MAX_BYTES ? &s->ctx.hundred_ms_timeout : &s->ctx.one_sec_timeout;
+    if (h2o_timeout_is_linked(&s->sweep)) {
+        if (s->sweep_pace == pace) return;
+        h2o_timeout_unlink(&s->sweep);
+    }
     s->sweep.cb = on_sweep;
-    h2o_timeout_link(s->ctx.loop, worst > SERVER_INPUT_MAX_BYTES ? &s->ctx.hundred_ms_timeout : &s->ctx.one_sec_timeout,
-                     &s->sweep);
+    s->sweep_pace = pace;
+    h2o_timeout_link(s->ctx.loop, pace, &s->sweep);
 }
 
 void server_sweep_stop(struct server *s)
