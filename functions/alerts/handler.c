@@ -17,7 +17,7 @@
 /* Records of one append: followers decide on each while the loop stands still, about 20 us each. */
 #define BATCH_MAX 64
 /* Alertmanager's default pipeline deadline is 10 s, and it should be able to try again within it. */
-#define DURABLE_WAIT_NS (5 * NS_PER_S)
+#define DURABLE_WAIT_NS    (5 * NS_PER_S)
 #define EXPIRY_LOOK_MAX_NS (5 * NS_PER_S)
 #define EXPIRY_LOOK_MIN_NS (100 * NS_PER_MS)
 #define CLOCK_JUMP_NS      (5 * NS_PER_S) /* design §4: records */
@@ -36,7 +36,7 @@ struct intake {
     struct journal *journal;
     struct journal_follower follower;
     struct episodes *episodes;
-    uint64_t folded_seq;     /* the table is that of the journal up to here */
+    uint64_t folded_seq; /* the table is that of the journal up to here */
     int64_t lease_ns, grace_ns;
     struct fiber_scope scope; /* of the fiber that writes RECORD_EXPIRED */
     struct metric *results[RESULTS], *durable_seconds;
@@ -62,7 +62,8 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     in->folded_seq = 0;
 }
 
-/* A table that is behind (the past is being folded) would take known alerts for new and open ones for resolved. */
+/* A table that is behind (the past is being folded) would take known alerts for new and open ones for
+ * resolved. */
 static bool is_current(const struct intake *in)
 {
     return journal_is_healthy(in->journal) && in->folded_seq == journal_last_seq(in->journal);
@@ -77,9 +78,9 @@ struct delivery {
     struct strview trace;
     struct record *batch; /* not yet appended */
     size_t n_batch, batch_max;
-    uint64_t generation;  /* of the journal when the first alert was judged */
-    uint64_t own_seq;     /* last record of this delivery; 0: none yet */
-    uint64_t needed_seq;  /* the answer relies on everything up to here */
+    uint64_t generation; /* of the journal when the first alert was judged */
+    uint64_t own_seq;    /* last record of this delivery; 0: none yet */
+    uint64_t needed_seq; /* the answer relies on everything up to here */
     uint64_t counts[RESULTS];
     struct strview first_reason;
     bool is_table_full;
@@ -141,18 +142,22 @@ static void add_rejected(struct delivery *d, const struct webhook_alert *alert, 
     d->counts[RESULT_REJECTED]++;
 }
 
-/* The incident of a signal: that of its episode, else a new one. Copied, because an episode's views end with the next record. */
-static struct strview incident_of(struct delivery *d, const struct webhook_alert *alert, const struct episode *e, bool is_new)
+/* The incident of a signal: that of its episode, else a new one. Copied, because an episode's views end with
+ * the next record. */
+static struct strview incident_of(struct delivery *d, const struct webhook_alert *alert,
+                                  const struct episode *e, bool is_new)
 {
     if (e != NULL && !is_new) return arena_copy(d->req->arena, e->incident);
     char *id = arena_alloc(d->req->arena, INCIDENT_ID_MAX);
     incident_id(alert->fingerprint, alert->starts_at_ns, id);
-    /* Expired, but it fires still with the same startsAt: not the old incident, which was closed as unknown. */
-    if (e != NULL && sv_eq(e->incident, sv(id))) incident_id(alert->fingerprint, d->req->received_unix_ns, id);
+    /* Expired, but it fires still with the same startsAt: the old incident was closed as unknown. */
+    if (e != NULL && sv_eq(e->incident, sv(id)))
+        incident_id(alert->fingerprint, d->req->received_unix_ns, id);
     return sv(id);
 }
 
-static void add_signal(struct delivery *d, const struct webhook_alert *alert, const struct episode *e, bool is_new)
+static void add_signal(struct delivery *d, const struct webhook_alert *alert, const struct episode *e,
+                       bool is_new)
 {
     struct record *r = add_record(d, RECORD_SIGNAL);
     r->status = alert->is_firing ? SV("firing") : SV("resolved");
@@ -183,8 +188,9 @@ static enum status take_alert(struct delivery *d, const struct webhook_alert *al
         if (s != STATUS_OK) return s;
     }
     const struct episode *e;
-    enum episode_verdict verdict = episodes_judge(in->episodes, SOURCE, alert->fingerprint, alert->is_firing, alert->starts_at_ns,
-                                                  d->req->received_unix_ns, in->lease_ns, &e);
+    enum episode_verdict verdict =
+        episodes_judge(in->episodes, SOURCE, alert->fingerprint, alert->is_firing, alert->starts_at_ns,
+                       d->req->received_unix_ns, in->lease_ns, &e);
     switch (verdict) {
     case EPISODE_NEW:
         /* Go on with the others: one that resolves makes room. */
@@ -194,10 +200,15 @@ static enum status take_alert(struct delivery *d, const struct webhook_alert *al
             add_signal(d, alert, e, true);
         return STATUS_OK;
     case EPISODE_CLOSES:
-    case EPISODE_UNKNOWN_RESOLVE: add_signal(d, alert, e, false); return STATUS_OK;
-    case EPISODE_SEEN: add_seen(d, alert, e); break;
+    case EPISODE_UNKNOWN_RESOLVE:
+        add_signal(d, alert, e, false);
+        return STATUS_OK;
+    case EPISODE_SEEN:
+        add_seen(d, alert, e);
+        break;
     case EPISODE_DUPLICATE:
-    case EPISODE_STALE: break;
+    case EPISODE_STALE:
+        break;
     }
     rely_on(d, e->seq);
     d->counts[RESULT_DUPLICATE]++;
@@ -233,11 +244,14 @@ static enum status wait_durable(struct delivery *d, struct error *err)
 {
     struct journal *j = d->in->journal;
     /* The store was reopened between two batches: our sequences may be others' now. */
-    if (journal_generation(j) != d->generation) return error_set(err, STATUS_UNAVAILABLE, "the journal was reopened meanwhile");
+    if (journal_generation(j) != d->generation)
+        return error_set(err, STATUS_UNAVAILABLE, "the journal was reopened meanwhile");
     enum status s = journal_wait_durable(j, d->needed_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err);
     if (s != STATUS_OK) return s;
     int64_t durable_ns = d->own_seq ? journal_durable_unix_ns(j, d->own_seq) : 0;
-    if (durable_ns != 0) metric_observe(d->in->durable_seconds, (double)(durable_ns - d->req->received_unix_ns) / (double)NS_PER_S);
+    if (durable_ns != 0)
+        metric_observe(d->in->durable_seconds,
+                       (double)(durable_ns - d->req->received_unix_ns) / (double)NS_PER_S);
     return STATUS_OK;
 }
 
@@ -263,13 +277,15 @@ static void count_request(struct intake *in, int http_status)
     metric_add(metrics_series(in->requests, &value), 1);
 }
 
-static void answer_error(const struct http_req *req, struct http_resp *resp, struct quiet *q, const struct error *err)
+static void answer_error(const struct http_req *req, struct http_resp *resp, struct quiet *q,
+                         const struct error *err)
 {
     unsigned swallowed;
     http_resp_error(resp, req->arena, err);
     if (may_log(q, &swallowed))
-        log_warn("alerts", "a delivery was not taken", LOG_INT("http_status", resp->status), LOG_STR("error", err->message),
-                 LOG_SV("peer", req->peer), LOG_INT("others_since_last", swallowed));
+        log_warn("alerts", "a delivery was not taken", LOG_INT("http_status", resp->status),
+                 LOG_STR("error", err->message), LOG_SV("peer", req->peer),
+                 LOG_INT("others_since_last", swallowed));
 }
 
 static void answer(struct delivery *d, struct http_resp *resp)
@@ -277,13 +293,15 @@ static void answer(struct delivery *d, struct http_resp *resp)
     struct buf text;
     bool is_taken = d->counts[RESULT_ACCEPTED] + d->counts[RESULT_DUPLICATE] > 0;
     buf_init(&text, 16 * ERROR_MESSAGE_MAX);
-    buf_printf(&text, "{\"accepted\":%" PRIu64 ",\"duplicate\":%" PRIu64, d->counts[RESULT_ACCEPTED], d->counts[RESULT_DUPLICATE]);
+    buf_printf(&text, "{\"accepted\":%" PRIu64 ",\"duplicate\":%" PRIu64, d->counts[RESULT_ACCEPTED],
+               d->counts[RESULT_DUPLICATE]);
     if (d->first_reason.len > 0) {
         buf_append(&text, SV(",\"error\":"));
         buf_append_json_string(&text, d->first_reason);
     }
     buf_printf(&text, ",\"rejected\":%" PRIu64 "}\n", d->counts[RESULT_REJECTED]);
-    http_resp_set(resp, is_taken ? 202 : 400, SV("application/json"), arena_copy(d->req->arena, buf_view(&text)));
+    http_resp_set(resp, is_taken ? 202 : 400, SV("application/json"),
+                  arena_copy(d->req->arena, buf_view(&text)));
     buf_release(&text);
     for (unsigned i = 0; i < RESULTS; i++)
         if (d->counts[i] > 0) metric_add(d->in->results[i], (double)d->counts[i]);
@@ -294,11 +312,13 @@ static void warn_of_what_is_missing(const struct delivery *d)
     unsigned swallowed;
     const struct webhook *w = &d->webhook;
     if (w->truncated_alerts > 0 && may_log(&d->in->truncated, &swallowed))
-        log_warn("alerts", "the sender cut alerts off: set max_alerts to 0 in its receiver", LOG_INT("truncated", w->truncated_alerts),
-                 LOG_SV("receiver", w->receiver), LOG_INT("others_since_last", swallowed));
+        log_warn("alerts", "the sender cut alerts off: set max_alerts to 0 in its receiver",
+                 LOG_INT("truncated", w->truncated_alerts), LOG_SV("receiver", w->receiver),
+                 LOG_INT("others_since_last", swallowed));
     if (w->n_rejected > 0 && may_log(&d->in->refused, &swallowed))
-        log_warn("alerts", "alerts were rejected (see records of kind rejected)", LOG_INT("rejected", w->n_rejected),
-                 LOG_INT("of", w->n_alerts), LOG_SV("reason", d->first_reason), LOG_INT("others_since_last", swallowed));
+        log_warn("alerts", "alerts were rejected (see records of kind rejected)",
+                 LOG_INT("rejected", w->n_rejected), LOG_INT("of", w->n_alerts),
+                 LOG_SV("reason", d->first_reason), LOG_INT("others_since_last", swallowed));
 }
 
 /* ---- requests ---- */
@@ -323,14 +343,17 @@ static bool is_hex(struct strview s)
     return true;
 }
 
-/* The trace id of W3C's traceparent (00-TRACE-PARENT-FLAGS), or the empty view: a malformed one is ignored. */
+/* The trace id of W3C's traceparent (00-TRACE-PARENT-FLAGS); the empty view if that is malformed. */
 static struct strview trace_of(const struct http_req *req)
 {
     struct strview text = http_req_header(req, SV("traceparent")), trace = sv_sub(text, 3, 35);
-    bool is_whole = text.len >= 55 && text.ptr[2] == '-' && text.ptr[35] == '-' && text.ptr[52] == '-' && (text.len == 55 || text.ptr[55] == '-');
-    if (!is_whole || !is_hex(sv_sub(text, 0, 2)) || !is_hex(trace) || !is_hex(sv_sub(text, 36, 52)) || !is_hex(sv_sub(text, 53, 55)))
+    bool is_whole = text.len >= 55 && text.ptr[2] == '-' && text.ptr[35] == '-' && text.ptr[52] == '-' &&
+                    (text.len == 55 || text.ptr[55] == '-');
+    if (!is_whole || !is_hex(sv_sub(text, 0, 2)) || !is_hex(trace) || !is_hex(sv_sub(text, 36, 52)) ||
+        !is_hex(sv_sub(text, 53, 55)))
         return (struct strview){NULL, 0};
-    bool is_refused = sv_starts_with(text, SV("ff")) || sv_eq(trace, SV("00000000000000000000000000000000")) ||
+    bool is_refused = sv_starts_with(text, SV("ff")) ||
+                      sv_eq(trace, SV("00000000000000000000000000000000")) ||
                       sv_eq(sv_sub(text, 36, 52), SV("0000000000000000"));
     return is_refused ? (struct strview){NULL, 0} : trace;
 }
@@ -351,9 +374,11 @@ static void handle_post(struct intake *in, const struct http_req *req, struct ht
     enum status s = take_alerts(&d, &err);
     if (s == STATUS_OK) s = wait_durable(&d, &err);
     if (s != STATUS_OK) {
-        /* Whatever it was, the sender must come again: 503 is the one answer that makes Alertmanager retry at once. */
+        /* Whatever it was, the sender must come again: 503 is the one answer that makes Alertmanager retry at
+         * once. */
         err.code = STATUS_UNAVAILABLE;
-        if (err.message[0] == '\0') (void)error_set(&err, STATUS_UNAVAILABLE, "the platform is stopping (%s)", status_name(s));
+        if (err.message[0] == '\0')
+            (void)error_set(&err, STATUS_UNAVAILABLE, "the platform is stopping (%s)", status_name(s));
         answer_error(req, resp, &in->failed, &err);
         return;
     }
@@ -381,7 +406,8 @@ static void handle(void *state, const struct http_req *req, struct http_resp *re
 
 static enum status append_expired(struct intake *in, const struct episode *e, int64_t now_ns)
 {
-    struct arena a = {0}; /* the episode's views end when the record is folded, other followers read it after that */
+    /* The episode's views end when the record is folded; other followers read it after that. */
+    struct arena a = {0};
     struct record r = {.kind = RECORD_EXPIRED,
                        .time_ns = now_ns,
                        .source = arena_copy(&a, e->source),
@@ -399,16 +425,19 @@ static enum status expire(struct intake *in, int64_t now_ns)
     const struct episode *e;
     unsigned n = 0;
     enum status s = STATUS_OK;
-    while (s == STATUS_OK && is_current(in) && (e = episodes_next_expired(in->episodes, now_ns, in->lease_ns)) != NULL) {
+    while (s == STATUS_OK && is_current(in) &&
+           (e = episodes_next_expired(in->episodes, now_ns, in->lease_ns)) != NULL) {
         if (append_expired(in, e, now_ns) != STATUS_OK) break; /* the next look tries again */
         if (++n % BATCH_MAX == 0) s = fiber_yield();
     }
-    if (n > 0) log_info("alerts", "alerts were not seen for their lease: closed as unknown", LOG_INT("alerts", n));
+    if (n > 0)
+        log_info("alerts", "alerts were not seen for their lease: closed as unknown", LOG_INT("alerts", n));
     return s;
 }
 
-/* Nothing expires within the first grace period, nor within one after the wall clock jumped: a sender whose deliveries failed while we were
- * down needs its group_interval to come again, and an alert that still fires must not be closed just before it is repeated. */
+/* Nothing expires within the first grace period, nor within one after the wall clock jumped: a sender whose
+ * deliveries failed while we were down needs its group_interval to come again, and an alert that still fires
+ * must not be closed just before it is repeated. */
 static void expire_forever(void *arg)
 {
     struct intake *in = arg;
@@ -422,7 +451,8 @@ static void expire_forever(void *arg)
         next_ns += step_ns;
         s = sleep_until(next_ns);
         if (s != STATUS_OK) break;
-        int64_t now_ns = clock_monotonic_ns(), now_unix_ns = clock_unix_ns(), jump_ns = now_unix_ns - now_ns - offset_ns;
+        int64_t now_ns = clock_monotonic_ns(), now_unix_ns = clock_unix_ns(),
+                jump_ns = now_unix_ns - now_ns - offset_ns;
         if (jump_ns > CLOCK_JUMP_NS || jump_ns < -CLOCK_JUMP_NS) {
             log_warn("alerts", "the wall clock jumped: leases wait", LOG_INT("jump_ms", jump_ns / NS_PER_MS));
             quiet_until_ns = now_ns + in->grace_ns;
@@ -437,19 +467,23 @@ static void expire_forever(void *arg)
 
 static void register_metrics(struct intake *in)
 {
-    static const char *const result_label[] = {"result"}, *const code_label[] = {"code"}, *const stage_label[] = {"stage"};
+    static const char *const result_label[] = {"result"}, *const code_label[] = {"code"},
+                             *const stage_label[] = {"stage"};
     static const char *const results[RESULTS] = {"accepted", "duplicate", "rejected"};
     /* From an fsync to a repair that takes minutes; the dispatcher registers the same family. */
-    static const double buckets[] = {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300};
-    struct metric_family *alerts =
-        metrics_family(METRIC_COUNTER, "balm_alerts_total", "Alerts by what became of them.", result_label, 1, NULL, 0);
+    static const double buckets[] = {.0005, .001, .0025, .005, .01, .025, .05, .1,  .25,
+                                     .5,    1,    2.5,   5,    10,  30,   60,  120, 300};
+    struct metric_family *alerts = metrics_family(METRIC_COUNTER, "balm_alerts_total",
+                                                  "Alerts by what became of them.", result_label, 1, NULL, 0);
     for (unsigned i = 0; i < RESULTS; i++) {
         struct strview value = sv(results[i]);
         in->results[i] = metrics_series(alerts, &value);
     }
-    in->requests = metrics_family(METRIC_COUNTER, "balm_alerts_requests_total", "Webhook deliveries by HTTP status.", code_label, 1, NULL, 0);
-    struct metric_family *stages = metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds", "Time from the stage before to this one.", stage_label, 1,
-                                                  buckets, ARRAY_LEN(buckets));
+    in->requests = metrics_family(METRIC_COUNTER, "balm_alerts_requests_total",
+                                  "Webhook deliveries by HTTP status.", code_label, 1, NULL, 0);
+    struct metric_family *stages =
+        metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds", "Time from the stage before to this one.",
+                       stage_label, 1, buckets, ARRAY_LEN(buckets));
     struct strview durable = SV("durable");
     in->durable_seconds = metrics_series(stages, &durable);
 }
@@ -457,7 +491,8 @@ static void register_metrics(struct intake *in)
 static enum status start(const struct core_env *env, void **ret_state, struct error *err)
 {
     if (env->repeat_interval_ns <= 0 || env->group_interval_ns <= 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "alerts: repeat_interval and group_interval of the Alertmanager must be above 0");
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "alerts: repeat_interval and group_interval of the Alertmanager must be above 0");
     struct intake *in = mem_zalloc(1, sizeof(*in));
     in->loop = env->loop;
     in->journal = env->journal;

@@ -42,7 +42,8 @@ static bool has_nul(struct strview s)
     return s.len > 0 && memchr(s.ptr, '\0', s.len) != NULL;
 }
 
-/* A string member of an alert; null counts as absent, as Go's decoder has it. False only where the JSON itself is broken. */
+/* A string member of an alert; null counts as absent, as Go's decoder has it. False only where the JSON
+ * itself is broken. */
 static bool scan_text(struct reader *r, const char *name, struct strview *ret_text)
 {
     char c = json_scan_peek(r->scan);
@@ -70,11 +71,13 @@ static bool is_label_name(struct strview s)
 static void check_label(struct reader *r, struct strview name, struct strview value)
 {
     if (name.len > WEBHOOK_NAME_BYTES_MAX)
-        reject(r, "label name \"%.*s…\" has %zu bytes, at most %d are taken", quoted(name), name.ptr, name.len, WEBHOOK_NAME_BYTES_MAX);
+        reject(r, "label name \"%.*s…\" has %zu bytes, at most %d are taken", quoted(name), name.ptr,
+               name.len, WEBHOOK_NAME_BYTES_MAX);
     else if (!is_label_name(name))
         reject(r, "\"%.*s\" is not a label name ([a-zA-Z_][a-zA-Z0-9_]*)", quoted(name), name.ptr);
     else if (value.len > WEBHOOK_VALUE_BYTES_MAX)
-        reject(r, "label \"%.*s\" has %zu bytes, at most %d are taken", quoted(name), name.ptr, value.len, WEBHOOK_VALUE_BYTES_MAX);
+        reject(r, "label \"%.*s\" has %zu bytes, at most %d are taken", quoted(name), name.ptr, value.len,
+               WEBHOOK_VALUE_BYTES_MAX);
     else if (has_nul(value))
         reject(r, "label \"%.*s\" has a NUL character in it", quoted(name), name.ptr);
 }
@@ -83,16 +86,18 @@ static void check_annotation(struct reader *r, struct strview name, struct strvi
 {
     *total_bytes += name.len + value.len;
     if (*total_bytes > WEBHOOK_ANNOTATIONS_BYTES_MAX)
-        reject(r, "annotation \"%.*s\" brings the annotations to %zu bytes, at most %d are taken", quoted(name), name.ptr, *total_bytes,
-               WEBHOOK_ANNOTATIONS_BYTES_MAX);
+        reject(r, "annotation \"%.*s\" brings the annotations to %zu bytes, at most %d are taken",
+               quoted(name), name.ptr, *total_bytes, WEBHOOK_ANNOTATIONS_BYTES_MAX);
     else if (name.len == 0 || name.len > WEBHOOK_NAME_BYTES_MAX)
-        reject(r, "annotation name \"%.*s\" has %zu bytes, 1 to %d are taken", quoted(name), name.ptr, name.len, WEBHOOK_NAME_BYTES_MAX);
+        reject(r, "annotation name \"%.*s\" has %zu bytes, 1 to %d are taken", quoted(name), name.ptr,
+               name.len, WEBHOOK_NAME_BYTES_MAX);
     else if (has_nul(name) || has_nul(value))
         reject(r, "annotation \"%.*s\" has a NUL character in it", quoted(name), name.ptr);
 }
 
 /* One object of strings, into `items`; what is too much or of a wrong type is noted and passed over. */
-static bool scan_items(struct reader *r, bool is_labels, struct http_header items[WEBHOOK_LABELS_MAX], size_t *ret_n)
+static bool scan_items(struct reader *r, bool is_labels, struct http_header items[WEBHOOK_LABELS_MAX],
+                       size_t *ret_n)
 {
     const char *what = is_labels ? "label" : "annotation";
     size_t n = 0, total_bytes = 0;
@@ -156,7 +161,8 @@ static void check_status(struct reader *r)
     if (r->status.len == 0)
         reject(r, "status is missing");
     else if (!r->alert->is_firing && !sv_eq(r->status, SV("resolved")))
-        reject(r, "status is \"%.*s\", neither \"firing\" nor \"resolved\"", quoted(r->status), r->status.ptr);
+        reject(r, "status is \"%.*s\", neither \"firing\" nor \"resolved\"", quoted(r->status),
+               r->status.ptr);
 }
 
 static void check_alertname(struct reader *r)
@@ -167,7 +173,8 @@ static void check_alertname(struct reader *r)
     else if (alertname.len == 0)
         reject(r, "label \"alertname\" is missing or empty");
     else if (alertname.len > WEBHOOK_ALERTNAME_BYTES_MAX)
-        reject(r, "label \"alertname\" has %zu bytes, at most %d are taken", alertname.len, WEBHOOK_ALERTNAME_BYTES_MAX);
+        reject(r, "label \"alertname\" has %zu bytes, at most %d are taken", alertname.len,
+               WEBHOOK_ALERTNAME_BYTES_MAX);
 }
 
 static void check_times(struct reader *r)
@@ -183,12 +190,14 @@ static void check_times(struct reader *r)
         reject(r, "endsAt \"%.*s\" is not a time in RFC 3339", quoted(r->ends_at), r->ends_at.ptr);
 }
 
-/* It becomes a key and part of messages: any token will do, but nothing that could be mistaken for something else. */
+/* It becomes a key and part of messages: any token will do, but nothing that could be mistaken for something
+ * else. */
 static bool is_token(struct strview s)
 {
     for (size_t i = 0; i < s.len; i++) {
         char c = s.ptr[i];
-        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == ':' || c == '.'))
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+              c == '_' || c == ':' || c == '.'))
             return false;
     }
     return true;
@@ -198,12 +207,13 @@ static void check_fingerprint(struct reader *r)
 {
     struct webhook_alert *alert = r->alert;
     if (alert->fingerprint.len > WEBHOOK_FINGERPRINT_BYTES_MAX) {
-        reject(r, "fingerprint has %zu bytes, at most %d are taken", alert->fingerprint.len, WEBHOOK_FINGERPRINT_BYTES_MAX);
+        reject(r, "fingerprint has %zu bytes, at most %d are taken", alert->fingerprint.len,
+               WEBHOOK_FINGERPRINT_BYTES_MAX);
         return;
     }
     if (!is_token(alert->fingerprint)) {
-        reject(r, "fingerprint \"%.*s\" has other characters than letters, digits and - _ : .", quoted(alert->fingerprint),
-               alert->fingerprint.ptr);
+        reject(r, "fingerprint \"%.*s\" has other characters than letters, digits and - _ : .",
+               quoted(alert->fingerprint), alert->fingerprint.ptr);
         return;
     }
     char hex[17];
@@ -243,7 +253,8 @@ static bool scan_alert(struct json_scan *s, size_t index, struct webhook_alert *
     if (json_scan_failed(s)) return false;
     struct strview raw = sv_n(start, (size_t)(s->at - start));
     if (!is_object) reject(&r, "not an object");
-    if (raw.len > WEBHOOK_ALERT_BYTES_MAX) reject(&r, "%zu bytes, at most %d are taken", raw.len, WEBHOOK_ALERT_BYTES_MAX);
+    if (raw.len > WEBHOOK_ALERT_BYTES_MAX)
+        reject(&r, "%zu bytes, at most %d are taken", raw.len, WEBHOOK_ALERT_BYTES_MAX);
     check_alertname(&r);
     check_status(&r);
     check_times(&r);
@@ -290,7 +301,9 @@ static enum status scan_alerts(struct body *b, struct error *err)
     (void)json_scan_open(s, '[');
     while (json_scan_element(s, &is_first)) {
         if (w->n_alerts == WEBHOOK_ALERTS_MAX)
-            return error_set(err, STATUS_INVALID_ARGUMENT, "more than %d alerts in one body: set max_alerts in the receiver", WEBHOOK_ALERTS_MAX);
+            return error_set(err, STATUS_INVALID_ARGUMENT,
+                             "more than %d alerts in one body: set max_alerts in the receiver",
+                             WEBHOOK_ALERTS_MAX);
         struct webhook_alert *alert = next_alert(b);
         if (!scan_alert(s, w->n_alerts, alert)) return STATUS_OK;
         w->n_alerts++;
@@ -301,10 +314,12 @@ static enum status scan_alerts(struct body *b, struct error *err)
 }
 
 /* A string member of the body. A wrong type is said at once. */
-static enum status scan_body_text(struct body *b, const char *name, struct strview *ret_text, struct error *err)
+static enum status scan_body_text(struct body *b, const char *name, struct strview *ret_text,
+                                  struct error *err)
 {
     if (json_scan_peek(&b->scan) != '"') {
-        if (json_scan_value(&b->scan, NULL)) return error_set(err, STATUS_INVALID_ARGUMENT, "\"%s\" is not a string", name);
+        if (json_scan_value(&b->scan, NULL))
+            return error_set(err, STATUS_INVALID_ARGUMENT, "\"%s\" is not a string", name);
         return STATUS_OK;
     }
     if (json_scan_string(&b->scan, ret_text) && has_nul(*ret_text))
@@ -315,7 +330,8 @@ static enum status scan_body_text(struct body *b, const char *name, struct strvi
 static void scan_truncated(struct body *b)
 {
     struct strview raw;
-    if (json_scan_value(&b->scan, &raw) && sv_parse_u64(raw, &b->webhook.truncated_alerts) != STATUS_OK) b->webhook.truncated_alerts = 0;
+    if (json_scan_value(&b->scan, &raw) && sv_parse_u64(raw, &b->webhook.truncated_alerts) != STATUS_OK)
+        b->webhook.truncated_alerts = 0;
 }
 
 /* STATUS_OK also where the JSON broke: the scan knows. */
@@ -351,9 +367,10 @@ static enum status broken_json(const struct body *b, struct error *err)
     size_t line, column;
     json_scan_position(&b->scan, b->scan.at, &line, &column);
     if (b->is_in_alerts)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %zu column %zu, in alerts[%zu]", b->scan.problem, line, column,
-                         b->webhook.n_alerts);
-    return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %zu column %zu", b->scan.problem, line, column);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %zu column %zu, in alerts[%zu]",
+                         b->scan.problem, line, column, b->webhook.n_alerts);
+    return error_set(err, STATUS_INVALID_ARGUMENT, "JSON: %s at line %zu column %zu", b->scan.problem, line,
+                     column);
 }
 
 /* Alertmanager sends the receiver's name through Go's regexp.QuoteMeta. */
@@ -363,7 +380,8 @@ static struct strview unquote_receiver(struct arena *a, struct strview quoted_na
     char *name = arena_alloc(a, quoted_name.len);
     size_t n = 0;
     for (size_t i = 0; i < quoted_name.len; i++) {
-        bool is_escape = quoted_name.ptr[i] == '\\' && i + 1 < quoted_name.len && strchr("\\.+*?()|[]{}^$", quoted_name.ptr[i + 1]) != NULL;
+        bool is_escape = quoted_name.ptr[i] == '\\' && i + 1 < quoted_name.len &&
+                         strchr("\\.+*?()|[]{}^$", quoted_name.ptr[i + 1]) != NULL;
         name[n++] = quoted_name.ptr[is_escape ? ++i : i];
     }
     return sv_n(name, n);
@@ -380,18 +398,22 @@ static struct strview bounded_group_key(struct arena *a, struct strview group_ke
 static enum status check_body(struct body *b, struct error *err)
 {
     struct webhook *w = &b->webhook;
-    if (!b->has_version) return error_set(err, STATUS_INVALID_ARGUMENT, "\"version\" is missing: this is no Alertmanager webhook");
+    if (!b->has_version)
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "\"version\" is missing: this is no Alertmanager webhook");
     if (!sv_eq(b->version, SV("4")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "\"version\" is \"%.*s\", only \"4\" is taken", quoted(b->version), b->version.ptr);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "\"version\" is \"%.*s\", only \"4\" is taken",
+                         quoted(b->version), b->version.ptr);
     if (!b->has_alerts) return error_set(err, STATUS_INVALID_ARGUMENT, "\"alerts\" is missing");
     if (w->n_alerts == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "\"alerts\" is empty");
     if (w->receiver.len > WEBHOOK_RECEIVER_BYTES_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "\"receiver\" has %zu bytes, at most %d are taken", w->receiver.len,
-                         WEBHOOK_RECEIVER_BYTES_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "\"receiver\" has %zu bytes, at most %d are taken",
+                         w->receiver.len, WEBHOOK_RECEIVER_BYTES_MAX);
     return STATUS_OK;
 }
 
-enum status webhook_decode(struct strview body, struct arena *a, struct webhook *ret_webhook, struct error *err)
+enum status webhook_decode(struct strview body, struct arena *a, struct webhook *ret_webhook,
+                           struct error *err)
 {
     struct body b = {0};
     json_scan_init(&b.scan, body, a);

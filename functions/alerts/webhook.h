@@ -1,7 +1,9 @@
-/* Alertmanager's webhook body, version 4 (contracts/alertmanager-loki.md §1.1): bytes in, checked alerts out. Pure: no clock, no waits, any thread.
+/* Alertmanager's webhook body, version 4 (contracts/alertmanager-loki.md §1.1): bytes in, checked alerts out.
+ * Pure: no clock, no waits, any thread.
  *
- *   the body as a whole is wrong (not JSON, not version 4, no alerts, nested too deep, not UTF-8)   -> STATUS_INVALID_ARGUMENT, one sentence
- *   one alert of it is wrong                                                                         -> its `reason` is set, the others stand
+ *   the body as a whole is wrong: not JSON, not version 4, no alerts,    -> STATUS_INVALID_ARGUMENT and one
+ *   nested too deep, not UTF-8                                              sentence that says what and where
+ *   one alert of it is wrong                                             -> its `reason` is set, the others stand
  *
  * One pass without a tree; strings borrow from the body where they have no escapes. */
 #ifndef BALM_FUNCTIONS_ALERTS_WEBHOOK_H
@@ -9,17 +11,22 @@
 
 #include "store/record.h"
 
-#define WEBHOOK_ALERTS_MAX            10000 /* of one body: an outage of a whole cluster, and 2 MB of our memory */
-#define WEBHOOK_ALERT_BYTES_MAX       65536 /* one alert as sent, so that its record stays far below RECORD_BYTES_MAX */
-#define WEBHOOK_LABELS_MAX            128   /* labels, and annotations, of one alert; a record takes RECORD_LABELS_MAX */
+/* Of one body: an outage of a whole cluster, and 2 MB of our memory. */
+#define WEBHOOK_ALERTS_MAX 10000
+/* One alert as sent, so that its record stays far below RECORD_BYTES_MAX. */
+#define WEBHOOK_ALERT_BYTES_MAX 65536
+/* Labels, and annotations, of one alert; a record takes RECORD_LABELS_MAX. */
+#define WEBHOOK_LABELS_MAX            128
 #define WEBHOOK_NAME_BYTES_MAX        256
-#define WEBHOOK_ALERTNAME_BYTES_MAX   1024  /* it becomes part of messages, metrics' readers and log lines */
 #define WEBHOOK_VALUE_BYTES_MAX       4096
 #define WEBHOOK_ANNOTATIONS_BYTES_MAX 16384 /* names and values together */
+/* It becomes part of messages and log lines. */
+#define WEBHOOK_ALERTNAME_BYTES_MAX   1024
 #define WEBHOOK_FINGERPRINT_BYTES_MAX 64
 #define WEBHOOK_RECEIVER_BYTES_MAX    1024
-#define WEBHOOK_GROUP_KEY_BYTES_MAX   4096  /* a longer one is kept as "sha256:HEX": it identifies, nobody reads it */
-#define WEBHOOK_EVIDENCE_BYTES_MAX    200   /* of a rejected alert */
+/* A longer one is kept as "sha256:HEX": it identifies, nobody reads it. */
+#define WEBHOOK_GROUP_KEY_BYTES_MAX 4096
+#define WEBHOOK_EVIDENCE_BYTES_MAX  200 /* of a rejected alert */
 
 struct webhook_alert {
     bool is_firing;
@@ -28,12 +35,12 @@ struct webhook_alert {
     struct strview generator_url;
     struct strview fingerprint;               /* the sender's; where it sent none, ours */
     struct strview fingerprint_computed;      /* ours, only where the sender's differs */
-    struct strview reason;                    /* why it is rejected; empty: it is fine. Then nothing above counts */
-    struct strview evidence;                  /* how it began, at most WEBHOOK_EVIDENCE_BYTES_MAX; of rejected ones only */
+    struct strview reason;   /* empty: it is fine. Else why it is rejected, and nothing above counts */
+    struct strview evidence; /* how a rejected one began, at most WEBHOOK_EVIDENCE_BYTES_MAX */
 };
 
 struct webhook {
-    struct strview receiver;  /* without the regexp quoting that Alertmanager adds: "bot.main" */
+    struct strview receiver;   /* without the regexp quoting that Alertmanager adds: "bot.main" */
     struct strview group_key;
     uint64_t truncated_alerts; /* cut off by the sender's max_alerts */
     struct webhook_alert *alerts;
@@ -41,6 +48,7 @@ struct webhook {
 };
 
 /* Views borrow from `body` or live in the arena. */
-enum status webhook_decode(struct strview body, struct arena *a, struct webhook *ret_webhook, struct error *err) MUST_USE;
+enum status webhook_decode(struct strview body, struct arena *a, struct webhook *ret_webhook,
+                           struct error *err) MUST_USE;
 
 #endif

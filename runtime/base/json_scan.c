@@ -75,7 +75,8 @@ static bool follows(struct json_scan *s, bool *is_first, char closing)
         *is_first = false;
         return true;
     }
-    if (c != ',') return fail_expected(s, closing == '}' ? "',' or '}' is expected" : "',' or ']' is expected");
+    if (c != ',')
+        return fail_expected(s, closing == '}' ? "',' or '}' is expected" : "',' or ']' is expected");
     s->at++;
     /* RFC 8259 has no trailing comma. */
     if (json_scan_peek(s) == closing) return fail_expected(s, "a value is expected after ','");
@@ -170,11 +171,12 @@ static bool scan_escape(struct json_scan *s, char *to, size_t *ret_len)
 static bool fail_in_string(struct json_scan *s)
 {
     if (s->at >= s->end) return json_scan_fail(s, "the text ends within a string");
-    return json_scan_fail(s, (unsigned char)*s->at < 0x20 ? "control character in a string" : "invalid UTF-8");
+    return json_scan_fail(s,
+                          (unsigned char)*s->at < 0x20 ? "control character in a string" : "invalid UTF-8");
 }
 
-/* The cursor is behind the opening quote; `plain` bytes from there on are known to be plain and end at a backslash. Two passes: the
- * first checks and measures, so that the copy takes exactly what it needs whatever a sender escapes. */
+/* The cursor is behind the opening quote. Two passes: the first checks and measures, so that the copy takes
+ * exactly what it needs whatever a sender escapes. */
 static bool scan_escaped(struct json_scan *s, struct strview *ret_text)
 {
     const char *start = s->at;
@@ -320,11 +322,16 @@ bool json_scan_bool(struct json_scan *s, bool *ret_value)
 static bool scan_scalar(struct json_scan *s, char c)
 {
     switch (c) {
-    case '"': return scan_string(s, NULL);
-    case 't': return scan_word(s, SV("true"));
-    case 'f': return scan_word(s, SV("false"));
-    case 'n': return scan_word(s, SV("null"));
-    default: break;
+    case '"':
+        return scan_string(s, NULL);
+    case 't':
+        return scan_word(s, SV("true"));
+    case 'f':
+        return scan_word(s, SV("false"));
+    case 'n':
+        return scan_word(s, SV("null"));
+    default:
+        break;
     }
     if (c != '-' && (c < '0' || c > '9')) return fail_expected(s, "a value is expected");
     return scan_number(s);

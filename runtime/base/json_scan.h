@@ -1,9 +1,11 @@
-/* Reading JSON in one pass without building a tree, for the two hot paths (records, the alert webhook); all else uses base/json.h.
+/* Reading JSON in one pass without building a tree, for the two hot paths (records, the alert webhook); all else
+ * uses base/json.h.
  *
- * A cursor over bytes and calls that expect something at it. Errors stick: the first one is kept in `problem` (static text) and
- * `at`, every later call does nothing and returns false, so a reader checks json_scan_failed() where it matters. Strings without
- * escapes borrow from the text, others live in the arena. Strict RFC 8259 with well-formed UTF-8 and no lone surrogates; \u0000 is
- * accepted and gives a NUL byte. Nesting is bounded by JSON_DEPTH_MAX; nothing here recurses.
+ * A cursor over bytes and calls that expect something at it. Errors stick: the first one is kept in `problem`
+ * (static text) and `at`, every later call does nothing and returns false, so a reader checks json_scan_failed()
+ * where it matters. Strings without escapes borrow from the text, others live in the arena. Strict RFC 8259 with
+ * well-formed UTF-8 and no lone surrogates; \u0000 is accepted and gives a NUL byte. Nesting is bounded by
+ * JSON_DEPTH_MAX; nothing here recurses.
  *
  *     bool is_first = true;
  *     if (json_scan_open(&s, '{'))
@@ -26,7 +28,8 @@ void json_scan_init(struct json_scan *s, struct strview text, struct arena *a);
 char json_scan_peek(struct json_scan *s);
 /* An object ('{') or array ('[') begins here. */
 bool json_scan_open(struct json_scan *s, char bracket);
-/* The next member's name, its ':' consumed; false after the '}' was consumed, or on error. *is_first starts as true. */
+/* The next member's name, its ':' consumed; false after the '}' was consumed, or on error. *is_first starts as
+ * true. */
 bool json_scan_member(struct json_scan *s, bool *is_first, struct strview *ret_name);
 /* A further element follows; false after the ']' was consumed, or on error. */
 bool json_scan_element(struct json_scan *s, bool *is_first);

@@ -28,8 +28,8 @@ struct episodes {
     struct list open;   /* by last_seen, oldest first: it only grows, so what is seen moves to the tail */
     struct list closed; /* by the order of closing */
     size_t n_open, n_closed, max_open, max_closed;
-    int64_t latest_ns;  /* effective time */
-    uint64_t seed;      /* fingerprints are chosen by senders: keep them from choosing their slots */
+    int64_t latest_ns; /* effective time */
+    uint64_t seed;     /* fingerprints are chosen by senders: keep them from choosing their slots */
 };
 
 enum { FIRST_SLOTS = 64 };
@@ -72,7 +72,8 @@ static uint64_t hash_key(const struct episodes *t, struct strview source, struct
 }
 
 /* Slot of the key, or the empty one where it would go. */
-static size_t find_slot(const struct episodes *t, uint64_t hash, struct strview source, struct strview fingerprint)
+static size_t find_slot(const struct episodes *t, uint64_t hash, struct strview source,
+                        struct strview fingerprint)
 {
     size_t at = hash & (t->n_slots - 1);
     for (; t->slots[at].entry != NULL; at = (at + 1) & (t->n_slots - 1)) {
@@ -161,7 +162,8 @@ static void forget_oldest_closed(struct episodes *t)
 
 /* ---- the fold ---- */
 
-static void close_entry(struct episodes *t, struct entry *entry, enum episode_state state, int64_t ended_at_ns, uint64_t seq)
+static void close_entry(struct episodes *t, struct entry *entry, enum episode_state state,
+                        int64_t ended_at_ns, uint64_t seq)
 {
     if (list_is_linked(&entry->node)) unlink_entry(t, entry);
     entry->e.state = state;
@@ -196,7 +198,8 @@ static void apply_firing(struct episodes *t, size_t slot, uint64_t hash, uint64_
     see(t, entry);
 }
 
-static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint64_t seq, const struct record *r)
+static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint64_t seq,
+                           const struct record *r)
 {
     struct entry *entry = t->slots[slot].entry;
     if (entry == NULL) {
@@ -230,9 +233,11 @@ void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r)
 
 /* ---- questions ---- */
 
-const struct episode *episodes_find(const struct episodes *t, struct strview source, struct strview fingerprint)
+const struct episode *episodes_find(const struct episodes *t, struct strview source,
+                                    struct strview fingerprint)
 {
-    const struct entry *entry = t->slots[find_slot(t, hash_key(t, source, fingerprint), source, fingerprint)].entry;
+    const struct entry *entry =
+        t->slots[find_slot(t, hash_key(t, source, fingerprint), source, fingerprint)].entry;
     return entry ? &entry->e : NULL;
 }
 
@@ -246,13 +251,17 @@ bool episodes_is_full(const struct episodes *t)
     return t->n_open >= t->max_open;
 }
 
-static enum episode_verdict judge_firing(const struct episode *e, int64_t starts_at_ns, int64_t now_ns, int64_t lease_ns)
+static enum episode_verdict judge_firing(const struct episode *e, int64_t starts_at_ns, int64_t now_ns,
+                                         int64_t lease_ns)
 {
     if (e == NULL) return EPISODE_NEW;
     switch (e->state) {
-    case EPISODE_OPEN: return now_ns - e->last_seen_ns > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
-    case EPISODE_RESOLVED: return starts_at_ns <= e->starts_at_ns ? EPISODE_STALE : EPISODE_NEW;
-    case EPISODE_UNKNOWN: break;
+    case EPISODE_OPEN:
+        return now_ns - e->last_seen_ns > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
+    case EPISODE_RESOLVED:
+        return starts_at_ns <= e->starts_at_ns ? EPISODE_STALE : EPISODE_NEW;
+    case EPISODE_UNKNOWN:
+        break;
     }
     return EPISODE_NEW;
 }
@@ -265,8 +274,9 @@ static enum episode_verdict judge_resolved(const struct episode *e, int64_t star
     return is_known ? EPISODE_DUPLICATE : EPISODE_UNKNOWN_RESOLVE;
 }
 
-enum episode_verdict episodes_judge(const struct episodes *t, struct strview source, struct strview fingerprint, bool is_firing,
-                                    int64_t starts_at_ns, int64_t now_ns, int64_t lease_ns, const struct episode **ret_episode)
+enum episode_verdict episodes_judge(const struct episodes *t, struct strview source,
+                                    struct strview fingerprint, bool is_firing, int64_t starts_at_ns,
+                                    int64_t now_ns, int64_t lease_ns, const struct episode **ret_episode)
 {
     const struct episode *e = episodes_find(t, source, fingerprint);
     if (ret_episode != NULL) *ret_episode = e;
@@ -290,9 +300,11 @@ static bool is_plain_fingerprint(struct strview s)
 
 void incident_id(struct strview fingerprint, int64_t starts_at_ns, char ret_id[INCIDENT_ID_MAX])
 {
-    uint64_t ms = (uint64_t)(starts_at_ns / 1000000) & UINT64_C(0xFFFFFFFFFFF); /* 11 digits reach the year 2527 */
+    uint64_t ms =
+        (uint64_t)(starts_at_ns / 1000000) & UINT64_C(0xFFFFFFFFFFF); /* 11 digits reach the year 2527 */
     if (is_plain_fingerprint(fingerprint))
         (void)snprintf(ret_id, INCIDENT_ID_MAX, "%.16s-%011" PRIx64, fingerprint.ptr, ms);
     else
-        (void)snprintf(ret_id, INCIDENT_ID_MAX, "%016" PRIx64 "-%011" PRIx64, fnv1a_add(FNV1A_START, fingerprint), ms);
+        (void)snprintf(ret_id, INCIDENT_ID_MAX, "%016" PRIx64 "-%011" PRIx64,
+                       fnv1a_add(FNV1A_START, fingerprint), ms);
 }

@@ -14,7 +14,7 @@ enum field_type {
     FIELD_FORMAT, /* the constant RECORD_FORMAT; has no member */
     FIELD_KIND,   /* enum record_kind by its name */
     FIELD_TEXT,
-    FIELD_TIME,   /* int64_t nanoseconds; RFC 3339 with 9 digits */
+    FIELD_TIME, /* int64_t nanoseconds; RFC 3339 with 9 digits */
     FIELD_U64,
     FIELD_I64,
     FIELD_BOOL,
@@ -26,17 +26,18 @@ struct field {
     struct strview name;   /* "startsAt" */
     struct strview prefix; /* ",\"startsAt\":" */
     enum field_type type;
-    size_t offset;         /* in struct record */
+    size_t offset; /* in struct record */
     const char *help;
 };
 
-#define FIELD_AT(json_name, field_type, where, text)                                                            \
-    {                                                                                                           \
-        .name = {json_name, sizeof(json_name) - 1},                                                             \
-        .prefix = {",\"" json_name "\":", sizeof(",\"" json_name "\":") - 1}, .type = (field_type), .offset = (where), \
-        .help = (text)                                                                                          \
+#define FIELD_AT(json_name, field_type, where, text)                                                         \
+    {                                                                                                        \
+        .name = {json_name, sizeof(json_name) - 1},                                                          \
+        .prefix = {",\"" json_name "\":", sizeof(",\"" json_name "\":") - 1}, .type = (field_type),          \
+        .offset = (where), .help = (text)                                                                    \
     }
-#define FIELD(json_name, field_type, member, text) FIELD_AT(json_name, field_type, offsetof(struct record, member), text)
+#define FIELD(json_name, field_type, member, text)                                                           \
+    FIELD_AT(json_name, field_type, offsetof(struct record, member), text)
 
 /* In byte order of the names: that order is what makes the bytes canonical. */
 static const struct field record_fields[] = {
@@ -97,13 +98,27 @@ static const struct field record_fields[] = {
 };
 
 static const char *const kind_names[RECORD_KINDS] = {
-    [RECORD_NONE] = "none",           [RECORD_SIGNAL] = "signal",       [RECORD_REJECTED] = "rejected",
-    [RECORD_SEEN] = "seen",           [RECORD_EXPIRED] = "expired",     [RECORD_RUNBOOK] = "runbook",
-    [RECORD_ACTIVATION] = "activation", [RECORD_EPOCH] = "epoch",       [RECORD_FREEZE] = "freeze",
-    [RECORD_INTENT] = "intent",       [RECORD_REFUSAL] = "refusal",     [RECORD_RETRY] = "retry",
-    [RECORD_OUTCOME] = "outcome",     [RECORD_TIMER] = "timer",         [RECORD_FIRED] = "fired",
-    [RECORD_VERIFIED] = "verified",   [RECORD_ESCALATED] = "escalated", [RECORD_CLOSED] = "closed",
-    [RECORD_CALL] = "call",           [RECORD_CLOCK] = "clock",         [RECORD_NOTE] = "note",
+    [RECORD_NONE] = "none",
+    [RECORD_SIGNAL] = "signal",
+    [RECORD_REJECTED] = "rejected",
+    [RECORD_SEEN] = "seen",
+    [RECORD_EXPIRED] = "expired",
+    [RECORD_RUNBOOK] = "runbook",
+    [RECORD_ACTIVATION] = "activation",
+    [RECORD_EPOCH] = "epoch",
+    [RECORD_FREEZE] = "freeze",
+    [RECORD_INTENT] = "intent",
+    [RECORD_REFUSAL] = "refusal",
+    [RECORD_RETRY] = "retry",
+    [RECORD_OUTCOME] = "outcome",
+    [RECORD_TIMER] = "timer",
+    [RECORD_FIRED] = "fired",
+    [RECORD_VERIFIED] = "verified",
+    [RECORD_ESCALATED] = "escalated",
+    [RECORD_CLOSED] = "closed",
+    [RECORD_CALL] = "call",
+    [RECORD_CLOCK] = "clock",
+    [RECORD_NOTE] = "note",
 };
 
 const char *record_kind_name(enum record_kind kind)
@@ -164,7 +179,9 @@ static void append_field(const struct field *f, const void *member, struct buf *
         buf_append_json_string(out, *text);
         break;
     }
-    case FIELD_TIME: append_time(f, *(const int64_t *)member, out); break;
+    case FIELD_TIME:
+        append_time(f, *(const int64_t *)member, out);
+        break;
     case FIELD_U64:
         if (*(const uint64_t *)member == 0) break;
         buf_append(out, f->prefix);
@@ -224,7 +241,8 @@ static int compare_field(const void *name, const void *field)
     return sv_cmp(*(const struct strview *)name, ((const struct field *)field)->name);
 }
 
-/* Members come in the table's order in everything we wrote: look forward from the last one, search only when that misses. */
+/* Members come in the table's order in everything we wrote: look forward from the last one, search only when
+ * that misses. */
 static const struct field *find_field(struct strview name, size_t *next)
 {
     for (size_t i = *next; i < ARRAY_LEN(record_fields); i++) {
@@ -297,19 +315,27 @@ static bool scan_field(struct json_scan *s, const struct field *f, void *member,
 {
     struct strview name;
     switch (f->type) {
-    case FIELD_FORMAT: return scan_u64(s, &d->format);
+    case FIELD_FORMAT:
+        return scan_u64(s, &d->format);
     case FIELD_KIND:
         if (!json_scan_string(s, &name)) return false;
         *(enum record_kind *)member = record_kind_from_name(name);
         d->is_unknown_kind = *(enum record_kind *)member == RECORD_NONE;
         return true;
-    case FIELD_TEXT: return json_scan_string(s, member);
-    case FIELD_TIME: return scan_time(s, member);
-    case FIELD_U64: return scan_u64(s, member);
-    case FIELD_I64: return scan_i64(s, member);
-    case FIELD_BOOL: return json_scan_bool(s, member);
-    case FIELD_LABELS: return scan_labels(s, member);
-    case FIELD_JSON: return json_scan_value(s, member);
+    case FIELD_TEXT:
+        return json_scan_string(s, member);
+    case FIELD_TIME:
+        return scan_time(s, member);
+    case FIELD_U64:
+        return scan_u64(s, member);
+    case FIELD_I64:
+        return scan_i64(s, member);
+    case FIELD_BOOL:
+        return json_scan_bool(s, member);
+    case FIELD_LABELS:
+        return scan_labels(s, member);
+    case FIELD_JSON:
+        return json_scan_value(s, member);
     }
     assert(f->type <= FIELD_JSON);
     return false;
@@ -355,15 +381,20 @@ enum status record_decode(struct strview bytes, struct arena *a, struct record *
     uint64_t format = is_read ? d.format : find_format(bytes, a);
     if (format > RECORD_FORMAT)
         return error_set(err, STATUS_FAILED_PRECONDITION,
-                         "record of format %llu: this version reads up to %d, use a newer one", (unsigned long long)format,
-                         RECORD_FORMAT);
+                         "record of format %llu: this version reads up to %d, use a newer one",
+                         (unsigned long long)format, RECORD_FORMAT);
     if (!is_read)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: %s at byte %zu", s.problem, (size_t)(s.at - s.start));
-    if (format == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"format\" is missing or 0");
-    if (r.time_ns == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"time\" is missing or unset");
+        return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: %s at byte %zu", s.problem,
+                         (size_t)(s.at - s.start));
+    if (format == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"format\" is missing or 0");
+    if (r.time_ns == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"time\" is missing or unset");
     if (d.is_unknown_kind)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "record of a kind that this version does not know: use a newer one");
-    if (r.kind == RECORD_NONE) return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"kind\" is missing");
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "record of a kind that this version does not know: use a newer one");
+    if (r.kind == RECORD_NONE)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "not a record: \"kind\" is missing");
     *ret_record = r;
     return STATUS_OK;
 }
@@ -420,13 +451,19 @@ static const char *type_name(enum field_type type)
     switch (type) {
     case FIELD_FORMAT:
     case FIELD_U64:
-    case FIELD_I64: return "integer";
+    case FIELD_I64:
+        return "integer";
     case FIELD_KIND:
-    case FIELD_TEXT: return "string";
-    case FIELD_TIME: return "time";
-    case FIELD_BOOL: return "boolean";
-    case FIELD_LABELS: return "object of strings";
-    case FIELD_JSON: return "JSON";
+    case FIELD_TEXT:
+        return "string";
+    case FIELD_TIME:
+        return "time";
+    case FIELD_BOOL:
+        return "boolean";
+    case FIELD_LABELS:
+        return "object of strings";
+    case FIELD_JSON:
+        return "JSON";
     }
     return "";
 }
