@@ -1,0 +1,260 @@
+#include "functions/audit/seal_files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+#define TAIL_BYTES  (64 * 1024) /* of the checkpoints: what is searched for the newest one */
+#define LEAF_BATCH  4096
+#define RECORDS_MAX 1000        /* of one append or comparison: journal_read() gives no more */
+
+/* ---- plain files ---- */
+
+static enum status file_error(struct error *err, const char *what, const char *name)
+{
+    return error_set(err, errno == ENOSPC || errno == EDQUOT ? STATUS_UNAVAILABLE : status_from_errno(errno), "%s audit/%s: %s", what, name,
+                     strerror(errno));
+}
+
+static enum status write_at(int fd, const void *bytes, size_t n, uint64_t at, const char *name, struct error *err)
+{
+    const char *from = bytes;
+    while (n > 0) {
+        ssize_t done = pwrite(fd, from, n, (off_t)at);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) return file_error(err, "write", name);
+        from += done;
+        at += (uint64_t)done;
+        n -= (size_t)done;
+    }
+    return STATUS_OK;
+}
+
+/* Up to n bytes; fewer at the end of the file. */
+static enum status read_at(int fd, void *bytes, size_t n, uint64_t at, const char *name, size_t *ret_n, struct error *err)
+{
+    size_t done = 0;
+    while (done < n) {
+        ssize_t got = pread(fd, (char *)bytes + done, n - done, (off_t)(at + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return file_error(err, "read", name);
+        if (got == 0) break;
+        done += (size_t)got;
+    }
+    *ret_n = done;
+    return STATUS_OK;
+}
+
+static enum status cut(int fd, uint64_t size, const char *name, struct error *err)
+{
+    return ftruncate(fd, (off_t)size) == 0 ? STATUS_OK : file_error(err, "truncate", name);
+}
+
+static enum status open_file(const char *dir, const char *name, int *ret_fd, uint64_t *ret_size, struct error *err)
+{
+    struct arena a = {0};
+    int fd = open(arena_printf(&a, "%s/audit/%s", dir, name).ptr, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    arena_release(&a);
+    struct stat st;
+    if (fd < 0) return file_error(err, "open", name);
+    if (fstat(fd, &st) != 0) {
+        enum status s = file_error(err, "look at", name);
+        (void)close(fd);
+        return s;
+    }
+    *ret_fd = fd;
+    *ret_size = (uint64_t)st.st_size;
+    return STATUS_OK;
+}
+
+/* ---- the newest checkpoint ---- */
+
+/* Start of the last note in `tail` that begins before `before`: the line with the origin, first or behind an empty line. */
+static bool find_note(struct strview tail, bool is_whole_file, size_t before, struct strview origin, size_t *ret_start)
+{
+    for (size_t i = before; i > 0; i--) {
+        size_t at = i - 1;
+        bool is_start = at == 0 ? is_whole_file : at >= 2 && tail.ptr[at - 1] == '\n' && tail.ptr[at - 2] == '\n';
+        if (!is_start) continue;
+        struct strview rest = sv_sub(tail, at, tail.len);
+        if (!sv_starts_with(rest, origin) || rest.len <= origin.len || rest.ptr[origin.len] != '\n') continue;
+        *ret_start = at;
+        return true;
+    }
+    return false;
+}
+
+/* The note at the start of `rest` with its empty line behind: two empty lines in all. False: it is torn. */
+static bool take_note(struct strview rest, struct strview *ret_note)
+{
+    unsigned empty_lines = 0;
+    for (size_t i = 1; i < rest.len; i++) {
+        if (rest.ptr[i] != '\n' || rest.ptr[i - 1] != '\n') continue;
+        if (++empty_lines < 2) continue;
+        *ret_note = sv_sub(rest, 0, i);
+        return true;
+    }
+    return false;
+}
+
+static void checkpoint_lost(struct seal_files *f, const char *why)
+{
+    if (f->is_checkpoint_lost) return;
+    f->is_checkpoint_lost = true;
+    (void)snprintf(f->why, sizeof(f->why), "%s", why);
+}
+
+/* A torn note at the end is of a process that died while it wrote: cut. One that is whole and does not hold stays, as evidence. */
+static enum status find_newest(struct seal_files *f, uint64_t file_size, struct error *err)
+{
+    struct arena a = {0};
+    uint64_t from = file_size > TAIL_BYTES ? file_size - TAIL_BYTES : 0;
+    char *bytes = arena_alloc(&a, TAIL_BYTES);
+    size_t n = 0, start = 0;
+    enum status s = read_at(f->checkpoints_fd, bytes, (size_t)(file_size - from), from, "checkpoints", &n, err);
+    struct strview tail = sv_n(bytes, n), text = audit_key_public_text(f->key), note;
+    struct strview origin = sv_sub(text, 0, sv_find(text, '+'));
+    f->checkpoints_end = file_size;
+    bool has_torn = false;
+    for (size_t before = n; s == STATUS_OK && !f->has_checkpoint && find_note(tail, from == 0, before, origin, &start); before = start) {
+        struct error why = {0};
+        if (!take_note(sv_sub(tail, start, n), &note)) {
+            if (has_torn) checkpoint_lost(f, "a checkpoint in the middle is damaged");
+            has_torn = true;
+            f->checkpoints_end = from + start;
+        } else if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
+            f->has_checkpoint = true;
+            if (!has_torn && from + start + note.len + 1 < file_size) f->checkpoints_end = from + start + note.len + 1;
+        } else {
+            checkpoint_lost(f, why.message);
+        }
+    }
+    f->newest.origin = SV(""); /* it lives in the arena */
+    if (s == STATUS_OK && file_size > 0 && !f->has_checkpoint) checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
+    if (s == STATUS_OK && f->checkpoints_end < file_size) s = cut(f->checkpoints_fd, f->checkpoints_end, "checkpoints", err);
+    arena_release(&a);
+    return s;
+}
+
+/* ---- opening ---- */
+
+/* The tree over the first `count` leaves of the file. */
+static enum status grow_tree(struct seal_files *f, uint64_t count, struct error *err)
+{
+    struct merkle_hash *batch = mem_alloc(LEAF_BATCH * sizeof(*batch));
+    enum status s = STATUS_OK;
+    merkle_tree_init(&f->tree);
+    while (s == STATUS_OK && f->tree.size < count) {
+        size_t want = count - f->tree.size < LEAF_BATCH ? (size_t)(count - f->tree.size) : LEAF_BATCH, got = 0;
+        s = read_at(f->leaves_fd, batch, want * sizeof(*batch), f->tree.size * sizeof(*batch), "leaves", &got, err);
+        if (s == STATUS_OK && got != want * sizeof(*batch))
+            s = error_set(err, STATUS_DATA_LOSS, "read audit/leaves: it became shorter while it was read");
+        for (size_t i = 0; s == STATUS_OK && i < want; i++)
+            merkle_tree_add(&f->tree, batch[i]);
+    }
+    free(batch);
+    return s;
+}
+
+static enum status resume_leaves(struct seal_files *f, uint64_t file_size, struct error *err)
+{
+    uint64_t count = file_size / SHA256_BYTES;
+    if (!f->has_checkpoint && count > 0) checkpoint_lost(f, "there are leaves and no checkpoint");
+    if (count > f->newest.size) count = f->newest.size;
+    enum status s = STATUS_OK;
+    if (count * SHA256_BYTES != file_size) s = cut(f->leaves_fd, count * SHA256_BYTES, "leaves", err);
+    if (s == STATUS_OK) s = grow_tree(f, count, err);
+    if (s != STATUS_OK) return s;
+    struct merkle_hash root = merkle_tree_root(&f->tree);
+    f->are_leaves_bad = f->has_checkpoint && count == f->newest.size && memcmp(&root, &f->newest.root, sizeof(root)) != 0;
+    return STATUS_OK;
+}
+
+enum status seal_files_open(struct seal_files *f, const char *dir, struct strview origin, struct error *err)
+{
+    uint64_t leaves_size = 0, checkpoints_size = 0;
+    *f = (struct seal_files){.leaves_fd = -1, .checkpoints_fd = -1};
+    enum status s = audit_key_load(dir, origin, &f->key, err);
+    if (s == STATUS_OK) s = open_file(dir, "leaves", &f->leaves_fd, &leaves_size, err);
+    if (s == STATUS_OK) s = open_file(dir, "checkpoints", &f->checkpoints_fd, &checkpoints_size, err);
+    if (s == STATUS_OK) s = find_newest(f, checkpoints_size, err);
+    if (s == STATUS_OK) s = resume_leaves(f, leaves_size, err);
+    /* From the first moment on there is a checkpoint, so that none at all always means that somebody removed them. */
+    if (s == STATUS_OK && !f->has_checkpoint) s = seal_files_checkpoint(f, clock_unix_ns(), err);
+    if (s != STATUS_OK) seal_files_close(f);
+    return s;
+}
+
+void seal_files_close(struct seal_files *f)
+{
+    if (f->leaves_fd >= 0) (void)close(f->leaves_fd);
+    if (f->checkpoints_fd >= 0) (void)close(f->checkpoints_fd);
+    f->leaves_fd = f->checkpoints_fd = -1;
+    audit_key_free(f->key);
+    f->key = NULL;
+}
+
+/* ---- growing ---- */
+
+enum status seal_files_append(struct seal_files *f, const struct journal_entry *entries, size_t n, struct error *err)
+{
+    struct merkle_hash leaves[RECORDS_MAX];
+    if (n == 0) return STATUS_OK;
+    if (n > RECORDS_MAX || entries[0].seq != f->tree.size + 1)
+        return error_set(err, STATUS_INTERNAL, "seal %zu records from %llu on after %llu leaves", n, (unsigned long long)entries[0].seq,
+                         (unsigned long long)f->tree.size);
+    for (size_t i = 0; i < n; i++)
+        leaves[i] = merkle_leaf(entries[i].bytes);
+    enum status s = write_at(f->leaves_fd, leaves, n * sizeof(leaves[0]), f->tree.size * sizeof(leaves[0]), "leaves", err);
+    for (size_t i = 0; s == STATUS_OK && i < n; i++)
+        merkle_tree_add(&f->tree, leaves[i]);
+    return s;
+}
+
+enum status seal_files_checkpoint(struct seal_files *f, int64_t now_unix_ns, struct error *err)
+{
+    struct arena a = {0};
+    struct strview note;
+    struct merkle_hash root = merkle_tree_root(&f->tree);
+    if (fdatasync(f->leaves_fd) != 0) return file_error(err, "sync", "leaves");
+    enum status s = checkpoint_sign(f->key, f->tree.size, root, now_unix_ns, &a, &note, err);
+    if (s == STATUS_OK) {
+        struct strview block = arena_printf(&a, "%.*s\n", SV_ARG(note));
+        s = write_at(f->checkpoints_fd, block.ptr, block.len, f->checkpoints_end, "checkpoints", err);
+        if (s == STATUS_OK && fdatasync(f->checkpoints_fd) != 0) s = file_error(err, "sync", "checkpoints");
+        if (s == STATUS_OK) {
+            f->checkpoints_end += block.len;
+            f->newest = (struct checkpoint){.size = f->tree.size, .root = root, .time_unix_ns = now_unix_ns};
+            f->has_checkpoint = true;
+        }
+    }
+    arena_release(&a);
+    return s;
+}
+
+enum status seal_files_compare(const struct seal_files *f, const struct journal_entry *entries, size_t n, uint64_t *ret_bad_seq,
+                               struct error *err)
+{
+    struct merkle_hash leaves[RECORDS_MAX];
+    size_t got = 0;
+    *ret_bad_seq = 0;
+    if (n == 0 || n > RECORDS_MAX) return STATUS_OK;
+    enum status s = read_at(f->leaves_fd, leaves, n * sizeof(leaves[0]), (entries[0].seq - 1) * sizeof(leaves[0]), "leaves", &got, err);
+    for (size_t i = 0; s == STATUS_OK && i < got / sizeof(leaves[0]) && *ret_bad_seq == 0; i++) {
+        struct merkle_hash leaf = merkle_leaf(entries[i].bytes);
+        if (memcmp(&leaf, &leaves[i], sizeof(leaf)) != 0) *ret_bad_seq = entries[i].seq;
+    }
+    return s;
+}
+
+enum status seal_files_restart(struct seal_files *f, struct error *err)
+{
+    enum status s = cut(f->leaves_fd, 0, "leaves", err);
+    if (s == STATUS_OK) merkle_tree_init(&f->tree);
+    return s;
+}

@@ -1,0 +1,134 @@
+#include "audit/open_intents.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+
+#define BUCKETS_START 1024
+
+struct open_intent {
+    struct open_intent *next;
+    uint64_t seq;
+    size_t len;
+    char id[];
+};
+
+void open_intents_init(struct open_intents *t)
+{
+    *t = (struct open_intents){.n_buckets = BUCKETS_START};
+    t->buckets = mem_zalloc(t->n_buckets, sizeof(struct open_intent *));
+}
+
+void open_intents_release(struct open_intents *t)
+{
+    for (size_t i = 0; i < t->n_buckets; i++)
+        for (struct open_intent *o = t->buckets[i], *next; o != NULL; o = next) {
+            next = o->next;
+            free(o);
+        }
+    free(t->buckets);
+    *t = (struct open_intents){0};
+}
+
+static struct open_intent **find(const struct open_intents *t, struct strview id)
+{
+    struct open_intent **at = &t->buckets[fnv1a_add(FNV1A_START, id) & (t->n_buckets - 1)];
+    while (*at != NULL && !sv_eq(sv_n((*at)->id, (*at)->len), id))
+        at = &(*at)->next;
+    return at;
+}
+
+static void grow(struct open_intents *t)
+{
+    struct open_intents larger = {.n_buckets = t->n_buckets * 2};
+    larger.buckets = mem_zalloc(larger.n_buckets, sizeof(struct open_intent *));
+    for (size_t i = 0; i < t->n_buckets; i++)
+        for (struct open_intent *o = t->buckets[i], *next; o != NULL; o = next) {
+            next = o->next;
+            struct open_intent **at = find(&larger, sv_n(o->id, o->len));
+            o->next = *at;
+            *at = o;
+        }
+    free(t->buckets);
+    t->buckets = larger.buckets;
+    t->n_buckets = larger.n_buckets;
+}
+
+static void add(struct open_intents *t, uint64_t seq, struct strview id)
+{
+    struct open_intent **at = find(t, id);
+    if (id.len == 0 || *at != NULL) return;
+    struct open_intent *o = mem_alloc(sizeof(*o) + id.len);
+    *o = (struct open_intent){.seq = seq, .len = id.len};
+    memcpy(o->id, id.ptr, id.len);
+    *at = o;
+    if (++t->n > t->n_buckets) grow(t);
+}
+
+static void take(struct open_intents *t, struct strview id)
+{
+    struct open_intent **at = find(t, id), *o = *at;
+    if (o == NULL) return;
+    *at = o->next;
+    free(o);
+    t->n--;
+}
+
+static void apply(struct open_intents *t, uint64_t seq, const struct record *r)
+{
+    switch (r->kind) {
+    case RECORD_EPOCH:
+        if (r->epoch > t->epoch) t->epoch = r->epoch;
+        break;
+    case RECORD_INTENT:
+        if (r->epoch == 0 || r->epoch >= t->epoch) add(t, seq, r->intent);
+        break;
+    case RECORD_OUTCOME: take(t, r->intent); break;
+    default: break;
+    }
+}
+
+/* Does any member "kind", at whatever depth, name one of the three? */
+static bool may_matter(struct strview bytes)
+{
+    static const char member[] = "\"kind\":\"";
+    const char *at = bytes.ptr, *end = bytes.ptr + bytes.len;
+    while ((at = memmem(at, (size_t)(end - at), member, sizeof(member) - 1)) != NULL) {
+        at += sizeof(member) - 1;
+        struct strview rest = sv_n(at, (size_t)(end - at));
+        if (sv_starts_with(rest, SV("intent\"")) || sv_starts_with(rest, SV("outcome\"")) || sv_starts_with(rest, SV("epoch\""))) return true;
+    }
+    return false;
+}
+
+void open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes, struct arena *scratch)
+{
+    struct record r;
+    if (!may_matter(bytes)) return;
+    if (record_decode(bytes, scratch, &r, NULL) == STATUS_OK) apply(t, seq, &r);
+    arena_reset(scratch);
+}
+
+static int by_seq(const void *a, const void *b)
+{
+    uint64_t x = (*(struct open_intent *const *)a)->seq, y = (*(struct open_intent *const *)b)->seq;
+    return (x > y) - (x < y);
+}
+
+struct strview *open_intents_list(const struct open_intents *t, size_t max, struct arena *a, size_t *ret_n)
+{
+    struct open_intent **all = mem_zalloc(t->n + 1, sizeof(*all));
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_buckets; i++)
+        for (struct open_intent *o = t->buckets[i]; o != NULL; o = o->next)
+            all[n++] = o;
+    if (n > 1) qsort(all, n, sizeof(*all), by_seq);
+    if (n > max) n = max;
+    struct strview *ids = arena_array(a, n + 1, sizeof(*ids));
+    for (size_t i = 0; i < n; i++)
+        ids[i] = arena_copy(a, sv_n(all[i]->id, all[i]->len));
+    free(all);
+    *ret_n = n;
+    return ids;
+}

@@ -1,0 +1,319 @@
+/* One pass over three files in step: records, leaves, checkpoints.
+ *
+ *   record --hash--> leaf of our own --> tree --size reached--> root == the signed one?   yes: everything up to here is what was sealed
+ *                       |                                                                 no:  the first leaf that differs says where
+ *                       +-- other than audit/leaves? remember the first
+ *
+ * The leaves file carries no signature, so a leaf that differs proves nothing by itself; once a checkpoint fails, the leaves are
+ * hashed and believed if they have the signed root. */
+#include "audit/verify.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "audit/open_intents.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "store/journal.h"
+
+#define BATCH            1000
+#define PROGRESS_RECORDS 100000
+#define OPEN_LISTED_MAX  100
+#define NOTE_MAX         (64 * 1024) /* a checkpoint with the signatures of many witnesses is a few KiB */
+#define LEAVES_BUFFERED  4096
+
+struct verify {
+    struct audit_report *report;
+    struct arena *arena; /* of the report */
+    struct audit_key *key;
+    struct journal_reader *reader;
+    FILE *checkpoints, *leaves; /* NULL: not there */
+    uint64_t checkpoint_bytes;  /* left to read of those there at the start: a running platform adds some for records that we shall not see */
+    struct checkpoint next;     /* the first that is not compared yet */
+    bool has_next, has_met_any;
+    struct merkle_tree tree;
+    uint64_t first_other_leaf;  /* since the last good checkpoint; 0: none */
+    struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
+    size_t n_leaves, next_leaf; /* in the buffer */
+    struct open_intents open;
+    struct arena scratch;
+    struct error *err;
+};
+
+/* Only the first finding is kept. */
+static void found_bad(struct verify *v, uint64_t seq, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static void found_bad(struct verify *v, uint64_t seq, const char *fmt, ...)
+{
+    if (v->report->first_bad_seq != 0) return;
+    char text[ERROR_MESSAGE_MAX];
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    v->report->first_bad_seq = seq > 0 ? seq : 1;
+    v->report->bad_reason = arena_copy(v->arena, sv(text));
+}
+
+static bool is_bad(const struct verify *v)
+{
+    return v->report->first_bad_seq != 0;
+}
+
+/* ---- checkpoints ---- */
+
+/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle of one too: what is torn
+ * was never announced, its writer died there or is at it now. */
+static bool read_note(struct verify *v, struct buf *note)
+{
+    unsigned empty_lines = 0;
+    bool is_line_start = true;
+    int c;
+    buf_reset(note);
+    for (; v->checkpoint_bytes > 0 && (c = getc(v->checkpoints)) != EOF; v->checkpoint_bytes--) {
+        if (c == '\n' && is_line_start && ++empty_lines == 2) break;
+        is_line_start = c == '\n';
+        buf_append_char(note, (char)c);
+        if (note->is_full) return true;
+    }
+    return empty_lines == 2;
+}
+
+/* The size that a note claims, for the message about one that does not hold. */
+static uint64_t claimed_size(struct strview note)
+{
+    struct strview line;
+    uint64_t size = 0;
+    if (!sv_next(&note, '\n', &line) || !sv_next(&note, '\n', &line) || sv_parse_u64(line, &size) != STATUS_OK) return 0;
+    return size;
+}
+
+static void next_checkpoint(struct verify *v)
+{
+    struct buf note;
+    struct error err = {0};
+    uint64_t last_size = v->has_next ? v->next.size : 0;
+    v->has_next = false;
+    if (v->checkpoints == NULL || is_bad(v)) return;
+    buf_init(&note, NOTE_MAX);
+    if (!read_note(v, &note)) goto out;
+    v->has_met_any = true;
+    if (buf_status(&note) != STATUS_OK)
+        found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes", last_size, NOTE_MAX);
+    else if (checkpoint_verify(v->key, buf_view(&note), &v->scratch, &v->next, &err) != STATUS_OK)
+        found_bad(v, claimed_size(buf_view(&note)) > 0 ? claimed_size(buf_view(&note)) : last_size + 1,
+                  "the checkpoint behind the one of size %" PRIu64 " does not hold: %s", last_size, err.message);
+    else if (v->next.size < last_size)
+        found_bad(v, last_size, "a checkpoint of size %" PRIu64 " stands behind one of size %" PRIu64, v->next.size, last_size);
+    else
+        v->has_next = true;
+out:
+    arena_reset(&v->scratch);
+    buf_release(&note);
+}
+
+/* ---- leaves ---- */
+
+static bool next_leaf(struct verify *v, struct merkle_hash *ret_leaf)
+{
+    if (v->next_leaf == v->n_leaves) {
+        v->next_leaf = 0;
+        v->n_leaves = v->leaves != NULL ? fread(v->leaf_buffer, sizeof(v->leaf_buffer[0]), LEAVES_BUFFERED, v->leaves) : 0;
+        if (v->n_leaves == 0) return false;
+    }
+    *ret_leaf = v->leaf_buffer[v->next_leaf++];
+    return true;
+}
+
+/* Have the leaves the root of v->next? Then they are what was sealed, whoever holds the file. Reads it again: only after a finding. */
+static bool leaves_are_sealed(struct verify *v)
+{
+    struct merkle_tree tree;
+    struct merkle_hash leaf;
+    merkle_tree_init(&tree);
+    if (v->leaves == NULL || fseeko(v->leaves, 0, SEEK_SET) != 0) return false;
+    v->next_leaf = v->n_leaves = 0;
+    while (tree.size < v->next.size && next_leaf(v, &leaf))
+        merkle_tree_add(&tree, leaf);
+    struct merkle_hash root = merkle_tree_root(&tree);
+    return tree.size == v->next.size && memcmp(&root, &v->next.root, sizeof(root)) == 0;
+}
+
+/* ---- records against checkpoints ---- */
+
+static void compare_root(struct verify *v)
+{
+    struct merkle_hash root = merkle_tree_root(&v->tree);
+    if (memcmp(&root, &v->next.root, sizeof(root)) == 0) {
+        v->report->checkpoints++;
+        v->report->sealed_records = v->next.size;
+        v->report->sealed_unix_ns = v->next.time_unix_ns;
+        v->first_other_leaf = 0;
+        return;
+    }
+    if (v->first_other_leaf != 0 && leaves_are_sealed(v))
+        found_bad(v, v->first_other_leaf, "record %" PRIu64 " is not the one that was sealed: its hash is another", v->first_other_leaf);
+    else
+        found_bad(v, v->next.size,
+                  "the root over %" PRIu64 " records is not the signed one; the change lies behind record %" PRIu64
+                  " (the leaves do not say where)",
+                  v->next.size, v->report->sealed_records);
+}
+
+/* All checkpoints of the size reached. */
+static void compare_checkpoints(struct verify *v)
+{
+    while (v->has_next && v->next.size == v->tree.size && !is_bad(v)) {
+        compare_root(v);
+        next_checkpoint(v);
+    }
+}
+
+static void take_record(struct verify *v, const struct journal_entry *e)
+{
+    struct merkle_hash leaf = merkle_leaf(e->bytes), sealed;
+    if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) && memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
+        v->first_other_leaf = e->seq;
+    merkle_tree_add(&v->tree, leaf);
+    v->report->records++;
+    if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
+    open_intents_look(&v->open, e->seq, e->bytes, &v->scratch);
+}
+
+/* A damaged or missing record spoils its whole batch: come closer by halves. */
+static enum status read_batch(struct verify *v, uint64_t seq, struct arena *a, struct journal_entry **ret_entries, size_t *ret_n)
+{
+    enum status s = STATUS_OK;
+    for (size_t max = BATCH; max > 0; max /= 2) {
+        s = journal_reader_read(v->reader, seq, max, false, a, ret_entries, ret_n, v->err);
+        if (s != STATUS_DATA_LOSS) return s;
+        arena_reset(a);
+    }
+    return s;
+}
+
+/* The rest cannot be put in its place once a record is missing: reading ends there. */
+static enum status read_records(struct verify *v, void (*on_progress)(uint64_t done, void *arg), void *arg)
+{
+    struct arena batch = {0};
+    uint64_t told = 0;
+    enum status s;
+    for (;;) {
+        struct journal_entry *entries = NULL;
+        size_t n = 0;
+        s = read_batch(v, v->tree.size + 1, &batch, &entries, &n);
+        if (s != STATUS_OK || n == 0) break;
+        for (size_t i = 0; i < n; i++)
+            take_record(v, &entries[i]);
+        arena_reset(&batch);
+        if (on_progress != NULL && v->report->records - told >= PROGRESS_RECORDS) {
+            told = v->report->records;
+            on_progress(told, arg);
+        }
+    }
+    arena_release(&batch);
+    if (s != STATUS_DATA_LOSS && s != STATUS_OUT_OF_RANGE) return s;
+    found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1, "record %" PRIu64 " cannot be read: %s", v->tree.size + 1,
+              v->err->message);
+    return STATUS_OK;
+}
+
+/* Checkpoints that cover more than there is. */
+static void check_tail(struct verify *v)
+{
+    if (is_bad(v) || !v->has_next) return;
+    uint64_t records = v->tree.size, changed = v->first_other_leaf;
+    while (v->has_next) { /* the newest says how much is missing */
+        struct checkpoint last = v->next;
+        next_checkpoint(v);
+        if (v->has_next) continue;
+        v->next = last;
+        break;
+    }
+    if (is_bad(v)) return;
+    if (changed != 0 && leaves_are_sealed(v))
+        found_bad(v, changed, "record %" PRIu64 " is not the one that was sealed, and records %" PRIu64 " to %" PRIu64 " are missing", changed,
+                  records + 1, v->next.size);
+    else
+        found_bad(v, records + 1, "records %" PRIu64 " to %" PRIu64 " were sealed and are missing: the end was cut off", records + 1,
+                  v->next.size);
+}
+
+/* ---- opening ---- */
+
+static enum status load_key(struct verify *v, const char *path)
+{
+    struct strview text;
+    enum status s = file_read(&v->scratch, path, 4096, &text, v->err);
+    if (s == STATUS_NOT_FOUND)
+        return error_set(v->err, STATUS_FAILED_PRECONDITION, "verify: there is no public key at '%s'", path);
+    if (s == STATUS_OK) s = audit_key_parse_public(text, &v->key, v->err);
+    return s == STATUS_OK ? s : error_prefix(v->err, s, "public key '%s'", path);
+}
+
+static enum status open_optional(const char *path, FILE **ret_file, uint64_t *ret_size, struct error *err)
+{
+    struct stat st;
+    *ret_file = fopen(path, "rbe");
+    if (*ret_file != NULL && fstat(fileno(*ret_file), &st) == 0) {
+        *ret_size = (uint64_t)st.st_size;
+        return STATUS_OK;
+    }
+    if (*ret_file == NULL && errno == ENOENT) return STATUS_OK;
+    return error_set(err, status_from_errno(errno), "open '%s': %s", path, strerror(errno));
+}
+
+static enum status open_all(struct verify *v, const char *dir, const char *public_key_file)
+{
+    struct arena a = {0};
+    uint64_t leaves_bytes = 0;
+    const char *key_file = public_key_file != NULL ? public_key_file : arena_printf(&a, "%s/audit/key.pub", dir).ptr;
+    enum status s = journal_reader_open(arena_printf(&a, "%s/journal", dir).ptr, &v->reader, v->err);
+    if (s == STATUS_OK) s = load_key(v, key_file);
+    if (s == STATUS_OK) s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
+    if (s == STATUS_OK) s = open_optional(arena_printf(&a, "%s/audit/checkpoints", dir).ptr, &v->checkpoints, &v->checkpoint_bytes, v->err);
+    arena_release(&a);
+    return s;
+}
+
+static void close_all(struct verify *v)
+{
+    if (v->leaves != NULL) (void)fclose(v->leaves);
+    if (v->checkpoints != NULL) (void)fclose(v->checkpoints);
+    journal_reader_close(v->reader);
+    audit_key_free(v->key);
+    open_intents_release(&v->open);
+    arena_release(&v->scratch);
+    free(v);
+}
+
+enum status audit_verify(const char *data_dir, const char *public_key_file, void (*on_progress)(uint64_t done, void *arg), void *arg,
+                         struct arena *a, struct audit_report *ret_report, struct error *err)
+{
+    struct verify *v = mem_zalloc(1, sizeof(*v));
+    struct audit_report report = {0};
+    struct error own;
+    v->report = &report;
+    v->arena = a;
+    v->err = err != NULL ? err : &own;
+    merkle_tree_init(&v->tree);
+    open_intents_init(&v->open);
+    enum status s = open_all(v, data_dir, public_key_file);
+    if (s == STATUS_OK) {
+        next_checkpoint(v);
+        compare_checkpoints(v);
+        s = read_records(v, on_progress, arg);
+    }
+    if (s == STATUS_OK) {
+        check_tail(v);
+        if (!v->has_met_any && report.records > 0) found_bad(v, 1, "there is no checkpoint at all: they were removed");
+        report.root = merkle_tree_root(&v->tree);
+        size_t listed = 0;
+        report.open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, a, &listed);
+        report.n_open_intents = v->open.n;
+        *ret_report = report;
+    }
+    close_all(v);
+    return s;
+}
