@@ -1,0 +1,19 @@
+/* Shared by manifest.c and manifest_schema.c alone. */
+#ifndef BALM_FUNCTION_MANIFEST_IMPL_H
+#define BALM_FUNCTION_MANIFEST_IMPL_H
+
+#include "function/manifest.h"
+
+/* NULL-terminated, by enum param_type, param_pattern and on_unknown. */
+extern const char *const manifest_type_names[], *const manifest_pattern_names[], *const manifest_on_unknown_names[];
+
+struct manifest_detail {
+    struct strview name, description;
+    int type; /* enum param_type: TEXT, INTEGER, BOOLEAN or TEXT_LIST */
+};
+
+/* JSON Schemas (owned by the caller). */
+json_t *manifest_params_schema(const struct manifest *m);
+json_t *manifest_detail_schema(const struct manifest_detail *details, size_t n);
+
+#endif
