@@ -25,8 +25,8 @@ OPT    := -O1 -fno-omit-frame-pointer
 SANFLAGS := -fsanitize=thread
 HARDEN := -fPIE
 endif
-CPPFLAGS_ALL := -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$(B)/gen -include base/banned.h $(CPPFLAGS)
-CFLAGS_ALL   := -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-sections -fdata-sections -MMD -MP $(CFLAGS)
+CPPFLAGS_ALL = -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$(B)/gen -include base/banned.h $(CPPFLAGS)
+CFLAGS_ALL   = -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-sections -fdata-sections -MMD -MP $(CFLAGS)
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
 # What every function links (libcurl is opened on its first use), and what only the platform links.
 LIBS_FUNCTION := -lh2o-evloop -luv -ljansson -lssl -lcrypto -l:libboost_context.a -ldl -lpthread
@@ -34,8 +34,9 @@ LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz $(LIBS_FUNCTION)
 
 # ---- the parts ----
 SHIM_SRC    := runtime/gateway/shim.c
-CLI_SRC     := $(sort $(wildcard runtime/cli/*.c))
-LIB_SRC     := $(filter-out $(CLI_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
+GEN_SRC     := runtime/cli/generate_main.c
+CLI_SRC     := $(filter-out $(GEN_SRC),$(sort $(wildcard runtime/cli/*.c)))
+LIB_SRC     := $(filter-out $(CLI_SRC) $(GEN_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
 # Core functions are linked into balm; every other folder of functions/ is a function with an executable of its own.
 CORE        := alerts dispatcher audit
 CORE_SRC    := $(sort $(wildcard $(CORE:%=functions/%/*.c)))
@@ -106,20 +107,20 @@ FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
 TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
 
-# Tests see the functions' handlers and what cli has besides main.
-TEST_OBJ := $(CORE_OBJ) $(filter-out %/main.o %/generate_main.o,$(CLI_OBJ))
+# Tests see the core functions and what cli has besides main.
+TEST_OBJ := $(CORE_OBJ) $(filter-out %/main.o,$(CLI_OBJ))
 # Criterion finds its tests through a section that nothing refers to: it must not be collected as garbage.
 link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
 
-$(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(CORE_OBJ) $(B)/libbalm.a
-	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
-$(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(CORE_OBJ) $(B)/libbalm.a
-	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
-$(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(CORE_OBJ) $(B)/libbalm.a
-	$(link_test) $(CORE_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(TEST_OBJ) $(B)/libbalm.a
+	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(TEST_OBJ) $(B)/libbalm.a
+	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(TEST_OBJ) $(B)/libbalm.a
+	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
 $(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
-$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(CORE_OBJ) $(B)/libbalm.a
-	$(link_test) $(CORE_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
+$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_OBJ) $(B)/libbalm.a
+	$(link_test) $(TEST_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
 
 .PHONY: tests bench-binaries
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN)

@@ -27,8 +27,7 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv);
 };
 
-extern const struct command command_up, command_status, command_why, command_audit, command_stop, command_resume, command_reload,
-    command_generate;
+extern const struct command command_up, command_status, command_why, command_audit, command_stop, command_resume, command_reload;
 
 /* Parses argv by the command's table into ret_cfg. Prints --help and returns false with *ret_exit = 0, or says what is wrong and returns
  * false with CLI_USAGE. Positional arguments are at argv[1] … argv[*ret_n_positional]. */

@@ -2,10 +2,21 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "cli/generate.h"
 
 static int run_version(const struct command *self, int argc, char **argv);
+static int run_generate(const struct command *self, int argc, char **argv);
 
+static const struct command command_generate = {
+    .name = "generate",
+    .arguments = "bot FILE --out DIR | stack FILE... | readme FILE...",
+    .summary = "what is derived from a function's bot.yaml",
+    .description = "bot     the parameter struct, its validating decoder, the manifest and main() of one function, into DIR\n"
+                   "stack   stack.yml for these functions, on stdout\n"
+                   "readme  the table of these functions for a README, on stdout",
+    .run = run_generate,
+};
 static const struct command command_version = {
     .name = "version", .arguments = "", .summary = "print the version", .run = run_version};
 
@@ -21,6 +32,16 @@ static int run_version(const struct command *self, int argc, char **argv)
     (void)argv;
     puts("balm " BALM_VERSION);
     return CLI_OK;
+}
+
+static int run_generate(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    int n, code;
+    /* Only --help is ours: the generator is a program of its own as well, built before balm. */
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) (void)cli_parse(self, argc, argv, &a, NULL, &n, &code);
+    else code = generate_command(argc, argv);
+    return code;
 }
 
 static void print_usage(FILE *out)
@@ -114,6 +135,10 @@ int main(int argc, char **argv)
     const char *name = is_help ? argv[2] : argv[1];
     const struct command *c = find_command(name);
     if (c == NULL) return unknown_command(name);
+    if (is_help && argc == 4 && strcmp(argv[3], "--markdown") == 0) { /* the README's table of settings */
+        config_print_markdown(c->options, c->n_options, stdout);
+        return CLI_OK;
+    }
     if (is_help) {
         print_command_help(c);
         return CLI_OK;

@@ -226,7 +226,7 @@ static void platform_fiber(void *arg)
     struct fiber_scope force;
     fiber_scope_init(&force);
     struct error ignored;
-    (void)fiber_scope_spawn(&force, force_exit_fiber, NULL, &ignored);
+    (void)!fiber_scope_spawn(&force, force_exit_fiber, NULL, &ignored);
     stop(p);
     fiber_scope_cancel(&force);
     fiber_scope_join(&force);

@@ -1,0 +1,104 @@
+#include "cli/cli.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "functions/dispatcher/explain.h"
+#include "store/journal.h"
+
+struct why_cfg {
+    const char *data_dir;
+    bool is_json;
+};
+
+static const struct config_option options[] = {
+    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct why_cfg, data_dir), .value_name = "DIR",
+     .help = "data folder of the platform, running or not"},
+    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct why_cfg, is_json), .help = "JSON instead of text"},
+};
+
+/* The incident somebody means by "last": that of the newest record that belongs to one. */
+static enum status find_last(struct journal_reader *reader, struct arena *a, struct strview *ret_incident, struct error *err)
+{
+    struct arena batch = {0};
+    uint64_t seq = journal_reader_first_seq(reader);
+    struct strview last = sv(NULL);
+    for (;;) {
+        struct journal_entry *entries;
+        size_t n;
+        enum status s = journal_reader_read(reader, seq, 1000, true, &batch, &entries, &n, err);
+        if (s != STATUS_OK || n == 0) {
+            arena_release(&batch);
+            *ret_incident = last;
+            if (s == STATUS_OK && last.len == 0) s = error_set(err, STATUS_NOT_FOUND, "the journal has no incident yet");
+            return s;
+        }
+        for (size_t i = n; i > 0; i--)
+            if (entries[i - 1].record->incident.len > 0) {
+                if (!sv_eq(last, entries[i - 1].record->incident)) last = arena_copy(a, entries[i - 1].record->incident);
+                break;
+            }
+        seq = entries[n - 1].seq + 1;
+        arena_reset(&batch);
+    }
+}
+
+static enum status explain_from_disk(const char *data_dir, struct strview incident, struct arena *a, json_t **ret_json, struct error *err)
+{
+    struct journal_reader *reader = NULL;
+    enum status s = journal_reader_open(arena_printf(a, "%s/journal", data_dir).ptr, &reader, err);
+    if (s != STATUS_OK) return s;
+    if (sv_eq(incident, SV("last"))) s = find_last(reader, a, &incident, err);
+    if (s == STATUS_OK) s = explain_read(reader, incident, ret_json, err);
+    journal_reader_close(reader);
+    return s;
+}
+
+static void print_text(const json_t *explained)
+{
+    struct buf text;
+    buf_init(&text, 16 * 1024 * 1024);
+    explain_text(explained, &text);
+    (void)fwrite(text.ptr, 1, text.len, stdout);
+    buf_release(&text);
+}
+
+static int run_why(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    struct why_cfg cfg = {0};
+    struct error err = {0};
+    int n = 0, code = CLI_OK;
+    json_t *explained = NULL;
+    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
+    if (n != 1) {
+        (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "say which incident (its id from balm status or balm audit tail), or 'last'");
+        code = cli_fail(self, &err);
+        goto out;
+    }
+    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
+    if (explain_from_disk(cfg.data_dir, sv(argv[1]), &a, &explained, &err) != STATUS_OK) {
+        code = cli_fail(self, &err);
+    } else if (cfg.is_json) {
+        (void)json_dumpf(explained, stdout, JSON_COMPACT | JSON_SORT_KEYS);
+        putchar('\n');
+    } else {
+        print_text(explained);
+    }
+out:
+    json_release(explained);
+    arena_release(&a);
+    return code;
+}
+
+const struct command command_why = {
+    .name = "why",
+    .arguments = "INCIDENT|last",
+    .summary = "one incident from alert to undo: what was seen, decided, done and verified",
+    .description = "Everything about one incident on one screen, from the journal alone: the alert, the runbook and its hash, each gate with its value,\n"
+                   "the acts and their outcomes, the verification, what comes next, and the command that takes it back.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .run = run_why,
+};
