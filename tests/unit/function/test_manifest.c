@@ -1,0 +1,219 @@
+#include "function/manifest.h"
+
+#include <criterion/criterion.h>
+
+#include "base/clock.h"
+
+static struct manifest m;
+static struct error err;
+static struct arena arena;
+
+static void tear_down(void)
+{
+    manifest_release(&m);
+    arena_release(&arena);
+}
+
+TestSuite(manifest, .fini = tear_down);
+
+#define PLAIN "name: echo\nsummary: Answers what it got\nacts: false\n"
+#define ACTING                                                                                               \
+    "name: disk-clean\nsummary: Frees space\nacts: true\non_unknown: rerun\ntouches: {paths: [/var/tmp]}\nverify: statvfs\nundo: none\n"
+
+static enum status parse(const char *text)
+{
+    manifest_release(&m);
+    err = (struct error){0};
+    return manifest_parse("bot.yaml", sv(text), &m, &err);
+}
+
+static void expect_message(const char *text, const char *message)
+{
+    cr_assert_eq(parse(text), STATUS_INVALID_ARGUMENT, "%s", text);
+    cr_assert_str_eq(err.message, message);
+}
+
+static const char *json_at(const char *first, const char *second)
+{
+    json_t *value = json_object_get(m.json, first);
+    if (second != NULL) value = json_object_get(value, second);
+    cr_assert_not_null(value, "%s %s", first, second);
+    return json_canonical(&arena, value).ptr;
+}
+
+Test(manifest, plain_function_gets_its_defaults)
+{
+    cr_assert_eq(parse(PLAIN), STATUS_OK, "%s", err.message);
+    cr_assert(sv_eq(m.name, SV("echo")));
+    cr_assert_not(m.acts);
+    cr_assert_eq(m.auth, MANIFEST_AUTH_OPEN);
+    cr_assert_eq(m.timeout_ns, 30 * NS_PER_S);
+    cr_assert_eq(m.n_params, 0);
+    cr_assert_str_eq(
+        json_canonical(&arena, m.json).ptr,
+        "{\"acts\":false,\"auth\":\"open\",\"destructive\":false,\"name\":\"echo\",\"params\":{},\"removes_series\":false,"
+        "\"reply\":{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"additionalProperties\":false,"
+        "\"properties\":{},\"type\":\"object\"},\"schema\":{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\","
+        "\"additionalProperties\":false,\"properties\":{},\"required\":[],\"type\":\"object\"},"
+        "\"summary\":\"Answers what it got\",\"timeout\":\"30s\"}");
+}
+
+Test(manifest, acting_function_is_signed_and_complete)
+{
+    cr_assert_eq(
+        parse(
+            ACTING
+            "destructive: true\nremoves_series: true\ntimeout: 90\nsecrets: [a-key]\nenvironment: {disk_clean_roots: what for}\n"),
+        STATUS_OK, "%s", err.message);
+    cr_assert(m.acts && m.is_destructive && m.removes_series);
+    cr_assert_eq(m.on_unknown, ON_UNKNOWN_RERUN);
+    cr_assert_eq(m.auth, MANIFEST_AUTH_SIGNED);
+    cr_assert_str_eq(json_at("timeout", NULL), "\"1m30s\"", "the gateway reads it as a duration");
+    cr_assert_str_eq(json_at("on_unknown", NULL), "\"rerun\"");
+    cr_assert_str_eq(json_at("touches", NULL), "{\"paths\":[\"/var/tmp\"]}");
+    cr_assert(sv_eq(m.environment[0].name, SV("disk_clean_roots")));
+}
+
+Test(manifest, acting_function_without_its_promises_is_refused)
+{
+    expect_message("name: a\nsummary: s\nacts: true\n", "bot.yaml:1:1: on_unknown is missing: a acts");
+    expect_message("name: a\nsummary: s\nacts: true\non_unknown: rerun\n",
+                   "bot.yaml:1:1: touches is missing: a acts");
+    expect_message("name: a\nsummary: s\nacts: true\non_unknown: rerun\ntouches: {a: [b]}\nverify: v\n",
+                   "bot.yaml:1:1: undo is missing: a acts");
+    expect_message(ACTING "auth: open\n", "bot.yaml:8:7: auth must be signed: disk-clean acts");
+    expect_message(PLAIN "destructive: true\n",
+                   "bot.yaml:1:1: destructive, removes_series and on_unknown are for functions that act");
+    expect_message(PLAIN "auth: signed\n",
+                   "bot.yaml:4:7: auth: only invocations of functions that act are signed");
+}
+
+Test(manifest, bad_fields_are_named_where_they_stand)
+{
+    expect_message(PLAIN "timeuot: 5s\n",
+                   "bot.yaml:4:1: unknown field 'timeuot' in bot.yaml (did you mean 'timeout'?)");
+    expect_message("summary: s\nacts: false\n", "bot.yaml:1:1: name is missing in bot.yaml");
+    expect_message(
+        "name: Echo\nsummary: s\nacts: false\n",
+        "bot.yaml:1:7: name has lower-case letters, digits and '-', starts with a letter and does not end in '-'");
+    expect_message(
+        "name: 7up\nsummary: s\nacts: false\n",
+        "bot.yaml:1:7: name has lower-case letters, digits and '-', starts with a letter and does not end in '-'");
+    expect_message(
+        "name: a.b\nsummary: s\nacts: false\n",
+        "bot.yaml:1:7: name has lower-case letters, digits and '-', starts with a letter and does not end in '-'");
+    expect_message("name: a\nsummary: \"two\\nlines\"\nacts: false\n",
+                   "bot.yaml:2:10: summary must be one line");
+    expect_message(PLAIN "timeout: 2h\n",
+                   "bot.yaml:4:10: timeout in bot.yaml: 2h is out of range (1s to 1h)");
+    expect_message(PLAIN "touches: [a]\n", "bot.yaml:4:10: touches must be a map of lists");
+    expect_message(PLAIN "touches: {paths: []}\n", "bot.yaml:4:18: touches: paths must be a list of texts");
+    expect_message(PLAIN "touches: {paths: [{}]}\n",
+                   "bot.yaml:4:19: touches: each entry of paths must be one line of text");
+    expect_message(PLAIN "secrets: [../../etc]\n",
+                   "bot.yaml:4:10: secrets: names have lower-case letters, digits, '-' and '.'");
+    expect_message(
+        PLAIN "environment: {'a b': x}\n",
+        "bot.yaml:4:22: environment: a variable's name and one line that says what it is for are expected");
+    expect_message(PLAIN "detail: {x: {type: bytes}}\n",
+                   "bot.yaml:4:13: detail: a reply has text, integer, boolean or text-list, not bytes");
+    expect_message(
+        PLAIN "detail: {x: {type: number}}\n",
+        "bot.yaml:4:20: type in detail: 'number' is none of text, integer, boolean, duration, bytes, text-list");
+}
+
+Test(manifest, params_keep_order_types_limits_and_defaults)
+{
+    cr_assert_eq(parse(PLAIN "params:\n"
+                             "  unit: {type: text, required: true, pattern: unit, min: 1, max: 9}\n"
+                             "  n: {min: -3, max: 7, type: integer, default: 5}\n" /* type after the limits */
+                             "  dry_run: {type: boolean, default: true}\n"
+                             "  age: {type: duration, default: 24h, min: 1m, max: 8760h}\n"
+                             "  size: {type: bytes, default: 64MiB, min: 1KiB}\n"
+                             "  roots: {type: text-list, default: [/a, /b], pattern: path-absolute}\n"
+                             "  how: {type: text, enum: [soft, hard], default: soft, example: hard}\n"),
+                 STATUS_OK, "%s", err.message);
+    cr_assert_eq(m.n_params, 7);
+    cr_assert(m.params[0].is_required);
+    cr_assert_eq(m.params[0].pattern, PARAM_UNIT);
+    cr_assert_eq(m.params[0].max, 9);
+    cr_assert_eq(m.params[1].default_number, 5);
+    cr_assert_eq(m.params[1].min, -3);
+    cr_assert(m.params[2].default_boolean);
+    cr_assert_eq(m.params[3].default_number, 24 * 3600 * NS_PER_S);
+    cr_assert_eq(m.params[3].max, 8760 * 3600 * NS_PER_S);
+    cr_assert_eq(m.params[4].default_number, 64 << 20);
+    cr_assert_eq(m.params[4].min, 1024);
+    cr_assert_eq(m.params[4].max, INT64_MAX);
+    cr_assert_eq(m.params[5].default_list.n, 2);
+    cr_assert(sv_eq(m.params[6].default_text, SV("soft")));
+    cr_assert(sv_eq(manifest_member(&arena, &m.params[3]), SV("age_ns")));
+    cr_assert(sv_eq(manifest_member(&arena, &m.params[4]), SV("size_bytes")));
+    cr_assert_str_eq(json_at("schema", "required"), "[\"unit\"]");
+    json_t *properties = json_object_get(json_object_get(m.json, "schema"), "properties");
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "age"), "maximum")),
+                 8760 * 3600);
+    cr_assert_null(json_object_get(json_object_get(properties, "size"), "maximum"));
+    cr_assert_str_eq(
+        json_canonical(&arena, json_object_get(properties, "how")).ptr,
+        "{\"default\":\"soft\",\"enum\":[\"soft\",\"hard\"],\"examples\":[\"hard\"],\"maxLength\":1024,\"type\":\"string\"}");
+}
+
+static void expect_param_message(const char *param, const char *message)
+{
+    expect_message(arena_printf(&arena, "%sparams:\n  p: %s\n", PLAIN, param).ptr, message);
+}
+
+Test(manifest, defaults_and_examples_that_the_bot_would_refuse_are_refused)
+{
+    expect_param_message(
+        "{type: integer, default: 9, max: 5}",
+        "bot.yaml:5:31: parameter p: parameter 'p': 9 is out of range (-9223372036854775808 to 5)");
+    expect_param_message("{type: text, pattern: unit, example: -x}",
+                         "bot.yaml:5:43: parameter p: parameter 'p': '-x' is not a service's name");
+    expect_param_message(
+        "{type: duration, default: soon}",
+        "bot.yaml:5:29: parameter p: parameter 'p' must be a duration such as 30s or 5m, not 'soon'");
+    expect_param_message("{type: text, enum: [a, b], default: c}",
+                         "bot.yaml:5:39: parameter p: parameter 'p': 'c' is none of a, b");
+}
+
+Test(manifest, contradictions_in_a_parameter_are_refused)
+{
+    expect_param_message("{}", "bot.yaml:5:6: type is missing in parameter p");
+    expect_param_message(
+        "{type: number}",
+        "bot.yaml:5:13: type in parameter p: 'number' is none of text, integer, boolean, duration, bytes, text-list");
+    expect_param_message("{type: text, requird: true}",
+                         "bot.yaml:5:19: unknown field 'requird' in parameter p (did you mean 'required'?)");
+    expect_param_message("{type: text, required: true, default: a}",
+                         "bot.yaml:5:6: parameter p: a required parameter has no default");
+    expect_param_message("{type: integer, min: 5, max: 4}",
+                         "bot.yaml:5:6: parameter p: min is greater than max");
+    expect_param_message(
+        "{type: duration, min: never}",
+        "bot.yaml:5:28: min in parameter p must be a duration such as 30s or 5m, not 'never'");
+    expect_param_message("{type: integer, pattern: unit}",
+                         "bot.yaml:5:6: parameter p: pattern and enum are for texts, not for integer");
+    expect_param_message("{type: boolean, max: 1}",
+                         "bot.yaml:5:6: parameter p: a boolean has neither min nor max");
+    expect_param_message("{type: text, max: 65537}",
+                         "bot.yaml:5:6: parameter p: min and max must be in 0 to 65536");
+}
+
+Test(manifest, names_that_c_or_another_member_has_are_refused)
+{
+    expect_message(
+        PLAIN "params: {int: {type: text}}\n",
+        "bot.yaml:4:15: parameter int: a name has lower-case letters, digits and '_' (at most 40), and is no word of C");
+    expect_message(
+        PLAIN "params: {Unit: {type: text}}\n",
+        "bot.yaml:4:16: parameter Unit: a name has lower-case letters, digits and '_' (at most 40), and is no word of C");
+    expect_message(PLAIN "params: {age_ns: {type: integer}, age: {type: duration}}\n",
+                   "bot.yaml:4:40: parameters age_ns and age would be one member, age_ns");
+}
+
+Test(manifest, identifier_is_the_name_as_c_takes_it)
+{
+    cr_assert(sv_eq(manifest_identifier(&arena, SV("service-restart")), SV("service_restart")));
+}
