@@ -58,8 +58,14 @@ $(B)/libbalm.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(B)/balm: $(CLI_OBJ) $(CORE_OBJ) $(B)/libbalm.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $(CLI_OBJ) $(CORE_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
+# Core functions and subcommands: all of balm but main(), so that tests can have them too.
+MAIN_OBJ := $(B)/obj/runtime/cli/main.o
+$(B)/libcore.a: $(filter-out $(MAIN_OBJ),$(CLI_OBJ)) $(CORE_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)
 
 # Static and bare: it stands beside every replica.
 $(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
@@ -107,20 +113,18 @@ FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
 TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
 
-# Tests see the core functions and what cli has besides main.
-TEST_OBJ := $(CORE_OBJ) $(filter-out %/main.o,$(CLI_OBJ))
 # Criterion finds its tests through a section that nothing refers to: it must not be collected as garbage.
 link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
 
-$(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(TEST_OBJ) $(B)/libbalm.a
-	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
-$(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(TEST_OBJ) $(B)/libbalm.a
-	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
-$(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(TEST_OBJ) $(B)/libbalm.a
-	$(link_test) $(TEST_OBJ) $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(B)/libcore.a $(B)/libbalm.a
+	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(B)/libcore.a $(B)/libbalm.a
+	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+$(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(B)/libcore.a $(B)/libbalm.a
+	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
 $(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
-$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(TEST_OBJ) $(B)/libbalm.a
-	$(link_test) $(TEST_OBJ) $(B)/libbalm.a $(LIBS_PLATFORM)
+$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
+	$(link_test) $(B)/libcore.a $(B)/libbalm.a $(LIBS_PLATFORM)
 
 .PHONY: tests bench-binaries
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN)

@@ -29,6 +29,8 @@ struct command {
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop, command_resume, command_reload;
 
+/* The usage line, the description and the options on stdout. */
+void cli_print_help(const struct command *c);
 /* Parses argv by the command's table into ret_cfg. Prints --help and returns false with *ret_exit = 0, or says what is wrong and returns
  * false with CLI_USAGE. Positional arguments are at argv[1] … argv[*ret_n_positional]. */
 bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg, int *ret_n_positional, int *ret_exit);

@@ -71,51 +71,6 @@ static int unknown_command(const char *name)
     return CLI_USAGE;
 }
 
-static void print_command_help(const struct command *c)
-{
-    printf("usage: balm %s%s%s%s\n\n%s\n", c->name, c->n_options > 0 ? " [OPTIONS]" : "", c->arguments[0] != '\0' ? " " : "", c->arguments,
-           c->description != NULL ? c->description : c->summary);
-    if (c->n_options == 0) return;
-    puts("\noptions:");
-    config_print_help(c->options, c->n_options, stdout);
-}
-
-static bool asks_for_help(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--") == 0) return false;
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
-    }
-    return false;
-}
-
-bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg, int *ret_n_positional, int *ret_exit)
-{
-    if (asks_for_help(argc, argv)) {
-        print_command_help(self);
-        *ret_exit = CLI_OK;
-        return false;
-    }
-    struct error err;
-    if (config_load(self->options, self->n_options, argc, argv, a, ret_cfg, ret_n_positional, &err) != STATUS_OK) {
-        cli_fail(self, &err);
-        *ret_exit = CLI_USAGE;
-        return false;
-    }
-    return true;
-}
-
-int cli_fail(const struct command *self, const struct error *err)
-{
-    fprintf(stderr, "balm %s: %s\n", self->name, err->message);
-    switch (err->code) {
-    case STATUS_INVALID_ARGUMENT: return CLI_USAGE;
-    case STATUS_NOT_FOUND:
-    case STATUS_UNAVAILABLE: return CLI_NOT_FOUND;
-    default: return CLI_FAILED;
-    }
-}
-
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -140,7 +95,7 @@ int main(int argc, char **argv)
         return CLI_OK;
     }
     if (is_help) {
-        print_command_help(c);
+        cli_print_help(c);
         return CLI_OK;
     }
     return c->run(c, argc - 1, argv + 1);
