@@ -173,9 +173,9 @@ Test(manifest, defaults_and_examples_that_the_bot_would_refuse_are_refused)
                          "bot.yaml:5:43: parameter p: parameter 'p': '-x' is not a service's name");
     expect_param_message(
         "{type: duration, default: soon}",
-        "bot.yaml:5:29: parameter p: parameter 'p' must be a duration such as 30s or 5m, not 'soon'");
+        "bot.yaml:5:32: parameter p: parameter 'p' must be a duration such as 30s or 5m, not 'soon'");
     expect_param_message("{type: text, enum: [a, b], default: c}",
-                         "bot.yaml:5:39: parameter p: parameter 'p': 'c' is none of a, b");
+                         "bot.yaml:5:42: parameter p: parameter 'p': 'c' is none of a, b");
 }
 
 Test(manifest, contradictions_in_a_parameter_are_refused)
