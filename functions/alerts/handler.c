@@ -1,6 +1,6 @@
 #include "functions/alerts/alerts.h"
 
-#include <inttypes.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -39,7 +39,7 @@ struct intake {
     uint64_t folded_seq; /* the table is that of the journal up to here */
     int64_t lease_ns, grace_ns;
     struct fiber_scope scope; /* of the fiber that writes RECORD_EXPIRED */
-    struct metric *results[RESULTS], *durable_seconds;
+    struct metric *results[RESULTS], *durable_seconds, *accepted_requests;
     struct metric_family *requests;
     struct quiet refused, failed, truncated;
 };
@@ -271,6 +271,10 @@ static bool may_log(struct quiet *q, unsigned *ret_swallowed)
 
 static void count_request(struct intake *in, int http_status)
 {
+    if (http_status == 202) {
+        metric_add(in->accepted_requests, 1);
+        return;
+    }
     char code[12];
     (void)snprintf(code, sizeof(code), "%d", http_status);
     struct strview value = sv(code);
@@ -293,13 +297,17 @@ static void answer(struct delivery *d, struct http_resp *resp)
     struct buf text;
     bool is_taken = d->counts[RESULT_ACCEPTED] + d->counts[RESULT_DUPLICATE] > 0;
     buf_init(&text, 16 * ERROR_MESSAGE_MAX);
-    buf_printf(&text, "{\"accepted\":%" PRIu64 ",\"duplicate\":%" PRIu64, d->counts[RESULT_ACCEPTED],
-               d->counts[RESULT_DUPLICATE]);
+    buf_append(&text, SV("{\"accepted\":"));
+    buf_append_u64(&text, d->counts[RESULT_ACCEPTED]);
+    buf_append(&text, SV(",\"duplicate\":"));
+    buf_append_u64(&text, d->counts[RESULT_DUPLICATE]);
     if (d->first_reason.len > 0) {
         buf_append(&text, SV(",\"error\":"));
         buf_append_json_string(&text, d->first_reason);
     }
-    buf_printf(&text, ",\"rejected\":%" PRIu64 "}\n", d->counts[RESULT_REJECTED]);
+    buf_append(&text, SV(",\"rejected\":"));
+    buf_append_u64(&text, d->counts[RESULT_REJECTED]);
+    buf_append(&text, SV("}\n"));
     http_resp_set(resp, is_taken ? 202 : 400, SV("application/json"),
                   arena_copy(d->req->arena, buf_view(&text)));
     buf_release(&text);
@@ -481,6 +489,8 @@ static void register_metrics(struct intake *in)
     }
     in->requests = metrics_family(METRIC_COUNTER, "balm_alerts_requests_total",
                                   "Webhook deliveries by HTTP status.", code_label, 1, NULL, 0);
+    struct strview accepted = SV("202");
+    in->accepted_requests = metrics_series(in->requests, &accepted);
     struct metric_family *stages =
         metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds", "Time from the stage before to this one.",
                        stage_label, 1, buckets, ARRAY_LEN(buckets));
