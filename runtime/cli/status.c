@@ -1,0 +1,177 @@
+#include "cli/cli.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#define INCIDENTS_SHOWN "10"
+
+struct status_cfg {
+    const char *data_dir;
+    bool is_json;
+};
+
+static const struct config_option options[] = {
+    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct status_cfg, data_dir), .value_name = "DIR",
+     .help = "data folder of the running platform"},
+    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct status_cfg, is_json), .help = "JSON instead of text"},
+};
+
+static const char *text_of(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+    return s != NULL ? s : "";
+}
+
+static long long number_of(const json_t *o, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(o, key));
+}
+
+/* "12 s", "3 min", "5 h", "2 d": what a person compares at a glance. */
+static const char *age_text(const json_t *seconds, char ret_text[32])
+{
+    long long s = (long long)json_integer_value(seconds);
+    if (!json_is_integer(seconds)) (void)snprintf(ret_text, 32, "never");
+    else if (s < 120) (void)snprintf(ret_text, 32, "%lld s", s);
+    else if (s < 7200) (void)snprintf(ret_text, 32, "%lld min", s / 60);
+    else if (s < 172800) (void)snprintf(ret_text, 32, "%lld h", s / 3600);
+    else (void)snprintf(ret_text, 32, "%lld d", s / 86400);
+    return ret_text;
+}
+
+static void print_head(const json_t *status)
+{
+    const json_t *frozen = json_object_get(status, "frozen");
+    if (json_is_true(json_object_get(frozen, "on"))) printf("STOPPED    no bot acts since %s (balm resume)\n", text_of(frozen, "since"));
+    else printf("acting     %zu runbook%s may act\n", json_array_size(json_object_get(status, "mayAct")),
+                json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
+    printf("journal    %lld records, epoch %lld%s\n", number_of(status, "seq"), number_of(status, "epoch"),
+           json_is_false(json_object_get(status, "deciding")) ? ", NOT DECIDING: see the log" : "");
+    if (json_is_true(json_object_get(status, "clockSettling"))) puts("clock      it jumped: nothing acts until it settles");
+    if (json_object_get(status, "reloadError") != NULL) printf("reload     refused, the old set stays: %s\n", text_of(status, "reloadError"));
+}
+
+static void print_sources(const json_t *list)
+{
+    size_t i;
+    json_t *o;
+    char age[32];
+    puts("\nsources");
+    if (json_array_size(list) == 0) puts("  none yet: no alert has arrived (is the receiver in Alertmanager's configuration?)");
+    json_array_foreach(list, i, o)
+        printf("  %-16s %lld signals, last %s ago\n", text_of(o, "name"), number_of(o, "signals"), age_text(json_object_get(o, "ageSeconds"), age));
+}
+
+static void print_backlog(const json_t *backlog)
+{
+    char age[32] = "";
+    bool is_empty = !json_is_integer(json_object_get(backlog, "oldestSeconds"));
+    printf("\nbacklog    %lld ready, %lld under way, %lld waiting, %lld dead%s%s\n", number_of(backlog, "ready"), number_of(backlog, "leased"),
+           number_of(backlog, "waiting"), number_of(backlog, "dead"), is_empty ? "" : "; oldest ",
+           is_empty ? "" : age_text(json_object_get(backlog, "oldestSeconds"), age));
+}
+
+static void print_incidents(const json_t *summary, const json_t *list)
+{
+    size_t i;
+    json_t *o;
+    char age[32];
+    printf("\nincidents  %lld open, %lld closed, %lld alerts matched no runbook\n", number_of(summary, "open"), number_of(summary, "closed"),
+           number_of(summary, "unmatched"));
+    json_array_foreach(list, i, o)
+        printf("  %-30s %-9s %-10s %-22s %-24s %s\n", text_of(o, "incident"), text_of(o, "state"), text_of(o, "phase"), text_of(o, "alert"),
+               text_of(o, "target"), json_is_integer(json_object_get(o, "ageSeconds")) ? age_text(json_object_get(o, "ageSeconds"), age) : "");
+}
+
+static void print_functions(const json_t *list)
+{
+    size_t i;
+    json_t *o;
+    puts("\nfunctions");
+    if (json_array_size(list) == 0) puts("  none deployed");
+    json_array_foreach(list, i, o)
+        printf("  %-20s %lld running, %lld calls%s\n", text_of(o, "name"), number_of(o, "replicas"), number_of(o, "invocationCount"),
+               json_is_true(json_object_get(o, "acts")) ? ", acts" : "");
+}
+
+static void print_runbooks(const json_t *list)
+{
+    size_t i, k;
+    json_t *o, *bot;
+    puts("\nrunbooks");
+    if (json_array_size(list) == 0) puts("  none: nothing is ever decided");
+    json_array_foreach(list, i, o) {
+        printf("  %-20s %-7s %.12s ", text_of(o, "name"), text_of(o, "mode"), text_of(o, "hash"));
+        json_array_foreach(json_object_get(o, "bots"), k, bot)
+            printf(" %s%s", k > 0 ? "> " : "", json_string_value(bot));
+        puts("");
+    }
+}
+
+static void print_text(const json_t *all)
+{
+    const json_t *status = json_object_get(all, "status");
+    print_head(status);
+    print_sources(json_object_get(status, "sources"));
+    print_backlog(json_object_get(status, "backlog"));
+    print_incidents(json_object_get(status, "incidents"), json_object_get(all, "incidents"));
+    print_functions(json_object_get(all, "functions"));
+    print_runbooks(json_object_get(status, "runbooks"));
+}
+
+static enum status gather(const char *data_dir, json_t **ret_all, struct error *err)
+{
+    static const struct { const char *name, *path; } parts[] = {
+        {"status", "/function/dispatcher/status"},
+        {"incidents", "/function/dispatcher/incidents?limit=" INCIDENTS_SHOWN},
+        {"functions", "/system/functions"},
+    };
+    json_t *all = json_object();
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < ARRAY_LEN(parts) && s == STATUS_OK; i++) {
+        json_t *answer = NULL;
+        s = cli_api(data_dir, "GET", parts[i].path, NULL, &answer, err);
+        if (s == STATUS_OK) (void)json_object_set_new(all, parts[i].name, answer);
+    }
+    if (s == STATUS_OK) *ret_all = all;
+    else json_release(all);
+    return s;
+}
+
+static int run_status(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    struct status_cfg cfg = {0};
+    struct error err = {0};
+    int n = 0, code = CLI_OK;
+    json_t *all = NULL;
+    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
+    if (n > 0) {
+        (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
+        code = cli_fail(self, &err);
+        goto out;
+    }
+    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
+    if (gather(cfg.data_dir, &all, &err) != STATUS_OK) {
+        code = cli_fail(self, &err);
+    } else if (cfg.is_json) {
+        (void)json_dumpf(all, stdout, JSON_COMPACT | JSON_SORT_KEYS);
+        putchar('\n');
+    } else {
+        print_text(all);
+    }
+out:
+    json_release(all);
+    arena_release(&a);
+    return code;
+}
+
+const struct command command_status = {
+    .name = "status",
+    .arguments = "",
+    .summary = "one screen: sources and their age, backlog, incidents, functions, what may act",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .run = run_status,
+};
