@@ -45,7 +45,8 @@ class Intake(PlatformTest):
         bad = alert("Bad")
         bad["labels"]["x"] = 7
         status, _, counts = self.post(p, webhook(alert("Good"), bad, alert("Also")))
-        self.assertEqual((status, counts), (202, {"accepted": 2, "duplicate": 0, "rejected": 1}))
+        self.assertEqual((status, counts["accepted"], counts["duplicate"], counts["rejected"]), (202, 2, 0, 1))
+        self.assertIn("alerts[1]", counts["error"])
         rejected = p.records("rejected")
         self.assertEqual(len(rejected), 1)
         self.assertTrue(rejected[0]["reason"])
@@ -166,7 +167,8 @@ class Intake(PlatformTest):
                             with lock:
                                 acknowledged.add(name)
                     except (OSError, http.client.HTTPException):
-                        return
+                        break
+                connection.close()
             threads = [threading.Thread(target=send, args=(w,)) for w in range(8)]
             for t in threads:
                 t.start()
