@@ -128,7 +128,7 @@ static struct record *add_record(struct delivery *d, enum record_kind kind)
 static void add_rejected(struct delivery *d, const struct webhook_alert *alert, size_t index)
 {
     struct buf detail;
-    buf_init(&detail, 16 * WEBHOOK_EVIDENCE_BYTES_MAX);
+    buf_init(&detail, (size_t)16 * WEBHOOK_EVIDENCE_BYTES_MAX);
     buf_append(&detail, SV("{\"evidence\":"));
     buf_append_json_string(&detail, alert->evidence);
     buf_append(&detail, SV(",\"index\":"));
@@ -296,7 +296,7 @@ static void answer(struct delivery *d, struct http_resp *resp)
 {
     struct buf text;
     bool is_taken = d->counts[RESULT_ACCEPTED] + d->counts[RESULT_DUPLICATE] > 0;
-    buf_init(&text, 16 * ERROR_MESSAGE_MAX);
+    buf_init(&text, (size_t)16 * ERROR_MESSAGE_MAX);
     buf_append(&text, SV("{\"accepted\":"));
     buf_append_u64(&text, d->counts[RESULT_ACCEPTED]);
     buf_append(&text, SV(",\"duplicate\":"));

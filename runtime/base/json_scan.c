@@ -182,7 +182,7 @@ static bool scan_escaped(struct json_scan *s, struct strview *ret_text)
     const char *start = s->at;
     size_t len = 0;
     for (;;) {
-        size_t run = json_plain_run(rest_of(s)), n;
+        size_t run = json_plain_run(rest_of(s)), n = 0;
         s->at += run;
         len += run;
         if (s->at >= s->end || (*s->at != '"' && *s->at != '\\')) return fail_in_string(s);
@@ -195,7 +195,7 @@ static bool scan_escaped(struct json_scan *s, struct strview *ret_text)
         char *copy = arena_alloc(s->arena, len + 1), *to = copy;
         for (s->at = start; s->at < end;) {
             const char *escape = memchr(s->at, '\\', (size_t)(end - s->at));
-            size_t run = (size_t)((escape ? escape : end) - s->at), n;
+            size_t run = (size_t)((escape ? escape : end) - s->at), n = 0;
             memcpy(to, s->at, run);
             to += run;
             s->at += run;
