@@ -8,7 +8,6 @@
 
 #include "base/list.h"
 #include "config/config.h"
-#include "functions/dispatcher/template.h"
 
 static int is_runbook_file(const struct dirent *entry)
 {

@@ -1,0 +1,320 @@
+#include "functions/dispatcher/dispatcher_impl.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "log/log.h"
+
+#define EPOCH_RETRY_MS 200
+
+const struct state *dispatcher_state(const struct dispatcher *d)
+{
+    return decider_state(d->decider);
+}
+
+/* ---- following ---- */
+
+static void decide_now(struct dispatcher *d)
+{
+    struct record *out;
+    size_t n;
+    struct error err;
+    decider_next(d->decider, &out, &n);
+    if (n == 0) return;
+    if (journal_append(d->env.journal, out, n, NULL, &err) == STATUS_OK) return;
+    /* What was decided is lost, so this reign ends here; the next one looks at every incident anew. */
+    log_error("dispatcher", "decisions not recorded; taking a new epoch", LOG_STR("error", err.message));
+    decider_set_active(d->decider, false);
+    fiber_event_set(&d->epoch_wanted);
+}
+
+static void note_new_timer(struct dispatcher *d, uint64_t seq)
+{
+    const struct state *s = dispatcher_state(d);
+    for (size_t i = 0; i < s->n_timers; i++)
+        if (s->timers[i]->seq == seq) clockwork_set_wake(s, s->timers[i]);
+}
+
+static void on_record(struct journal_follower *f, const struct journal_entry *e)
+{
+    struct dispatcher *d = container_of(f, struct dispatcher, follower);
+    struct observed_incident before = {0};
+    if (d->is_live) before = observe_before(d, e->record);
+    const struct timer *next = state_next_timer(dispatcher_state(d));
+    uint64_t next_seq = next != NULL ? next->seq : 0;
+    decider_apply(d->decider, e->seq, e->record);
+    if (!d->is_live) return;
+    if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq);
+    if (e->record->kind == RECORD_INTENT) d->decided[e->seq % DECIDED_TIMES] = (struct decided_time){e->seq, clock_unix_ns()};
+    next = state_next_timer(dispatcher_state(d));
+    if (next != NULL && next->seq != next_seq) fiber_event_set(&d->timers_changed);
+    observe_record(d, e->record, &before);
+    if (decider_is_active(d->decider)) decide_now(d);
+}
+
+static void on_reset(struct journal_follower *f, uint64_t durable_seq)
+{
+    (void)durable_seq; /* the journal shows its past again from the first record on */
+    struct dispatcher *d = container_of(f, struct dispatcher, follower);
+    decider_reset(d->decider);
+    d->is_live = false;
+    fiber_event_set(&d->epoch_wanted);
+}
+
+/* ---- taking over ---- */
+
+/* Everything this fiber or callback appends from here on is decided by us; whatever an earlier decider still writes is void. */
+static enum status take_epoch(struct dispatcher *d, struct error *err)
+{
+    const struct state *s = dispatcher_state(d);
+    for (size_t i = 0; i < s->n_timers; i++)
+        if (s->timers[i]->wake_ns == 0) clockwork_set_wake(s, s->timers[i]);
+    struct record r = {.kind = RECORD_EPOCH, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster,
+                       .epoch = s->epoch + 1, .actor = sv(d->actor)};
+    d->is_live = true;
+    decider_set_active(d->decider, true);
+    enum status st = journal_append(d->env.journal, &r, 1, NULL, err);
+    if (st != STATUS_OK) {
+        decider_set_active(d->decider, false);
+        d->is_live = false;
+        return st;
+    }
+    fiber_event_set(&d->timers_changed);
+    return STATUS_OK;
+}
+
+/* Takes an epoch again whenever one was lost. */
+static void reign_fiber(void *arg)
+{
+    struct dispatcher *d = arg;
+    while (fiber_event_wait(&d->epoch_wanted, 0) == STATUS_OK) {
+        struct error err;
+        fiber_event_reset(&d->epoch_wanted); /* before: it may be lost again at once */
+        enum status s = take_epoch(d, &err);
+        if (s == STATUS_OK) {
+            log_info("dispatcher", "took the epoch again", LOG_INT("epoch", (int64_t)dispatcher_state(d)->epoch));
+            if (dispatcher_activate(d, &err) != STATUS_OK) log_error("dispatcher", "runbooks not activated", LOG_STR("error", err.message));
+            if (dispatcher_apply_freeze(d, &err) != STATUS_OK) log_error("dispatcher", "freeze not passed on", LOG_STR("error", err.message));
+        } else {
+            fiber_event_set(&d->epoch_wanted);
+            if (sleep_ms(EPOCH_RETRY_MS) != STATUS_OK) return;
+        }
+    }
+}
+
+/* ---- runbooks ---- */
+
+static struct strview set_json(const struct runbook_set *set, struct arena *a)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < set->n; i++) {
+        const struct runbook *rb = set->items[i];
+        json_t *item = json_object();
+        (void)json_object_set_new(item, "hash", json_string(rb->hash));
+        (void)json_object_set_new(item, "mode", json_string(runbook_mode_name(rb->mode)));
+        (void)json_object_set_new(item, "name", json_text(rb->name));
+        (void)json_array_append_new(list, item);
+    }
+    struct strview text = json_canonical(a, list);
+    json_decref(list);
+    return text;
+}
+
+static bool is_in_force(const struct state *s, const struct runbook_set *set)
+{
+    if (s->activation_seq == 0 || s->n_active != set->n) return false;
+    for (size_t i = 0; i < set->n; i++)
+        if (!sv_eq(sv(s->active[i].runbook->hash), sv(set->items[i]->hash)) || s->active[i].mode != set->items[i]->mode) return false;
+    return true;
+}
+
+/* One line at the start and at each change: a person should see at a glance what this process is allowed to do. */
+static void log_what_may_act(const struct runbook_set *set)
+{
+    struct buf names;
+    size_t n[RUNBOOK_ACT + 1] = {0};
+    buf_init(&names, 4096);
+    for (size_t i = 0; i < set->n; i++) {
+        const struct runbook *rb = set->items[i];
+        n[rb->mode]++;
+        if (rb->mode != RUNBOOK_ACT) continue;
+        buf_printf(&names, "%s%.*s (", names.len > 0 ? ", " : "", SV_ARG(rb->name));
+        for (size_t k = 0; k < rb->n_steps; k++)
+            buf_printf(&names, "%s%.*s", k > 0 ? ", " : "", SV_ARG(rb->steps[k].bot));
+        buf_append(&names, SV(")"));
+    }
+    log_info("dispatcher", "runbooks active", LOG_SV("may_act", names.len > 0 ? buf_view(&names) : SV("nothing")), LOG_INT("act", n[RUNBOOK_ACT]),
+             LOG_INT("shadow", n[RUNBOOK_SHADOW]), LOG_INT("off", n[RUNBOOK_OFF]));
+    buf_release(&names);
+}
+
+enum status dispatcher_activate(struct dispatcher *d, struct error *err)
+{
+    struct arena arena = {0};
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < d->set->n && s == STATUS_OK; i++) {
+        const struct runbook *rb = d->set->items[i];
+        if (state_runbook(dispatcher_state(d), sv(rb->hash)) != NULL) continue;
+        struct record r = {.kind = RECORD_RUNBOOK, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster, .runbook = rb->name,
+                           .runbook_hash = sv(rb->hash), .content = rb->content};
+        s = journal_append(d->env.journal, &r, 1, NULL, err);
+    }
+    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) {
+        struct record r = {.kind = RECORD_ACTIVATION, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster,
+                           .runbooks = set_json(d->set, &arena), .actor = sv(d->actor)};
+        s = journal_append(d->env.journal, &r, 1, NULL, err);
+    }
+    arena_release(&arena);
+    if (s == STATUS_OK) log_what_may_act(d->set);
+    return s;
+}
+
+struct read_job {
+    const char *dir;
+    struct runbook_set *set;
+    struct error err;
+    enum status status;
+};
+
+static void read_set(void *arg)
+{
+    struct read_job *job = arg;
+    job->status = runbook_set_read(job->dir, job->set, &job->err);
+}
+
+static enum status read_and_check(struct dispatcher *d, struct runbook_set *ret_set, struct error *err)
+{
+    *ret_set = (struct runbook_set){.n = 0};
+    if (d->env.runbooks_dir == NULL) return STATUS_OK;
+    struct read_job job = {.dir = d->env.runbooks_dir, .set = ret_set, .err = {0}};
+    if (fiber_current() != NULL)
+        work_run(read_set, &job);
+    else
+        read_set(&job);
+    if (job.status != STATUS_OK) {
+        if (err != NULL) *err = job.err;
+        return job.status;
+    }
+    enum status s = runbook_set_check(ret_set, d->env.invoker, d->env.invoker_arg, err);
+    if (s != STATUS_OK) runbook_set_release(ret_set);
+    return s;
+}
+
+static void free_set(struct runbook_set *set)
+{
+    if (set != NULL) runbook_set_release(set);
+    free(set);
+}
+
+static enum status reload(void *state, struct error *err)
+{
+    struct dispatcher *d = state;
+    if (d->is_reloading) return error_set(err, STATUS_UNAVAILABLE, "runbooks are being read already");
+    struct runbook_set *fresh = mem_zalloc(1, sizeof(*fresh)), *old = d->set;
+    struct error why = {0};
+    d->is_reloading = true;
+    enum status s = read_and_check(d, fresh, &why);
+    if (s == STATUS_OK) {
+        d->set = fresh;
+        s = dispatcher_activate(d, &why);
+        if (s != STATUS_OK) d->set = old;
+    }
+    d->is_reloading = false;
+    free_set(d->set == fresh ? old : fresh);
+    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s", s == STATUS_OK ? "" : why.message);
+    if (s != STATUS_OK && err != NULL) *err = why;
+    return s;
+}
+
+enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
+{
+    bool is_frozen = dispatcher_state(d)->is_frozen;
+    queue_freeze(d->queue, is_frozen);
+    return d->env.invoker->freeze(d->env.invoker_arg, is_frozen, err);
+}
+
+/* ---- life cycle ---- */
+
+static void release(struct dispatcher *d)
+{
+    observe_release(d);
+    queue_free(d->queue);
+    free_set(d->set);
+    decider_free(d->decider);
+    free(d);
+}
+
+static enum status start(const struct core_env *env, void **ret_state, struct error *err)
+{
+    struct dispatcher *d = mem_zalloc(1, sizeof(*d));
+    char host[256];
+    d->env = *env;
+    if (gethostname(host, sizeof(host)) != 0) host[0] = '\0';
+    host[sizeof(host) - 1] = '\0';
+    (void)snprintf(d->actor, sizeof(d->actor), "%s:%d", host[0] != '\0' ? host : "localhost", (int)getpid());
+    d->decider = decider_new();
+    d->set = mem_zalloc(1, sizeof(*d->set));
+    d->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
+    fiber_scope_init(&d->workers);
+    fiber_scope_init(&d->invokers);
+    fiber_event_init(&d->timers_changed);
+    fiber_event_init(&d->epoch_wanted);
+    enum status s = read_and_check(d, d->set, err);
+    if (s == STATUS_OK) s = queue_new(env->journal, &(struct queue_cfg){0}, &d->queue, err);
+    if (s != STATUS_OK) {
+        release(d);
+        return s;
+    }
+    observe_init(d);
+    journal_follow(env->journal, &d->follower);
+    *ret_state = d;
+    return STATUS_OK;
+}
+
+static enum status ready(void *state, struct error *err)
+{
+    struct dispatcher *d = state;
+    enum status s = take_epoch(d, err);
+    if (s == STATUS_OK) s = dispatcher_activate(d, err);
+    if (s == STATUS_OK) s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal), 0, err);
+    if (s == STATUS_OK) s = dispatcher_apply_freeze(d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, reign_fiber, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_watch, d, err);
+    for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)
+        s = fiber_scope_spawn(&d->invokers, invoker_run, d, err);
+    if (s == STATUS_OK && dispatcher_state(d)->is_frozen)
+        log_warn("dispatcher", "acting is stopped since an earlier run; balm resume lets it go on");
+    return s;
+}
+
+/* Acts under way may finish and have their outcome recorded; what takes longer is left without outcome and is handed out again, as
+ * interrupted, by the next process. */
+static void stop(void *state)
+{
+    struct dispatcher *d = state;
+    fiber_shield_begin();
+    queue_stop(d->queue);
+    if (fiber_event_wait(&d->invokers.all_done, clock_monotonic_ns() + STOP_GRACE_NS) != STATUS_OK)
+        log_warn("dispatcher", "acts under way are cut short; the next start finds them");
+    fiber_scope_cancel(&d->invokers);
+    fiber_scope_join(&d->invokers);
+    fiber_scope_cancel(&d->workers);
+    fiber_scope_join(&d->workers);
+    fiber_shield_end();
+    journal_unfollow(d->env.journal, &d->follower);
+    release(d);
+}
+
+const struct core_function dispatcher_function = {
+    .name = "dispatcher",
+    .summary = "decides on alerts by runbooks and has bots act",
+    .auth = CORE_BASIC,
+    .start = start,
+    .ready = ready,
+    .handle = dispatcher_handle,
+    .reload = reload,
+    .stop = stop,
+};

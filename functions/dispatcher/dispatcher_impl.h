@@ -1,0 +1,83 @@
+/* Shared by the dispatcher's impure files alone:
+ *
+ *   dispatcher.c  life cycle, follower, taking the epoch, activating runbooks
+ *   clockwork.c   fires timers, watches the clock
+ *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
+ *   handler.c     the HTTP side
+ *   observe.c     metrics and log lines made from records as they come */
+#ifndef BALM_DISPATCHER_DISPATCHER_IMPL_H
+#define BALM_DISPATCHER_DISPATCHER_IMPL_H
+
+#include "functions/dispatcher/decide.h"
+#include "functions/dispatcher/dispatcher.h"
+#include "functions/dispatcher/runbook.h"
+#include "metrics/metrics.h"
+#include "store/journal.h"
+#include "store/queue.h"
+
+#define INVOKERS        16
+#define DECIDED_TIMES   8192 /* of the newest intents: when they were decided, for their stages */
+#define CLOCK_JUMP_NS   (5 * NS_PER_S)
+#define CLOCK_SETTLE_NS (10 * NS_PER_S)
+#define STOP_GRACE_NS   (10 * NS_PER_S) /* acts under way may end by themselves so long; then they are left as interrupted */
+
+struct dispatcher_metrics {
+    struct metric_family *stage_seconds, *decisions, *incidents_open, *queue_depth, *limit_hits;
+    uint64_t limit_hits_counted;
+};
+
+struct decided_time {
+    uint64_t seq;
+    int64_t unix_ns;
+};
+
+struct dispatcher {
+    struct core_env env;
+    struct decider *decider;
+    struct queue *queue;
+    struct journal_follower follower;
+    struct fiber_scope workers, invokers;
+    struct fiber_event timers_changed, epoch_wanted;
+    struct runbook_set *set;  /* owned; of the files, as last read */
+    char actor[300];          /* host:pid, who takes the epoch */
+    char last_reload_error[ERROR_MESSAGE_MAX];
+    bool is_live;             /* ready() has begun: records are new ones */
+    bool is_reloading;
+    int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
+    struct decided_time decided[DECIDED_TIMES];
+    struct dispatcher_metrics metrics;
+};
+
+const struct state *dispatcher_state(const struct dispatcher *d);
+
+/* dispatcher.c */
+/* Append the contents that the journal does not have and an activation if the set differs from the one in force. */
+enum status dispatcher_activate(struct dispatcher *d, struct error *err) MUST_USE;
+/* Bring queue and bots in line with what the fold says. */
+enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
+
+/* clockwork.c: fibers */
+void clockwork_timers(void *arg);
+void clockwork_watch(void *arg);
+/* A timer's due time on the monotonic clock, so that a jump of the wall clock does not move it. */
+void clockwork_set_wake(const struct state *s, struct timer *t);
+
+/* invoker.c: fiber */
+void invoker_run(void *arg);
+
+/* handler.c */
+void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp);
+
+/* observe.c */
+void observe_init(struct dispatcher *d);
+void observe_release(const struct dispatcher *d);
+/* A record that has just been folded; `inc` is its incident before that, as far as it was open (copied members only). */
+struct observed_incident {
+    int64_t opened_ns;
+    char alertname[128];
+};
+struct observed_incident observe_before(const struct dispatcher *d, const struct record *r);
+void observe_record(struct dispatcher *d, const struct record *r, const struct observed_incident *before);
+void observe_stage(struct dispatcher *d, const char *stage, int64_t ns);
+
+#endif

@@ -1,0 +1,244 @@
+#include "functions/dispatcher/explain.h"
+
+#include <inttypes.h>
+
+/* Labels are a stranger's words, and this goes to a terminal: no control character passes, neither as a byte nor as U+0080 … U+009F. */
+static void put(struct buf *out, struct strview s)
+{
+    for (size_t i = 0; i < s.len;) {
+        size_t n = sv_utf8_sequence(sv_sub(s, i, s.len));
+        unsigned char c = (unsigned char)s.ptr[i];
+        bool is_c1 = n == 2 && c == 0xC2 && (unsigned char)s.ptr[i + 1] < 0xA0;
+        if (n == 0 || c < 0x20 || c == 0x7F || is_c1)
+            buf_append_char(out, c == '\n' || c == '\t' ? ' ' : '?');
+        else
+            buf_append(out, sv_sub(s, i, i + n));
+        i += n == 0 ? 1 : n;
+    }
+}
+
+static void put_member(struct buf *out, const json_t *o, const char *name)
+{
+    put(out, json_get_text(o, name));
+}
+
+static void put_value(struct buf *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        put(out, sv_n(json_string_value(value), json_string_length(value)));
+        return;
+    }
+    struct buf text;
+    buf_init(&text, 64 * 1024);
+    json_append_canonical(&text, value);
+    put(out, buf_view(&text));
+    buf_release(&text);
+}
+
+/* "2026-11-22T14:01:24.123456789Z" -> "14:01:24.123" */
+static struct strview clock_part(struct strview time)
+{
+    return time.len == 30 ? sv_sub(time, 11, 23) : time;
+}
+
+static void put_head(struct buf *out, const char *name)
+{
+    buf_printf(out, "  %-10s", name);
+}
+
+static void put_labels(struct buf *out, json_t *labels)
+{
+    const char *name;
+    json_t *value;
+    bool is_first = true;
+    json_object_foreach(labels, name, value) {
+        buf_append(out, is_first ? SV("") : SV("  "));
+        put(out, sv(name));
+        buf_append_char(out, '=');
+        put_value(out, value);
+        is_first = false;
+    }
+}
+
+static void put_alert(struct buf *out, const json_t *alert)
+{
+    const char *name;
+    json_t *value;
+    if (alert == NULL) return;
+    put_head(out, "alert");
+    put_member(out, alert, "name");
+    buf_append(out, SV(" from "));
+    put_member(out, alert, "source");
+    buf_append(out, SV(", firing since "));
+    put_member(out, alert, "startsAt");
+    buf_append(out, SV("\n            "));
+    put_labels(out, json_object_get(alert, "labels"));
+    buf_append_char(out, '\n');
+    json_object_foreach(json_object_get(alert, "annotations"), name, value) {
+        buf_append(out, SV("            "));
+        put(out, sv(name));
+        buf_append(out, SV(": "));
+        put_value(out, value);
+        buf_append_char(out, '\n');
+    }
+}
+
+static void put_runbook(struct buf *out, const json_t *root)
+{
+    const json_t *runbook = json_object_get(root, "runbook");
+    put_head(out, "runbook");
+    if (runbook == NULL) {
+        buf_append(out, SV("none takes this alert\n"));
+        return;
+    }
+    put_member(out, runbook, "name");
+    buf_append(out, SV(", mode "));
+    put_member(out, runbook, "mode");
+    buf_append(out, SV(", sha256 "));
+    put_member(out, runbook, "hash");
+    buf_append_char(out, '\n');
+    put_head(out, "target");
+    put_member(out, root, "target");
+    buf_append_char(out, '\n');
+}
+
+static void put_gates(struct buf *out, const json_t *gates)
+{
+    for (size_t i = 0; i < json_array_size(gates); i++) {
+        const json_t *gate = json_array_get(gates, i);
+        const char *name = json_string_value(json_object_get(gate, "gate"));
+        buf_printf(out, "            %s %-18s ", json_is_true(json_object_get(gate, "ok")) ? "ok  " : "STOP", name != NULL ? name : "");
+        put_value(out, json_object_get(gate, "value"));
+        buf_append(out, SV("  (limit "));
+        put_value(out, json_object_get(gate, "limit"));
+        buf_append(out, SV(")\n"));
+    }
+}
+
+static void put_params(struct buf *out, const json_t *o)
+{
+    put_member(out, o, "function");
+    buf_append(out, SV(" on "));
+    put_member(out, o, "target");
+    buf_append(out, SV(" with "));
+    put_value(out, json_object_get(o, "params"));
+    buf_append_char(out, '\n');
+}
+
+static void put_outcome(struct buf *out, const json_t *outcome)
+{
+    buf_append(out, SV("            outcome "));
+    if (outcome == NULL) {
+        buf_append(out, SV("none yet\n"));
+        return;
+    }
+    put_member(out, outcome, "state");
+    buf_append(out, SV(" at "));
+    put(out, clock_part(json_get_text(outcome, "time")));
+    if (json_get_text(outcome, "message").len > 0) {
+        buf_append(out, SV(": "));
+        put_member(out, outcome, "message");
+    }
+    buf_append_char(out, '\n');
+    if (json_object_get(outcome, "detail") != NULL) {
+        buf_append(out, SV("            found "));
+        put_value(out, json_object_get(outcome, "detail"));
+        buf_append_char(out, '\n');
+    }
+}
+
+static void put_acts(struct buf *out, const json_t *acts)
+{
+    for (size_t i = 0; i < json_array_size(acts); i++) {
+        const json_t *act = json_array_get(acts, i);
+        bool is_escalation = json_get_text(act, "purpose").len > 0;
+        put_head(out, is_escalation ? "told" : "act");
+        if (!is_escalation) buf_printf(out, "step %" JSON_INTEGER_FORMAT ": ", json_integer_value(json_object_get(act, "step")));
+        put_params(out, act);
+        buf_append(out, SV("            intent "));
+        put_member(out, act, "intent");
+        buf_append(out, SV(" decided at "));
+        put(out, clock_part(json_get_text(act, "decided")));
+        buf_append_char(out, '\n');
+        put_gates(out, json_object_get(act, "gates"));
+        size_t n_retries = json_array_size(json_object_get(act, "retries"));
+        if (n_retries > 0) buf_printf(out, "            %zu more attempt%s\n", n_retries, n_retries == 1 ? "" : "s");
+        put_outcome(out, json_object_get(act, "outcome"));
+    }
+}
+
+static void put_refusals(struct buf *out, const json_t *refusals)
+{
+    for (size_t i = 0; i < json_array_size(refusals); i++) {
+        const json_t *refusal = json_array_get(refusals, i);
+        put_head(out, "refused");
+        buf_append(out, SV("gate "));
+        put_member(out, refusal, "gate");
+        buf_append(out, SV(" at "));
+        put(out, clock_part(json_get_text(refusal, "time")));
+        buf_append(out, SV(": "));
+        put_member(out, refusal, "reason");
+        buf_append(out, SV("\n            "));
+        put_params(out, refusal);
+        put_gates(out, json_object_get(refusal, "gates"));
+    }
+}
+
+static void put_verification(struct buf *out, const json_t *root)
+{
+    const json_t *list = json_object_get(root, "verification");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        put_head(out, "verified");
+        buf_append(out, json_is_true(json_object_get(v, "ok")) ? SV("yes, by ") : SV("no, "));
+        put_member(out, v, "how");
+        buf_append(out, SV(" at "));
+        put(out, clock_part(json_get_text(v, "time")));
+        buf_append_char(out, '\n');
+    }
+    list = json_object_get(root, "escalation");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        put_head(out, "escalated");
+        put_member(out, json_array_get(list, i), "reason");
+        buf_append_char(out, '\n');
+    }
+}
+
+static void put_end(struct buf *out, const json_t *root)
+{
+    const json_t *undo = json_object_get(root, "undo"), *timeline = json_object_get(root, "timeline");
+    put_head(out, "next");
+    put_member(out, root, "next");
+    buf_append_char(out, '\n');
+    for (size_t i = 0; i < json_array_size(undo); i++) {
+        put_head(out, "undo");
+        put_value(out, json_array_get(undo, i));
+        buf_append_char(out, '\n');
+    }
+    buf_append(out, SV("\n"));
+    for (size_t i = 0; i < json_array_size(timeline); i++) {
+        const json_t *line = json_array_get(timeline, i);
+        buf_append(out, SV("  "));
+        put(out, clock_part(json_get_text(line, "time")));
+        buf_printf(out, "  %6" JSON_INTEGER_FORMAT "  ", json_integer_value(json_object_get(line, "seq")));
+        put_member(out, line, "kind");
+        buf_append(out, SV(": "));
+        put_member(out, line, "text");
+        buf_append_char(out, '\n');
+    }
+}
+
+void explain_text(const json_t *explained, struct buf *out)
+{
+    buf_append(out, SV("incident "));
+    put_member(out, explained, "incident");
+    buf_append(out, SV(": "));
+    put_member(out, explained, "state");
+    buf_append_char(out, '\n');
+    put_alert(out, json_object_get(explained, "alert"));
+    put_runbook(out, explained);
+    put_acts(out, json_object_get(explained, "acts"));
+    put_refusals(out, json_object_get(explained, "refusals"));
+    put_verification(out, explained);
+    put_end(out, explained);
+}

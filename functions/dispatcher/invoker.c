@@ -1,0 +1,307 @@
+#include "functions/dispatcher/dispatcher_impl.h"
+
+#include <openssl/evp.h>
+
+#include "base/escape.h"
+#include "log/log.h"
+
+#define CALL_TIMEOUT_NS (60 * NS_PER_S) /* of an asynchronous call where the function says nothing */
+#define FROZEN_SNOOZE_NS NS_PER_S
+#define BODY_MESSAGE_MAX 500
+
+/* One item in work, and what came of it. */
+struct job {
+    struct dispatcher *d;
+    const struct queue_item *item;
+    struct arena *arena;
+    struct function_info info;
+    int64_t timeout_ns;
+    int64_t invoked_unix_ns;
+    struct invocation_reply reply;
+};
+
+/* ---- recording ---- */
+
+static void append_stage(struct buf *b, const char *name, int64_t unix_ns)
+{
+    if (unix_ns == 0) return;
+    char text[RFC3339_LEN + 1];
+    rfc3339_format(unix_ns, text);
+    buf_printf(b, "%s\"%s\":\"%s\"", b->len > 1 ? "," : "", name, text);
+}
+
+/* From the alert's receipt to the bot's end. What this process did not see (it was restarted in between) is left out. */
+static struct strview make_stages(const struct job *job)
+{
+    struct dispatcher *d = job->d;
+    const struct incident *inc = state_incident(dispatcher_state(d), job->item->record->incident);
+    const struct decided_time *decided = &d->decided[job->item->seq % DECIDED_TIMES];
+    struct buf b;
+    buf_init(&b, 1024);
+    buf_append_char(&b, '{');
+    append_stage(&b, "decided", decided->seq == job->item->seq ? decided->unix_ns : 0);
+    append_stage(&b, "durable", inc != NULL ? journal_durable_unix_ns(d->env.journal, inc->seq) : 0);
+    append_stage(&b, "entered", job->reply.entered_unix_ns);
+    append_stage(&b, "healed", job->reply.left_unix_ns);
+    append_stage(&b, "invoked", job->invoked_unix_ns);
+    append_stage(&b, "received", inc != NULL ? inc->opened_ns : 0);
+    buf_append_char(&b, '}');
+    struct strview text = arena_copy(job->arena, buf_view(&b));
+    buf_release(&b);
+    return text;
+}
+
+static void observe_stages(const struct job *job)
+{
+    const struct incident *inc = state_incident(dispatcher_state(job->d), job->item->record->incident);
+    const struct decided_time *decided = &job->d->decided[job->item->seq % DECIDED_TIMES];
+    if (inc == NULL || job->invoked_unix_ns == 0) return;
+    int64_t durable_ns = journal_durable_unix_ns(job->d->env.journal, inc->seq);
+    if (durable_ns != 0) observe_stage(job->d, "durable", durable_ns - inc->opened_ns);
+    if (decided->seq == job->item->seq) observe_stage(job->d, "decided", decided->unix_ns - inc->opened_ns);
+    observe_stage(job->d, "invoked", job->invoked_unix_ns - inc->opened_ns);
+    if (job->reply.entered_unix_ns != 0) observe_stage(job->d, "entered", job->reply.entered_unix_ns - inc->opened_ns);
+    if (job->reply.left_unix_ns != 0) observe_stage(job->d, "healed", job->reply.left_unix_ns - inc->opened_ns);
+}
+
+static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)
+{
+    const struct record *r = job->item->record;
+    struct record outcome = {
+        .kind = RECORD_OUTCOME,
+        .time_ns = clock_unix_ns(),
+        .tenant = job->d->env.tenant,
+        .cluster = job->d->env.cluster,
+        .fingerprint = r->fingerprint,
+        .runbook = r->runbook,
+        .step = r->step,
+        .purpose = r->purpose,
+        .state = state,
+        .code = code,
+        .message = message,
+        .undo = job->reply.undo,
+        .stages = make_stages(job),
+    };
+    if (job->reply.detail.len > 2) outcome.detail = job->reply.detail;
+    if (outcome.stages.len <= 2) outcome.stages = (struct strview){0};
+    struct error err;
+    enum status s = queue_done(job->d->queue, job->item, &outcome, &err);
+    if (s == STATUS_INVALID_ARGUMENT) { /* a bot that talks too much must not keep its incident open */
+        outcome.detail = (struct strview){0};
+        outcome.message = sv_sub(outcome.message, 0, json_plain_run_max(outcome.message, 4096));
+        outcome.undo = (struct strview){0};
+        s = queue_done(job->d->queue, job->item, &outcome, &err);
+    }
+    if (s == STATUS_OK) observe_stages(job);
+    else log_error("dispatcher", "outcome not recorded", LOG_SV("intent", r->intent), LOG_SV("state", state), LOG_STR("error", err.message));
+}
+
+static void repeat(const struct job *job, bool counts, int64_t after_ns, struct strview code, struct strview reason)
+{
+    struct error err;
+    enum status s = queue_retry(job->d->queue, job->item, counts, after_ns, code, reason, &err);
+    if (s != STATUS_OK && s != STATUS_ABORTED)
+        log_error("dispatcher", "retry not recorded", LOG_SV("intent", job->item->record->intent), LOG_STR("error", err.message));
+}
+
+/* ---- acts ---- */
+
+static int64_t step_timeout(struct strview detail)
+{
+    json_t *tree = NULL;
+    int64_t ns = 0;
+    if (detail.len > 0 && json_parse(detail, 0, &tree, NULL) == STATUS_OK) ns = json_integer_value(json_object_get(tree, "timeoutNs"));
+    json_release(tree);
+    return ns > 0 ? ns : 30 * NS_PER_S;
+}
+
+/* Is it still right to begin? Recorded as the end of the intent if not. The rest of the line is the bot's: it checks the deadline before
+ * each mutation. */
+static bool may_begin(struct job *job)
+{
+    const struct record *r = job->item->record;
+    const struct state *s = dispatcher_state(job->d);
+    int64_t hold_ns = job->d->clock_hold_until_ns - clock_monotonic_ns();
+    if (s->is_frozen || !decider_is_active(job->d->decider)) {
+        repeat(job, false, FROZEN_SNOOZE_NS, SV("CANCELLED"), SV("acting is stopped"));
+        return false;
+    }
+    if (hold_ns > 0) {
+        repeat(job, false, hold_ns, SV("UNAVAILABLE"), SV("the clock jumped and has not settled"));
+        return false;
+    }
+    if (r->deadline_ns != 0 && clock_unix_ns() >= r->deadline_ns) {
+        if (job->item->is_interrupted)
+            finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"), SV("an attempt was interrupted, and the deadline passed before another could look"));
+        else if (job->item->attempt > 1)
+            finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"), SV("no attempt succeeded before the deadline"));
+        else
+            finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"), SV("the deadline passed before the act began; nothing was changed"));
+        return false;
+    }
+    if (sv_eq(r->purpose, SV("escalate"))) return true; /* a person is told even if the alert is over by now */
+    const struct incident *inc = state_incident(s, r->incident);
+    if (inc == NULL || !sv_eq(sv(inc->intent), r->intent)) {
+        finish(job, SV("refused"), SV("FAILED_PRECONDITION"), SV("the incident has moved on; nothing was changed"));
+        return false;
+    }
+    if (inc->alert == ALERT_FIRING || job->item->is_interrupted) return true; /* what an interrupted attempt did belongs to the incident */
+    if (job->item->attempt == 1)
+        finish(job, SV("refused"), SV("FAILED_PRECONDITION"), SV("the alert was over before the act began; nothing was changed"));
+    else
+        finish(job, SV("failed"), SV("FAILED_PRECONDITION"), SV("the alert was over before a failed attempt could be repeated"));
+    return false;
+}
+
+static void answer_lost(const struct job *job, struct strview why)
+{
+    if (job->info.on_unknown == ON_UNKNOWN_ESCALATE)
+        finish(job, SV("unknown"), SV("UNKNOWN"), why);
+    else /* the same intent again: the bot finds its mark and does nothing, or does it */
+        repeat(job, true, 0, SV("UNKNOWN"), why);
+}
+
+static void take_reply(const struct job *job)
+{
+    const struct invocation_reply *reply = &job->reply;
+    if (!sv_eq(reply->state, SV("failed")))
+        finish(job, reply->state, reply->code, reply->message);
+    else if (sv_eq(reply->code, SV("CANCELLED"))) /* stopped in time by balm stop */
+        repeat(job, false, FROZEN_SNOOZE_NS, reply->code, reply->message);
+    else if (sv_eq(reply->code, SV("UNKNOWN")))
+        answer_lost(job, reply->message);
+    else if (reply->can_retry)
+        repeat(job, true, 0, reply->code, reply->message);
+    else
+        finish(job, SV("failed"), reply->code, reply->message);
+}
+
+static void act(struct job *job)
+{
+    const struct record *r = job->item->record;
+    struct dispatcher *d = job->d;
+    struct error err = {0};
+    if (!may_begin(job)) return;
+    enum status s = d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, &err);
+    if (s != STATUS_OK) {
+        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+        return;
+    }
+    if (job->item->is_interrupted && job->info.on_unknown == ON_UNKNOWN_ESCALATE) {
+        finish(job, SV("unknown"), SV("UNKNOWN"), SV("the platform ended while the act was under way"));
+        return;
+    }
+    struct invocation inv = {.function = r->function, .intent = r->intent, .incident = r->incident, .target = r->target, .epoch = r->epoch,
+                             .attempt = job->item->attempt, .intent_unix_ns = r->time_ns, .arena = job->arena};
+    job->invoked_unix_ns = clock_unix_ns();
+    inv.deadline_unix_ns = job->invoked_unix_ns + step_timeout(r->detail);
+    if (r->deadline_ns != 0 && r->deadline_ns < inv.deadline_unix_ns) inv.deadline_unix_ns = r->deadline_ns;
+    s = d->env.invoker->invoke(d->env.invoker_arg, &inv, r->params.len > 0 ? r->params : SV("{}"), job->arena, &job->reply, &err);
+    if (s == STATUS_CANCELLED && fiber_is_cancelled()) return; /* we are going down: the next process finds it interrupted */
+    if (s == STATUS_OK)
+        take_reply(job);
+    else if (s == STATUS_CANCELLED) /* balm stop came in between; it never left */
+        repeat(job, false, FROZEN_SNOOZE_NS, sv(status_name(s)), sv(err.message));
+    else if (s == STATUS_UNKNOWN || s == STATUS_DEADLINE_EXCEEDED)
+        answer_lost(job, sv(err.message));
+    else if (err.can_retry)
+        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+    else
+        finish(job, SV("failed"), sv(status_name(s)), sv(err.message));
+}
+
+/* ---- asynchronous calls ---- */
+
+static enum status decode_body(struct strview base64, struct arena *a, struct strview *ret_body)
+{
+    if (base64.len == 0) return STATUS_OK;
+    if (base64.len % 4 != 0 || base64.len > INT32_MAX) return STATUS_INVALID_ARGUMENT;
+    unsigned char *out = arena_alloc(a, base64.len / 4 * 3 + 1);
+    int n = EVP_DecodeBlock(out, (const unsigned char *)base64.ptr, (int)base64.len);
+    if (n < 0) return STATUS_INVALID_ARGUMENT;
+    for (size_t i = base64.len; i > base64.len - 2 && base64.ptr[i - 1] == '='; i--)
+        n--; /* EVP counts the padding as bytes */
+    *ret_body = sv_n((const char *)out, (size_t)n);
+    return STATUS_OK;
+}
+
+/* {"name":"value"…} */
+static void decode_headers(struct strview json, struct arena *a, struct http_req *req)
+{
+    json_t *tree = NULL, *value;
+    const char *name;
+    if (json.len == 0 || json_parse(json, 0, &tree, NULL) != STATUS_OK) return;
+    struct http_header *headers = arena_array(a, HTTP_HEADERS_MAX, sizeof(*headers));
+    json_object_foreach(tree, name, value)
+        if (req->n_headers < HTTP_HEADERS_MAX && json_is_string(value))
+            headers[req->n_headers++] = (struct http_header){arena_copy(a, sv(name)), arena_copy(a, sv(json_string_value(value)))};
+    req->headers = headers;
+    json_release(tree);
+}
+
+static void end_call(struct job *job, int http_status, struct strview body)
+{
+    job->reply.detail = arena_printf(job->arena, "{\"bodyBytes\":%zu,\"httpStatus\":%d}", body.len, http_status);
+    if (http_status == 503 || http_status == 429) {
+        repeat(job, true, 0, SV("UNAVAILABLE"), arena_printf(job->arena, "HTTP %d", http_status));
+        return;
+    }
+    struct strview text = sv_sub(body, 0, json_plain_run_max(body, BODY_MESSAGE_MAX));
+    enum status s = status_from_http(http_status);
+    finish(job, s == STATUS_OK ? SV("done") : SV("failed"), s == STATUS_OK ? (struct strview){0} : sv(status_name(s)), text);
+}
+
+static void call(struct job *job)
+{
+    const struct record *r = job->item->record;
+    struct dispatcher *d = job->d;
+    struct error err = {0};
+    struct http_req req = {.method = r->method.len > 0 ? r->method : SV("POST"), .target = r->path.len > 0 ? r->path : SV("/"), .arena = job->arena,
+                           .received_unix_ns = r->time_ns};
+    size_t query_at = sv_find(req.target, '?');
+    req.path = sv_sub(req.target, 0, query_at);
+    req.query = sv_sub(req.target, query_at + 1, req.target.len);
+    decode_headers(r->headers, job->arena, &req);
+    if (decode_body(r->body_base64, job->arena, &req.body) != STATUS_OK) {
+        finish(job, SV("failed"), SV("INVALID_ARGUMENT"), SV("the recorded body is not base64"));
+        return;
+    }
+    int64_t timeout_ns = CALL_TIMEOUT_NS;
+    if (d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, NULL) == STATUS_OK && job->info.timeout_ns > 0)
+        timeout_ns = job->info.timeout_ns;
+    int http_status = 0;
+    struct strview body = {0};
+    enum status s = d->env.invoker->call(d->env.invoker_arg, r->function, &req, clock_monotonic_ns() + timeout_ns, job->arena, &http_status, &body, &err);
+    if (s == STATUS_CANCELLED && fiber_is_cancelled()) return;
+    if (s == STATUS_OK)
+        end_call(job, http_status, body);
+    else if (err.can_retry)
+        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+    else
+        finish(job, s == STATUS_UNKNOWN ? SV("unknown") : SV("failed"), sv(status_name(s)), sv(err.message));
+}
+
+/* One of INVOKERS: what it takes it brings to an end, unless the process goes down. */
+void invoker_run(void *arg)
+{
+    struct dispatcher *d = arg;
+    struct arena arena = {0};
+    enum status s = STATUS_OK;
+    while (s != STATUS_CANCELLED) {
+        struct queue_item item;
+        struct error err;
+        arena_reset(&arena);
+        s = queue_take(d->queue, 0, &arena, &item, &err);
+        if (s == STATUS_OK) {
+            struct job job = {.d = d, .item = &item, .arena = &arena};
+            if (item.record->kind == RECORD_CALL)
+                call(&job);
+            else
+                act(&job);
+        } else if (s != STATUS_CANCELLED) {
+            log_error("dispatcher", "no work taken", LOG_STR("error", err.message));
+            s = sleep_ms(1000);
+        }
+    }
+    arena_release(&arena);
+}

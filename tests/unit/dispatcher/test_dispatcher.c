@@ -1,0 +1,617 @@
+/* The whole dispatcher on a real journal and queue; only the bots behind the invoker, a process border, are played by a script. */
+#include "functions/dispatcher/dispatcher.h"
+
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/list.h"
+#include "functions/dispatcher/decide.h"
+#include "functions/dispatcher/explain.h"
+#include "log/log.h"
+#include "store/journal.h"
+
+#define WAIT_NS (10 * NS_PER_S)
+
+TestSuite(dispatcher, .timeout = 60);
+
+static char dir[512];
+static struct loop *loop;
+static struct journal *journal;
+static struct arena arena;
+static struct core_env env;
+static void *dispatcher;
+
+/* ---- the bots ---- */
+
+static struct {
+    unsigned n_invoked, n_called, n_frozen;
+    bool is_frozen, hangs;
+    enum status status;       /* of the next invocations */
+    bool can_retry;
+    unsigned fail_first;      /* so many invocations answer "failed", retry */
+    const char *state;        /* of the answer */
+    enum on_unknown on_unknown;
+    bool removes_series;
+    char last_intent[200], last_params[500], last_function[64], last_body[100];
+    unsigned last_attempt;
+    struct fiber_event changed, released;
+} bots;
+
+static enum status bot_info(void *arg, struct strview function, struct function_info *ret_info, struct error *err)
+{
+    (void)arg;
+    if (!sv_eq(function, SV("restart")) && !sv_eq(function, SV("reboot")) && !sv_eq(function, SV("echo")))
+        return error_set(err, STATUS_NOT_FOUND, "no function '%.*s'", SV_ARG(function));
+    *ret_info = (struct function_info){.name = function, .acts = true, .on_unknown = bots.on_unknown, .removes_series = bots.removes_series,
+                                       .timeout_ns = 5 * NS_PER_S,
+                                       .manifest_json = SV("{\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
+                                                           "\"required\":[]}}")};
+    return STATUS_OK;
+}
+
+static enum status bot_invoke(void *arg, const struct invocation *inv, struct strview params, struct arena *a, struct invocation_reply *ret_reply,
+                              struct error *err)
+{
+    (void)arg;
+    (void)a;
+    bots.n_invoked++;
+    bots.last_attempt = inv->attempt;
+    (void)snprintf(bots.last_intent, sizeof(bots.last_intent), "%.*s", SV_ARG(inv->intent));
+    (void)snprintf(bots.last_function, sizeof(bots.last_function), "%.*s", SV_ARG(inv->function));
+    (void)snprintf(bots.last_params, sizeof(bots.last_params), "%.*s", SV_ARG(params));
+    fiber_event_set(&bots.changed);
+    int64_t entered_ns = clock_unix_ns();
+    if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK) return error_set(err, STATUS_CANCELLED, "cut");
+    if (bots.fail_first > 0) {
+        bots.fail_first--;
+        *ret_reply = (struct invocation_reply){.state = SV("failed"), .code = SV("UNAVAILABLE"), .message = SV("not now"), .can_retry = true};
+        return STATUS_OK;
+    }
+    if (bots.status != STATUS_OK) {
+        enum status s = error_set(err, bots.status, "scripted");
+        if (err != NULL) err->can_retry = bots.can_retry;
+        return s;
+    }
+    *ret_reply = (struct invocation_reply){.state = sv(bots.state), .message = SV("it came up"), .undo = SV("systemctl stop nginx"),
+                                           .detail = SV("{\"pid\":7}"), .entered_unix_ns = entered_ns, .left_unix_ns = clock_unix_ns()};
+    return STATUS_OK;
+}
+
+static enum status bot_call(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns, struct arena *a,
+                            int *ret_http_status, struct strview *ret_body, struct error *err)
+{
+    (void)arg;
+    (void)function;
+    (void)deadline_ns;
+    (void)a;
+    (void)err;
+    bots.n_called++;
+    (void)snprintf(bots.last_body, sizeof(bots.last_body), "%.*s %.*s %.*s", SV_ARG(req->method), SV_ARG(req->target), SV_ARG(req->body));
+    *ret_http_status = 200;
+    *ret_body = SV("fine");
+    return STATUS_OK;
+}
+
+static enum status bot_freeze(void *arg, bool is_frozen, struct error *err)
+{
+    (void)arg;
+    (void)err;
+    bots.n_frozen++;
+    bots.is_frozen = is_frozen;
+    return STATUS_OK;
+}
+
+static const struct invoker_ops script = {"script", bot_info, bot_invoke, bot_call, bot_freeze};
+
+/* ---- the stage ---- */
+
+#define RUNBOOK(mode, guardrails, step_extra)                                                                              \
+    "name: rb\nmatch: ['alertname=\"Down\"']\ntarget: service/${labels.service}\nmode: " mode "\n"                        \
+    "guardrails: {" guardrails "}\nsteps:\n  - bot: restart\n    with: {unit: '${labels.service}'}\n" step_extra
+
+static const char act_runbook[] = RUNBOOK("act", "cooldown: 1s", "");
+
+static void write_runbook(const char *text)
+{
+    struct error err;
+    cr_assert_eq(file_write_atomic(arena_printf(&arena, "%s/runbooks/a.yaml", dir).ptr, sv(text), 0600, &err), STATUS_OK, "%s", err.message);
+}
+
+static enum status open_stage(struct error *err)
+{
+    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = arena_printf(&arena, "%s/journal", dir).ptr}, &journal, err), STATUS_OK, "%s",
+                 err->message);
+    env = (struct core_env){.loop = loop, .journal = journal, .dir = dir, .runbooks_dir = arena_printf(&arena, "%s/runbooks", dir).ptr,
+                            .tenant = SV("default"), .cluster = SV("local"), .invoker = &script};
+    dispatcher = NULL;
+    enum status s = dispatcher_function.start(&env, &dispatcher, err);
+    if (s == STATUS_OK) s = journal_fold(journal, err);
+    return s == STATUS_OK ? dispatcher_function.ready(dispatcher, err) : s;
+}
+
+static void close_stage(void)
+{
+    if (dispatcher != NULL) dispatcher_function.stop(dispatcher);
+    journal_close(journal);
+}
+
+static void restart_stage(void)
+{
+    struct error err;
+    close_stage();
+    cr_assert_eq(open_stage(&err), STATUS_OK, "%s", err.message);
+}
+
+static void remove_tree(const char *path)
+{
+    DIR *d = opendir(path);
+    const struct dirent *entry;
+    while (d != NULL && (entry = readdir(d)) != NULL)
+        if (entry->d_name[0] != '.') (void)unlinkat(dirfd(d), entry->d_name, 0);
+    if (d != NULL) (void)closedir(d);
+    (void)rmdir(path);
+}
+
+/* Nothing of the past may be different when it is decided again. */
+static void expect_reproducible(void)
+{
+    struct journal_reader *reader;
+    struct error err;
+    struct decide_report report;
+    cr_assert_eq(journal_reader_open(arena_printf(&arena, "%s/journal", dir).ptr, &reader, &err), STATUS_OK, "%s", err.message);
+    enum status s = decide_verify(reader, &report, &err);
+    journal_reader_close(reader);
+    cr_assert_eq(s, STATUS_OK, "%s\nexpected %s\nfound    %s", err.message, report.expected, report.found);
+    cr_assert_gt(report.n_records, 0);
+}
+
+typedef void test_fn(void);
+
+static void test_fiber(void *arg)
+{
+    struct error err;
+    test_fn *fn = *(test_fn **)arg;
+    cr_assert_eq(open_stage(&err), STATUS_OK, "%s", err.message);
+    fn();
+    close_stage();
+    expect_reproducible();
+}
+
+static void prepare(const char *runbook)
+{
+    struct error err;
+    const char *tmp = getenv("TMPDIR");
+    log_set_level(LOG_LEVEL_ERROR);
+    (void)snprintf(dir, sizeof(dir), "%s/balm-dispatcher-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    cr_assert_not_null(mkdtemp(dir));
+    cr_assert_eq(dir_make(arena_printf(&arena, "%s/runbooks", dir).ptr, 0700, &err), STATUS_OK);
+    write_runbook(runbook);
+    memset(&bots, 0, sizeof(bots));
+    bots.state = "done";
+    bots.on_unknown = ON_UNKNOWN_RERUN;
+    fiber_event_init(&bots.changed);
+    fiber_event_init(&bots.released);
+    cr_assert_eq(loop_new(&loop, &err), STATUS_OK, "%s", err.message);
+}
+
+static void clean_up(void)
+{
+    loop_free(loop);
+    remove_tree(arena_printf(&arena, "%s/runbooks", dir).ptr);
+    remove_tree(arena_printf(&arena, "%s/journal", dir).ptr);
+    cr_assert_eq(rmdir(dir), 0);
+    arena_release(&arena);
+}
+
+static void run(const char *runbook, test_fn *fn)
+{
+    struct error err;
+    prepare(runbook);
+    cr_assert_eq(loop_run_fiber(loop, test_fiber, &fn, &err), STATUS_OK, "%s", err.message);
+    clean_up();
+}
+
+/* ---- doing and seeing ---- */
+
+static void append(struct record r)
+{
+    struct error err;
+    if (r.time_ns == 0) r.time_ns = clock_unix_ns();
+    cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
+}
+
+static void signal_alert(const char *incident, const char *status)
+{
+    static const struct http_header labels[] = {{{"alertname", 9}, {"Down", 4}}, {{"service", 7}, {"nginx", 5}}};
+    append((struct record){.kind = RECORD_SIGNAL, .incident = sv(incident), .fingerprint = SV("0123456789abcdef"), .status = sv(status),
+                           .source = SV("alertmanager"), .labels = {labels, 2}});
+}
+
+/* Newest record of the kind for the incident (NULL: any), looked up in the journal until it is there. NULL after the deadline. */
+static const struct record *find_record(enum record_kind kind, const char *incident, const char *state)
+{
+    const struct record *found = NULL;
+    struct error err;
+    uint64_t seq = 1;
+    for (size_t n = 1; n > 0;) {
+        struct journal_entry *entries;
+        cr_assert_eq(journal_read(journal, seq, 1000, true, &arena, &entries, &n, &err), STATUS_OK, "%s", err.message);
+        for (size_t i = 0; i < n; i++) {
+            const struct record *r = entries[i].record;
+            seq = entries[i].seq + 1;
+            if (r->kind == kind && (incident == NULL || sv_eq(r->incident, sv(incident))) && (state == NULL || sv_eq(r->state, sv(state)))) found = r;
+        }
+    }
+    return found;
+}
+
+static const struct record *wait_record(enum record_kind kind, const char *incident, const char *state)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + WAIT_NS;
+    const struct record *r;
+    while ((r = find_record(kind, incident, state)) == NULL) {
+        uint64_t seq = journal_durable_seq(journal);
+        cr_assert_eq(journal_wait_after(journal, seq, deadline_ns), STATUS_OK, "no %s of %s came", record_kind_name(kind), incident);
+    }
+    return r;
+}
+
+static json_t *http(const char *method, const char *target, const char *body, int expected)
+{
+    struct http_req req = {.method = sv(method), .target = sv(target), .body = sv(body), .arena = &arena};
+    struct http_resp resp = {.status = 200};
+    size_t query_at = sv_find(req.target, '?');
+    req.path = sv_sub(req.target, 0, query_at);
+    req.query = sv_sub(req.target, query_at + 1, req.target.len);
+    dispatcher_function.handle(dispatcher, &req, &resp);
+    cr_assert_eq(resp.status, expected, "%s %s: %d %.*s", method, target, resp.status, SV_ARG(resp.body));
+    json_t *json = NULL;
+    struct error err;
+    cr_assert_eq(json_parse(resp.body, 0, &json, &err), STATUS_OK, "%s", err.message);
+    return json;
+}
+
+/* ---- tests ---- */
+
+static void check_healed(void)
+{
+    signal_alert("i1", "firing");
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")));
+    cr_assert(sv_eq(outcome->undo, SV("systemctl stop nginx")));
+    cr_assert(sv_eq(outcome->detail, SV("{\"pid\":7}")));
+    static const char *const stages[] = {"received", "durable", "decided", "invoked", "entered", "healed"};
+    json_t *json;
+    cr_assert_eq(json_parse(outcome->stages, 0, &json, NULL), STATUS_OK);
+    int64_t before_ns = 0;
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++) {
+        int64_t at_ns = 0;
+        cr_assert_eq(rfc3339_parse(json_get_text(json, stages[i]), &at_ns), STATUS_OK, "%s", stages[i]);
+        cr_assert(at_ns > 0, "%s is missing", stages[i]);
+        if (strcmp(stages[i], "durable") != 0 && strcmp(stages[i], "decided") != 0) { /* deciding does not wait for the disk */
+            cr_assert(at_ns >= before_ns, "%s", stages[i]);
+            before_ns = at_ns;
+        }
+    }
+    json_decref(json);
+    cr_assert_str_eq(bots.last_params, "{\"unit\":\"nginx\"}");
+    signal_alert("i1", "resolved");
+    cr_assert(sv_eq(wait_record(RECORD_CLOSED, "i1", NULL)->state, SV("healed")));
+    cr_assert_eq(bots.n_invoked, 1);
+}
+
+Test(dispatcher, an_alert_becomes_a_verified_repair)
+{
+    run(act_runbook, check_healed);
+}
+
+static void check_explained(void)
+{
+    check_healed();
+    json_t *json = http("GET", "/incidents/i1", NULL, 200);
+    cr_assert(sv_eq(json_get_text(json, "state"), SV("healed")));
+    cr_assert_eq(json_array_size(json_object_get(json, "acts")), 1);
+    cr_assert(sv_eq(json_get_text(json, "next"), SV("nothing: closed as healed")));
+    struct buf text;
+    buf_init(&text, 64 * 1024);
+    explain_text(json, &text);
+    static const char *const parts[] = {"incident i1: healed", "Down from alertmanager", "rb, mode act", "service/nginx", "in_flight_runbook",
+                                        "outcome done", "undo      systemctl stop nginx", "verified  yes, by resolve"};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        cr_assert(sv_contains(buf_view(&text), sv(parts[i])), "'%s' is not in:\n%.*s", parts[i], SV_ARG(buf_view(&text)));
+    buf_release(&text);
+    json_decref(json);
+    struct journal_reader *reader;
+    struct error err;
+    cr_assert_eq(journal_reader_open(arena_printf(&arena, "%s/journal", dir).ptr, &reader, &err), STATUS_OK);
+    cr_assert_eq(explain_read(reader, SV("i1"), &json, &err), STATUS_OK, "%s", err.message);
+    cr_assert(sv_eq(json_get_text(json, "state"), SV("healed")));
+    json_decref(json);
+    cr_assert_eq(explain_read(reader, SV("i2"), &json, &err), STATUS_NOT_FOUND);
+    journal_reader_close(reader);
+    json_decref(http("GET", "/incidents/none", NULL, 404));
+}
+
+Test(dispatcher, an_incident_explains_itself_online_and_offline)
+{
+    run(act_runbook, check_explained);
+}
+
+static void check_status(void)
+{
+    check_healed();
+    json_t *json = http("GET", "/status", NULL, 200);
+    cr_assert_eq(json_integer_value(json_object_get(json, "epoch")), 1);
+    cr_assert(sv_eq(sv(json_string_value(json_array_get(json_object_get(json, "mayAct"), 0))), SV("rb")));
+    cr_assert_eq(json_integer_value(json_object_get(json_array_get(json_object_get(json, "sources"), 0), "signals")), 2);
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(json, "incidents"), "closed")), 1);
+    json_decref(json);
+    signal_alert("i2", "firing");
+    json = http("GET", "/incidents?limit=5", NULL, 200);
+    cr_assert_eq(json_array_size(json), 2);
+    cr_assert(sv_eq(json_get_text(json_array_get(json, 0), "incident"), SV("i2")));
+    json_decref(json);
+    json = http("GET", "/incidents?state=closed", NULL, 200);
+    cr_assert_eq(json_array_size(json), 1);
+    cr_assert(sv_eq(json_get_text(json_array_get(json, 0), "state"), SV("healed")));
+    json_decref(json);
+    json_decref(http("GET", "/incidents?state=odd", NULL, 400));
+    json_decref(http("GET", "/incidents?limit=0", NULL, 400));
+    json_decref(http("POST", "/status", "{}", 405));
+    json_decref(http("GET", "/nowhere", NULL, 404));
+    json_decref(http("POST", "/notes", "{\"incident\":\"i2\",\"actor\":\"me\",\"message\":\"looking\"}", 200));
+    json_decref(http("POST", "/notes", "{\"incident\":\"i2\",\"actor\":\"me\"}", 400));
+    json_decref(http("POST", "/notes", "nonsense", 400));
+    cr_assert(sv_eq(wait_record(RECORD_NOTE, "i2", NULL)->message, SV("looking")));
+}
+
+Test(dispatcher, status_and_lists_show_what_is)
+{
+    run(act_runbook, check_status);
+}
+
+static void check_freeze(void)
+{
+    json_decref(http("POST", "/freeze", "{\"on\":true}", 400)); /* who? */
+    json_decref(http("POST", "/freeze", "{\"on\":1,\"actor\":\"me\"}", 400));
+    json_decref(http("POST", "/freeze", "{\"on\":true,\"actor\":\"me\"}", 200));
+    cr_assert(bots.is_frozen);
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_REFUSAL, "i1", NULL)->gate, SV("freeze")));
+    restart_stage();
+    cr_assert(bots.is_frozen, "a stop outlives a restart");
+    cr_assert_eq(bots.n_invoked, 0);
+    json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"me\"}", 200));
+    cr_assert_not(bots.is_frozen);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")));
+    cr_assert_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->attempt, 1);
+}
+
+Test(dispatcher, a_stop_holds_over_a_restart_and_a_resume_goes_on)
+{
+    run(act_runbook, check_freeze);
+}
+
+static void check_retry(void)
+{
+    bots.fail_first = 1;
+    signal_alert("i1", "firing");
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")));
+    cr_assert_eq(outcome->attempt, 2);
+    cr_assert_eq(bots.n_invoked, 2);
+    cr_assert(sv_eq(wait_record(RECORD_RETRY, "i1", NULL)->code, SV("UNAVAILABLE")));
+}
+
+Test(dispatcher, a_failure_that_may_pass_is_repeated)
+{
+    run(act_runbook, check_retry);
+}
+
+static void check_failed(void)
+{
+    bots.status = STATUS_PERMISSION_DENIED;
+    signal_alert("i1", "firing");
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("failed")) && sv_eq(outcome->code, SV("PERMISSION_DENIED")));
+    cr_assert(sv_contains(wait_record(RECORD_ESCALATED, "i1", NULL)->reason, SV("the act failed")));
+}
+
+Test(dispatcher, a_failure_for_good_calls_a_person)
+{
+    run(act_runbook, check_failed);
+}
+
+static void check_lost(void)
+{
+    bots.status = STATUS_UNKNOWN;
+    bots.on_unknown = ON_UNKNOWN_ESCALATE;
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("unknown")));
+    cr_assert(sv_contains(wait_record(RECORD_ESCALATED, "i1", NULL)->reason, SV("nobody knows")));
+    cr_assert_eq(bots.n_invoked, 1, "never repeated blindly");
+}
+
+Test(dispatcher, a_lost_answer_is_not_repeated_where_the_bot_says_so)
+{
+    run(act_runbook, check_lost);
+}
+
+static void wait_invoked(unsigned n)
+{
+    while (bots.n_invoked < n) {
+        fiber_event_reset(&bots.changed);
+        cr_assert_eq(fiber_event_wait(&bots.changed, clock_monotonic_ns() + WAIT_NS), STATUS_OK);
+    }
+}
+
+/* The process goes down in the middle of an act: stop() gives it its grace and leaves it; the next start finds it. */
+static void interrupt(enum on_unknown on_unknown)
+{
+    bots.hangs = true;
+    bots.on_unknown = on_unknown;
+    signal_alert("i1", "firing");
+    wait_invoked(1);
+    fiber_event_reset(&bots.changed);
+    restart_stage();
+}
+
+static void check_rerun(void)
+{
+    interrupt(ON_UNKNOWN_RERUN);
+    char first[sizeof(bots.last_intent)];
+    memcpy(first, bots.last_intent, sizeof(first));
+    wait_invoked(2);
+    cr_assert_str_eq(bots.last_intent, first, "under the same intent");
+    bots.hangs = false;
+    fiber_event_set(&bots.released);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")));
+    cr_assert_eq(bots.n_invoked, 2);
+}
+
+Test(dispatcher, an_interrupted_act_runs_again_under_its_intent)
+{
+    run(act_runbook, check_rerun);
+}
+
+static void check_interrupted_escalate(void)
+{
+    interrupt(ON_UNKNOWN_ESCALATE);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("unknown")));
+    cr_assert_eq(bots.n_invoked, 1);
+    cr_assert_not_null(wait_record(RECORD_ESCALATED, "i1", NULL));
+}
+
+Test(dispatcher, an_interrupted_act_that_must_not_be_repeated_calls_a_person)
+{
+    run(act_runbook, check_interrupted_escalate);
+}
+
+static void check_next_rung(void)
+{
+    signal_alert("i1", "firing");
+    const struct record *verified = wait_record(RECORD_VERIFIED, "i1", NULL);
+    cr_assert_not(verified->ok);
+    while (find_record(RECORD_OUTCOME, "i1", NULL) == NULL || !sv_eq(find_record(RECORD_OUTCOME, "i1", NULL)->function, SV("reboot")))
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    cr_assert_str_eq(bots.last_function, "reboot");
+}
+
+Test(dispatcher, a_timer_leads_to_the_next_rung)
+{
+    run(RUNBOOK("act", "cooldown: 1s", "    verify: {resolve: {within: 1s}}\n  - bot: reboot\n"), check_next_rung);
+}
+
+static void check_overdue(void)
+{
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_TIMER, "i1", NULL);
+    close_stage();
+    cr_assert_eq(sleep_ms(1100), STATUS_OK);
+    struct error err;
+    cr_assert_eq(open_stage(&err), STATUS_OK, "%s", err.message);
+    int64_t began_ns = clock_monotonic_ns();
+    cr_assert_not(wait_record(RECORD_VERIFIED, "i1", NULL)->ok);
+    cr_assert_lt(clock_monotonic_ns() - began_ns, 900 * NS_PER_MS, "an overdue timer fires at once");
+}
+
+Test(dispatcher, a_timer_that_came_due_while_down_fires_at_the_start)
+{
+    run(RUNBOOK("act", "cooldown: 1s", "    verify: {resolve: {within: 1s}}\n"), check_overdue);
+}
+
+static void check_resolved_before(void)
+{
+    signal_alert("other", "firing");
+    signal_alert("i1", "firing"); /* same target: waits */
+    signal_alert("i1", "resolved");
+    cr_assert(sv_eq(wait_record(RECORD_CLOSED, "i1", NULL)->state, SV("resolved")));
+    json_decref(http("POST", "/freeze", "{\"on\":true,\"actor\":\"me\"}", 200));
+}
+
+Test(dispatcher, an_alert_that_is_over_is_not_acted_on)
+{
+    run(act_runbook, check_resolved_before);
+    cr_assert_leq(bots.n_invoked, 1);
+}
+
+static void check_call(void)
+{
+    append((struct record){.kind = RECORD_CALL, .function = SV("echo"), .method = SV("POST"), .path = SV("/x?y=1"), .body_base64 = SV("aGVsbG8="),
+                           .intent = SV("call-1"), .headers = SV("{\"content-type\":\"text/plain\"}")});
+    const struct record *outcome = wait_record(RECORD_OUTCOME, NULL, NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")));
+    cr_assert(sv_eq(outcome->detail, SV("{\"bodyBytes\":4,\"httpStatus\":200}")));
+    cr_assert_str_eq(bots.last_body, "POST /x?y=1 hello");
+}
+
+Test(dispatcher, an_asynchronous_call_reaches_its_function)
+{
+    run(act_runbook, check_call);
+}
+
+static void check_reload(void)
+{
+    struct error err = {0};
+    write_runbook(RUNBOOK("act", "cooldwn: 1s", ""));
+    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_INVALID_ARGUMENT);
+    cr_assert(sv_contains(sv(err.message), SV("a.yaml:5:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)")), "%s", err.message);
+    json_t *json = http("GET", "/status", NULL, 200);
+    cr_assert_eq(json_array_size(json_object_get(json, "mayAct")), 1, "the old set stays");
+    cr_assert(sv_contains(json_get_text(json, "reloadError"), SV("cooldwn")));
+    json_decref(json);
+    write_runbook(RUNBOOK("shadow", "cooldown: 1s", ""));
+    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    signal_alert("i1", "firing");
+    const struct record *r = wait_record(RECORD_REFUSAL, "i1", NULL);
+    cr_assert(sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow")));
+    uint64_t before = journal_last_seq(journal);
+    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK);
+    cr_assert_eq(journal_last_seq(journal), before, "nothing changed, nothing is recorded");
+}
+
+Test(dispatcher, a_bad_reload_keeps_the_set_and_a_good_one_switches_it)
+{
+    run(act_runbook, check_reload);
+}
+
+static void refused_fiber(void *arg)
+{
+    struct error err = {0};
+    cr_assert_eq(open_stage(&err), STATUS_INVALID_ARGUMENT);
+    cr_assert(sv_contains(sv(err.message), sv(*(const char **)arg)), "%s", err.message);
+    close_stage();
+}
+
+static void expect_start_refused(const char *runbook, const char *message, bool removes_series)
+{
+    struct error err;
+    prepare(runbook);
+    bots.removes_series = removes_series;
+    cr_assert_eq(loop_run_fiber(loop, refused_fiber, &message, &err), STATUS_OK);
+    clean_up();
+}
+
+Test(dispatcher, a_runbook_that_does_not_fit_its_bots_refuses_the_start)
+{
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps:\n  - bot: nobody\n", "a.yaml:5:5: runbook 'a': no function 'nobody' is deployed", false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {unti: x}}]\n", "has no parameter 'unti' (did you mean 'unit'?)",
+                         false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {tries: [1]}}]\n", "'tries' of bot 'restart' must be of type integer",
+                         false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\n", "can itself remove the alerting series", true);
+}
+
+static void check_removed_series(void)
+{
+    bots.removes_series = true;
+}
+
+Test(dispatcher, a_check_satisfies_a_bot_that_removes_series)
+{
+    run(RUNBOOK("act", "cooldown: 1s", "    verify: check\n"), check_removed_series);
+}
