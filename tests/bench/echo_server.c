@@ -1,5 +1,5 @@
 /* The runtime's data path with nothing in the handler: loop, server, a fiber a request. Prints its port; ends with SIGTERM.
- * Compare with h2o_bare, pinned to the same core, in interleaved runs. */
+ * With an argument it listens on that unix socket instead. Compare with h2o_bare, pinned to the same core, in interleaved runs. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -12,10 +12,13 @@ static void echo(void *arg, const struct http_req *req, struct http_resp *resp)
     http_resp_set(resp, 200, SV("application/octet-stream"), req->body);
 }
 
+static const char *unix_path;
+
 static void run(void *arg)
 {
     struct loop *l = arg;
     struct server_cfg cfg = {.host = "127.0.0.1", .listen_fd = -1, .handler = echo, .name = "echo", .http2 = true};
+    if (unix_path != NULL) cfg.host = NULL, cfg.unix_path = unix_path;
     struct server *s;
     struct error err;
     static const int signals[] = {SIGTERM, SIGINT};
@@ -30,8 +33,9 @@ static void run(void *arg)
     server_free(s);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    unix_path = argc > 1 ? argv[1] : NULL;
     struct loop *l;
     struct error err;
     if (loop_new(&l, &err) != STATUS_OK || loop_run_fiber(l, run, l, &err) != STATUS_OK) {
