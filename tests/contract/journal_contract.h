@@ -38,10 +38,12 @@ struct journal_contract {
     X(reopening_keeps_everything_and_goes_on_behind_it) \
     X(nothing_is_appended_while_the_past_is_folded) \
     X(a_reader_follows_at_its_own_pace) \
+    X(a_queue_serves_each_item_once) \
     X(a_lease_has_one_holder_and_its_revision_only_grows)
 #define JOURNAL_CONTRACT_FAILURE_TESTS(X) \
     X(a_failed_commit_acknowledges_nothing_and_folds_again) \
     X(no_acknowledged_record_is_lost_over_many_failures) \
+    X(an_outcome_outlives_a_failed_commit) \
     X(closing_while_failed_does_not_hang)
 
 #define JOURNAL_CONTRACT_DECLARE(name) void contract_##name(struct journal_contract *c);

@@ -96,7 +96,7 @@ static size_t list_segments(char names[][32], size_t max)
     const struct dirent *entry;
     while ((entry = readdir(d)) != NULL && n < max)
         if (strlen(entry->d_name) == 23 && sv_ends_with(sv(entry->d_name), SV(".db")))
-            (void)snprintf(names[n++], 32, "%s", entry->d_name);
+            (void)snprintf(names[n++], 32, "%.31s", entry->d_name);
     (void)closedir(d);
     qsort(names, n, 32, compare_names);
     return n;
