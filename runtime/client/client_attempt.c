@@ -248,7 +248,14 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
     return error_set(err, s, "%s (curl %d)%s", why, (int)t->code, s == STATUS_UNKNOWN ? " after the request was sent" : "");
 }
 
-static void read_answer(struct client_attempt *t, struct http_reply *ret_reply, int64_t *ret_retry_after_s)
+static bool was_stale(const struct client_attempt *t)
+{
+    long n_connects = 1;
+    (void)client_curl.easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &n_connects);
+    return n_connects == 0 && t->n_sends > 0 && t->header_bytes == 0;
+}
+
+static void read_answer(struct client_attempt *t, struct http_reply *ret_reply, struct client_hint *ret_hint)
 {
     long status = 0;
     curl_off_t retry_after_s = 0;
@@ -258,14 +265,15 @@ static void read_answer(struct client_attempt *t, struct http_reply *ret_reply, 
     ret_reply->headers = t->headers;
     ret_reply->n_headers = t->n_headers;
     ret_reply->body = arena_copy(t->arena, buf_view(&t->body));
-    *ret_retry_after_s = (int64_t)retry_after_s;
+    ret_hint->retry_after_s = (int64_t)retry_after_s;
 }
 
 enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns, struct arena *a,
-                           struct http_reply *ret_reply, int64_t *ret_retry_after_s, struct error *err)
+                           struct http_reply *ret_reply, struct client_hint *ret_hint, struct error *err)
 {
     struct client_attempt t = {.pool = p, .call = call, .arena = a};
     int64_t started_ns = clock_monotonic_ns();
+    *ret_hint = (struct client_hint){0};
     enum status s = set_up(&t, err);
     if (s != STATUS_OK) goto out;
     CURLMcode added = client_curl.multi_add_handle(p->multi, t.easy);
@@ -277,9 +285,14 @@ enum status client_attempt(struct client_pool *p, const struct http_call *call, 
     s = fiber_event_wait(&t.done, deadline_ns);
     p->n_calls--;
     (void)client_curl.multi_remove_handle(p->multi, t.easy); /* from here on curl knows nothing of `t` */
-    if (s != STATUS_OK) s = wait_failed(&t, s, started_ns, err);
-    else if (t.code != CURLE_OK) s = transfer_failed(&t, err);
-    else read_answer(&t, ret_reply, ret_retry_after_s);
+    if (s != STATUS_OK) {
+        s = wait_failed(&t, s, started_ns, err);
+    } else if (t.code != CURLE_OK) {
+        ret_hint->was_stale = was_stale(&t);
+        s = transfer_failed(&t, err);
+    } else {
+        read_answer(&t, ret_reply, ret_hint);
+    }
 out:
     release(&t);
     return s;

@@ -45,9 +45,15 @@ void client_pool_put_back(struct client_pool *p, CURL *easy);
  * Returns how many. curl finds them dead when it looks for one and closes them. */
 unsigned client_pool_age(struct client_pool *p, int64_t min_age_ns);
 
-/* One attempt of a call. deadline_ns is absolute. *ret_retry_after_s: what the answer asked for, 0 if nothing. */
+/* What an attempt tells about the next one; set whatever came of it. */
+struct client_hint {
+    int64_t retry_after_s; /* the answer's Retry-After, 0 if none */
+    bool was_stale;        /* failed on a pooled connection before a byte came: the peer had closed it just then */
+};
+
+/* One attempt of a call. deadline_ns is absolute. */
 enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns, struct arena *a,
-                           struct http_reply *ret_reply, int64_t *ret_retry_after_s, struct error *err) MUST_USE;
+                           struct http_reply *ret_reply, struct client_hint *ret_hint, struct error *err) MUST_USE;
 /* May it be sent twice? GET and HEAD always. */
 bool client_is_repeatable(const struct http_call *call);
 /* "POST http://host/path" for messages: no user, password or query in it. Arena. */

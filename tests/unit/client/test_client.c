@@ -130,7 +130,7 @@ Test(client, post_sends_headers_token_and_body_and_nothing_of_curl_s_own)
 
 Test(client, methods_go_out_as_given)
 {
-    SERVE({.answer = OK_ANSWER}, {.answer = OK_ANSWER}, {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n"}, {.answer = OK_ANSWER});
+    SERVE({.answer = CLOSING_ANSWER}, {.answer = CLOSING_ANSWER}, {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\nConnection: close\r\n\r\n"}, {.answer = CLOSING_ANSWER});
     const struct http_header json = {SV("content-type"), SV("application/json")};
     cr_assert_eq(request((struct http_call){.method = SV("DELETE")}).status, STATUS_OK);
     cr_assert_eq(request((struct http_call){.method = SV("PATCH"), .body = SV("{}"), .headers = &json, .n_headers = 1}).status, STATUS_OK);
@@ -348,6 +348,16 @@ Test(client, a_pooled_connection_that_dies_under_a_post_is_not_sent_again_by_cur
     struct outcome o = request((struct http_call){.method = SV("POST"), .body = SV("2")});
     cr_assert_eq(o.status, STATUS_UNKNOWN, "%s %s", status_name(o.status), o.err.message);
     cr_assert_eq(script_requests(server), 2);
+}
+
+Test(client, a_pooled_connection_that_dies_under_a_get_is_replaced_at_once)
+{
+    SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = NULL}, {.answer = OK_ANSWER});
+    cr_assert_eq(request((struct http_call){0}).status, STATUS_OK);
+    struct outcome o = request((struct http_call){.method = SV("PUT"), .is_idempotent = true});
+    cr_assert_eq(o.status, STATUS_OK, "%s", o.err.message);
+    cr_assert_eq(o.reply.attempts, 1);
+    cr_assert_eq(script_requests(server), 3);
 }
 
 Test(client, a_pooled_connection_that_was_closed_while_idle_is_replaced)
