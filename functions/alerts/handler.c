@@ -478,9 +478,9 @@ static void register_metrics(struct intake *in)
     static const char *const result_label[] = {"result"}, *const code_label[] = {"code"},
                              *const stage_label[] = {"stage"};
     static const char *const results[RESULTS] = {"accepted", "duplicate", "rejected"};
-    /* From an fsync to a repair that takes minutes; the dispatcher registers the same family. */
-    static const double buckets[] = {.0005, .001, .0025, .005, .01, .025, .05, .1,  .25,
-                                     .5,    1,    2.5,   5,    10,  30,   60,  120, 300};
+    /* As the dispatcher registers it: one family, one set of buckets. */
+    static const double buckets[] = {.001, .0025, .005, .01, .025, .05, .1, .25, .5,
+                                     1,    2.5,   5,    10,  30,   60,  120, 300, 900};
     struct metric_family *alerts = metrics_family(METRIC_COUNTER, "balm_alerts_total",
                                                   "Alerts by what became of them.", result_label, 1, NULL, 0);
     for (unsigned i = 0; i < RESULTS; i++) {
@@ -492,8 +492,9 @@ static void register_metrics(struct intake *in)
     struct strview accepted = SV("202");
     in->accepted_requests = metrics_series(in->requests, &accepted);
     struct metric_family *stages =
-        metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds", "Time from the stage before to this one.",
-                       stage_label, 1, buckets, ARRAY_LEN(buckets));
+        metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds",
+                       "From the receipt of an alert to each stage of its incident.", stage_label, 1, buckets,
+                       ARRAY_LEN(buckets));
     struct strview durable = SV("durable");
     in->durable_seconds = metrics_series(stages, &durable);
 }
