@@ -12,6 +12,7 @@
 
 #define STATUS_TIMEOUT_NS (10 * NS_PER_S)
 #define OUTPUT_SHOWN_MAX  2048
+#define CLOCK_SET_NS      (50 * NS_PER_MS)
 
 /* A fixed environment: what we were started with may hold secrets, and must not steer what runs outside the sandbox. */
 static const char *const clean_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
@@ -42,10 +43,20 @@ static json_t *make_status(const struct broker_service *s, struct strview state,
 
 /* ---- systemd ---- */
 
+/* Two clocks read one after the other never give quite the same difference, but one process has one start: who compares two answers must see
+ * the same time. So a difference is kept until the wall clock has really been set. */
+static int64_t steady(int64_t *kept, int64_t fresh)
+{
+    int64_t off = fresh - *kept;
+    if (off > CLOCK_SET_NS || off < -CLOCK_SET_NS) *kept = fresh;
+    return *kept;
+}
+
 /* CLOCK_MONOTONIC microseconds as systemd prints them, in wall time of now. */
 static int64_t unix_from_monotonic_us(uint64_t us)
 {
-    return clock_unix_ns() - (clock_monotonic_ns() - (int64_t)us * NS_PER_US);
+    static int64_t kept;
+    return steady(&kept, clock_unix_ns() - clock_monotonic_ns()) + (int64_t)us * NS_PER_US;
 }
 
 static enum status status_by_systemd(const struct broker_service *s, struct arena *a, json_t **ret_reply, struct error *err)
@@ -95,10 +106,11 @@ static int64_t process_started_unix_ns(uint64_t pid)
         rest++;
     }
     int64_t ticks = strtoll(rest, NULL, 10), per_second = sysconf(_SC_CLK_TCK);
+    static int64_t kept;
     struct timespec boot;
     (void)clock_gettime(CLOCK_BOOTTIME, &boot);
     int64_t boot_unix_ns = clock_unix_ns() - ((int64_t)boot.tv_sec * NS_PER_S + boot.tv_nsec);
-    return boot_unix_ns + (ticks + 1) * (NS_PER_S / per_second);
+    return steady(&kept, boot_unix_ns) + (ticks + 1) * (NS_PER_S / per_second);
 }
 
 static enum status status_by_pid_file(const struct broker_service *s, struct arena *a, json_t **ret_reply)

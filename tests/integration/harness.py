@@ -135,6 +135,8 @@ class Platform:
             ready = wait_until(lambda: self.find_log("ready") or self.process.poll() is not None, 30, "platform ready")
             if ready is True:
                 self.reader.join(5)
+                self.process.stderr.close()
+                self.process = None
                 raise AssertionError("platform ended at start:\n" + self.log_text())
             self.port = ready["port"]
         return self

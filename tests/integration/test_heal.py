@@ -20,7 +20,7 @@ steps:
     timeout: 20s
 guardrails: {cooldown: COOLDOWN, rate: {max: 100, per: 1h}, max_in_flight: 1}
 """
-STACK = stack_file("echo", "service-restart", "disk-clean", "notify")
+STACK = stack_file("echo", "service-restart")
 
 
 def runbook(mode="act", within="60s", cooldown="1s"):
@@ -120,6 +120,7 @@ class Heal(PlatformTest):
     def test_an_act_that_never_resolves_is_escalated(self):
         nginx = self.nginx()
         p = self.platform(runbooks=runbook(within="1s"), stack=STACK, host_acts=nginx.allow_list())
+        nginx.stop()
         p.post_alerts(alert("NginxDown", service="nginx"))
         p.wait_record("outcome", state="done")
         verified = p.wait_record("verified")
