@@ -1,5 +1,7 @@
 #include "client/forward_impl.h"
 
+#include "server/http_text.h"
+
 /* Of this hop alone: openfaas.md §1.10 and RFC 9110 §7.6.1. */
 static bool is_hop_header(struct strview name)
 {
@@ -28,15 +30,6 @@ static bool is_listed(struct strview list, struct strview name)
     return false;
 }
 
-static bool is_free_of(struct strview s, bool is_line_part)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.ptr[i];
-        if (c == '\r' || c == '\n' || c == '\0' || (is_line_part && (c <= ' ' || c == 0x7f))) return false;
-    }
-    return true;
-}
-
 static bool is_sent(const struct http_header *h, struct strview connection)
 {
     return !is_hop_header(h->name) && !is_own_header(h->name) && !(connection.len > 0 && is_listed(connection, h->name));
@@ -44,11 +37,11 @@ static bool is_sent(const struct http_header *h, struct strview connection)
 
 static enum status check(const struct forward_spec *spec, struct error *err)
 {
-    bool is_ok = spec->method.len > 0 && is_free_of(spec->method, true) && spec->target.len > 0 &&
-                 is_free_of(spec->target, true) && is_free_of(spec->authority, true);
+    bool is_ok = spec->method.len > 0 && is_visible_text(spec->method) && spec->target.len > 0 &&
+                 is_visible_text(spec->target) && is_visible_text(spec->authority);
     for (size_t i = 0; is_ok && i < spec->n_headers; i++) {
-        is_ok = spec->headers[i].name.len > 0 && is_free_of(spec->headers[i].name, true) &&
-                sv_find(spec->headers[i].name, ':') == spec->headers[i].name.len && is_free_of(spec->headers[i].value, false);
+        is_ok = spec->headers[i].name.len > 0 && is_visible_text(spec->headers[i].name) &&
+                sv_find(spec->headers[i].name, ':') == spec->headers[i].name.len && is_header_text(spec->headers[i].value);
     }
     if (is_ok) return STATUS_OK;
     return error_set(err, STATUS_INVALID_ARGUMENT, "forward: method, target or a header holds blanks or line ends");

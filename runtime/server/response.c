@@ -3,20 +3,11 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "log/log.h"
-
-/* A line end in a name or value would let whoever chose it write headers and bodies of his own; no other control character
- * but the tab belongs there either. */
-static bool is_safe_header_text(struct strview s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if ((unsigned char)s.ptr[i] < ' ' && s.ptr[i] != '\t') return false;
-    }
-    return true;
-}
+#include "server/http_text.h"
 
 void http_resp_header(struct http_resp *resp, struct strview name, struct strview value)
 {
-    if (name.len == 0 || !is_safe_header_text(name) || !is_safe_header_text(value)) {
+    if (name.len == 0 || !is_header_text(name) || !is_header_text(value)) {
         log_warn("server", "dropped a response header with a control character in it", LOG_INT("name_bytes", name.len));
         return;
     }

@@ -3,6 +3,7 @@
  * let through: two lengths, a length beside chunks (chunks win silently), two codings (the last wins), folded lines, a missing or
  * doubled Host; and on HTTP/2 a path with blanks or line ends. A proxy in front or an upstream behind may read each of those
  * differently, which is how requests are smuggled (RFC 9112 §11.2), so they are refused here. */
+#include "server/http_text.h"
 #include "server/server_impl.h"
 
 #define METHOD_MAX 32 /* longest registered one has 17 letters */
@@ -15,11 +16,7 @@ static bool is_token_char(unsigned char c)
 
 static bool is_visible(h2o_iovec_t s)
 {
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.base[i];
-        if (c <= ' ' || c == 0x7f) return false;
-    }
-    return true;
+    return is_visible_text((struct strview){s.base, s.len});
 }
 
 static bool is_method(h2o_iovec_t m)
@@ -49,9 +46,12 @@ static bool next_line(struct strview *rest, struct strview *ret_line)
 int head_check(struct strview head, int minor_version, const char **ret_why)
 {
     struct strview rest = head, line;
-    unsigned lengths = 0, codings = 0, hosts = 0;
-    if (!next_line(&rest, &line) || (line.len == 0 && !next_line(&rest, &line))) return 0; /* one leading empty line is allowed */
-    while (next_line(&rest, &line) && line.len > 0) {
+    unsigned lines = 0, lengths = 0, codings = 0, hosts = 0;
+    bool may_skip = true; /* one empty line may come before the request line */
+    while (next_line(&rest, &line)) {
+        if (line.len == 0 && !may_skip) break;
+        may_skip = false;
+        if (line.len == 0 || lines++ == 0) continue;
         if (line.ptr[0] == ' ' || line.ptr[0] == '\t') {
             *ret_why = "a header is folded over two lines";
             return 400;
