@@ -141,7 +141,8 @@ class Heal(PlatformTest):
         for round_ in range(6):
             p.start()
             nginx.stop()
-            p.post_alerts(alert("NginxDown", service="nginx", round=str(round_)))
+            began = time.time()
+            p.post_alerts(alert("NginxDown", starts_at=began, service="nginx", round=str(round_)))
             if round_ % 2 == 0:
                 wait_until(lambda: len(p.records("intent")) > round_, 10, "intent")
             time.sleep(0.02 * round_)
@@ -149,6 +150,9 @@ class Heal(PlatformTest):
             p.start()
             wait_until(lambda: len(p.records("outcome")) > round_, 30, "outcome after the restart\n" + p.log_text())
             wait_until(lambda: nginx.pid() != 0, 10, "nginx is up")
+            # While an act on the target waits for its verification no other one is decided.
+            p.post_alerts(alert("NginxDown", status="resolved", starts_at=began, service="nginx", round=str(round_)))
+            wait_until(lambda: len(p.records("closed")) > round_, 10, "closed")
             time.sleep(1.1)  # the runbook's cooldown
             self.assertEqual(p.stop(), 0)
         intents = [r["intent"] for r in p.records("intent")]
