@@ -2,7 +2,8 @@
 
 #include "echo.gen.h"
 
-enum status echo_handle(struct invocation *inv, const struct echo_params *p, struct result *ret, struct error *err)
+enum status echo_handle(struct invocation *inv, const struct echo_params *p, struct result *ret,
+                        struct error *err)
 {
     struct strview type = http_req_header(inv->req, SV("content-type"));
     (void)p, (void)err; /* it has no parameters and cannot fail */

@@ -19,7 +19,8 @@ enum status client_preload(struct error *err)
 
 bool client_is_repeatable(const struct http_call *call)
 {
-    return call->is_idempotent || call->method.len == 0 || sv_eq(call->method, SV("GET")) || sv_eq(call->method, SV("HEAD"));
+    return call->is_idempotent || call->method.len == 0 || sv_eq(call->method, SV("GET")) ||
+           sv_eq(call->method, SV("HEAD"));
 }
 
 struct strview client_describe(const struct http_call *call, struct arena *a)
@@ -58,9 +59,11 @@ static bool is_token(struct strview s)
 static enum status check_url(struct strview url, struct error *err)
 {
     if (!sv_starts_with(url, SV("http://")) && !sv_starts_with(url, SV("https://")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: the URL must start with http:// or https://");
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "HTTP call: the URL must start with http:// or https://");
     if (url.len > URL_BYTES_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: URL of %zu bytes, at most %zu are allowed", url.len, URL_BYTES_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: URL of %zu bytes, at most %zu are allowed",
+                         url.len, URL_BYTES_MAX);
     if (has_control(url) || sv_find(url, ' ') < url.len)
         return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: the URL has a space or control character");
     return STATUS_OK;
@@ -76,7 +79,8 @@ static enum status check_call(const struct http_call *call, struct error *err)
         return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: the bearer token has a control character");
     for (size_t i = 0; i < call->n_headers; i++) {
         if (is_token(call->headers[i].name) && !has_control(call->headers[i].value)) continue;
-        return error_set(err, STATUS_INVALID_ARGUMENT, "HTTP call: header %zu has an illegal name or a control character", i);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "HTTP call: header %zu has an illegal name or a control character", i);
     }
     return STATUS_OK;
 }
@@ -85,7 +89,8 @@ static enum status check_call(const struct http_call *call, struct error *err)
 
 static bool is_transient_status(int http_status)
 {
-    return http_status == 408 || http_status == 429 || http_status == 502 || http_status == 503 || http_status == 504;
+    return http_status == 408 || http_status == 429 || http_status == 502 || http_status == 503 ||
+           http_status == 504;
 }
 
 static bool may_repeat(const struct http_call *call, enum status s, const struct error *why, int http_status)
@@ -99,7 +104,8 @@ static bool may_repeat(const struct http_call *call, enum status s, const struct
 static int64_t backoff_ns(unsigned n_failed, int64_t retry_after_s)
 {
     int64_t base_ns = BACKOFF_FIRST_NS;
-    for (unsigned i = 1; i < n_failed && base_ns < BACKOFF_MAX_NS; i++) base_ns *= 2;
+    for (unsigned i = 1; i < n_failed && base_ns < BACKOFF_MAX_NS; i++)
+        base_ns *= 2;
     if (base_ns > BACKOFF_MAX_NS) base_ns = BACKOFF_MAX_NS;
     int64_t wait_ns = base_ns / 2 + (int64_t)random_below((uint64_t)base_ns);
     if (retry_after_s > 86400) retry_after_s = 86400;
@@ -112,17 +118,19 @@ static int64_t earliest_deadline(int64_t deadline_ns)
     return own_ns != 0 && own_ns < deadline_ns ? own_ns : deadline_ns;
 }
 
-/* A peer may close a pooled connection in the moment we use it. That says nothing about the peer, so a repeatable call goes
- * out once more at once, and it counts as one attempt. */
-static enum status attempt_fresh(struct client_pool *pool, const struct http_call *call, int64_t deadline_ns, struct arena *a,
-                                 struct http_reply *ret_reply, struct client_hint *ret_hint, struct error *err)
+/* A peer may close a pooled connection in the moment we use it. That says nothing about the peer, so a
+ * repeatable call goes out once more at once, and it counts as one attempt. */
+static enum status attempt_fresh(struct client_pool *pool, const struct http_call *call, int64_t deadline_ns,
+                                 struct arena *a, struct http_reply *ret_reply, struct client_hint *ret_hint,
+                                 struct error *err)
 {
     enum status s = client_attempt(pool, call, deadline_ns, a, ret_reply, ret_hint, err);
     if (s != STATUS_UNAVAILABLE || !ret_hint->was_stale || !client_is_repeatable(call)) return s;
     return client_attempt(pool, call, deadline_ns, a, ret_reply, ret_hint, err);
 }
 
-enum status http_request(const struct http_call *call, struct arena *a, struct http_reply *ret_reply, struct error *err)
+enum status http_request(const struct http_call *call, struct arena *a, struct http_reply *ret_reply,
+                         struct error *err)
 {
     struct client_pool *pool = NULL;
     struct http_reply reply = {0};
@@ -140,7 +148,8 @@ enum status http_request(const struct http_call *call, struct arena *a, struct h
         attempts++;
         if (attempts >= max_attempts || !may_repeat(call, s, &why, reply.status)) break;
         int64_t again_ns = clock_monotonic_ns() + backoff_ns(attempts, hint.retry_after_s);
-        if (again_ns >= earliest_deadline(deadline_ns)) break; /* the last answer says more than a deadline would */
+        if (again_ns >= earliest_deadline(deadline_ns))
+            break; /* the last answer says more than a deadline would */
         enum status slept = sleep_until(again_ns);
         if (slept != STATUS_OK) {
             s = error_set(&why, slept, "cancelled while waiting for attempt %u", attempts + 1);
@@ -149,7 +158,8 @@ enum status http_request(const struct http_call *call, struct arena *a, struct h
     }
     if (s != STATUS_OK) {
         if (err != NULL) *err = why;
-        return error_prefix(err, s, "%.*s (attempt %u of %u)", SV_ARG(client_describe(call, a)), attempts, max_attempts);
+        return error_prefix(err, s, "%.*s (attempt %u of %u)", SV_ARG(client_describe(call, a)), attempts,
+                            max_attempts);
     }
     reply.attempts = attempts;
     reply.elapsed_ns = clock_monotonic_ns() - started_ns;

@@ -10,7 +10,8 @@
 #define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
 #define HEADER_BYTES_MAX   ((size_t)256 * 1024) /* a peer that sends headers for ever */
 
-/* set-up -> in curl's hands until `done` is set (or the fiber leaves) -> taken out -> outcome read -> released */
+/* set-up -> in curl's hands until `done` is set (or the fiber leaves) -> taken out -> outcome read ->
+ * released */
 struct client_attempt {
     struct client_pool *pool;
     const struct http_call *call;
@@ -19,8 +20,8 @@ struct client_attempt {
     struct curl_slist *header_list; /* owned; wiped: may carry a token */
     CURLcode setup_code;            /* first option that curl refused */
     struct fiber_event done;
-    CURLcode code;                  /* valid once done */
-    unsigned n_sends;               /* times that curl was about to send the request */
+    CURLcode code;    /* valid once done */
+    unsigned n_sends; /* times that curl was about to send the request */
     /* the answer so far */
     struct http_header *headers;
     size_t n_headers, header_bytes;
@@ -37,8 +38,8 @@ void client_attempt_done(void *attempt, CURLcode code)
 
 /* ---- what curl tells us while it works ---- */
 
-/* About to send. curl sends a request again by itself when a pooled connection dies before the first byte of the answer; the
- * peer may have acted by then, so only repeatable calls get that second chance. */
+/* About to send. curl sends a request again by itself when a pooled connection dies before the first byte of
+ * the answer; the peer may have acted by then, so only repeatable calls get that second chance. */
 static int on_sending(void *arg, char *peer_ip, char *own_ip, int peer_port, int own_port)
 {
     struct client_attempt *t = arg;
@@ -66,7 +67,8 @@ static size_t on_header(char *bytes, size_t size, size_t n, void *arg)
         t->has_too_many_headers = true;
         return 0;
     }
-    if (sv_starts_with(line, SV("HTTP/"))) t->n_headers = 0; /* what came before was an interim answer (1xx) */
+    if (sv_starts_with(line, SV("HTTP/")))
+        t->n_headers = 0; /* what came before was an interim answer (1xx) */
     else if (colon > 0 && colon < line.len)
         t->headers[t->n_headers++] = (struct http_header){
             .name = lower_case(t->arena, sv_trim(sv_sub(line, 0, colon))),
@@ -108,8 +110,10 @@ static void set_ptr(struct client_attempt *t, CURLoption option, const void *val
 static void add_header_line(struct client_attempt *t, const char *line)
 {
     struct curl_slist *list = client_curl.slist_append(t->header_list, line);
-    if (list == NULL) keep_first(t, CURLE_OUT_OF_MEMORY);
-    else t->header_list = list;
+    if (list == NULL)
+        keep_first(t, CURLE_OUT_OF_MEMORY);
+    else
+        t->header_list = list;
 }
 
 static void add_bearer(struct client_attempt *t)
@@ -130,12 +134,14 @@ static void set_headers(struct client_attempt *t)
     for (size_t i = 0; i < c->n_headers; i++) {
         const struct http_header *h = &c->headers[i];
         /* curl reads "Name:" as "leave it out" and "Name;" as "send it empty". */
-        struct strview line = h->value.len > 0 ? arena_printf(t->arena, "%.*s: %.*s", SV_ARG(h->name), SV_ARG(h->value))
-                                               : arena_printf(t->arena, "%.*s;", SV_ARG(h->name));
+        struct strview line = h->value.len > 0
+                                  ? arena_printf(t->arena, "%.*s: %.*s", SV_ARG(h->name), SV_ARG(h->value))
+                                  : arena_printf(t->arena, "%.*s;", SV_ARG(h->name));
         add_header_line(t, line.ptr);
     }
     /* What curl would add of its own to a body: a form's content type, and a pause of a second for a 100. */
-    if (http_header_get(c->headers, c->n_headers, SV("content-type")).ptr == NULL) add_header_line(t, "Content-Type:");
+    if (http_header_get(c->headers, c->n_headers, SV("content-type")).ptr == NULL)
+        add_header_line(t, "Content-Type:");
     add_header_line(t, "Expect:");
     add_bearer(t);
     set_ptr(t, CURLOPT_HTTPHEADER, t->header_list);
@@ -145,12 +151,14 @@ static void set_method(struct client_attempt *t)
 {
     const struct http_call *c = t->call;
     struct strview method = c->method.len > 0 ? c->method : SV("GET");
-    bool wants_body = c->body.len > 0 || sv_eq(method, SV("POST")) || sv_eq(method, SV("PUT")) || sv_eq(method, SV("PATCH"));
+    bool wants_body = c->body.len > 0 || sv_eq(method, SV("POST")) || sv_eq(method, SV("PUT")) ||
+                      sv_eq(method, SV("PATCH"));
     if (wants_body) {
         set_ptr(t, CURLOPT_POSTFIELDS, c->body.len > 0 ? c->body.ptr : "");
         set_size(t, CURLOPT_POSTFIELDSIZE_LARGE, c->body.len);
     }
-    if (sv_eq(method, SV("HEAD"))) set_long(t, CURLOPT_NOBODY, 1);
+    if (sv_eq(method, SV("HEAD")))
+        set_long(t, CURLOPT_NOBODY, 1);
     else if (!sv_eq(method, wants_body ? SV("POST") : SV("GET")))
         set_ptr(t, CURLOPT_CUSTOMREQUEST, arena_cstr(t->arena, method));
 }
@@ -160,9 +168,11 @@ static void set_peer(struct client_attempt *t)
     const struct http_call *c = t->call;
     set_ptr(t, CURLOPT_URL, arena_cstr(t->arena, c->url));
     set_ptr(t, CURLOPT_PROTOCOLS_STR, "http,https");
-    set_long(t, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1); /* so that the limits on connections mean requests */
+    set_long(t, CURLOPT_HTTP_VERSION,
+             CURL_HTTP_VERSION_1_1); /* so that the limits on connections mean requests */
     set_long(t, CURLOPT_TCP_KEEPALIVE, 1);
-    set_long(t, CURLOPT_QUICK_EXIT, 1); /* a cancelled name lookup is left to its thread: joining it would stop the loop */
+    set_long(t, CURLOPT_QUICK_EXIT,
+             1); /* a cancelled name lookup is left to its thread: joining it would stop the loop */
     if (c->unix_path != NULL) {
         set_ptr(t, CURLOPT_UNIX_SOCKET_PATH, c->unix_path);
         set_ptr(t, CURLOPT_PROXY, ""); /* http_proxy of the environment cannot reach a path of this machine */
@@ -203,7 +213,8 @@ static enum status set_up(struct client_attempt *t, struct error *err)
 
 static void wipe_headers(struct client_attempt *t)
 {
-    for (struct curl_slist *h = t->header_list; h != NULL; h = h->next) mem_wipe(h->data, strlen(h->data));
+    for (struct curl_slist *h = t->header_list; h != NULL; h = h->next)
+        mem_wipe(h->data, strlen(h->data));
     client_curl.slist_free_all(t->header_list);
 }
 
@@ -218,8 +229,10 @@ static void release(struct client_attempt *t)
 
 static enum status wait_failed(struct client_attempt *t, enum status s, int64_t started_ns, struct error *err)
 {
-    if (s == STATUS_CANCELLED) return error_set(err, s, "cancelled%s", t->n_sends > 0 ? " after the request was sent" : "");
-    return error_set(err, s, "no answer within %lld ms", (long long)((clock_monotonic_ns() - started_ns) / NS_PER_MS));
+    if (s == STATUS_CANCELLED)
+        return error_set(err, s, "cancelled%s", t->n_sends > 0 ? " after the request was sent" : "");
+    return error_set(err, s, "no answer within %lld ms",
+                     (long long)((clock_monotonic_ns() - started_ns) / NS_PER_MS));
 }
 
 static enum status transfer_failed(struct client_attempt *t, struct error *err)
@@ -227,10 +240,12 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
     const char *why = client_curl.easy_strerror(t->code);
     enum status s = STATUS_UNAVAILABLE;
     if (t->has_too_many_headers)
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "the answer has more than %d headers or %zu KiB of them",
-                         HTTP_HEADERS_MAX, HEADER_BYTES_MAX / 1024);
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED,
+                         "the answer has more than %d headers or %zu KiB of them", HTTP_HEADERS_MAX,
+                         HEADER_BYTES_MAX / 1024);
     if (t->has_too_long_body || t->code == CURLE_FILESIZE_EXCEEDED)
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "the answer is longer than %zu bytes", t->body.max_bytes);
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "the answer is longer than %zu bytes",
+                         t->body.max_bytes);
     switch (t->code) {
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
@@ -245,7 +260,8 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
         break;
     }
     if (t->n_sends > 0 && !client_is_repeatable(t->call)) s = STATUS_UNKNOWN;
-    return error_set(err, s, "%s (curl %d)%s", why, (int)t->code, s == STATUS_UNKNOWN ? " after the request was sent" : "");
+    return error_set(err, s, "%s (curl %d)%s", why, (int)t->code,
+                     s == STATUS_UNKNOWN ? " after the request was sent" : "");
 }
 
 static bool was_stale(const struct client_attempt *t)
@@ -268,8 +284,9 @@ static void read_answer(struct client_attempt *t, struct http_reply *ret_reply, 
     ret_hint->retry_after_s = (int64_t)retry_after_s;
 }
 
-enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns, struct arena *a,
-                           struct http_reply *ret_reply, struct client_hint *ret_hint, struct error *err)
+enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns,
+                           struct arena *a, struct http_reply *ret_reply, struct client_hint *ret_hint,
+                           struct error *err)
 {
     struct client_attempt t = {.pool = p, .call = call, .arena = a};
     int64_t started_ns = clock_monotonic_ns();

@@ -31,7 +31,10 @@ static bool find_symbol(void *library, const char *name, void *ret_entry)
 static enum status open_library(struct error *err)
 {
     struct client_curl *c = &client_curl;
-    const struct { const char *name; void *entry; } symbols[] = {
+    const struct {
+        const char *name;
+        void *entry;
+    } symbols[] = {
         {"curl_global_init", &c->global_init},
         {"curl_easy_init", &c->easy_init},
         {"curl_easy_reset", &c->easy_reset},
@@ -56,7 +59,8 @@ static enum status open_library(struct error *err)
     for (size_t i = 0; i < ARRAY_LEN(symbols); i++) {
         if (find_symbol(library, symbols[i].name, symbols[i].entry)) continue;
         (void)dlclose(library);
-        return error_set(err, STATUS_UNAVAILABLE, "open the HTTP client: %s has no %s", LIBCURL_NAME, symbols[i].name);
+        return error_set(err, STATUS_UNAVAILABLE, "open the HTTP client: %s has no %s", LIBCURL_NAME,
+                         symbols[i].name);
     }
     CURLcode code = c->global_init(CURL_GLOBAL_DEFAULT);
     if (code == CURLE_OK) return STATUS_OK;
@@ -66,7 +70,8 @@ static enum status open_library(struct error *err)
 static void open_once(void *arg)
 {
     struct opening *o = arg;
-    (void)pthread_mutex_lock(&open_mutex); /* fibers that call out at the same time meet here, in worker threads */
+    (void)pthread_mutex_lock(
+        &open_mutex); /* fibers that call out at the same time meet here, in worker threads */
     o->status = atomic_load(&is_open) ? STATUS_OK : open_library(&o->err);
     if (o->status == STATUS_OK) atomic_store(&is_open, true);
     (void)pthread_mutex_unlock(&open_mutex);

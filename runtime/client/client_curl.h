@@ -7,7 +7,8 @@
 
 #include "base/status.h"
 
-/* One entry a function, named as libcurl names it without its prefix. Valid after client_curl_open() succeeded once. */
+/* One entry a function, named as libcurl names it without its prefix. Valid after client_curl_open()
+ * succeeded once. */
 struct client_curl {
     CURLcode (*global_init)(long flags);
     CURL *(*easy_init)(void);
@@ -31,8 +32,8 @@ struct client_curl {
 
 extern struct client_curl client_curl;
 
-/* Opens the library and initialises it, once a process. In a fiber the work is done by a worker thread, so the loop goes on
- * while 40 shared objects are mapped. STATUS_UNAVAILABLE: not installed or too old. */
+/* Opens the library and initialises it, once a process. In a fiber the work is done by a worker thread, so
+ * the loop goes on while 40 shared objects are mapped. STATUS_UNAVAILABLE: not installed or too old. */
 enum status client_curl_open(struct error *err) MUST_USE;
 
 #endif

@@ -48,7 +48,8 @@ static void on_timer_due(uv_timer_t *timer)
     drive(container_of(timer, struct client_pool, timer), CURL_SOCKET_TIMEOUT, 0);
 }
 
-/* Called by curl, also from a fiber that adds a handle: it only arms the timer, the work is done from the loop's stack. */
+/* Called by curl, also from a fiber that adds a handle: it only arms the timer, the work is done from the
+ * loop's stack. */
 static int on_timer_wanted(CURLM *multi, long timeout_ms, void *arg)
 {
     struct client_pool *p = arg;
@@ -57,7 +58,8 @@ static int on_timer_wanted(CURLM *multi, long timeout_ms, void *arg)
         (void)uv_timer_stop(&p->timer);
         return 0;
     }
-    if (timeout_ms > 0) uv_update_time(p->timer.loop); /* the loop's cached time may lag: the timer would fire early */
+    if (timeout_ms > 0)
+        uv_update_time(p->timer.loop); /* the loop's cached time may lag: the timer would fire early */
     (void)uv_timer_start(&p->timer, on_timer_due, (uint64_t)timeout_ms, 0);
     return 0;
 }
@@ -147,12 +149,14 @@ static void socket_opened(struct client_pool *p, curl_socket_t fd)
 {
     size_t n = p->n_sockets;
     if ((size_t)fd >= n) {
-        while ((size_t)fd >= n) n = n ? 2 * n : 64;
+        while ((size_t)fd >= n)
+            n = n ? 2 * n : 64;
         p->sockets = mem_realloc(p->sockets, n * sizeof(*p->sockets)); /* n is at most twice RLIMIT_NOFILE */
         memset(p->sockets + p->n_sockets, 0, (n - p->n_sockets) * sizeof(*p->sockets));
         p->n_sockets = n;
     }
-    p->sockets[fd] = (struct client_socket){.is_open = true, .is_polled = true, .idle_since_ns = loop_now_ns(p->loop)};
+    p->sockets[fd] =
+        (struct client_socket){.is_open = true, .is_polled = true, .idle_since_ns = loop_now_ns(p->loop)};
     p->n_open++;
     if (p->n_open <= CLIENT_IDLE_CONNECTIONS_KEPT || uv_is_active((uv_handle_t *)&p->ageing)) return;
     (void)uv_timer_start(&p->ageing, on_ageing_due, AGEING_INTERVAL_MS, AGEING_INTERVAL_MS);
@@ -183,7 +187,8 @@ unsigned client_pool_age(struct client_pool *p, int64_t min_age_ns)
 {
     int64_t before_ns = clock_monotonic_ns() - min_age_ns;
     unsigned n_idle = 0, n_shut = 0;
-    for (size_t i = 0; i < p->n_sockets; i++) n_idle += p->sockets[i].is_open && !p->sockets[i].is_polled;
+    for (size_t i = 0; i < p->n_sockets; i++)
+        n_idle += p->sockets[i].is_open && !p->sockets[i].is_polled;
     while (n_idle - n_shut > CLIENT_IDLE_CONNECTIONS_KEPT) {
         size_t oldest = p->n_sockets;
         for (size_t i = 0; i < p->n_sockets; i++) {
@@ -192,8 +197,8 @@ unsigned client_pool_age(struct client_pool *p, int64_t min_age_ns)
             if (oldest == p->n_sockets || s->idle_since_ns < p->sockets[oldest].idle_since_ns) oldest = i;
         }
         if (oldest == p->n_sockets) break;
-        /* curl 7.88 has no call that drops one idle connection. Shut, it is free for the peer now, and curl, which tests a
-         * connection before it uses it, closes the descriptor at its next look. */
+        /* curl 7.88 has no call that drops one idle connection. Shut, it is free for the peer now, and curl,
+         * which tests a connection before it uses it, closes the descriptor at its next look. */
         (void)shutdown((int)oldest, SHUT_RDWR);
         p->sockets[oldest].is_open = false;
         p->n_open--;
@@ -233,9 +238,12 @@ static void set_limits(struct client_pool *p)
     (void)client_curl.multi_setopt(p->multi, CURLMOPT_SOCKETDATA, p);
     (void)client_curl.multi_setopt(p->multi, CURLMOPT_TIMERFUNCTION, on_timer_wanted);
     (void)client_curl.multi_setopt(p->multi, CURLMOPT_TIMERDATA, p);
-    (void)client_curl.multi_setopt(p->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CLIENT_HOST_CONNECTIONS_MAX);
-    (void)client_curl.multi_setopt(p->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)CLIENT_TOTAL_CONNECTIONS_MAX);
-    /* Not 10: curl would then close a connection at the end of each of 60 parallel calls. Ageing brings them down. */
+    (void)client_curl.multi_setopt(p->multi, CURLMOPT_MAX_HOST_CONNECTIONS,
+                                   (long)CLIENT_HOST_CONNECTIONS_MAX);
+    (void)client_curl.multi_setopt(p->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
+                                   (long)CLIENT_TOTAL_CONNECTIONS_MAX);
+    /* Not 10: curl would then close a connection at the end of each of 60 parallel calls. Ageing brings them
+     * down. */
     (void)client_curl.multi_setopt(p->multi, CURLMOPT_MAXCONNECTS, (long)CLIENT_TOTAL_CONNECTIONS_MAX);
 }
 
@@ -275,7 +283,8 @@ void client_release(struct loop *l)
     struct client_pool *p = thread_pool;
     if (p == NULL || p->loop != l) return;
     assert(p->n_calls == 0);
-    while (p->n_spare > 0) client_curl.easy_cleanup(p->spare[--p->n_spare]);
+    while (p->n_spare > 0)
+        client_curl.easy_cleanup(p->spare[--p->n_spare]);
     (void)client_curl.multi_cleanup(p->multi); /* closes the idle connections */
     p->n_closing += 2;
     fiber_event_reset(&p->all_closed);
@@ -284,11 +293,13 @@ void client_release(struct loop *l)
     if (fiber_current() != NULL) {
         fiber_shield_begin();
         int64_t deadline_ns = fiber_set_deadline(0);
-        while (fiber_event_wait(&p->all_closed, 0) != STATUS_OK) continue;
+        while (fiber_event_wait(&p->all_closed, 0) != STATUS_OK)
+            continue;
         (void)fiber_set_deadline(deadline_ns);
         fiber_shield_end();
     } else {
-        while (p->n_closing > 0) (void)uv_run(loop_uv(l), UV_RUN_NOWAIT);
+        while (p->n_closing > 0)
+            (void)uv_run(loop_uv(l), UV_RUN_NOWAIT);
     }
     free(p->sockets);
     free(p);

@@ -29,9 +29,17 @@ enum cloudevent_mode cloudevent_mode(const struct http_req *req)
 
 static struct strview *known_attribute(struct cloudevent *e, struct strview name)
 {
-    const struct { struct strview name; struct strview *field; } known[] = {
-        {SV("id"), &e->id}, {SV("source"), &e->source}, {SV("type"), &e->type}, {SV("specversion"), &e->specversion},
-        {SV("subject"), &e->subject}, {SV("time"), &e->time}, {SV("dataschema"), &e->dataschema},
+    const struct {
+        struct strview name;
+        struct strview *field;
+    } known[] = {
+        {SV("id"), &e->id},
+        {SV("source"), &e->source},
+        {SV("type"), &e->type},
+        {SV("specversion"), &e->specversion},
+        {SV("subject"), &e->subject},
+        {SV("time"), &e->time},
+        {SV("dataschema"), &e->dataschema},
         {SV("datacontenttype"), &e->datacontenttype},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
@@ -62,35 +70,46 @@ static bool has_control_character(struct strview s)
 enum status cloudevent_set(struct cloudevent *e, struct strview name, struct strview value, struct error *err)
 {
     if (!is_attribute_name(name))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "attribute name '%.*s': only a-z and 0-9 are allowed, and not 'data'",
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "attribute name '%.*s': only a-z and 0-9 are allowed, and not 'data'",
                          SV_ARG(sv_sub(name, 0, 64)));
     if (!sv_is_utf8(value))
         return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is not valid UTF-8", SV_ARG(name));
     if (has_control_character(value))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' has a control character", SV_ARG(name));
+        return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' has a control character",
+                         SV_ARG(name));
     if (value.len == 0)
         return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is empty", SV_ARG(name));
     struct strview *field = known_attribute(e, name);
     bool is_again = field != NULL ? field->len > 0 : cloudevent_extension(e, name).len > 0;
-    if (is_again) return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is there twice", SV_ARG(name));
+    if (is_again)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is there twice", SV_ARG(name));
     if (field != NULL) {
         *field = value;
         return STATUS_OK;
     }
     if (e->n_extensions == CLOUDEVENT_EXTENSIONS_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "more than %d extension attributes", CLOUDEVENT_EXTENSIONS_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "more than %d extension attributes",
+                         CLOUDEVENT_EXTENSIONS_MAX);
     e->extensions[e->n_extensions++] = (struct http_header){.name = name, .value = value};
     return STATUS_OK;
 }
 
 enum status cloudevent_check(const struct cloudevent *e, struct error *err)
 {
-    const struct { const char *name; struct strview value; } required[] = {
-        {"id", e->id}, {"source", e->source}, {"type", e->type}, {"specversion", e->specversion},
+    const struct {
+        const char *name;
+        struct strview value;
+    } required[] = {
+        {"id", e->id},
+        {"source", e->source},
+        {"type", e->type},
+        {"specversion", e->specversion},
     };
     for (size_t i = 0; i < ARRAY_LEN(required); i++)
         if (required[i].value.len == 0)
-            return error_set(err, STATUS_INVALID_ARGUMENT, "required attribute '%s' is missing", required[i].name);
+            return error_set(err, STATUS_INVALID_ARGUMENT, "required attribute '%s' is missing",
+                             required[i].name);
     if (!sv_eq(e->specversion, SV("1.0")))
         return error_set(err, STATUS_INVALID_ARGUMENT, "specversion is '%.*s', only '1.0' is known",
                          SV_ARG(sv_sub(e->specversion, 0, 32)));
@@ -134,14 +153,17 @@ static struct strview undo_quotes(struct arena *a, struct strview s)
     return sv_n(text, n);
 }
 
-static enum status decode_header(struct cloudevent *e, struct arena *a, const struct http_header *h, struct error *err)
+static enum status decode_header(struct cloudevent *e, struct arena *a, const struct http_header *h,
+                                 struct error *err)
 {
     struct strview name = sv_sub(h->name, 3, h->name.len), value;
     if (sv_eq(name, SV("datacontenttype")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "header ce-datacontenttype must not exist: content-type is it");
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "header ce-datacontenttype must not exist: content-type is it");
     /* A '%' without two hex digits is refused: passed on, it would come out different at the next hop. */
     if (http_percent_decode(a, undo_quotes(a, h->value), &value) != STATUS_OK)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "header ce-%.*s has a bad percent-encoding", SV_ARG(sv_sub(name, 0, 64)));
+        return error_set(err, STATUS_INVALID_ARGUMENT, "header ce-%.*s has a bad percent-encoding",
+                         SV_ARG(sv_sub(name, 0, 64)));
     return cloudevent_set(e, name, value, err);
 }
 
@@ -168,12 +190,14 @@ enum status cloudevent_decode(const struct http_req *req, const struct cloudeven
 {
     enum cloudevent_mode mode = cloudevent_mode(req);
     struct strview type = media_type(http_req_header(req, SV("content-type")));
-    if (mode == CLOUDEVENT_NONE) return error_set(err, STATUS_INVALID_ARGUMENT, "the request is no CloudEvent");
+    if (mode == CLOUDEVENT_NONE)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "the request is no CloudEvent");
     if ((mode == CLOUDEVENT_BATCH && !is_json_format(type, TYPE_BATCH)) ||
         (mode == CLOUDEVENT_STRUCTURED && !is_json_format(type, TYPE_STRUCTURED)))
         return error_set(err, STATUS_UNIMPLEMENTED, "event format '%.*s': only +json is understood",
                          SV_ARG(sv_sub(type, 0, 64)));
-    if (mode == CLOUDEVENT_BATCH) return cloudevent_decode_batch(req->body, req->arena, ret_events, ret_n, err);
+    if (mode == CLOUDEVENT_BATCH)
+        return cloudevent_decode_batch(req->body, req->arena, ret_events, ret_n, err);
 
     struct cloudevent *e = arena_zalloc(req->arena, sizeof(*e));
     enum status s = mode == CLOUDEVENT_BINARY ? decode_binary(req, e, err)
@@ -216,15 +240,23 @@ static void list_header(struct header_list *l, struct arena *a, struct strview n
         l->is_full = true;
         return;
     }
-    l->headers[l->n++] = (struct http_header){.name = arena_printf(a, "ce-%.*s", SV_ARG(name)), .value = encode_value(a, value)};
+    l->headers[l->n++] = (struct http_header){.name = arena_printf(a, "ce-%.*s", SV_ARG(name)),
+                                              .value = encode_value(a, value)};
 }
 
 /* What the receiver would refuse is refused before it is sent. */
 static enum status check_all(const struct cloudevent *e, struct error *err)
 {
-    const struct { struct strview name, value; } known[] = {
-        {SV("id"), e->id}, {SV("source"), e->source}, {SV("type"), e->type}, {SV("subject"), e->subject},
-        {SV("time"), e->time}, {SV("dataschema"), e->dataschema}, {SV("datacontenttype"), e->datacontenttype},
+    const struct {
+        struct strview name, value;
+    } known[] = {
+        {SV("id"), e->id},
+        {SV("source"), e->source},
+        {SV("type"), e->type},
+        {SV("subject"), e->subject},
+        {SV("time"), e->time},
+        {SV("dataschema"), e->dataschema},
+        {SV("datacontenttype"), e->datacontenttype},
     };
     struct cloudevent checked = {0};
     enum status s = cloudevent_check(e, err);
@@ -235,8 +267,9 @@ static enum status check_all(const struct cloudevent *e, struct error *err)
     return s;
 }
 
-enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a, struct http_header *ret_headers, size_t max,
-                                  size_t *ret_n, struct error *err)
+enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a,
+                                  struct http_header *ret_headers, size_t max, size_t *ret_n,
+                                  struct error *err)
 {
     struct header_list l = {.headers = ret_headers, .max = max};
     enum status s = check_all(e, err);
@@ -248,7 +281,8 @@ enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a, s
     list_header(&l, a, SV("subject"), e->subject);
     list_header(&l, a, SV("time"), e->time);
     list_header(&l, a, SV("dataschema"), e->dataschema);
-    for (size_t i = 0; i < e->n_extensions; i++) list_header(&l, a, e->extensions[i].name, e->extensions[i].value);
+    for (size_t i = 0; i < e->n_extensions; i++)
+        list_header(&l, a, e->extensions[i].name, e->extensions[i].value);
     if (e->datacontenttype.len > 0 && l.n < l.max)
         l.headers[l.n++] = (struct http_header){.name = SV("content-type"), .value = e->datacontenttype};
     else if (e->datacontenttype.len > 0)

@@ -1,5 +1,5 @@
-/* CloudEvents 1.0 over HTTP: binary, structured and batch in; binary and structured out (contracts/knative-cloudevents.md §2).
- * Pure: requests in, events out; no sockets. */
+/* CloudEvents 1.0 over HTTP: binary, structured and batch in; binary and structured out
+ * (contracts/knative-cloudevents.md §2). Pure: requests in, events out; no sockets. */
 #ifndef BALM_CLOUDEVENTS_CLOUDEVENTS_H
 #define BALM_CLOUDEVENTS_CLOUDEVENTS_H
 
@@ -10,9 +10,9 @@
 #define CLOUDEVENT_BATCH_MAX      1000
 
 struct cloudevent {
-    struct strview id, source, type, specversion; /* required */
+    struct strview id, source, type, specversion;              /* required */
     struct strview subject, time, datacontenttype, dataschema; /* empty: absent */
-    struct http_header extensions[CLOUDEVENT_EXTENSIONS_MAX]; /* name [a-z0-9], decoded value */
+    struct http_header extensions[CLOUDEVENT_EXTENSIONS_MAX];  /* name [a-z0-9], decoded value */
     size_t n_extensions;
     struct strview data; /* bytes as they would stand in a binary-mode body */
 };
@@ -21,14 +21,16 @@ enum cloudevent_mode { CLOUDEVENT_NONE, CLOUDEVENT_BINARY, CLOUDEVENT_STRUCTURED
 
 /* How the request carries events; NONE if it is an ordinary request. */
 enum cloudevent_mode cloudevent_mode(const struct http_req *req);
-/* All events of the request (one, or a batch), in req->arena. STATUS_INVALID_ARGUMENT says which attribute of which event. */
+/* All events of the request (one, or a batch), in req->arena. STATUS_INVALID_ARGUMENT says which attribute of
+ * which event. */
 enum status cloudevent_decode(const struct http_req *req, const struct cloudevent **ret_events, size_t *ret_n,
                               struct error *err) MUST_USE;
 /* Extension's value or the empty view. */
 struct strview cloudevent_extension(const struct cloudevent *e, struct strview name);
 /* Binary mode: fills headers (≤ max) with ce-… and content-type, percent-encoded as the HTTP binding asks. */
-enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a, struct http_header *ret_headers, size_t max,
-                                  size_t *ret_n, struct error *err) MUST_USE;
+enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a,
+                                  struct http_header *ret_headers, size_t max, size_t *ret_n,
+                                  struct error *err) MUST_USE;
 /* Structured mode: application/cloudevents+json body. */
 struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a);
 

@@ -5,12 +5,14 @@
 
 /* ---- base64 ---- */
 
-/* RFC 4648 §4, padded, nothing else: EVP_DecodeBlock alone would take white space and padding in the middle. */
+/* RFC 4648 §4, padded, nothing else: EVP_DecodeBlock alone would take white space and padding in the middle.
+ */
 static bool is_base64(struct strview s, size_t *ret_padding)
 {
     size_t padding = 0;
     if (s.len % 4 != 0) return false;
-    while (padding < 2 && padding < s.len && s.ptr[s.len - 1 - padding] == '=') padding++;
+    while (padding < 2 && padding < s.len && s.ptr[s.len - 1 - padding] == '=')
+        padding++;
     for (size_t i = 0; i < s.len - padding; i++) {
         char c = s.ptr[i];
         bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -45,18 +47,26 @@ static struct strview string_view(const json_t *value)
     return sv_n(json_string_value(value), json_string_length(value));
 }
 
-static enum status set_member(struct cloudevent *e, struct arena *a, const char *name, const json_t *value, struct error *err)
+static enum status set_member(struct cloudevent *e, struct arena *a, const char *name, const json_t *value,
+                              struct error *err)
 {
     if (json_is_null(value)) return STATUS_OK; /* equals absence */
-    if (json_is_boolean(value)) return cloudevent_set(e, arena_copy(a, sv(name)), json_is_true(value) ? SV("true") : SV("false"), err);
-    if (json_is_string(value)) return cloudevent_set(e, arena_copy(a, sv(name)), arena_copy(a, string_view(value)), err);
-    if (json_is_integer(value) && json_integer_value(value) >= INT32_MIN && json_integer_value(value) <= INT32_MAX)
-        return cloudevent_set(e, arena_copy(a, sv(name)), arena_printf(a, "%d", (int)json_integer_value(value)), err);
-    return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.64s' is neither text, boolean nor a 32 bit integer", name);
+    if (json_is_boolean(value))
+        return cloudevent_set(e, arena_copy(a, sv(name)), json_is_true(value) ? SV("true") : SV("false"),
+                              err);
+    if (json_is_string(value))
+        return cloudevent_set(e, arena_copy(a, sv(name)), arena_copy(a, string_view(value)), err);
+    if (json_is_integer(value) && json_integer_value(value) >= INT32_MIN &&
+        json_integer_value(value) <= INT32_MAX)
+        return cloudevent_set(e, arena_copy(a, sv(name)),
+                              arena_printf(a, "%d", (int)json_integer_value(value)), err);
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "attribute '%.64s' is neither text, boolean nor a 32 bit integer", name);
 }
 
 /* The bytes of a JSON value as it came: member order is kept. */
-static enum status dump_value(struct arena *a, const json_t *value, struct strview *ret_bytes, struct error *err)
+static enum status dump_value(struct arena *a, const json_t *value, struct strview *ret_bytes,
+                              struct error *err)
 {
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     if (text == NULL) return error_set(err, STATUS_INTERNAL, "write the event's data as JSON");
@@ -65,8 +75,8 @@ static enum status dump_value(struct arena *a, const json_t *value, struct strvi
     return STATUS_OK;
 }
 
-static enum status set_data(struct cloudevent *e, struct arena *a, const json_t *data, const json_t *data_base64,
-                            struct error *err)
+static enum status set_data(struct cloudevent *e, struct arena *a, const json_t *data,
+                            const json_t *data_base64, struct error *err)
 {
     if (data != NULL && data_base64 != NULL)
         return error_set(err, STATUS_INVALID_ARGUMENT, "both 'data' and 'data_base64' are there");
@@ -87,7 +97,8 @@ static enum status set_data(struct cloudevent *e, struct arena *a, const json_t 
     return dump_value(a, data, &e->data, err);
 }
 
-static enum status decode_object(const json_t *object, struct arena *a, struct cloudevent *e, struct error *err)
+static enum status decode_object(const json_t *object, struct arena *a, struct cloudevent *e,
+                                 struct error *err)
 {
     const json_t *data = NULL, *data_base64 = NULL;
     const char *name;
@@ -96,16 +107,20 @@ static enum status decode_object(const json_t *object, struct arena *a, struct c
     json_object_foreach((json_t *)(uintptr_t)object, name, value)
     {
         enum status s = STATUS_OK;
-        if (sv_eq(sv(name), SV("data"))) data = value;
-        else if (sv_eq(sv(name), SV("data_base64"))) data_base64 = json_is_null(value) ? NULL : value;
-        else s = set_member(e, a, name, value, err);
+        if (sv_eq(sv(name), SV("data")))
+            data = value;
+        else if (sv_eq(sv(name), SV("data_base64")))
+            data_base64 = json_is_null(value) ? NULL : value;
+        else
+            s = set_member(e, a, name, value, err);
         if (s != STATUS_OK) return s;
     }
     enum status s = cloudevent_check(e, err);
     return s == STATUS_OK ? set_data(e, a, data, data_base64, err) : s;
 }
 
-enum status cloudevent_decode_json(struct strview body, struct arena *a, struct cloudevent *ret_event, struct error *err)
+enum status cloudevent_decode_json(struct strview body, struct arena *a, struct cloudevent *ret_event,
+                                   struct error *err)
 {
     json_t *root = NULL;
     enum status s = json_parse(body, JSON_REJECT_DUPLICATES, &root, err);
@@ -114,8 +129,8 @@ enum status cloudevent_decode_json(struct strview body, struct arena *a, struct 
     return s == STATUS_OK ? s : error_prefix(err, s, "structured event");
 }
 
-enum status cloudevent_decode_batch(struct strview body, struct arena *a, const struct cloudevent **ret_events, size_t *ret_n,
-                                    struct error *err)
+enum status cloudevent_decode_batch(struct strview body, struct arena *a,
+                                    const struct cloudevent **ret_events, size_t *ret_n, struct error *err)
 {
     json_t *root = NULL;
     enum status s = json_parse(body, JSON_REJECT_DUPLICATES, &root, err);
@@ -126,7 +141,8 @@ enum status cloudevent_decode_batch(struct strview body, struct arena *a, const 
         goto out;
     }
     if (n > CLOUDEVENT_BATCH_MAX) {
-        s = error_set(err, STATUS_INVALID_ARGUMENT, "batch of %zu events, at most %d are taken", n, CLOUDEVENT_BATCH_MAX);
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "batch of %zu events, at most %d are taken", n,
+                      CLOUDEVENT_BATCH_MAX);
         goto out;
     }
     struct cloudevent *events = arena_array(a, n, sizeof(*events));
@@ -182,7 +198,8 @@ struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a)
     put(object, SV("time"), e->time);
     put(object, SV("datacontenttype"), e->datacontenttype);
     put(object, SV("dataschema"), e->dataschema);
-    for (size_t i = 0; i < e->n_extensions; i++) put(object, e->extensions[i].name, e->extensions[i].value);
+    for (size_t i = 0; i < e->n_extensions; i++)
+        put(object, e->extensions[i].name, e->extensions[i].value);
     put_data(object, e, a);
     struct strview text = json_canonical(a, object);
     json_decref(object);

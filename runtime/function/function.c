@@ -13,10 +13,11 @@
 #include "client/client.h"
 #include "function/function_impl.h"
 
-/* Quiet time after which a drain need not wait for healthcheck_interval's end: after the platform's probe has seen the 503,
- * and where nobody probes (routers still know us for a moment). The gateway of balm unroutes before it sends SIGTERM. */
-#define QUIET_PROBED_NS   (1 * NS_PER_S)
-#define QUIET_UNPROBED_NS (3 * NS_PER_S)
+/* Quiet time after which a drain need not wait for healthcheck_interval's end: after the platform's probe has
+ * seen the 503, and where nobody probes (routers still know us for a moment). The gateway of balm unroutes
+ * before it sends SIGTERM. */
+#define QUIET_PROBED_NS         (1 * NS_PER_S)
+#define QUIET_UNPROBED_NS       (3 * NS_PER_S)
 #define METRICS_CONNECTIONS_MAX 32
 
 static struct function self; /* one function a process */
@@ -30,7 +31,8 @@ static enum status lock_open(struct function *f, struct error *err)
     int n = snprintf(f->lock_path, sizeof(f->lock_path), "%s/.lock", folder);
     if (n < 0 || (size_t)n >= sizeof(f->lock_path)) {
         f->lock_path[0] = '\0';
-        return error_set(err, STATUS_INVALID_ARGUMENT, "TMPDIR: its %zu bytes are too long for a path", strlen(folder));
+        return error_set(err, STATUS_INVALID_ARGUMENT, "TMPDIR: its %zu bytes are too long for a path",
+                         strlen(folder));
     }
     enum status s = dir_make(folder, 0777, err);
     if (s == STATUS_OK) f->lock_fd = open(f->lock_path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
@@ -40,8 +42,8 @@ static enum status lock_open(struct function *f, struct error *err)
     return error_prefix(err, s, "lock file (suppress_lock=true goes without)");
 }
 
-/* Several functions may run on one machine. Whoever comes second goes without the file: removing it at its own end would
- * turn the first one unhealthy. */
+/* Several functions may run on one machine. Whoever comes second goes without the file: removing it at its
+ * own end would turn the first one unhealthy. */
 static enum status lock_take(struct function *f, struct error *err)
 {
     f->lock_fd = -1;
@@ -77,7 +79,8 @@ static int run_healthcheck(void)
 /* ---- servers ---- */
 
 /* All interfaces means both families where the machine has IPv6. */
-static enum status listen_anywhere(struct function *f, struct server_cfg *cfg, struct server **ret_server, struct error *err)
+static enum status listen_anywhere(struct function *f, struct server_cfg *cfg, struct server **ret_server,
+                                   struct error *err)
 {
     cfg->host = f->cfg.host != NULL ? f->cfg.host : "::";
     enum status s = server_start(f->loop, cfg, ret_server, err);
@@ -89,9 +92,14 @@ static enum status listen_anywhere(struct function *f, struct server_cfg *cfg, s
 static enum status start_function_server(struct function *f, struct error *err)
 {
     struct server_cfg cfg = {
-        .port = f->cfg.port, .listen_fd = (int)f->cfg.listen_fd, .http2 = f->cfg.http2, .name = "function",
-        .max_body_bytes = (size_t)f->cfg.max_body_bytes, .request_timeout_ns = f->cfg.read_timeout_ns,
-        .handler = function_serve, .arg = f,
+        .port = f->cfg.port,
+        .listen_fd = (int)f->cfg.listen_fd,
+        .http2 = f->cfg.http2,
+        .name = "function",
+        .max_body_bytes = (size_t)f->cfg.max_body_bytes,
+        .request_timeout_ns = f->cfg.read_timeout_ns,
+        .handler = function_serve,
+        .arg = f,
     };
     enum status s = cfg.listen_fd >= 0 ? server_start(f->loop, &cfg, &f->server, err)
                                        : listen_anywhere(f, &cfg, &f->server, err);
@@ -103,13 +111,19 @@ static void start_metrics_server(struct function *f)
 {
     struct error err;
     struct server_cfg cfg = {
-        .port = f->cfg.metrics_port, .listen_fd = -1, .name = "metrics", .max_body_bytes = 1024,
-        .max_connections = METRICS_CONNECTIONS_MAX, .handler = function_metrics_serve, .arg = f,
+        .port = f->cfg.metrics_port,
+        .listen_fd = -1,
+        .name = "metrics",
+        .max_body_bytes = 1024,
+        .max_connections = METRICS_CONNECTIONS_MAX,
+        .handler = function_metrics_serve,
+        .arg = f,
     };
     if (f->cfg.is_metrics_off) return;
     if (listen_anywhere(f, &cfg, &f->metrics_server, &err) == STATUS_OK) return;
     f->metrics_server = NULL;
-    log_warn("function", "no metrics port", LOG_INT("port", f->cfg.metrics_port), LOG_STR("error", err.message));
+    log_warn("function", "no metrics port", LOG_INT("port", f->cfg.metrics_port),
+             LOG_STR("error", err.message));
 }
 
 /* ---- signals and drain ---- */
@@ -130,15 +144,20 @@ static _Noreturn void force_exit(struct function *f, int signal)
     _exit(128 + signal);
 }
 
-/* Until SIGTERM (or cancellation, which only the end of the process is). `is_draining`: each end signal forces. */
+/* Until SIGTERM (or cancellation, which only the end of the process is). `is_draining`: each end signal
+ * forces. */
 static void obey_signals(struct function *f, bool is_draining)
 {
     int signal = 0;
     while (signal_wait(0, &signal) == STATUS_OK) {
-        if (signal == SIGUSR1) freeze(f, true);
-        else if (signal == SIGUSR2) freeze(f, false);
-        else if (signal == SIGINT || is_draining) force_exit(f, signal);
-        else return;
+        if (signal == SIGUSR1)
+            freeze(f, true);
+        else if (signal == SIGUSR2)
+            freeze(f, false);
+        else if (signal == SIGINT || is_draining)
+            force_exit(f, signal);
+        else
+            return;
     }
 }
 
@@ -153,7 +172,8 @@ static int64_t quiet_needed_ns(const struct function *f)
     return f->has_probe_seen_503 ? QUIET_PROBED_NS : QUIET_UNPROBED_NS;
 }
 
-/* Serve on while routers learn that we go: for healthcheck_interval, or until nothing runs and it has been quiet. */
+/* Serve on while routers learn that we go: for healthcheck_interval, or until nothing runs and it has been
+ * quiet. */
 static void serve_on(struct function *f)
 {
     int64_t end_ns = clock_monotonic_ns() + f->cfg.healthcheck_interval_ns;
@@ -174,10 +194,11 @@ static void drain(struct function *f)
     lock_drop(f);
     log_info("function", "draining", LOG_STR("function", f->def->name), LOG_INT("inflight", f->inflight));
     serve_on(f);
-    log_info("function", "listener closed", LOG_STR("function", f->def->name), LOG_INT("inflight", f->inflight));
+    log_info("function", "listener closed", LOG_STR("function", f->def->name),
+             LOG_INT("inflight", f->inflight));
     if (server_drain(f->server, clock_monotonic_ns() + f->cfg.write_timeout_ns) != STATUS_OK)
-        log_warn("function", "write_timeout ended the drain with requests under way", LOG_STR("function", f->def->name),
-                 LOG_INT("inflight", f->inflight));
+        log_warn("function", "write_timeout ended the drain with requests under way",
+                 LOG_STR("function", f->def->name), LOG_INT("inflight", f->inflight));
 }
 
 struct life {
@@ -214,7 +235,8 @@ static void life_fiber(void *arg)
     struct error err;
     fiber_scope_init(&scope);
     if (begin(f, &err) != STATUS_OK) {
-        log_error("function", "start refused", LOG_STR("function", f->def->name), LOG_STR("error", err.message));
+        log_error("function", "start refused", LOG_STR("function", f->def->name),
+                  LOG_STR("error", err.message));
         life->exit_code = 1;
         return;
     }
@@ -237,7 +259,8 @@ static bool take_flag(int *argc, char **argv, const char *name)
 {
     for (int i = 1; i < *argc; i++) {
         struct strview arg = sv(argv[i]);
-        while (sv_starts_with(arg, SV("-"))) arg = sv_sub(arg, 1, arg.len);
+        while (sv_starts_with(arg, SV("-")))
+            arg = sv_sub(arg, 1, arg.len);
         if (argv[i][0] != '-' || !sv_eq(arg, sv(name))) continue;
         memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof(*argv)); /* with the NULL at the end */
         (*argc)--;
@@ -250,8 +273,10 @@ static int run(struct function *f)
 {
     struct life life = {.f = f};
     struct error err;
-    if (loop_new(&f->loop, &err) != STATUS_OK || loop_run_fiber(f->loop, life_fiber, &life, &err) != STATUS_OK) {
-        log_error("function", "start refused", LOG_STR("function", f->def->name), LOG_STR("error", err.message));
+    if (loop_new(&f->loop, &err) != STATUS_OK ||
+        loop_run_fiber(f->loop, life_fiber, &life, &err) != STATUS_OK) {
+        log_error("function", "start refused", LOG_STR("function", f->def->name),
+                  LOG_STR("error", err.message));
         return 1;
     }
     loop_free(f->loop);
@@ -262,7 +287,8 @@ int function_main(const struct function_def *def, int argc, char **argv)
 {
     static struct arena arena; /* settings; until exit */
     struct error err;
-    /* One thread does the work: a second malloc arena, made when libcurl's resolver allocates, would only cost memory. */
+    /* One thread does the work: a second malloc arena, made when libcurl's resolver allocates, would only
+     * cost memory. */
     (void)mallopt(M_ARENA_MAX, 1);
     if (take_flag(&argc, argv, "help") || take_flag(&argc, argv, "h")) {
         function_config_print_help(def, stdout);
@@ -284,6 +310,8 @@ int function_main(const struct function_def *def, int argc, char **argv)
         return 1;
     }
     if (is_healthcheck) return run_healthcheck();
+    (void)setenv("secret_mount_path", self.cfg.secrets_path,
+                 1); /* where secret_read() looks, also if it was an option */
     log_set_level(self.cfg.log_level);
     log_set_terminal(isatty(STDERR_FILENO) == 1);
     return run(&self);

@@ -14,7 +14,8 @@
 struct settings {
     const char *port, *port_openfaas, *port_knative, *healthcheck_interval, *log_level, *metrics;
     const char *host, *ready_path, *secrets_path;
-    int64_t metrics_port, read_timeout_ns, write_timeout_ns, exec_timeout_ns, max_inflight, max_body_bytes, listen_fd;
+    int64_t metrics_port, read_timeout_ns, write_timeout_ns, exec_timeout_ns, max_inflight, max_body_bytes,
+        listen_fd;
     bool suppress_lock, log_callid, knative_health, http2, jwt_auth, is_frozen;
 };
 
@@ -22,48 +23,148 @@ struct settings {
 #define HOUR_NS    (3600 * NS_PER_S)
 
 static const struct config_option options[] = {
-    {.name = "port", .type = CONFIG_TEXT, AT(port), .value_name = "N",
+    {.name = "port",
+     .type = CONFIG_TEXT,
+     AT(port),
+     .value_name = "N",
      .help = "port of the function, over port and PORT (8080 if none is set; 0 picks one)"},
-    {.env = "port", .type = CONFIG_TEXT, AT(port_openfaas), .value_name = "N", .help = "the same, as OpenFaaS sets it"},
-    {.env = "PORT", .type = CONFIG_TEXT, AT(port_knative), .value_name = "N",
+    {.env = "port",
+     .type = CONFIG_TEXT,
+     AT(port_openfaas),
+     .value_name = "N",
+     .help = "the same, as OpenFaaS sets it"},
+    {.env = "PORT",
+     .type = CONFIG_TEXT,
+     AT(port_knative),
+     .value_name = "N",
      .help = "the same, as Knative sets it; wins over port where K_SERVICE is set"},
-    {.name = "host", .env = "BALM_HOST", .type = CONFIG_TEXT, AT(host), .value_name = "ADDRESS",
+    {.name = "host",
+     .env = "BALM_HOST",
+     .type = CONFIG_TEXT,
+     AT(host),
+     .value_name = "ADDRESS",
      .help = "address to listen on; all interfaces if not set"},
-    {.name = "metrics_port", .env = "metrics_port", .type = CONFIG_INT, .default_text = "8081", .min = 0, .max = 65535,
-     AT(metrics_port), .help = "port of /metrics; busy is only a warning; 0 picks one"},
-    {.name = "read_timeout", .env = "read_timeout", .type = CONFIG_DURATION, .default_text = "30s", .min = NS_PER_MS,
-     .max = 24 * HOUR_NS, AT(read_timeout_ns), .help = "limit for a request to arrive, and for a connection to be idle"},
-    {.name = "write_timeout", .env = "write_timeout", .type = CONFIG_DURATION, .default_text = "30s", .min = NS_PER_MS,
-     .max = 24 * HOUR_NS, AT(write_timeout_ns), .help = "limit for requests to end once the listener is closed"},
-    {.name = "exec_timeout", .env = "exec_timeout", .type = CONFIG_DURATION, .default_text = "30s", .min = 0,
-     .max = 24 * HOUR_NS, AT(exec_timeout_ns), .help = "limit of one request, 504 beyond; 0 for none; X-Timeout lowers it"},
-    {.name = "healthcheck_interval", .env = "healthcheck_interval", .type = CONFIG_TEXT, AT(healthcheck_interval),
-     .value_name = "DURATION", .help = "how long to go on serving after SIGTERM, less when idle; write_timeout if not set"},
-    {.name = "max_inflight", .env = "max_inflight", .type = CONFIG_INT, .default_text = "0", .min = 0, .max = 1000000,
-     AT(max_inflight), .help = "requests at once, 429 beyond; 0 for no limit"},
-    {.name = "max_body", .env = "max_body", .type = CONFIG_BYTES, .default_text = "8MiB", .min = 1024,
-     .max = INT64_C(1) << 30, AT(max_body_bytes), .help = "largest request body, 413 beyond"},
-    {.name = "ready_path", .env = "ready_path", .type = CONFIG_TEXT, AT(ready_path), .value_name = "PATH",
+    {.name = "metrics_port",
+     .env = "metrics_port",
+     .type = CONFIG_INT,
+     .default_text = "8081",
+     .min = 0,
+     .max = 65535,
+     AT(metrics_port),
+     .help = "port of /metrics; busy is only a warning; 0 picks one"},
+    {.name = "read_timeout",
+     .env = "read_timeout",
+     .type = CONFIG_DURATION,
+     .default_text = "30s",
+     .min = NS_PER_MS,
+     .max = 24 * HOUR_NS,
+     AT(read_timeout_ns),
+     .help = "limit for a request to arrive, and for a connection to be idle"},
+    {.name = "write_timeout",
+     .env = "write_timeout",
+     .type = CONFIG_DURATION,
+     .default_text = "30s",
+     .min = NS_PER_MS,
+     .max = 24 * HOUR_NS,
+     AT(write_timeout_ns),
+     .help = "limit for requests to end once the listener is closed"},
+    {.name = "exec_timeout",
+     .env = "exec_timeout",
+     .type = CONFIG_DURATION,
+     .default_text = "30s",
+     .min = 0,
+     .max = 24 * HOUR_NS,
+     AT(exec_timeout_ns),
+     .help = "limit of one request, 504 beyond; 0 for none; X-Timeout lowers it"},
+    {.name = "healthcheck_interval",
+     .env = "healthcheck_interval",
+     .type = CONFIG_TEXT,
+     AT(healthcheck_interval),
+     .value_name = "DURATION",
+     .help = "how long to go on serving after SIGTERM, less when idle; write_timeout if not set"},
+    {.name = "max_inflight",
+     .env = "max_inflight",
+     .type = CONFIG_INT,
+     .default_text = "0",
+     .min = 0,
+     .max = 1000000,
+     AT(max_inflight),
+     .help = "requests at once, 429 beyond; 0 for no limit"},
+    {.name = "max_body",
+     .env = "max_body",
+     .type = CONFIG_BYTES,
+     .default_text = "8MiB",
+     .min = 1024,
+     .max = INT64_C(1) << 30,
+     AT(max_body_bytes),
+     .help = "largest request body, 413 beyond"},
+    {.name = "ready_path",
+     .env = "ready_path",
+     .type = CONFIG_TEXT,
+     AT(ready_path),
+     .value_name = "PATH",
      .help = "path that the function itself answers for /_/ready"},
-    {.name = "suppress_lock", .env = "suppress_lock", .type = CONFIG_BOOL, .default_text = "false", AT(suppress_lock),
+    {.name = "suppress_lock",
+     .env = "suppress_lock",
+     .type = CONFIG_BOOL,
+     .default_text = "false",
+     AT(suppress_lock),
      .help = "make no lock file ($TMPDIR/.lock or /tmp/.lock)"},
-    {.name = "log_callid", .env = "log_callid", .type = CONFIG_BOOL, .default_text = "false", AT(log_callid),
+    {.name = "log_callid",
+     .env = "log_callid",
+     .type = CONFIG_BOOL,
+     .default_text = "false",
+     AT(log_callid),
      .help = "log a line with the call id for each request"},
-    {.name = "log_level", .env = "log_level", .type = CONFIG_TEXT, .default_text = "INFO", AT(log_level),
-     .value_name = "LEVEL", .help = "DEBUG, INFO, WARNING or ERROR"},
-    {.name = "secret_mount_path", .env = "secret_mount_path", .type = CONFIG_PATH,
-     .default_text = "/var/openfaas/secrets", AT(secrets_path), .value_name = "DIR", .help = "folder of secrets, one file each"},
-    {.name = "knative_health", .env = "knative_health", .type = CONFIG_BOOL, .default_text = "true", AT(knative_health),
+    {.name = "log_level",
+     .env = "log_level",
+     .type = CONFIG_TEXT,
+     .default_text = "INFO",
+     AT(log_level),
+     .value_name = "LEVEL",
+     .help = "DEBUG, INFO, WARNING or ERROR"},
+    {.name = "secret_mount_path",
+     .env = "secret_mount_path",
+     .type = CONFIG_PATH,
+     .default_text = "/var/openfaas/secrets",
+     AT(secrets_path),
+     .value_name = "DIR",
+     .help = "folder of secrets, one file each"},
+    {.name = "knative_health",
+     .env = "knative_health",
+     .type = CONFIG_BOOL,
+     .default_text = "true",
+     AT(knative_health),
      .help = "answer GET /health/liveness and /health/readiness too"},
-    {.name = "http2", .env = "http2", .type = CONFIG_BOOL, .default_text = "false", AT(http2),
+    {.name = "http2",
+     .env = "http2",
+     .type = CONFIG_BOOL,
+     .default_text = "false",
+     AT(http2),
      .help = "HTTP/2 by prior knowledge on the same port (Knative's h2c)"},
-    {.env = "BALM_LISTEN_FD", .type = CONFIG_INT, .default_text = "-1", .min = -1, .max = 1 << 20, AT(listen_fd),
+    {.env = "BALM_LISTEN_FD",
+     .type = CONFIG_INT,
+     .default_text = "-1",
+     .min = -1,
+     .max = 1 << 20,
+     AT(listen_fd),
      .help = "descriptor of an inherited listening socket: port is not used then"},
-    {.env = "BALM_METRICS", .type = CONFIG_TEXT, .default_text = "on", AT(metrics), .value_name = "on|off",
+    {.env = "BALM_METRICS",
+     .type = CONFIG_TEXT,
+     .default_text = "on",
+     AT(metrics),
+     .value_name = "on|off",
      .help = "off opens no metrics port"},
-    {.env = "BALM_FROZEN", .type = CONFIG_BOOL, .default_text = "false", AT(is_frozen),
+    {.env = "BALM_FROZEN",
+     .type = CONFIG_BOOL,
+     .default_text = "false",
+     AT(is_frozen),
      .help = "start stopped: no signed invocation is executed until SIGUSR2"},
-    {.env = "jwt_auth", .type = CONFIG_BOOL, .default_text = "false", AT(jwt_auth), .help = "must be false: not offered"},
+    {.env = "jwt_auth",
+     .type = CONFIG_BOOL,
+     .default_text = "false",
+     AT(jwt_auth),
+     .help = "must be false: not offered"},
 };
 
 void function_config_print_help(const struct function_def *def, FILE *out)
@@ -82,19 +183,22 @@ static enum status parse_port(const char *name, const char *text, uint16_t *ret_
 {
     uint64_t value;
     if (sv_parse_u64(sv(text), &value) != STATUS_OK || value > 65535)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "%s: '%s' is no port, allowed are 0 to 65535", name, text);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s: '%s' is no port, allowed are 0 to 65535", name,
+                         text);
     *ret_port = (uint16_t)value;
     return STATUS_OK;
 }
 
-/* Our option, then OpenFaaS's `port`, then Knative's `PORT`; Knative reserves PORT, so with K_SERVICE it is the truth.
- * Each one that is set must be a port, used or not. */
+/* Our option, then OpenFaaS's `port`, then Knative's `PORT`; Knative reserves PORT, so with K_SERVICE it is
+ * the truth. Each one that is set must be a port, used or not. */
 static enum status resolve_port(const struct settings *s, uint16_t *ret_port, struct error *err)
 {
     bool is_knative = getenv("K_SERVICE") != NULL;
     uint16_t openfaas = 0, knative = 0;
-    enum status st = parse_port("port", s->port_openfaas != NULL ? s->port_openfaas : PORT_DEFAULT, &openfaas, err);
-    if (st == STATUS_OK) st = parse_port("PORT", s->port_knative != NULL ? s->port_knative : PORT_DEFAULT, &knative, err);
+    enum status st =
+        parse_port("port", s->port_openfaas != NULL ? s->port_openfaas : PORT_DEFAULT, &openfaas, err);
+    if (st == STATUS_OK)
+        st = parse_port("PORT", s->port_knative != NULL ? s->port_knative : PORT_DEFAULT, &knative, err);
     if (st != STATUS_OK) return st;
     if (s->port != NULL) return parse_port("--port", s->port, ret_port, err);
     bool takes_knative = s->port_knative != NULL && (is_knative || s->port_openfaas == NULL);
@@ -108,8 +212,10 @@ static enum status resolve_drain(const struct settings *s, int64_t *ret_ns, stru
         *ret_ns = s->write_timeout_ns;
         return STATUS_OK;
     }
-    if (duration_parse(sv(s->healthcheck_interval), ret_ns) == STATUS_OK && *ret_ns <= 24 * HOUR_NS) return STATUS_OK;
-    return error_set(err, STATUS_INVALID_ARGUMENT, "healthcheck_interval: '%s' is not a duration in the range 0s to 24h",
+    if (duration_parse(sv(s->healthcheck_interval), ret_ns) == STATUS_OK && *ret_ns <= 24 * HOUR_NS)
+        return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "healthcheck_interval: '%s' is not a duration in the range 0s to 24h",
                      s->healthcheck_interval);
 }
 
@@ -119,22 +225,27 @@ static enum status check_listen_fd(int64_t fd, struct error *err)
     socklen_t len = sizeof(is_listening);
     if (fd < 0) return STATUS_OK;
     if (getsockopt((int)fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len) != 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_LISTEN_FD: descriptor %d: %s", (int)fd, strerror(errno));
+        return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_LISTEN_FD: descriptor %d: %s", (int)fd,
+                         strerror(errno));
     if (is_listening) return STATUS_OK;
-    return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_LISTEN_FD: descriptor %d is not a listening socket", (int)fd);
+    return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_LISTEN_FD: descriptor %d is not a listening socket",
+                     (int)fd);
 }
 
 static enum status check_settings(const struct function_def *def, const struct settings *s, struct error *err)
 {
     if (s->jwt_auth) /* ignoring it would leave open what somebody wanted closed */
-        return error_set(err, STATUS_INVALID_ARGUMENT, "jwt_auth: 'true' is not offered by this runtime, allowed is false");
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "jwt_auth: 'true' is not offered by this runtime, allowed is false");
     if (s->ready_path != NULL && s->ready_path[0] != '/')
         return error_set(err, STATUS_INVALID_ARGUMENT, "ready_path: '%s' must start with /", s->ready_path);
     if (s->ready_path != NULL && def->acts)
         return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "ready_path: '%s': %s acts, so a probe cannot call it; leave ready_path unset", s->ready_path, def->name);
+                         "ready_path: '%s': %s acts, so a probe cannot call it; leave ready_path unset",
+                         s->ready_path, def->name);
     if (!sv_eq(sv(s->metrics), SV("on")) && !sv_eq(sv(s->metrics), SV("off")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_METRICS: '%s' is neither on nor off", s->metrics);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "BALM_METRICS: '%s' is neither on nor off",
+                         s->metrics);
     return check_listen_fd(s->listen_fd, err);
 }
 
@@ -145,17 +256,29 @@ enum status function_config_load(const struct function_def *def, int argc, char 
     int n_positional = 0;
     enum status st = config_load(options, ARRAY_LEN(options), argc, argv, a, &s, &n_positional, err);
     if (st != STATUS_OK) return st;
-    if (n_positional > 0) return error_set(err, STATUS_INVALID_ARGUMENT, "'%s': no arguments are taken", argv[1]);
+    if (n_positional > 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "'%s': no arguments are taken", argv[1]);
     struct function_cfg cfg = {
-        .metrics_port = (uint16_t)s.metrics_port, .read_timeout_ns = s.read_timeout_ns,
-        .write_timeout_ns = s.write_timeout_ns, .exec_timeout_ns = s.exec_timeout_ns, .max_inflight = s.max_inflight,
-        .max_body_bytes = s.max_body_bytes, .listen_fd = s.listen_fd, .host = s.host, .ready_path = s.ready_path,
-        .secrets_path = s.secrets_path, .suppress_lock = s.suppress_lock, .log_callid = s.log_callid,
-        .knative_health = s.knative_health, .http2 = s.http2, .is_frozen = s.is_frozen,
+        .metrics_port = (uint16_t)s.metrics_port,
+        .read_timeout_ns = s.read_timeout_ns,
+        .write_timeout_ns = s.write_timeout_ns,
+        .exec_timeout_ns = s.exec_timeout_ns,
+        .max_inflight = s.max_inflight,
+        .max_body_bytes = s.max_body_bytes,
+        .listen_fd = s.listen_fd,
+        .host = s.host,
+        .ready_path = s.ready_path,
+        .secrets_path = s.secrets_path,
+        .suppress_lock = s.suppress_lock,
+        .log_callid = s.log_callid,
+        .knative_health = s.knative_health,
+        .http2 = s.http2,
+        .is_frozen = s.is_frozen,
         .is_metrics_off = sv_eq(sv(s.metrics), SV("off")),
     };
     if (log_level_parse(sv(s.log_level), &cfg.log_level) != STATUS_OK)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "log_level: '%s' is none of DEBUG, INFO, WARNING, ERROR", s.log_level);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "log_level: '%s' is none of DEBUG, INFO, WARNING, ERROR", s.log_level);
     st = check_settings(def, &s, err);
     if (st == STATUS_OK) st = resolve_port(&s, &cfg.port, err);
     if (st == STATUS_OK) st = resolve_drain(&s, &cfg.healthcheck_interval_ns, err);

@@ -2,29 +2,30 @@
  *
  *   function.c         main(), life cycle, signals, drain     function_config.c  the table of settings
  *   function_serve.c   routes, limits, answers                function_metrics.c what /metrics shows
- *   invocation.c       signed invocations, both ends          host_act.c         acts on the host through the broker */
+ *   invocation.c       signed invocations, both ends          host_act.c         acts on the host through the
+ * broker */
 #ifndef BALM_FUNCTION_IMPL_H
 #define BALM_FUNCTION_IMPL_H
 
 #include <stdio.h>
 
 #include "function/invocation.h"
+#include "function/secret.h"
 #include "log/log.h"
 #include "server/server.h"
 
 #ifndef BALM_VERSION
 #define BALM_VERSION "0.1.0"
 #endif
-#define SECRET_BYTES_MAX 4096
 
 struct function_cfg {
     uint16_t port, metrics_port;
     int64_t read_timeout_ns, write_timeout_ns, exec_timeout_ns, healthcheck_interval_ns;
-    int64_t max_inflight;     /* 0: no limit */
+    int64_t max_inflight; /* 0: no limit */
     int64_t max_body_bytes;
-    int64_t listen_fd;        /* inherited, bound and listening; -1: none */
-    const char *host;         /* NULL: all interfaces */
-    const char *ready_path;   /* NULL: none */
+    int64_t listen_fd;      /* inherited, bound and listening; -1: none */
+    const char *host;       /* NULL: all interfaces */
+    const char *ready_path; /* NULL: none */
     const char *secrets_path;
     enum log_level log_level;
     bool suppress_lock, log_callid, knative_health, http2, is_metrics_off, is_frozen;
@@ -41,14 +42,14 @@ struct function {
     struct function_cfg cfg;
     struct loop *loop;
     struct server *server, *metrics_server;
-    char lock_path[256];    /* empty: none is kept */
-    int lock_fd;            /* holds the lock on it: another function on this machine must not remove our file; -1 */
-    bool is_accepting;      /* false from SIGTERM on */
+    char lock_path[256]; /* empty: none is kept */
+    int lock_fd; /* holds the lock on it: another function on this machine must not remove our file; -1 */
+    bool is_accepting; /* false from SIGTERM on */
     bool has_probe_seen_503;
-    unsigned inflight;      /* function requests; private routes are not counted */
-    int64_t last_traffic_ns; /* end of the last function request, or the first probe that saw the drain */
+    unsigned inflight;          /* function requests; private routes are not counted */
+    int64_t last_traffic_ns;    /* end of the last function request, or the first probe that saw the drain */
     struct fiber_event traffic; /* a request ended, a probe saw the drain */
-    char key_hex[SECRET_BYTES_MAX + 1]; /* of invocations; empty until read */
+    char key_hex[SECRET_READ_MAX + 1]; /* of invocations; empty until read */
 };
 
 /* Request handler of the function's server; arg is the struct function. */

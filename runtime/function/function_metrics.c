@@ -12,7 +12,8 @@
 static struct metric_family *requests, *durations;
 static struct metric *in_flight;
 
-/* Series by (method, status), so that counting a request looks up no labels. A function answers with a handful of them. */
+/* Series by (method, status), so that counting a request looks up no labels. A function answers with a
+ * handful of them. */
 static struct cached {
     const char *method;
     int status;
@@ -23,11 +24,13 @@ static size_t n_cached;
 void function_metrics_init(void)
 {
     static const char *const labels[] = {"code", "method"};
-    requests = metrics_family(METRIC_COUNTER, "http_requests_total", "Requests to the function.", labels, 2, NULL, 0);
-    durations = metrics_family(METRIC_HISTOGRAM, "http_request_duration_seconds", "Time from request to answer.", labels, 2,
-                               NULL, 0);
+    requests = metrics_family(METRIC_COUNTER, "http_requests_total", "Requests to the function.", labels, 2,
+                              NULL, 0);
+    durations = metrics_family(METRIC_HISTOGRAM, "http_request_duration_seconds",
+                               "Time from request to answer.", labels, 2, NULL, 0);
     in_flight = metrics_series(
-        metrics_family(METRIC_GAUGE, "http_requests_in_flight", "Requests being served.", NULL, 0, NULL, 0), NULL);
+        metrics_family(METRIC_GAUGE, "http_requests_in_flight", "Requests being served.", NULL, 0, NULL, 0),
+        NULL);
 }
 
 void function_metrics_inflight(unsigned inflight)
@@ -38,9 +41,12 @@ void function_metrics_inflight(unsigned inflight)
 /* A peer names the method: what is not a usual one must not become a label. */
 static const char *method_label(struct strview method)
 {
-    static const struct { const char *method, *label; } known[] = {
-        {"POST", "post"}, {"GET", "get"}, {"PUT", "put"}, {"DELETE", "delete"}, {"HEAD", "head"},
-        {"PATCH", "patch"}, {"OPTIONS", "options"}, {"CONNECT", "connect"}, {"TRACE", "trace"},
+    static const struct {
+        const char *method, *label;
+    } known[] = {
+        {"POST", "post"},       {"GET", "get"},         {"PUT", "put"},
+        {"DELETE", "delete"},   {"HEAD", "head"},       {"PATCH", "patch"},
+        {"OPTIONS", "options"}, {"CONNECT", "connect"}, {"TRACE", "trace"},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (sv_eq(sv(known[i].method), method)) return known[i].label;
@@ -76,6 +82,7 @@ void function_metrics_serve(void *arg, const struct http_req *req, struct http_r
     }
     buf_init(&text, EXPOSITION_BYTES_MAX);
     metrics_write(&text);
-    http_resp_set(resp, 200, SV("text/plain; version=0.0.4; charset=utf-8"), arena_copy(req->arena, buf_view(&text)));
+    http_resp_set(resp, 200, SV("text/plain; version=0.0.4; charset=utf-8"),
+                  arena_copy(req->arena, buf_view(&text)));
     buf_release(&text);
 }

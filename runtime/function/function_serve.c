@@ -1,18 +1,20 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/hash.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "cloudevents/cloudevents.h"
 #include "function/function_impl.h"
+#include "function/secret.h"
 
 #define TEXT_PLAIN SV("text/plain; charset=utf-8")
 #define JSON_TYPE  SV("application/json")
 
 /* ---- answers of the runtime's own ---- */
 
-/* "made by the platform, not by the function": set on these only, queue workers retry by it (openfaas.md §1.7). */
+/* "made by the platform, not by the function": set on these only, queue workers retry by it (openfaas.md
+ * §1.7). */
 static void mark_internal(struct http_resp *resp, struct strview who)
 {
     http_resp_header(resp, SV("x-openfaas-internal"), who);
@@ -21,7 +23,8 @@ static void mark_internal(struct http_resp *resp, struct strview who)
 static void answer_saturated(const struct function *f, struct arena *a, struct http_resp *resp)
 {
     http_resp_set(resp, 429, SV("text/plain"),
-                  arena_printf(a, "Concurrent request limit exceeded. Max concurrent requests: %lld\n", (long long)f->cfg.max_inflight));
+                  arena_printf(a, "Concurrent request limit exceeded. Max concurrent requests: %lld\n",
+                               (long long)f->cfg.max_inflight));
     mark_internal(resp, SV("faas-middleware"));
     http_resp_header(resp, SV("retry-after"), SV("1"));
 }
@@ -62,7 +65,8 @@ static void serve_health(struct function *f, const struct http_req *req, struct 
         return;
     }
     /* For `balm stop`: the signal has arrived, and so many invocations have not ended yet. */
-    if (invocation_is_frozen()) http_resp_header(resp, SV("x-balm-frozen"), arena_printf(req->arena, "%u", f->inflight));
+    if (invocation_is_frozen())
+        http_resp_header(resp, SV("x-balm-frozen"), arena_printf(req->arena, "%u", f->inflight));
     if (function_is_healthy(f)) {
         http_resp_set(resp, 200, TEXT_PLAIN, SV("OK"));
         return;
@@ -73,13 +77,16 @@ static void serve_health(struct function *f, const struct http_req *req, struct 
 
 /* ---- time limits ---- */
 
-/* X-Timeout: a Go duration that lowers exec_timeout; anything else is ignored, also bare seconds, which Go does not take. */
+/* X-Timeout: a Go duration that lowers exec_timeout; anything else is ignored, also bare seconds, which Go
+ * does not take. */
 static int64_t requested_limit_ns(const struct http_req *req)
 {
     struct strview text = http_req_header(req, SV("x-timeout"));
     int64_t limit_ns = 0;
     uint64_t number;
-    if (text.len == 0 || sv_parse_u64(text, &number) == STATUS_OK || duration_parse(text, &limit_ns) != STATUS_OK) return 0;
+    if (text.len == 0 || sv_parse_u64(text, &number) == STATUS_OK ||
+        duration_parse(text, &limit_ns) != STATUS_OK)
+        return 0;
     return limit_ns;
 }
 
@@ -98,13 +105,15 @@ static int64_t deadline_of(const struct function *f, const struct invocation *in
         if (limit_ns == 0 || limit_ns > f->cfg.exec_timeout_ns) limit_ns = f->cfg.exec_timeout_ns;
         deadline_ns = now_ns + limit_ns;
     }
-    if (inv->deadline_unix_ns != 0) deadline_ns = earlier(deadline_ns, now_ns + inv->deadline_unix_ns - clock_unix_ns());
+    if (inv->deadline_unix_ns != 0)
+        deadline_ns = earlier(deadline_ns, now_ns + inv->deadline_unix_ns - clock_unix_ns());
     return deadline_ns;
 }
 
 /* ---- calling the handler ---- */
 
-static enum status decode_params(const struct function *f, struct invocation *inv, const void **ret_params, struct error *err)
+static enum status decode_params(const struct function *f, struct invocation *inv, const void **ret_params,
+                                 struct error *err)
 {
     struct strview body = inv->req->body.len > 0 ? inv->req->body : SV("{}");
     json_t *json = NULL;
@@ -124,8 +133,8 @@ struct run {
 };
 
 /* *err is filled whenever the status is not OK, with that status as its code. */
-static enum status call_handler(const struct function *f, struct invocation *inv, struct result *result, struct run *ret_run,
-                                struct error *err)
+static enum status call_handler(const struct function *f, struct invocation *inv, struct result *result,
+                                struct run *ret_run, struct error *err)
 {
     const void *params = NULL;
     enum status s = decode_params(f, inv, &params, err);
@@ -146,8 +155,9 @@ static enum status call_handler(const struct function *f, struct invocation *inv
 
 static void log_failure(const struct function *f, const struct invocation *inv, const struct error *err)
 {
-    log_warn("function", "invocation failed", LOG_STR("function", f->def->name), LOG_SV("call_id", inv->call_id),
-             LOG_SV("invocation_id", inv->intent), LOG_STR("code", status_name(err->code)), LOG_STR("error", err->message),
+    log_warn("function", "invocation failed", LOG_STR("function", f->def->name),
+             LOG_SV("call_id", inv->call_id), LOG_SV("invocation_id", inv->intent),
+             LOG_STR("code", status_name(err->code)), LOG_STR("error", err->message),
              LOG_BOOL("retry", err->can_retry));
 }
 
@@ -166,7 +176,8 @@ static enum status normalise_event(const struct http_req *req, struct http_req *
     n = n_event_headers;
     for (size_t i = 0; i < req->n_headers; i++) {
         struct strview name = req->headers[i].name;
-        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type"))) headers[n++] = req->headers[i];
+        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type")))
+            headers[n++] = req->headers[i];
     }
     *ret_req = *req;
     ret_req->headers = headers;
@@ -203,8 +214,10 @@ static void serve_plain(const struct function *f, struct invocation *inv, struct
     enum status s = call_handler(f, inv, &result, &run, &err);
     json_release(result.detail);
     if (s != STATUS_OK) {
-        if (run.is_timeout) answer_timeout(resp);
-        else http_resp_error(resp, inv->arena, &err);
+        if (run.is_timeout)
+            answer_timeout(resp);
+        else
+            http_resp_error(resp, inv->arena, &err);
         if (resp->status >= 500) log_failure(f, inv, &err);
         return;
     }
@@ -221,7 +234,8 @@ static struct strview time_text(struct arena *a, int64_t unix_ns)
     return arena_copy(a, sv_n(text, RFC3339_LEN));
 }
 
-static json_t *answer_object(struct arena *a, const struct run *run, struct strview state, struct strview message)
+static json_t *answer_object(struct arena *a, const struct run *run, struct strview state,
+                             struct strview message)
 {
     json_t *answer = json_object();
     json_object_set_new(answer, "state", json_text(state));
@@ -233,7 +247,8 @@ static json_t *answer_object(struct arena *a, const struct run *run, struct strv
     return answer;
 }
 
-static void answer_failed(struct invocation *inv, const struct run *run, const struct error *err, struct http_resp *resp)
+static void answer_failed(struct invocation *inv, const struct run *run, const struct error *err,
+                          struct http_resp *resp)
 {
     json_t *answer = answer_object(inv->arena, run, SV("failed"), sv(err->message));
     json_object_set_new(answer, "code", json_text(sv(status_name(err->code))));
@@ -247,38 +262,39 @@ static void answer_failed(struct invocation *inv, const struct run *run, const s
     json_decref(answer);
 }
 
-static void answer_result(struct invocation *inv, const struct run *run, const struct result *result, struct http_resp *resp)
+static void answer_result(struct invocation *inv, const struct run *run, const struct result *result,
+                          struct http_resp *resp)
 {
     static const char *const states[] = {
-        [RESULT_DONE] = "done", [RESULT_UNCHANGED] = "unchanged", [RESULT_REFUSED] = "refused",
+        [RESULT_DONE] = "done",
+        [RESULT_UNCHANGED] = "unchanged",
+        [RESULT_REFUSED] = "refused",
     };
     json_t *answer = answer_object(inv->arena, run, sv(states[result->state]), result->message);
-    json_object_set_new(answer, "detail", result->detail != NULL ? json_incref(result->detail) : json_object());
+    json_object_set_new(answer, "detail",
+                        result->detail != NULL ? json_incref(result->detail) : json_object());
     if (result->undo.len > 0) json_object_set_new(answer, "undo", json_text(result->undo));
     http_resp_set(resp, 200, JSON_TYPE, json_canonical(inv->arena, answer));
     json_decref(answer);
 }
 
-/* Read when first needed, so that a secret that is mounted late is found; kept until exit. A Knative secret is a folder
- * with the key's name in it. */
+/* Read when first needed, so that a secret that is mounted late is found; kept until exit. Empty: there is
+ * none. */
 static struct strview invocation_key(struct function *f, struct arena *a)
 {
-    struct strview key = {0};
-    const char *names[] = {INVOCATION_KEY_SECRET, INVOCATION_KEY_SECRET "/" INVOCATION_KEY_SECRET};
-    for (size_t i = 0; i < 2 && f->key_hex[0] == '\0'; i++) {
-        struct strview path = arena_printf(a, "%s/%s", f->cfg.secrets_path, names[i]);
-        if (file_read(a, path.ptr, SECRET_BYTES_MAX, &key, NULL) != STATUS_OK) continue;
-        struct strview text = sv_trim(key);
-        memcpy(f->key_hex, text.ptr, text.len);
-        f->key_hex[text.len] = '\0';
-        explicit_bzero((char *)(uintptr_t)key.ptr, key.len);
+    struct strview key;
+    if (f->key_hex[0] == '\0' && secret_read(a, INVOCATION_KEY_SECRET, &key, NULL) == STATUS_OK) {
+        memcpy(f->key_hex, key.ptr, key.len); /* at most SECRET_READ_MAX */
+        f->key_hex[key.len] = '\0';
+        mem_wipe((char *)(uintptr_t)key.ptr, key.len);
     }
     return sv(f->key_hex);
 }
 
 static enum status admit(struct function *f, struct invocation *inv, struct error *err)
 {
-    enum status s = invocation_verify(inv->req, sv(f->def->name), invocation_key(f, inv->arena), clock_unix_ns(), inv, err);
+    enum status s = invocation_verify(inv->req, sv(f->def->name), invocation_key(f, inv->arena),
+                                      clock_unix_ns(), inv, err);
     return s == STATUS_OK ? invocation_check(inv, err) : s;
 }
 
@@ -307,8 +323,10 @@ static void serve_acting(struct function *f, struct invocation *inv, struct http
 
 /* ---- routes ---- */
 
-/* of-watchdog's line as fields. Without log_callid it is a debug line: one write a request costs more than the request. */
-static void log_access(const struct function *f, const struct invocation *inv, const struct http_resp *resp, int64_t elapsed_ns)
+/* of-watchdog's line as fields. Without log_callid it is a debug line: one write a request costs more than
+ * the request. */
+static void log_access(const struct function *f, const struct invocation *inv, const struct http_resp *resp,
+                       int64_t elapsed_ns)
 {
     const struct http_req *req = inv->req;
     enum log_level level = f->cfg.log_callid ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG;
@@ -316,8 +334,9 @@ static void log_access(const struct function *f, const struct invocation *inv, c
     if (sv_starts_with(http_req_header(req, SV("user-agent")), SV("kube-probe"))) return;
     struct strview call_id = http_req_header(req, SV("x-call-id"));
     log_write(level, "access", "request",
-              LOG_FIELDS(LOG_SV("method", req->method), LOG_SV("uri", req->target), LOG_INT("status", resp->status),
-                         LOG_INT("bytes", resp->body.len), LOG_INT("duration_us", elapsed_ns / NS_PER_US),
+              LOG_FIELDS(LOG_SV("method", req->method), LOG_SV("uri", req->target),
+                         LOG_INT("status", resp->status), LOG_INT("bytes", resp->body.len),
+                         LOG_INT("duration_us", elapsed_ns / NS_PER_US),
                          LOG_SV("call_id", f->cfg.log_callid && call_id.len == 0 ? SV("none") : call_id)));
 }
 
@@ -372,10 +391,13 @@ static void serve_function(struct function *f, const struct http_req *req, struc
         answer_saturated(f, req->arena, resp);
     } else {
         function_metrics_inflight(++f->inflight);
-        if (f->def->acts) serve_acting(f, &inv, resp);
-        else serve_plain(f, &inv, resp);
+        if (f->def->acts)
+            serve_acting(f, &inv, resp);
+        else
+            serve_plain(f, &inv, resp);
         function_metrics_inflight(--f->inflight);
-        http_resp_header(resp, SV("x-duration-seconds"), seconds_text(req->arena, clock_monotonic_ns() - req->received_ns));
+        http_resp_header(resp, SV("x-duration-seconds"),
+                         seconds_text(req->arena, clock_monotonic_ns() - req->received_ns));
     }
     int64_t now_ns = clock_monotonic_ns();
     function_metrics_count(req->method, resp->status, now_ns - req->received_ns);
@@ -398,18 +420,26 @@ static void serve_ready_path(struct function *f, const struct http_req *req, str
 
 static void serve_ready(struct function *f, const struct http_req *req, struct http_resp *resp)
 {
-    if (!sv_eq(req->method, SV("GET")) || !function_is_healthy(f)) serve_health(f, req, resp);
-    else if (is_saturated(f)) resp->status = 429;
-    else if (f->cfg.ready_path != NULL) serve_ready_path(f, req, resp);
+    if (!sv_eq(req->method, SV("GET")) || !function_is_healthy(f))
+        serve_health(f, req, resp);
+    else if (is_saturated(f))
+        resp->status = 429;
+    else if (f->cfg.ready_path != NULL)
+        serve_ready_path(f, req, resp);
 }
 
 void function_serve(void *arg, const struct http_req *req, struct http_resp *resp)
 {
     struct function *f = arg;
     bool is_knative_probe = f->cfg.knative_health && sv_eq(req->method, SV("GET"));
-    if (sv_eq(req->path, SV("/_/health"))) serve_health(f, req, resp);
-    else if (sv_eq(req->path, SV("/_/ready"))) serve_ready(f, req, resp);
-    else if (is_knative_probe && sv_eq(req->path, SV("/health/liveness"))) serve_health(f, req, resp);
-    else if (is_knative_probe && sv_eq(req->path, SV("/health/readiness"))) serve_ready(f, req, resp);
-    else serve_function(f, req, resp);
+    if (sv_eq(req->path, SV("/_/health")))
+        serve_health(f, req, resp);
+    else if (sv_eq(req->path, SV("/_/ready")))
+        serve_ready(f, req, resp);
+    else if (is_knative_probe && sv_eq(req->path, SV("/health/liveness")))
+        serve_health(f, req, resp);
+    else if (is_knative_probe && sv_eq(req->path, SV("/health/readiness")))
+        serve_ready(f, req, resp);
+    else
+        serve_function(f, req, resp);
 }

@@ -1,5 +1,6 @@
-/* One socket to the broker, many fibers that ask: the first one that waits reads for all, hands out answers by their id, and leaves
- * the reading to another waiter when it has its own. No callback, and nothing reads while nobody waits. */
+/* One socket to the broker, many fibers that ask: the first one that waits reads for all, hands out answers
+ * by their id, and leaves the reading to another waiter when it has its own. No callback, and nothing reads
+ * while nobody waits. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -38,8 +39,9 @@ static enum status check_socket(struct error *err)
     socklen_t len = sizeof(type);
     if (is_broken) return broker_gone(err, "its socket was closed");
     if (getsockopt(HOST_ACT_FD, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_SEQPACKET)
-        return error_set(err, STATUS_FAILED_PRECONDITION,
-                         "host act: there is no broker: this function was not started by balm, or may not act on the host");
+        return error_set(
+            err, STATUS_FAILED_PRECONDITION,
+            "host act: there is no broker: this function was not started by balm, or may not act on the host");
     (void)fcntl(HOST_ACT_FD, F_SETFD, FD_CLOEXEC);
     if (calls.next == NULL) list_init(&calls);
     return STATUS_OK;
@@ -53,7 +55,8 @@ static enum status send_message(struct strview message, int64_t deadline_ns, str
         if (send(HOST_ACT_FD, message.ptr, message.len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return STATUS_OK;
         if (errno == EINTR) continue;
         if (errno != EAGAIN && errno != ENOBUFS) return broker_gone(err, strerror(errno));
-        /* Its queue is full. The descriptor's one waiter is whoever reads, so this one looks again a little later. */
+        /* Its queue is full. The descriptor's one waiter is whoever reads, so this one looks again a little
+         * later. */
         if (clock_monotonic_ns() >= deadline_ns)
             return error_set(err, STATUS_DEADLINE_EXCEEDED, "host act: the broker took no message in time");
         enum status s = sleep_ms(SEND_RETRY_MS);
@@ -61,8 +64,8 @@ static enum status send_message(struct strview message, int64_t deadline_ns, str
     }
 }
 
-static enum status ask(const struct invocation *inv, struct strview act, struct strview subject, json_int_t id,
-                       int64_t deadline_ns, struct error *err)
+static enum status ask(const struct invocation *inv, struct strview act, struct strview subject,
+                       json_int_t id, int64_t deadline_ns, struct error *err)
 {
     json_t *question = json_object();
     json_object_set_new(question, "act", json_text(act));
@@ -72,7 +75,8 @@ static enum status ask(const struct invocation *inv, struct strview act, struct 
     struct strview message = json_canonical(inv->arena, question);
     json_decref(question);
     if (message.len > HOST_ACT_BYTES_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "host act: a message of %zu bytes, at most %zu are allowed", message.len,
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "host act: a message of %zu bytes, at most %zu are allowed", message.len,
                          HOST_ACT_BYTES_MAX);
     return send_message(message, deadline_ns, err);
 }
@@ -82,7 +86,8 @@ static enum status ask(const struct invocation *inv, struct strview act, struct 
 static void hand_out(struct strview message)
 {
     json_t *reply = NULL;
-    if (json_parse(message, 0, &reply, NULL) != STATUS_OK) return; /* not even an id: its caller runs into its deadline */
+    if (json_parse(message, 0, &reply, NULL) != STATUS_OK)
+        return; /* not even an id: its caller runs into its deadline */
     json_int_t id = json_integer_value(json_object_get(reply, "id"));
     for (struct list *n = calls.next; n != &calls; n = n->next) {
         struct host_call *c = container_of(n, struct host_call, node);
@@ -106,9 +111,12 @@ static bool read_messages(struct arena *a)
     char *buffer = arena_alloc(a, HOST_ACT_BYTES_MAX);
     for (;;) {
         ssize_t n = recv(HOST_ACT_FD, buffer, HOST_ACT_BYTES_MAX, MSG_DONTWAIT);
-        if (n > 0) hand_out(sv_n(buffer, (size_t)n));
-        else if (n < 0 && errno == EINTR) continue;
-        else return n < 0 && errno == EAGAIN;
+        if (n > 0)
+            hand_out(sv_n(buffer, (size_t)n));
+        else if (n < 0 && errno == EINTR)
+            continue;
+        else
+            return n < 0 && errno == EAGAIN;
     }
 }
 
@@ -173,12 +181,13 @@ static enum status judge(const json_t *reply, struct strview act, struct strview
 {
     if (json_is_true(json_object_get(reply, "ok"))) return STATUS_OK;
     struct strview message = json_get_text(reply, "message");
-    return error_set(err, code_of(json_get_text(reply, "code")), "host act %.*s '%.*s': %.*s", SV_ARG(sv_sub(act, 0, 64)),
-                     SV_ARG(sv_sub(subject, 0, 128)), SV_ARG(message.len > 0 ? message : SV("refused")));
+    return error_set(err, code_of(json_get_text(reply, "code")), "host act %.*s '%.*s': %.*s",
+                     SV_ARG(sv_sub(act, 0, 64)), SV_ARG(sv_sub(subject, 0, 128)),
+                     SV_ARG(message.len > 0 ? message : SV("refused")));
 }
 
-enum status host_act(const struct invocation *inv, struct strview act, struct strview subject, json_t **ret_reply,
-                     struct error *err)
+enum status host_act(const struct invocation *inv, struct strview act, struct strview subject,
+                     json_t **ret_reply, struct error *err)
 {
     struct host_call c = {.id = last_id + 1};
     assert(fiber_current() != NULL);
@@ -205,7 +214,9 @@ enum status host_act(const struct invocation *inv, struct strview act, struct st
                          SV_ARG(sv_sub(subject, 0, 128)));
     if (c.reply == NULL) return broker_gone(err, "its socket was closed");
     s = judge(c.reply, act, subject, err);
-    if (s == STATUS_OK) *ret_reply = c.reply;
-    else json_release(c.reply);
+    if (s == STATUS_OK)
+        *ret_reply = c.reply;
+    else
+        json_release(c.reply);
     return s;
 }

@@ -45,7 +45,8 @@ enum status result_refused(struct result *ret, const char *fmt, ...)
     return s;
 }
 
-enum status result_reply(struct result *ret, int http_status, struct strview content_type, struct strview body)
+enum status result_reply(struct result *ret, int http_status, struct strview content_type,
+                         struct strview body)
 {
     ret->state = RESULT_NONE;
     ret->http_status = http_status;

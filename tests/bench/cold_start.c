@@ -2,8 +2,9 @@
  *
  *   cold_start EXECUTABLE [RUNS]
  *
- * Each run makes a listening unix socket, starts the executable with it (BALM_LISTEN_FD) as the gateway does, sends a POST that waits in
- * the backlog, and stops the clock at the first byte. The page cache is warm. Memory is of the last process, after its answer. */
+ * Each run makes a listening unix socket, starts the executable with it (BALM_LISTEN_FD) as the gateway does,
+ * sends a POST that waits in the backlog, and stops the clock at the first byte. The page cache is warm.
+ * Memory is of the last process, after its answer. */
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -38,7 +39,8 @@ static int listen_somewhere(struct sockaddr_un *ret_address, socklen_t *ret_len)
 static pid_t start(const char *executable, int listen_fd)
 {
     char setting[64];
-    char *env[] = {setting, (char *)(uintptr_t)"BALM_METRICS=off", (char *)(uintptr_t)"log_level=ERROR", NULL};
+    char *env[] = {setting, (char *)(uintptr_t) "BALM_METRICS=off", (char *)(uintptr_t) "log_level=ERROR",
+                   NULL};
     char *argv[] = {(char *)(uintptr_t)executable, NULL};
     pid_t pid = 0;
     (void)snprintf(setting, sizeof(setting), "BALM_LISTEN_FD=%d", listen_fd);
@@ -118,8 +120,9 @@ int main(int argc, char **argv)
         }
     }
     qsort(took, (size_t)runs, sizeof(*took), by_value);
-    printf("cold start, %ld runs: p50 %.2f ms, p90 %.2f ms, max %.2f ms\n", runs, (double)took[runs / 2] / (double)NS_PER_MS,
-           (double)took[runs * 9 / 10] / (double)NS_PER_MS, (double)took[runs - 1] / (double)NS_PER_MS);
+    printf("cold start, %ld runs: p50 %.2f ms, p90 %.2f ms, max %.2f ms\n", runs,
+           (double)took[runs / 2] / (double)NS_PER_MS, (double)took[runs * 9 / 10] / (double)NS_PER_MS,
+           (double)took[runs - 1] / (double)NS_PER_MS);
     free(took);
     return 0;
 }

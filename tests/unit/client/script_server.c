@@ -75,7 +75,8 @@ static bool follow(struct script_server *s, int fd)
         unsigned i = atomic_load(&s->n_requests) - 1;
         assert(i < s->n_steps);
         const struct script_step *step = &s->steps[i];
-        if (step->delay_ms > 0) (void)poll(&(struct pollfd){.fd = s->stop_fd, .events = POLLIN}, 1, step->delay_ms);
+        if (step->delay_ms > 0)
+            (void)poll(&(struct pollfd){.fd = s->stop_fd, .events = POLLIN}, 1, step->delay_ms);
         if (step->holds) return true;
         if (step->answer != NULL) send_all(fd, step->answer);
         if (!step->keeps_open) return false;
@@ -89,10 +90,13 @@ static void *run(void *arg)
         int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0) continue;
         atomic_fetch_add(&s->n_connections, 1);
-        if (follow(s, fd)) s->held[s->n_held++] = fd;
-        else (void)close(fd);
+        if (follow(s, fd))
+            s->held[s->n_held++] = fd;
+        else
+            (void)close(fd);
     }
-    for (unsigned i = 0; i < s->n_held; i++) (void)close(s->held[i]);
+    for (unsigned i = 0; i < s->n_held; i++)
+        (void)close(s->held[i]);
     return NULL;
 }
 

@@ -1,19 +1,20 @@
-/* A real HTTP peer on loopback that follows a script: each connection takes the next entry. Runs in a thread of its own. */
+/* A real HTTP peer on loopback that follows a script: each connection takes the next entry. Runs in a thread
+ * of its own. */
 #ifndef BALM_TESTS_SCRIPT_SERVER_H
 #define BALM_TESTS_SCRIPT_SERVER_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SCRIPT_MAX       128
-#define SCRIPT_SEEN_MAX  8192
+#define SCRIPT_MAX      128
+#define SCRIPT_SEEN_MAX 8192
 
 /* One request and what comes back. */
 struct script_step {
-    const char *answer;     /* sent as it is; NULL: nothing */
-    bool keeps_open;        /* the same connection takes the next step too; otherwise it is closed */
-    int delay_ms;           /* before the answer */
-    bool holds;             /* never answers, keeps the connection until script_stop() */
+    const char *answer; /* sent as it is; NULL: nothing */
+    bool keeps_open;    /* the same connection takes the next step too; otherwise it is closed */
+    int delay_ms;       /* before the answer */
+    bool holds;         /* never answers, keeps the connection until script_stop() */
 };
 
 struct script_server;

@@ -33,11 +33,11 @@ static void fini(void)
 
 TestSuite(client, .init = init, .fini = fini, .timeout = 30);
 
-#define OK_ANSWER   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Name: v\r\n\r\nok"
+#define OK_ANSWER      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Name: v\r\n\r\nok"
 #define CLOSING_ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-#define BUSY_ANSWER "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-#define SERVE(...)                                                                                            \
-    static const struct script_step steps[] = {__VA_ARGS__};                                                  \
+#define BUSY_ANSWER    "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+#define SERVE(...)                                                                                           \
+    static const struct script_step steps[] = {__VA_ARGS__};                                                 \
     server = script_start(steps, ARRAY_LEN(steps), NULL)
 
 struct outcome {
@@ -56,7 +56,8 @@ static void call_fiber(void *arg)
 static struct outcome request(struct http_call call)
 {
     struct outcome o = {.call = &call};
-    if (call.url.len == 0) call.url = arena_printf(&arena, "http://127.0.0.1:%u/path?q=secret", script_port(server));
+    if (call.url.len == 0)
+        call.url = arena_printf(&arena, "http://127.0.0.1:%u/path?q=secret", script_port(server));
     cr_assert_eq(loop_run_fiber(loop, call_fiber, &o, NULL), STATUS_OK);
     return o;
 }
@@ -90,7 +91,8 @@ Test(client, libcurl_is_not_mapped_before_the_first_call)
     char line[512];
     bool is_mapped = false;
     FILE *maps = fopen("/proc/self/maps", "re");
-    while (fgets(line, sizeof(line), maps) != NULL) is_mapped |= strstr(line, "libcurl") != NULL;
+    while (fgets(line, sizeof(line), maps) != NULL)
+        is_mapped |= strstr(line, "libcurl") != NULL;
     (void)fclose(maps);
     cr_assert(!is_mapped);
     cr_assert_eq(client_preload(NULL), STATUS_OK);
@@ -115,8 +117,11 @@ Test(client, post_sends_headers_token_and_body_and_nothing_of_curl_s_own)
 {
     SERVE({.answer = OK_ANSWER});
     const struct http_header headers[] = {{SV("x-empty"), SV("")}, {SV("ce-id"), SV("7")}};
-    struct outcome o = request((struct http_call){.method = SV("POST"), .body = SV("{\"a\":1}"), .headers = headers,
-                                                  .n_headers = 2, .bearer_token = SV("t0k")});
+    struct outcome o = request((struct http_call){.method = SV("POST"),
+                                                  .body = SV("{\"a\":1}"),
+                                                  .headers = headers,
+                                                  .n_headers = 2,
+                                                  .bearer_token = SV("t0k")});
     const char *seen = script_seen(server, 0);
     cr_assert_eq(o.status, STATUS_OK);
     cr_assert(strncmp(seen, "POST ", 5) == 0);
@@ -130,17 +135,23 @@ Test(client, post_sends_headers_token_and_body_and_nothing_of_curl_s_own)
 
 Test(client, methods_go_out_as_given)
 {
-    SERVE({.answer = CLOSING_ANSWER}, {.answer = CLOSING_ANSWER}, {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\nConnection: close\r\n\r\n"}, {.answer = CLOSING_ANSWER});
+    SERVE({.answer = CLOSING_ANSWER}, {.answer = CLOSING_ANSWER},
+          {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\nConnection: close\r\n\r\n"},
+          {.answer = CLOSING_ANSWER});
     const struct http_header json = {SV("content-type"), SV("application/json")};
     cr_assert_eq(request((struct http_call){.method = SV("DELETE")}).status, STATUS_OK);
-    cr_assert_eq(request((struct http_call){.method = SV("PATCH"), .body = SV("{}"), .headers = &json, .n_headers = 1}).status, STATUS_OK);
+    cr_assert_eq(
+        request((struct http_call){.method = SV("PATCH"), .body = SV("{}"), .headers = &json, .n_headers = 1})
+            .status,
+        STATUS_OK);
     cr_assert_eq(request((struct http_call){.method = SV("HEAD")}).status, STATUS_OK);
     cr_assert_eq(request((struct http_call){.method = SV("PUT")}).status, STATUS_OK);
     cr_assert(strncmp(script_seen(server, 0), "DELETE /", 8) == 0);
     cr_assert(strncmp(script_seen(server, 1), "PATCH /", 7) == 0);
     cr_assert(strstr(script_seen(server, 1), "content-type: application/json\r\n") != NULL);
     cr_assert(strncmp(script_seen(server, 2), "HEAD /", 6) == 0);
-    cr_assert(strncmp(script_seen(server, 3), "PUT /", 5) == 0 && strstr(script_seen(server, 3), "Content-Length: 0\r\n") != NULL);
+    cr_assert(strncmp(script_seen(server, 3), "PUT /", 5) == 0 &&
+              strstr(script_seen(server, 3), "Content-Length: 0\r\n") != NULL);
 }
 
 Test(client, unix_path_is_connected_instead_of_the_host)
@@ -185,13 +196,15 @@ Test(client, urls_and_headers_that_could_do_harm_are_refused)
     };
     for (size_t i = 0; i < ARRAY_LEN(calls); i++) {
         struct outcome o = request(calls[i]);
-        cr_assert_eq(o.status, STATUS_INVALID_ARGUMENT, "call %zu: %s %s", i, status_name(o.status), o.err.message);
+        cr_assert_eq(o.status, STATUS_INVALID_ARGUMENT, "call %zu: %s %s", i, status_name(o.status),
+                     o.err.message);
     }
 }
 
 Test(client, a_ca_file_that_is_none_is_an_invalid_argument)
 {
-    struct outcome o = request((struct http_call){.url = SV("https://127.0.0.1:1/"), .ca_file = "/nonexistent/ca"});
+    struct outcome o =
+        request((struct http_call){.url = SV("https://127.0.0.1:1/"), .ca_file = "/nonexistent/ca"});
     cr_assert(o.status == STATUS_INVALID_ARGUMENT || o.status == STATUS_UNAVAILABLE);
 }
 
@@ -200,7 +213,8 @@ Test(client, a_ca_file_that_is_none_is_an_invalid_argument)
 Test(client, refused_connection_is_unavailable)
 {
     SERVE({.answer = OK_ANSWER});
-    struct strview url = arena_printf(&arena, "http://user:secret@127.0.0.1:%u/x?token=secret", script_port(server));
+    struct strview url =
+        arena_printf(&arena, "http://user:secret@127.0.0.1:%u/x?token=secret", script_port(server));
     script_stop(server);
     server = NULL;
     struct outcome o = request((struct http_call){.url = url, .method = SV("POST")});
@@ -211,9 +225,11 @@ Test(client, refused_connection_is_unavailable)
 Test(client, a_cut_before_the_answer_is_unknown_unless_the_call_may_be_repeated)
 {
     SERVE({.answer = NULL}, {.answer = NULL}, {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab"});
-    struct outcome post = request((struct http_call){.method = SV("POST"), .body = SV("x"), .max_attempts = 3});
+    struct outcome post =
+        request((struct http_call){.method = SV("POST"), .body = SV("x"), .max_attempts = 3});
     assert_code(&post, STATUS_UNKNOWN, "after the request was sent");
-    struct outcome safe = request((struct http_call){.method = SV("POST"), .body = SV("x"), .is_idempotent = true});
+    struct outcome safe =
+        request((struct http_call){.method = SV("POST"), .body = SV("x"), .is_idempotent = true});
     assert_code(&safe, STATUS_UNAVAILABLE, "attempt 1 of 1");
     struct outcome partial = request((struct http_call){.method = SV("POST")});
     assert_code(&partial, STATUS_UNKNOWN, "after the request was sent");
@@ -236,7 +252,8 @@ static void deadline_fiber(void *arg)
 Test(client, the_fiber_s_own_deadline_counts_too)
 {
     SERVE({.holds = true});
-    struct http_call call = {.url = arena_printf(&arena, "http://127.0.0.1:%u/", script_port(server)), .timeout_ns = 20 * NS_PER_S};
+    struct http_call call = {.url = arena_printf(&arena, "http://127.0.0.1:%u/", script_port(server)),
+                             .timeout_ns = 20 * NS_PER_S};
     struct outcome o = {.call = &call};
     cr_assert_eq(loop_run_fiber(loop, deadline_fiber, &o, NULL), STATUS_OK);
     assert_code(&o, STATUS_DEADLINE_EXCEEDED, "no answer within");
@@ -248,7 +265,8 @@ static void cancelling_fiber(void *arg)
     struct fiber_scope scope;
     fiber_scope_init(&scope);
     cr_assert_eq(fiber_scope_spawn(&scope, call_fiber, o, NULL), STATUS_OK);
-    while (script_requests(server) < 2) (void)!sleep_ms(2);
+    while (script_requests(server) < 2)
+        (void)!sleep_ms(2);
     fiber_scope_cancel(&scope);
     fiber_scope_join(&scope);
 }
@@ -285,7 +303,8 @@ Test(client, answers_with_too_many_headers_are_refused)
 {
     static char answer[4096];
     size_t len = (size_t)snprintf(answer, sizeof(answer), "HTTP/1.1 200 OK\r\n");
-    for (int i = 0; i <= HTTP_HEADERS_MAX; i++) len += (size_t)snprintf(answer + len, sizeof(answer) - len, "h%d: v\r\n", i);
+    for (int i = 0; i <= HTTP_HEADERS_MAX; i++)
+        len += (size_t)snprintf(answer + len, sizeof(answer) - len, "h%d: v\r\n", i);
     (void)snprintf(answer + len, sizeof(answer) - len, "\r\n");
     static struct script_step steps[1];
     steps[0].answer = answer;
@@ -299,14 +318,16 @@ Test(client, answers_with_too_many_headers_are_refused)
 Test(client, transient_answers_are_retried_after_a_second_and_the_peer_s_wish)
 {
     SERVE({.answer = BUSY_ANSWER},
-          {.answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n"}, {.answer = OK_ANSWER});
+          {.answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n"},
+          {.answer = OK_ANSWER});
     int64_t started_ns = clock_monotonic_ns();
     struct outcome o = request((struct http_call){.max_attempts = 3});
     int64_t took_ns = clock_monotonic_ns() - started_ns;
     cr_assert_eq(o.status, STATUS_OK);
     cr_assert_eq(o.reply.status, 200);
     cr_assert_eq(o.reply.attempts, 3);
-    cr_assert(took_ns >= 4500 * NS_PER_MS && took_ns < 7 * NS_PER_S, "%lld ms", (long long)(took_ns / NS_PER_MS));
+    cr_assert(took_ns >= 4500 * NS_PER_MS && took_ns < 7 * NS_PER_S, "%lld ms",
+              (long long)(took_ns / NS_PER_MS));
 }
 
 Test(client, the_last_answer_is_given_when_no_time_or_attempt_is_left)
@@ -318,7 +339,8 @@ Test(client, the_last_answer_is_given_when_no_time_or_attempt_is_left)
     cr_assert_eq(last.reply.attempts, 2);
     struct outcome hurried = request((struct http_call){.max_attempts = 5, .timeout_ns = 300 * NS_PER_MS});
     cr_assert_eq(hurried.reply.attempts, 1);
-    struct outcome careful = request((struct http_call){.max_attempts = 5, .method = SV("POST")}); /* not idempotent */
+    struct outcome careful =
+        request((struct http_call){.max_attempts = 5, .method = SV("POST")}); /* not idempotent */
     cr_assert_eq(careful.reply.attempts, 1);
 }
 
@@ -336,8 +358,10 @@ Test(client, a_call_that_reached_nobody_is_retried_even_if_not_idempotent)
 
 Test(client, connections_are_used_again)
 {
-    SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = OK_ANSWER, .keeps_open = true}, {.answer = OK_ANSWER});
-    for (int i = 0; i < 3; i++) cr_assert_eq(request((struct http_call){.method = SV("POST")}).reply.status, 200);
+    SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = OK_ANSWER, .keeps_open = true},
+          {.answer = OK_ANSWER});
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(request((struct http_call){.method = SV("POST")}).reply.status, 200);
     cr_assert_eq(script_connections(server), 1);
 }
 
@@ -364,7 +388,8 @@ Test(client, a_pooled_connection_that_was_closed_while_idle_is_replaced)
 {
     SERVE({.answer = OK_ANSWER}, {.answer = OK_ANSWER}); /* closes after each answer, unannounced */
     cr_assert_eq(request((struct http_call){.method = SV("POST")}).status, STATUS_OK);
-    while (script_connections(server) < 1) (void)usleep(1000);
+    while (script_connections(server) < 1)
+        (void)usleep(1000);
     (void)usleep(20000);
     cr_assert_eq(request((struct http_call){.method = SV("POST")}).status, STATUS_OK);
     cr_assert_eq(script_connections(server), 2);
@@ -402,11 +427,13 @@ static void crowd_fiber(void *arg)
 {
     struct crowd *c = arg;
     struct fiber_scope scope;
-    struct server_cfg cfg = {.host = "127.0.0.1", .listen_fd = -1, .handler = slow_answer, .arg = c, .name = "peer"};
+    struct server_cfg cfg = {
+        .host = "127.0.0.1", .listen_fd = -1, .handler = slow_answer, .arg = c, .name = "peer"};
     cr_assert_eq(server_start(loop, &cfg, &c->peer, NULL), STATUS_OK);
     c->url = arena_printf(&arena, "http://127.0.0.1:%u/", server_port(c->peer));
     fiber_scope_init(&scope);
-    for (unsigned i = 0; i < c->n_calls; i++) cr_assert_eq(fiber_scope_spawn(&scope, crowd_call, c, NULL), STATUS_OK);
+    for (unsigned i = 0; i < c->n_calls; i++)
+        cr_assert_eq(fiber_scope_spawn(&scope, crowd_call, c, NULL), STATUS_OK);
     fiber_scope_join(&scope);
     struct client_pool *pool = NULL;
     cr_assert_eq(client_pool_get(&pool, NULL), STATUS_OK);
@@ -415,7 +442,8 @@ static void crowd_fiber(void *arg)
     cr_assert_eq(client_pool_age(pool, 60 * NS_PER_S), 0); /* too young */
     cr_assert_eq(client_pool_age(pool, 0), CLIENT_HOST_CONNECTIONS_MAX - CLIENT_IDLE_CONNECTIONS_KEPT);
     cr_assert_eq(client_pool_age(pool, 0), 0);
-    while (server_connections(c->peer) > CLIENT_IDLE_CONNECTIONS_KEPT) cr_assert_eq(sleep_ms(5), STATUS_OK);
+    while (server_connections(c->peer) > CLIENT_IDLE_CONNECTIONS_KEPT)
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
     crowd_call(c); /* goes on with what is left */
     cr_assert_eq(server_connections(c->peer), CLIENT_IDLE_CONNECTIONS_KEPT);
     client_release(loop);

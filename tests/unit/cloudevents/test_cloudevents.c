@@ -11,12 +11,20 @@ static void fini(void)
 
 TestSuite(cloudevents, .fini = fini, .timeout = 20);
 
-#define HEADER(n, v) {{n, sizeof(n) - 1}, {v, sizeof(v) - 1}}
-#define REQUIRED     HEADER("ce-id", "1"), HEADER("ce-source", "/s"), HEADER("ce-type", "t"), HEADER("ce-specversion", "1.0")
+#define HEADER(n, v)                                                                                         \
+    {                                                                                                        \
+        {n, sizeof(n) - 1},                                                                                  \
+        {                                                                                                    \
+            v, sizeof(v) - 1                                                                                 \
+        }                                                                                                    \
+    }
+#define REQUIRED                                                                                             \
+    HEADER("ce-id", "1"), HEADER("ce-source", "/s"), HEADER("ce-type", "t"), HEADER("ce-specversion", "1.0")
 
 static struct http_req request(const struct http_header *headers, size_t n, const char *body)
 {
-    return (struct http_req){.method = SV("POST"), .headers = headers, .n_headers = n, .body = sv(body), .arena = &arena};
+    return (struct http_req){
+        .method = SV("POST"), .headers = headers, .n_headers = n, .body = sv(body), .arena = &arena};
 }
 
 static struct http_req typed(const char *content_type, const char *body)
@@ -42,7 +50,8 @@ static struct cloudevent structured(const char *body)
 {
     struct cloudevent e = {0};
     struct error err;
-    cr_assert_eq(decode_one(typed("application/cloudevents+json", body), &e, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(decode_one(typed("application/cloudevents+json", body), &e, &err), STATUS_OK, "%s",
+                 err.message);
     return e;
 }
 
@@ -76,8 +85,9 @@ Test(cloudevents, content_type_decides_the_mode_before_headers_do)
 
 Test(cloudevents, binary_headers_become_attributes_and_the_body_is_the_data)
 {
-    const struct http_header h[] = {REQUIRED, HEADER("ce-subject", "Euro%20%E2%82%AC%20%F0%9F%98%80"), HEADER("ce-tenant", "a%2fb"),
-                                    HEADER("content-type", "text/plain"), HEADER("x-other", "no")};
+    const struct http_header h[] = {REQUIRED, HEADER("ce-subject", "Euro%20%E2%82%AC%20%F0%9F%98%80"),
+                                    HEADER("ce-tenant", "a%2fb"), HEADER("content-type", "text/plain"),
+                                    HEADER("x-other", "no")};
     struct cloudevent e;
     cr_assert_eq(decode_one(request(h, 8, "bytes"), &e, NULL), STATUS_OK);
     ASSERT_SV(e.id, "1");
@@ -119,7 +129,8 @@ Test(cloudevents, bad_binary_attributes_are_named)
 
 Test(cloudevents, other_specversions_are_refused)
 {
-    const struct http_header h[] = {HEADER("ce-id", "1"), HEADER("ce-source", "/s"), HEADER("ce-type", "t"), HEADER("ce-specversion", "0.3")};
+    const struct http_header h[] = {HEADER("ce-id", "1"), HEADER("ce-source", "/s"), HEADER("ce-type", "t"),
+                                    HEADER("ce-specversion", "0.3")};
     refused(request(h, 4, ""), STATUS_INVALID_ARGUMENT, "specversion is '0.3'");
 }
 
@@ -140,7 +151,8 @@ Test(cloudevents, extensions_are_limited)
 
 Test(cloudevents, json_types_of_attributes_become_their_canonical_text)
 {
-    struct cloudevent e = structured(EVENT(",\"flag\":true,\"count\":-7,\"gone\":null,\"subject\":\"s\\u20ac\""));
+    struct cloudevent e =
+        structured(EVENT(",\"flag\":true,\"count\":-7,\"gone\":null,\"subject\":\"s\\u20ac\""));
     ASSERT_SV(cloudevent_extension(&e, SV("flag")), "true");
     ASSERT_SV(cloudevent_extension(&e, SV("count")), "-7");
     ASSERT_SV(e.subject, "s\xE2\x82\xAC");
@@ -158,7 +170,8 @@ Test(cloudevents, data_without_a_type_is_json_and_gets_that_type)
 
 Test(cloudevents, json_text_stays_quoted_and_null_is_a_payload)
 {
-    struct cloudevent text = structured(EVENT(",\"datacontenttype\":\"application/vnd.x+json; v=1\",\"data\":\"s\""));
+    struct cloudevent text =
+        structured(EVENT(",\"datacontenttype\":\"application/vnd.x+json; v=1\",\"data\":\"s\""));
     struct cloudevent null = structured(EVENT(",\"data\":null"));
     ASSERT_SV(text.data, "\"s\"");
     ASSERT_SV(null.data, "null");
@@ -212,7 +225,8 @@ Test(cloudevents, a_batch_gives_its_events_in_order_and_may_be_empty)
 {
     const struct cloudevent *events = NULL;
     size_t n = 99;
-    struct http_req two = typed("application/cloudevents-batch+json", "[" EVENT(",\"data\":1") "," EVENT(",\"data\":2") "]");
+    struct http_req two =
+        typed("application/cloudevents-batch+json", "[" EVENT(",\"data\":1") "," EVENT(",\"data\":2") "]");
     struct http_req none = typed("application/cloudevents-batch+json", "[]");
     cr_assert_eq(cloudevent_decode(&two, &events, &n, NULL), STATUS_OK);
     cr_assert_eq(n, 2);
@@ -234,7 +248,8 @@ Test(cloudevents, a_bad_event_of_a_batch_is_numbered_and_the_size_is_limited)
     body[len++] = ']';
     body[len] = '\0';
     refused(typed("application/cloudevents-batch+json", body), STATUS_INVALID_ARGUMENT, "at most 1000");
-    refused(typed("application/cloudevents-batch+json", "[" EVENT("") ",{}]"), STATUS_INVALID_ARGUMENT, "event 1 of the batch");
+    refused(typed("application/cloudevents-batch+json", "[" EVENT("") ",{}]"), STATUS_INVALID_ARGUMENT,
+            "event 1 of the batch");
     refused(typed("application/cloudevents-batch+json", "{}"), STATUS_INVALID_ARGUMENT, "no JSON array");
 }
 
@@ -242,8 +257,13 @@ Test(cloudevents, a_bad_event_of_a_batch_is_numbered_and_the_size_is_limited)
 
 static struct cloudevent sample(const char *type, const char *data)
 {
-    struct cloudevent e = {.id = SV("1"), .source = SV("/s"), .type = SV("t"), .specversion = SV("1.0"),
-                           .subject = SV("a \"b\" 100% \xE2\x82\xAC"), .datacontenttype = sv(type), .data = sv(data)};
+    struct cloudevent e = {.id = SV("1"),
+                           .source = SV("/s"),
+                           .type = SV("t"),
+                           .specversion = SV("1.0"),
+                           .subject = SV("a \"b\" 100% \xE2\x82\xAC"),
+                           .datacontenttype = sv(type),
+                           .data = sv(data)};
     e.extensions[e.n_extensions++] = (struct http_header){SV("tenant"), SV("x")};
     return e;
 }

@@ -20,7 +20,8 @@ static void run_child(const struct function_def *def, const char *const *env, co
     (void)snprintf(tmp, sizeof(tmp), "%s", inherited != NULL ? inherited : P_tmpdir);
     (void)clearenv();
     (void)setenv("TMPDIR", tmp, 1);
-    for (; *env != NULL; env++) (void)putenv((char *)(uintptr_t)*env);
+    for (; *env != NULL; env++)
+        (void)putenv((char *)(uintptr_t)*env);
     (void)dup2(log_fd, STDERR_FILENO);
     (void)close(log_fd);
     int rc = function_main(def, arg != NULL ? 2 : 1, argv);
@@ -28,7 +29,8 @@ static void run_child(const struct function_def *def, const char *const *env, co
     _exit(rc);
 }
 
-void function_spawn(struct function_process *p, const struct function_def *def, const char *const *env, const char *arg)
+void function_spawn(struct function_process *p, const struct function_def *def, const char *const *env,
+                    const char *arg)
 {
     int fds[2];
     int rc = pipe(fds);
@@ -85,7 +87,8 @@ int function_wait(struct function_process *p)
 {
     int status = 0;
     int64_t end_ns = clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS;
-    while (read_log(p)) continue;
+    while (read_log(p))
+        continue;
     while (waitpid(p->pid, &status, WNOHANG) == 0) {
         if (clock_monotonic_ns() > end_ns) return -1;
         (void)poll(NULL, 0, 2);
@@ -108,7 +111,8 @@ void function_kill(struct function_process *p)
 
 bool http_send(uint16_t port, const char *request, int *ret_fd)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval patience = {.tv_sec = PATIENCE_MS / 1000};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
@@ -125,7 +129,8 @@ bool http_receive(int fd, char ret_answer[ANSWER_MAX])
 {
     size_t len = 0;
     ssize_t n;
-    while ((n = recv(fd, ret_answer + len, ANSWER_MAX - 1 - len, 0)) > 0) len += (size_t)n;
+    while ((n = recv(fd, ret_answer + len, ANSWER_MAX - 1 - len, 0)) > 0)
+        len += (size_t)n;
     ret_answer[len] = '\0';
     (void)close(fd);
     return len > 0;

@@ -34,7 +34,8 @@ static enum status echo(struct invocation *inv, struct result *ret)
     return result_reply(ret, 0, type, body);
 }
 
-static enum status plain_handle(struct invocation *inv, const void *params, struct result *ret, struct error *err)
+static enum status plain_handle(struct invocation *inv, const void *params, struct result *ret,
+                                struct error *err)
 {
     struct strview path = inv->req->path;
     (void)params;
@@ -47,8 +48,8 @@ static enum status plain_handle(struct invocation *inv, const void *params, stru
     return echo(inv, ret);
 }
 
-static const struct function_def plain = {.name = "plain", .summary = "for tests", .handle = plain_handle,
-                                          .manifest_json = "{\"name\":\"plain\"}"};
+static const struct function_def plain = {
+    .name = "plain", .summary = "for tests", .handle = plain_handle, .manifest_json = "{\"name\":\"plain\"}"};
 
 struct actor_params {
     struct strview what;
@@ -62,7 +63,8 @@ static enum status actor_decode(const json_t *body, struct arena *a, void *ret_p
 }
 
 /* Says what it did by an answer only; "forever" acts until it is told not to. */
-static enum status actor_handle(struct invocation *inv, const void *params, struct result *ret, struct error *err)
+static enum status actor_handle(struct invocation *inv, const void *params, struct result *ret,
+                                struct error *err)
 {
     const struct actor_params *p = params;
     json_t *reply = NULL;
@@ -82,8 +84,13 @@ static enum status actor_handle(struct invocation *inv, const void *params, stru
     return result_done(ret, "did %.*s to %.*s", SV_ARG(p->what), SV_ARG(inv->target));
 }
 
-static const struct function_def actor = {.name = "actor", .summary = "for tests", .acts = true, .params_bytes = sizeof(struct actor_params),
-                                          .decode = actor_decode, .handle = actor_handle, .manifest_json = "{}"};
+static const struct function_def actor = {.name = "actor",
+                                          .summary = "for tests",
+                                          .acts = true,
+                                          .params_bytes = sizeof(struct actor_params),
+                                          .decode = actor_decode,
+                                          .handle = actor_handle,
+                                          .manifest_json = "{}"};
 
 /* ---- set-up ---- */
 
@@ -92,7 +99,8 @@ static char answer[ANSWER_MAX], folder[256], lock_path[300];
 static struct arena arena;
 
 #define ENV(...) ((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})
-#define START(def, ...) function_start(&process, def, ENV("port=0", "metrics_port=0" __VA_OPT__(, ) __VA_ARGS__))
+#define START(def, ...)                                                                                      \
+    function_start(&process, def, ENV("port=0", "metrics_port=0" __VA_OPT__(, ) __VA_ARGS__))
 
 static void init(void)
 {
@@ -123,8 +131,9 @@ static int get(const char *path)
 static int post(const char *path, const char *headers, const char *body)
 {
     char request[8192];
-    (void)snprintf(request, sizeof(request), "POST %s HTTP/1.1\r\nHost: f\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s", path,
-                   headers, strlen(body), body);
+    (void)snprintf(request, sizeof(request),
+                   "POST %s HTTP/1.1\r\nHost: f\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
+                   path, headers, strlen(body), body);
     return http_talk(process.port, request, answer) ? http_status(answer) : 0;
 }
 
@@ -132,7 +141,8 @@ static int post_later(const char *path)
 {
     char request[512];
     int fd = -1;
-    (void)snprintf(request, sizeof(request), "POST %s HTTP/1.1\r\nHost: f\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", path);
+    (void)snprintf(request, sizeof(request),
+                   "POST %s HTTP/1.1\r\nHost: f\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", path);
     cr_assert(http_send(process.port, request, &fd));
     return fd;
 }
@@ -366,11 +376,18 @@ Test(function, log_callid_logs_a_line_for_each_request_but_probes)
 Test(function, events_reach_a_plain_handler_in_binary_form)
 {
     START(&plain);
-    cr_assert_eq(post("/", "Content-Type: application/cloudevents+json\r\n",
-                      "{\"id\":\"e7\",\"source\":\"/s\",\"type\":\"t\",\"specversion\":\"1.0\",\"data\":{\"a\":1}}"), 200);
+    cr_assert_eq(
+        post("/", "Content-Type: application/cloudevents+json\r\n",
+             "{\"id\":\"e7\",\"source\":\"/s\",\"type\":\"t\",\"specversion\":\"1.0\",\"data\":{\"a\":1}}"),
+        200);
     cr_assert_str_eq(http_body(answer), "e7:{\"a\":1}");
     assert_has("content-type: application/json\r\n");
-    cr_assert_eq(post("/", "ce-id: b1\r\nce-source: /s\r\nce-type: t\r\nce-specversion: 1.0\r\nContent-Type: text/plain\r\n", "raw"), 200);
+    cr_assert_eq(
+        post(
+            "/",
+            "ce-id: b1\r\nce-source: /s\r\nce-type: t\r\nce-specversion: 1.0\r\nContent-Type: text/plain\r\n",
+            "raw"),
+        200);
     cr_assert_str_eq(http_body(answer), "b1:raw");
     cr_assert_eq(post("/", "Content-Type: application/cloudevents-batch+json\r\n", "[]"), 200);
     cr_assert_str_eq(http_body(answer), "[]");
@@ -410,14 +427,21 @@ TestSuite(acting_function, .init = init, .fini = actor_fini, .timeout = 60);
 
 static const char *signed_headers(const char *body, int64_t life_ns)
 {
-    struct invocation inv = {.function = SV("actor"), .intent = SV("i-1"), .incident = SV("inc"), .target = SV("host-a"), .attempt = 1,
-                             .epoch = 3, .intent_unix_ns = clock_unix_ns(), .deadline_unix_ns = clock_unix_ns() + life_ns};
+    struct invocation inv = {.function = SV("actor"),
+                             .intent = SV("i-1"),
+                             .incident = SV("inc"),
+                             .target = SV("host-a"),
+                             .attempt = 1,
+                             .epoch = 3,
+                             .intent_unix_ns = clock_unix_ns(),
+                             .deadline_unix_ns = clock_unix_ns() + life_ns};
     struct http_header h[INVOCATION_HEADERS_MAX];
     size_t n = 0;
     struct strview text = SV("");
     cr_assert_eq(invocation_sign(&inv, SV("local"), sv(key), sv(body), &arena, h, &n, NULL), STATUS_OK);
     for (size_t i = 0; i < n; i++)
-        text = arena_printf(&arena, "%.*s%.*s: %.*s\r\n", SV_ARG(text), SV_ARG(h[i].name), SV_ARG(h[i].value));
+        text =
+            arena_printf(&arena, "%.*s%.*s: %.*s\r\n", SV_ARG(text), SV_ARG(h[i].name), SV_ARG(h[i].value));
     return text.ptr;
 }
 
@@ -437,7 +461,8 @@ Test(acting_function, a_signed_invocation_acts_and_says_so)
     cr_assert_eq(invocation_parse_reply(200, sv(http_body(answer)), &arena, &r, NULL), STATUS_OK);
     cr_assert(sv_eq(r.state, SV("done")) && sv_eq(r.message, SV("did work to host-a")));
     cr_assert(sv_eq(r.detail, SV("{\"intent\":\"i-1\"}")) && sv_eq(r.undo, SV("balm undo it")));
-    cr_assert(r.entered_unix_ns > 0 && r.left_unix_ns >= r.entered_unix_ns && r.left_unix_ns - r.entered_unix_ns < NS_PER_S);
+    cr_assert(r.entered_unix_ns > 0 && r.left_unix_ns >= r.entered_unix_ns &&
+              r.left_unix_ns - r.entered_unix_ns < NS_PER_S);
     cr_assert_eq(invoke("{\"what\":\"refuse\"}", LIFE_NS), 200);
     assert_has("\"state\":\"refused\"");
     cr_assert_eq(stop(), 0);
@@ -500,7 +525,8 @@ Test(acting_function, a_frozen_function_acts_no_more_until_it_is_thawed)
     const char *body = "{\"what\":\"forever\"}";
     char request[8192];
     int fd = -1;
-    (void)snprintf(request, sizeof(request), "POST / HTTP/1.1\r\nHost: f\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
+    (void)snprintf(request, sizeof(request),
+                   "POST / HTTP/1.1\r\nHost: f\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n%s",
                    signed_headers(body, LIFE_NS), strlen(body), body);
     cr_assert(http_send(process.port, request, &fd));
     wait_inflight(1);
@@ -545,7 +571,8 @@ static void refused_start(const struct function_def *def, const char *setting, c
 {
     function_spawn(&process, def, ENV("port=0", "metrics_port=0", setting), NULL);
     cr_assert_eq(function_wait(&process), 1, "%s", setting);
-    cr_assert(strstr(process.log, "start refused") != NULL && strstr(process.log, words) != NULL, "'%s' not in: %s", words, process.log);
+    cr_assert(strstr(process.log, "start refused") != NULL && strstr(process.log, words) != NULL,
+              "'%s' not in: %s", words, process.log);
 }
 
 Test(function, bad_settings_stop_the_start_with_one_sentence)
@@ -712,7 +739,8 @@ Test(function, no_request_is_lost_when_sigterm_comes_under_load)
     enum { CLIENTS = 40 };
     int fds[CLIENTS];
     START(&plain, "healthcheck_interval=500ms");
-    for (int i = 0; i < CLIENTS / 2; i++) fds[i] = post_later("/?ms=200");
+    for (int i = 0; i < CLIENTS / 2; i++)
+        fds[i] = post_later("/?ms=200");
     cr_assert_eq(kill(process.pid, SIGTERM), 0);
     for (int i = CLIENTS / 2; i < CLIENTS; i++) {
         fds[i] = post_later("/?ms=600"); /* outlives healthcheck_interval */

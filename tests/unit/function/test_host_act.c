@@ -12,12 +12,13 @@
 #include "base/list.h"
 #include "loop/loop.h"
 
-/* Criterion uses descriptor 3 itself, so each scene plays in a child whose exit code says whether every CHECK held. */
-#define CHECK(claim)                                                                                          \
-    do {                                                                                                      \
-        if (claim) break;                                                                                     \
-        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #claim);                                     \
-        _exit(1);                                                                                             \
+/* Criterion uses descriptor 3 itself, so each scene plays in a child whose exit code says whether every CHECK
+ * held. */
+#define CHECK(claim)                                                                                         \
+    do {                                                                                                     \
+        if (claim) break;                                                                                    \
+        (void)fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #claim);                                    \
+        _exit(1);                                                                                            \
     } while (0)
 
 static int broker_fd;
@@ -36,7 +37,8 @@ struct asked {
 static void ask_fiber(void *arg)
 {
     struct asked *q = arg;
-    struct invocation inv = {.intent = SV("i-1"), .arena = &arena, .deadline_unix_ns = clock_unix_ns() + q->life_ns};
+    struct invocation inv = {
+        .intent = SV("i-1"), .arena = &arena, .deadline_unix_ns = clock_unix_ns() + q->life_ns};
     q->status = host_act(&inv, SV("service-status"), sv(q->subject), &q->reply, &q->err);
     q->is_done = true;
 }
@@ -51,7 +53,8 @@ static json_int_t next_question(char ret_subject[64])
     ssize_t n = recv(broker_fd, message, sizeof(message), 0);
     CHECK(n > 0);
     CHECK(json_parse(sv_n(message, (size_t)n), 0, &q, NULL) == STATUS_OK);
-    CHECK(sv_eq(json_get_text(q, "act"), SV("service-status")) && sv_eq(json_get_text(q, "intent"), SV("i-1")));
+    CHECK(sv_eq(json_get_text(q, "act"), SV("service-status")) &&
+          sv_eq(json_get_text(q, "intent"), SV("i-1")));
     (void)snprintf(ret_subject, 64, "%.*s", SV_ARG(json_get_text(q, "subject")));
     json_int_t id = json_integer_value(json_object_get(q, "id"));
     json_decref(q);
@@ -70,7 +73,8 @@ static void *in_order_of_subject(void *arg)
     char subjects[3][64];
     json_int_t ids[3];
     (void)arg;
-    for (int i = 0; i < 3; i++) ids[i] = next_question(subjects[i]);
+    for (int i = 0; i < 3; i++)
+        ids[i] = next_question(subjects[i]);
     answer(4711, "\"ok\":true"); /* nobody's */
     CHECK(send(broker_fd, "no json", 7, 0) == 7);
     for (char c = 'a'; c <= 'c'; c++)
@@ -88,7 +92,8 @@ static void *refuse(void *arg)
 {
     char subject[64];
     (void)arg;
-    answer(next_question(subject), "\"ok\":false,\"code\":\"PERMISSION_DENIED\",\"message\":\"sshd is not on the list\"");
+    answer(next_question(subject),
+           "\"ok\":false,\"code\":\"PERMISSION_DENIED\",\"message\":\"sshd is not on the list\"");
     return NULL;
 }
 
@@ -126,7 +131,8 @@ static void ask_all_fiber(void *arg)
     struct scene *s = arg;
     struct fiber_scope scope;
     fiber_scope_init(&scope);
-    for (unsigned i = 0; i < s->n; i++) CHECK(fiber_scope_spawn(&scope, ask_fiber, &s->asked[i], NULL) == STATUS_OK);
+    for (unsigned i = 0; i < s->n; i++)
+        CHECK(fiber_scope_spawn(&scope, ask_fiber, &s->asked[i], NULL) == STATUS_OK);
     fiber_scope_join(&scope);
 }
 
@@ -145,7 +151,8 @@ static void play_in_child(struct scene *s)
     CHECK(loop_run_fiber(loop, ask_all_fiber, s, &err) == STATUS_OK);
     if (s->broker != NULL) (void)pthread_join(thread, NULL);
     s->judge(s);
-    for (unsigned i = 0; i < s->n; i++) json_decref(s->asked[i].reply);
+    for (unsigned i = 0; i < s->n; i++)
+        json_decref(s->asked[i].reply);
     loop_free(loop); /* asserts that nothing is left */
     _exit(0);
 }
@@ -173,8 +180,12 @@ static void judge_three(struct scene *s)
 
 Test(host_act, replies_find_their_callers_in_any_order)
 {
-    play((struct scene){.broker = in_order_of_subject, .n = 3, .judge = judge_three,
-                        .asked = {{.subject = "c", .life_ns = LIFE}, {.subject = "a", .life_ns = LIFE}, {.subject = "b", .life_ns = LIFE}}});
+    play((struct scene){.broker = in_order_of_subject,
+                        .n = 3,
+                        .judge = judge_three,
+                        .asked = {{.subject = "c", .life_ns = LIFE},
+                                  {.subject = "a", .life_ns = LIFE},
+                                  {.subject = "b", .life_ns = LIFE}}});
 }
 
 static void judge_refused(struct scene *s)
@@ -186,12 +197,14 @@ static void judge_refused(struct scene *s)
 
 Test(host_act, a_refusal_keeps_the_broker_s_code_and_sentence)
 {
-    play((struct scene){.broker = refuse, .n = 1, .judge = judge_refused, .asked = {{.subject = "sshd", .life_ns = LIFE}}});
+    play((struct scene){
+        .broker = refuse, .n = 1, .judge = judge_refused, .asked = {{.subject = "sshd", .life_ns = LIFE}}});
 }
 
 static void judge_gone(struct scene *s)
 {
-    for (unsigned i = 0; i < 2; i++) CHECK(s->asked[i].status == STATUS_UNAVAILABLE);
+    for (unsigned i = 0; i < 2; i++)
+        CHECK(s->asked[i].status == STATUS_UNAVAILABLE);
     struct asked late = {.subject = "x", .life_ns = LIFE};
     CHECK(loop_run_fiber(loop, ask_fiber, &late, NULL) == STATUS_OK);
     CHECK(late.status == STATUS_UNAVAILABLE);
@@ -199,7 +212,9 @@ static void judge_gone(struct scene *s)
 
 Test(host_act, a_broker_that_hangs_up_ends_all_calls)
 {
-    play((struct scene){.broker = hang_up, .n = 2, .judge = judge_gone,
+    play((struct scene){.broker = hang_up,
+                        .n = 2,
+                        .judge = judge_gone,
                         .asked = {{.subject = "a", .life_ns = LIFE}, {.subject = "b", .life_ns = LIFE}}});
 }
 
@@ -211,8 +226,11 @@ static void judge_handed_over(struct scene *s)
 
 Test(host_act, a_reader_that_gives_up_leaves_the_reading_to_the_next)
 {
-    play((struct scene){.broker = answer_the_second, .n = 2, .judge = judge_handed_over,
-                        .asked = {{.subject = "a", .life_ns = 100 * NS_PER_MS}, {.subject = "b", .life_ns = LIFE}}});
+    play((struct scene){
+        .broker = answer_the_second,
+        .n = 2,
+        .judge = judge_handed_over,
+        .asked = {{.subject = "a", .life_ns = 100 * NS_PER_MS}, {.subject = "b", .life_ns = LIFE}}});
 }
 
 static void judge_not_sent(struct scene *s)
@@ -227,7 +245,8 @@ Test(host_act, too_long_and_too_late_questions_are_not_asked)
 {
     static char subject[70000];
     memset(subject, 'x', sizeof(subject) - 1);
-    play((struct scene){.n = 2, .judge = judge_not_sent,
+    play((struct scene){.n = 2,
+                        .judge = judge_not_sent,
                         .asked = {{.subject = subject, .life_ns = LIFE}, {.subject = "a", .life_ns = -1}}});
 }
 
@@ -251,5 +270,8 @@ static void *answer_one(void *arg)
 
 Test(host_act, without_a_broker_s_socket_it_is_a_failed_precondition)
 {
-    play((struct scene){.broker = answer_one, .n = 1, .judge = close_broker_fd, .asked = {{.subject = "a", .life_ns = LIFE}}});
+    play((struct scene){.broker = answer_one,
+                        .n = 1,
+                        .judge = close_broker_fd,
+                        .asked = {{.subject = "a", .life_ns = LIFE}}});
 }

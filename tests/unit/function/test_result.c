@@ -45,7 +45,8 @@ Test(result, details_are_collected_and_the_last_value_counts)
     result_set_int(&result, "freed_bytes", 1);
     result_set_int(&result, "freed_bytes", INT64_MAX);
     struct strview json = json_canonical(&arena, result.detail);
-    cr_assert(sv_eq(json, SV("{\"freed_bytes\":9223372036854775807,\"unit\":\"nginx\"}")), "%.*s", SV_ARG(json));
+    cr_assert(sv_eq(json, SV("{\"freed_bytes\":9223372036854775807,\"unit\":\"nginx\"}")), "%.*s",
+              SV_ARG(json));
 }
 
 Test(result, a_reply_carries_status_type_and_body)
