@@ -169,6 +169,9 @@ enum status journal_segment_create(const char *dir, uint64_t first_seq, struct e
  * failed, before its fsync, and must not be taken for durable because the page cache still shows it. */
 enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment, struct error *err) MUST_USE;
 void journal_segment_close(struct journal_segment *g);
+/* Nothing more will be written: the whole WAL goes to the file and is emptied, unless a reader is at it just now (then the next
+ * start does it), and the segment is closed. On failure it is still open. */
+enum status journal_segment_finish(struct journal_segment *g, struct error *err) MUST_USE;
 /* One transaction of the frames from *at on: to `end`, or to the end of an append behind JOURNAL_GROUP_BYTES. Durable on
  * success, and *at and *ret_last_seq moved; on failure the segment must be closed. */
 #define JOURNAL_GROUP_BYTES (4 * 1024 * 1024)
@@ -181,6 +184,7 @@ enum status journal_segment_checkpoint(struct journal_segment *g, struct error *
 
 /* ---- journal_lease.c: blocking, any thread ---- */
 
+#define JOURNAL_LEASES_MAX 10000 /* keys are targets, which alerts name */
 struct journal_leases;
 enum status journal_leases_open(const char *dir, struct journal_leases **ret_leases, struct error *err) MUST_USE;
 void journal_leases_close(struct journal_leases *t);

@@ -8,7 +8,6 @@
 
 #include "base/memory.h"
 
-#define LEASES_MAX 65536 /* keys are targets, which alerts name */
 
 struct journal_leases {
     pthread_mutex_t lock;
@@ -96,12 +95,12 @@ static enum status make_room(struct journal_leases *t, int64_t now_unix_ns, stru
 {
     uint64_t count = 0;
     enum status s = get_u64(t, t->count, &count, err);
-    if (s != STATUS_OK || count < LEASES_MAX) return s;
+    if (s != STATUS_OK || count < JOURNAL_LEASES_MAX) return s;
     (void)sqlite3_bind_int64(t->purge, 1, now_unix_ns);
     s = run(t, t->purge, err);
     if (s == STATUS_OK) s = get_u64(t, t->count, &count, err);
-    if (s == STATUS_OK && count >= LEASES_MAX)
-        s = error_set(err, STATUS_RESOURCE_EXHAUSTED, "lease: %d keys are held already", LEASES_MAX);
+    if (s == STATUS_OK && count >= JOURNAL_LEASES_MAX)
+        s = error_set(err, STATUS_RESOURCE_EXHAUSTED, "lease: %d keys are held already", JOURNAL_LEASES_MAX);
     return s;
 }
 

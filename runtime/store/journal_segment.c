@@ -10,7 +10,7 @@
 
 #include "base/memory.h"
 
-enum { NAME_DIGITS = 20 };
+enum { NAME_DIGITS = 20, FINISH_TIMEOUT_MS = 20 };
 #define SEGMENTS_MAX 100000 /* a folder with more is not one of ours; 25 TiB at the default size */
 
 /* ---- names ---- */
@@ -282,6 +282,15 @@ enum status journal_segment_write(struct journal_segment *g, struct journal_posi
     g->bytes += (size_t)(reached.total_bytes - at->total_bytes);
     g->last_seq = last_seq;
     *at = reached;
+    return STATUS_OK;
+}
+
+enum status journal_segment_finish(struct journal_segment *g, struct error *err)
+{
+    (void)sqlite3_busy_timeout(g->db, FINISH_TIMEOUT_MS);
+    int rc = sqlite3_wal_checkpoint_v2(g->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY) return journal_db_error(err, g->db, rc, "checkpoint of '%s'", g->path);
+    journal_segment_close(g);
     return STATUS_OK;
 }
 

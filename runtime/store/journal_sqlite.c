@@ -101,10 +101,9 @@ static bool has_work(const struct sqlite_journal *s)
 static enum status roll_segment(struct sqlite_journal *s, struct error *err)
 {
     uint64_t next = s->segment->last_seq + 1;
-    enum status st = journal_segment_checkpoint(s->segment, err);
-    if (st == STATUS_OK) st = journal_segment_create(s->dir, next, err);
+    enum status st = journal_segment_create(s->dir, next, err);
+    if (st == STATUS_OK) st = journal_segment_finish(s->segment, err);
     if (st != STATUS_OK) return st;
-    journal_segment_close(s->segment);
     s->segment = NULL;
     return journal_segment_open(s->dir, next, &s->segment, err);
 }
