@@ -4,8 +4,8 @@
  *                    ^                  |
  *                    +---- once, if a pooled connection died without a byte
  *
- * h2o calls back into struct forward_call, which lies on this fiber's stack: no way out of a function here leaves without
- * forward_call_release(), which cuts h2o's client at once. */
+ * h2o calls back into struct forward_call, which lies on this fiber's stack: no way out of a function here
+ * leaves without forward_call_release(), which cuts h2o's client at once. */
 #include "client/forward.h"
 
 #include <arpa/inet.h>
@@ -28,12 +28,14 @@ union address {
     struct sockaddr_un local;
 };
 
-static enum status address_of_unix(const char *path, union address *addr, socklen_t *ret_len, struct error *err)
+static enum status address_of_unix(const char *path, union address *addr, socklen_t *ret_len,
+                                   struct error *err)
 {
     size_t len = strlen(path);
     if (len == 0 || len >= sizeof(addr->local.sun_path)) {
-        return error_set(err, STATUS_INVALID_ARGUMENT, "upstream %s: the path has %zu characters, a unix socket's 1 to %zu", path,
-                         len, sizeof(addr->local.sun_path) - 1);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "upstream %s: the path has %zu characters, a unix socket's 1 to %zu", path, len,
+                         sizeof(addr->local.sun_path) - 1);
     }
     addr->local.sun_family = AF_UNIX;
     memcpy(addr->local.sun_path, path, len + 1);
@@ -41,7 +43,8 @@ static enum status address_of_unix(const char *path, union address *addr, sockle
     return STATUS_OK;
 }
 
-static enum status address_of_host(const char *host, uint16_t port, union address *addr, socklen_t *ret_len, struct error *err)
+static enum status address_of_host(const char *host, uint16_t port, union address *addr, socklen_t *ret_len,
+                                   struct error *err)
 {
     if (inet_pton(AF_INET, host, &addr->v4.sin_addr) == 1) {
         addr->v4.sin_family = AF_INET;
@@ -58,8 +61,8 @@ static enum status address_of_host(const char *host, uint16_t port, union addres
     return error_set(err, STATUS_INVALID_ARGUMENT, "upstream %s: not an IPv4 or IPv6 address", host);
 }
 
-enum status upstream_new(struct loop *l, const char *unix_path, const char *host, uint16_t port, unsigned max_connections,
-                         struct upstream **ret_upstream, struct error *err)
+enum status upstream_new(struct loop *l, const char *unix_path, const char *host, uint16_t port,
+                         unsigned max_connections, struct upstream **ret_upstream, struct error *err)
 {
     union address addr;
     socklen_t len = 0;
@@ -117,7 +120,8 @@ static enum status slot_take(struct upstream *u, int64_t deadline_ns, struct err
     enum status s = fiber_event_wait(&w.given, deadline_ns);
     if (s == STATUS_OK) return STATUS_OK;
     list_remove(&w.node);
-    return error_set(err, s, "forward to %s: all %u connections were busy until the end", u->name, u->max_connections);
+    return error_set(err, s, "forward to %s: all %u connections were busy until the end", u->name,
+                     u->max_connections);
 }
 
 static void slot_leave(struct upstream *u)
@@ -131,7 +135,8 @@ static void slot_leave(struct upstream *u)
 
 /* ---- one call ---- */
 
-static void call_prepare(struct forward_call *c, struct upstream *u, const struct forward_spec *spec, struct arena *a)
+static void call_prepare(struct forward_call *c, struct upstream *u, const struct forward_spec *spec,
+                         struct arena *a)
 {
     *c = (struct forward_call){
         .upstream = u,
@@ -143,7 +148,8 @@ static void call_prepare(struct forward_call *c, struct upstream *u, const struc
     c->request[1] = h2o_iovec_init(spec->body.ptr, spec->body.len);
 }
 
-/* Until the call is done or, when streaming, has a head. Whatever the wait says other than OK has cut the call. */
+/* Until the call is done or, when streaming, has a head. Whatever the wait says other than OK has cut the
+ * call. */
 static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, struct error *err)
 {
     while (!c->is_done && !(c->is_streaming && c->has_head)) {
@@ -152,7 +158,8 @@ static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, s
         if (s == STATUS_OK) continue;
         forward_call_release(c);
         return error_set(err, s, "forward to %s: %s", c->upstream->name,
-                         s == STATUS_CANCELLED ? "the caller was cancelled" : "no complete answer before the deadline");
+                         s == STATUS_CANCELLED ? "the caller was cancelled"
+                                               : "no complete answer before the deadline");
     }
     if (c->status != STATUS_OK && err != NULL) *err = c->err;
     return c->status;
@@ -160,7 +167,8 @@ static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, s
 
 static void start_on_new_connection(struct forward_call *c)
 {
-    /* One pooled connection was dead, so the others are suspect: with an idle time of 0 h2o closes them all first. */
+    /* One pooled connection was dead, so the others are suspect: with an idle time of 0 h2o closes them all
+     * first. */
     h2o_socketpool_t *pool = &c->upstream->pool;
     uint64_t idle_ms = pool->timeout;
     pool->timeout = 0;
@@ -181,8 +189,8 @@ static enum status call_run(struct forward_call *c, const struct forward_spec *s
     return call_wait_head(c, spec->deadline_ns, err);
 }
 
-static enum status forward_begin(struct forward_call *c, struct upstream *u, const struct forward_spec *spec, struct arena *a,
-                                 bool is_streaming, struct error *err)
+static enum status forward_begin(struct forward_call *c, struct upstream *u, const struct forward_spec *spec,
+                                 struct arena *a, bool is_streaming, struct error *err)
 {
     struct strview head;
     assert(spec->deadline_ns > 0);
@@ -208,8 +216,8 @@ static void forward_end(struct forward_call *c)
     slot_leave(c->upstream);
 }
 
-enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a, struct http_reply *ret_reply,
-                         struct error *err)
+enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a,
+                         struct http_reply *ret_reply, struct error *err)
 {
     struct forward_call c;
     enum status s = forward_begin(&c, u, spec, a, false, err);
@@ -245,8 +253,9 @@ static enum status pass_on(struct forward_call *c, struct http_resp *resp, int64
     return s == STATUS_OK ? c->status : s;
 }
 
-enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec, const struct http_req *req,
-                                struct http_resp *resp, int *ret_status, struct error *err)
+enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec,
+                                const struct http_req *req, struct http_resp *resp, int *ret_status,
+                                struct error *err)
 {
     struct forward_call c;
     enum status s = forward_begin(&c, u, spec, req->arena, true, err);
@@ -260,8 +269,9 @@ enum status http_forward_stream(struct upstream *u, const struct forward_spec *s
         s = pass_on(&c, resp, spec->deadline_ns);
         if (s != STATUS_OK && !http_resp_is_gone(resp)) {
             http_resp_abort(resp);
-            log_warn("forward", "an answer broke off after a part of it was sent on", LOG_STR("upstream", u->name),
-                     LOG_STR("status", status_name(s)), LOG_STR("error", c.is_done ? c.err.message : ""));
+            log_warn("forward", "an answer broke off after a part of it was sent on",
+                     LOG_STR("upstream", u->name), LOG_STR("status", status_name(s)),
+                     LOG_STR("error", c.is_done ? c.err.message : ""));
         }
     }
     forward_end(&c);

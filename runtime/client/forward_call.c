@@ -1,11 +1,11 @@
-/* h2o's side of one attempt. Each callback either goes on or ends the call by fail() or complete(): after those h2o frees its
- * client by itself, so `client` is cut first and nobody touches it again. */
+/* h2o's side of one attempt. Each callback either goes on or ends the call by fail() or complete(): after
+ * those h2o frees its client by itself, so `client` is cut first and nobody touches it again. */
 #include "client/forward_impl.h"
 
 #include <errno.h>
 
-static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err, h2o_iovec_t **ret_bufs,
-                                            size_t *ret_n_bufs, int *ret_is_head);
+static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err,
+                                            h2o_iovec_t **ret_bufs, size_t *ret_n_bufs, int *ret_is_head);
 
 void forward_call_start(struct forward_call *c)
 {
@@ -54,13 +54,14 @@ static bool is_too_large(const struct forward_call *c)
 
 static void fail_too_large(struct forward_call *c)
 {
-    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is larger than %zu bytes", c->upstream->name,
-                    c->max_body_bytes);
+    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is larger than %zu bytes",
+                    c->upstream->name, c->max_body_bytes);
     c->err.can_retry = false; /* it was executed */
     finish(c, STATUS_RESOURCE_EXHAUSTED);
 }
 
-/* h2o takes a connection that closes between two chunks for the end of the body. It is not: then no byte came with the end. */
+/* h2o takes a connection that closes between two chunks for the end of the body. It is not: then no byte came
+ * with the end. */
 static bool is_cut_short(const struct forward_call *c, const h2o_http1client_t *client)
 {
     return c->is_chunked && client->sock->bytes_read == 0;
@@ -106,11 +107,13 @@ static bool is_announced_too_large(const struct forward_call *c)
 {
     uint64_t bytes;
     struct strview length = http_header_get(c->reply.headers, c->reply.n_headers, SV("content-length"));
-    return !c->is_streaming && length.len > 0 && sv_parse_u64(length, &bytes) == STATUS_OK && bytes > c->max_body_bytes;
+    return !c->is_streaming && length.len > 0 && sv_parse_u64(length, &bytes) == STATUS_OK &&
+           bytes > c->max_body_bytes;
 }
 
-static h2o_http1client_body_cb on_head(h2o_http1client_t *client, const char *h2o_err, int minor_version, int status,
-                                       h2o_iovec_t reason, h2o_header_t *headers, size_t n_headers, int head_bytes)
+static h2o_http1client_body_cb on_head(h2o_http1client_t *client, const char *h2o_err, int minor_version,
+                                       int status, h2o_iovec_t reason, h2o_header_t *headers,
+                                       size_t n_headers, int head_bytes)
 {
     struct forward_call *c = client->data;
     bool is_end = h2o_err == h2o_http1client_error_is_eos;
@@ -136,8 +139,8 @@ static h2o_http1client_body_cb on_head(h2o_http1client_t *client, const char *h2
     return is_end ? NULL : on_body;
 }
 
-static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err, h2o_iovec_t **ret_bufs,
-                                            size_t *ret_n_bufs, int *ret_is_head)
+static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err,
+                                            h2o_iovec_t **ret_bufs, size_t *ret_n_bufs, int *ret_is_head)
 {
     struct forward_call *c = client->data;
     if (h2o_err != NULL) {

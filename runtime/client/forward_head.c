@@ -5,10 +5,16 @@
 /* Of this hop alone: openfaas.md §1.10 and RFC 9110 §7.6.1. */
 static bool is_hop_header(struct strview name)
 {
-    static const struct strview hop[] = {
-        {"connection", 10}, {"proxy-connection", 16}, {"keep-alive", 10}, {"proxy-authenticate", 18},
-        {"proxy-authorization", 19}, {"te", 2}, {"trailer", 7}, {"transfer-encoding", 17}, {"upgrade", 7},
-        {"http2-settings", 14}};
+    static const struct strview hop[] = {{"connection", 10},
+                                         {"proxy-connection", 16},
+                                         {"keep-alive", 10},
+                                         {"proxy-authenticate", 18},
+                                         {"proxy-authorization", 19},
+                                         {"te", 2},
+                                         {"trailer", 7},
+                                         {"transfer-encoding", 17},
+                                         {"upgrade", 7},
+                                         {"http2-settings", 14}};
     for (size_t i = 0; i < ARRAY_LEN(hop); i++) {
         if (sv_eq_nocase(name, hop[i])) return true;
     }
@@ -18,7 +24,8 @@ static bool is_hop_header(struct strview name)
 /* We write these ourselves; a request that waits for 100-continue was answered by our server. */
 static bool is_own_header(struct strview name)
 {
-    return sv_eq_nocase(name, SV("host")) || sv_eq_nocase(name, SV("content-length")) || sv_eq_nocase(name, SV("expect"));
+    return sv_eq_nocase(name, SV("host")) || sv_eq_nocase(name, SV("content-length")) ||
+           sv_eq_nocase(name, SV("expect"));
 }
 
 static bool is_listed(struct strview list, struct strview name)
@@ -32,7 +39,8 @@ static bool is_listed(struct strview list, struct strview name)
 
 static bool is_sent(const struct http_header *h, struct strview connection)
 {
-    return !is_hop_header(h->name) && !is_own_header(h->name) && !(connection.len > 0 && is_listed(connection, h->name));
+    return !is_hop_header(h->name) && !is_own_header(h->name) &&
+           !(connection.len > 0 && is_listed(connection, h->name));
 }
 
 static enum status check(const struct forward_spec *spec, struct error *err)
@@ -41,10 +49,12 @@ static enum status check(const struct forward_spec *spec, struct error *err)
                  is_visible_text(spec->target) && is_visible_text(spec->authority);
     for (size_t i = 0; is_ok && i < spec->n_headers; i++) {
         is_ok = spec->headers[i].name.len > 0 && is_visible_text(spec->headers[i].name) &&
-                sv_find(spec->headers[i].name, ':') == spec->headers[i].name.len && is_header_text(spec->headers[i].value);
+                sv_find(spec->headers[i].name, ':') == spec->headers[i].name.len &&
+                is_header_text(spec->headers[i].value);
     }
     if (is_ok) return STATUS_OK;
-    return error_set(err, STATUS_INVALID_ARGUMENT, "forward: method, target or a header holds blanks or line ends");
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "forward: method, target or a header holds blanks or line ends");
 }
 
 static bool has_length(const struct forward_spec *spec)
@@ -65,7 +75,8 @@ static char *put_header(char *at, struct strview name, struct strview value)
     return put(put(at, value), SV("\r\n"));
 }
 
-enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head, struct error *err)
+enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head,
+                               struct error *err)
 {
     enum status s = check(spec, err);
     if (s != STATUS_OK) return s;

@@ -11,12 +11,16 @@
 #include "base/buf.h"
 #include "client/forward.h"
 
-#define FORWARD_CONNECTIONS_MAX  256                /* where upstream_new() says 0 */
-#define FORWARD_BODY_MAX_BYTES   (8 * 1024 * 1024)  /* where the spec says 0 */
-#define FORWARD_IDLE_MS          5000               /* below a function's own idle time of 10 s, so that we close first */
-#define FORWARD_IO_TIMEOUT_MS    (3600 * 1000)      /* h2o wants one; the call's own deadline is what ends it */
-#define FORWARD_STREAM_HIGH      (64 * 1024)        /* more than that waiting for a slow client: stop reading from upstream */
-#define FORWARD_STREAM_MAX_BYTES (16 * 1024 * 1024) /* one turn's reading never brings more than the socket's buffer */
+#define FORWARD_CONNECTIONS_MAX 256               /* where upstream_new() says 0 */
+#define FORWARD_BODY_MAX_BYTES  (8 * 1024 * 1024) /* where the spec says 0 */
+/* Below a function's own idle time of 10 s, so that it is we who close first. */
+#define FORWARD_IDLE_MS 5000
+/* h2o wants one; the call's own deadline is what ends it. */
+#define FORWARD_IO_TIMEOUT_MS (3600 * 1000)
+/* More than that waiting for a slow client: stop reading from upstream. */
+#define FORWARD_STREAM_HIGH (64 * 1024)
+/* One turn's reading never brings more than the socket's buffer. */
+#define FORWARD_STREAM_MAX_BYTES (16 * 1024 * 1024)
 
 struct upstream {
     struct loop *loop;
@@ -28,7 +32,8 @@ struct upstream {
     char name[160];      /* "unix:/run/echo.sock", "127.0.0.1:8081" */
 };
 
-/* One attempt: connect -> request out -> head in -> body in. On the fiber's stack; forward_call_release() is the only end. */
+/* One attempt: connect -> request out -> head in -> body in. On the fiber's stack; forward_call_release() is
+ * the only end. */
 struct forward_call {
     struct upstream *upstream;
     struct arena *arena;
@@ -38,17 +43,17 @@ struct forward_call {
     size_t max_body_bytes;
     bool is_head_method, is_streaming;
 
-    bool is_connecting;    /* inside h2o's connect call: a callback now means a pooled connection */
-    bool is_reused;        /* it came from the pool */
-    bool is_silent;        /* failed with no byte of an answer seen */
+    bool is_connecting; /* inside h2o's connect call: a callback now means a pooled connection */
+    bool is_reused;     /* it came from the pool */
+    bool is_silent;     /* failed with no byte of an answer seen */
     bool has_head;
-    bool is_done;          /* complete, or failed: `status` tells */
+    bool is_done; /* complete, or failed: `status` tells */
     enum status status;
     struct error err;
     struct http_reply reply; /* body: filled at the end of a buffered call */
     bool is_chunked;
-    struct buf body;       /* what has come and not been taken */
-    h2o_socket_cb paused;  /* h2o's reader while we do not read; NULL: reading */
+    struct buf body;      /* what has come and not been taken */
+    h2o_socket_cb paused; /* h2o's reader while we do not read; NULL: reading */
 };
 
 /* ---- forward_call.c ---- */
@@ -61,8 +66,10 @@ void forward_call_release(struct forward_call *c);
 
 /* ---- forward_head.c ---- */
 
-/* Request line and headers, CRLF CRLF included. STATUS_INVALID_ARGUMENT: something in it would break the framing. */
-enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head, struct error *err) MUST_USE;
+/* Request line and headers, CRLF CRLF included. STATUS_INVALID_ARGUMENT: something in it would break the
+ * framing. */
+enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head,
+                               struct error *err) MUST_USE;
 /* Copies h2o's headers but for those of the hop. */
 void forward_headers_copy(struct arena *a, const h2o_header_t *headers, size_t n, struct http_reply *reply);
 

@@ -7,7 +7,8 @@
 
 #include "base/strview.h"
 
-/* Is one of the eight bytes below `limit` (≤ 128)? Exact; a byte of 128 or more is not. Source: "Bit Twiddling Hacks", hasless(). */
+/* Is one of the eight bytes below `limit` (≤ 128)? Exact; a byte of 128 or more is not. Source: "Bit
+ * Twiddling Hacks", hasless(). */
 static inline bool word_has_byte_below(const char *at, unsigned char limit)
 {
     uint64_t word, ones = UINT64_C(0x0101010101010101);
@@ -35,8 +36,8 @@ static inline bool is_visible_text(struct strview s)
     return !has_byte_below(s, ' ' + 1) && (s.len == 0 || memchr(s.ptr, 0x7f, s.len) == NULL);
 }
 
-/* No control characters but the tab: what a header's name or value may consist of at most. A line end there would let whoever
- * chose it write headers and bodies of his own. */
+/* No control characters but the tab: what a header's name or value may consist of at most. A line end there
+ * would let whoever chose it write headers and bodies of his own. */
 static inline bool is_header_text(struct strview s)
 {
     if (!has_byte_below(s, ' ')) return true;

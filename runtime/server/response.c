@@ -8,7 +8,8 @@
 void http_resp_header(struct http_resp *resp, struct strview name, struct strview value)
 {
     if (name.len == 0 || !is_header_text(name) || !is_header_text(value)) {
-        log_warn("server", "dropped a response header with a control character in it", LOG_INT("name_bytes", name.len));
+        log_warn("server", "dropped a response header with a control character in it",
+                 LOG_INT("name_bytes", name.len));
         return;
     }
     if (resp->n_headers == HTTP_RESP_HEADERS_MAX) {

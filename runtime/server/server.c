@@ -7,16 +7,16 @@
 #include "base/memory.h"
 #include "server/server_impl.h"
 
-/* Large bodies are read into an unlinked file instead of the heap, where there is a folder to write to (a container's root may be
- * read-only: then they stay on the heap rather than fail). */
+/* Large bodies are read into an unlinked file instead of the heap, where there is a folder to write to (a
+ * container's root may be read-only: then they stay on the heap rather than fail). */
 static void set_buffer_files(void)
 {
     const char *folder = getenv("TMPDIR");
     if (folder == NULL || folder[0] != '/') folder = "/tmp";
     int n = -1;
     if (access(folder, W_OK) == 0) {
-        n = snprintf(h2o_socket_buffer_mmap_settings.fn_template, sizeof(h2o_socket_buffer_mmap_settings.fn_template),
-                     "%s/balm.body.XXXXXX", folder);
+        n = snprintf(h2o_socket_buffer_mmap_settings.fn_template,
+                     sizeof(h2o_socket_buffer_mmap_settings.fn_template), "%s/balm.body.XXXXXX", folder);
     }
     h2o_socket_buffer_mmap_settings.threshold = n > 0 && n < FILENAME_MAX ? 1024 * 1024 : SIZE_MAX;
 }
@@ -58,7 +58,8 @@ static void h2o_setup(struct server *s)
     struct server_filter *filter = (struct server_filter *)(void *)h2o_create_filter(path, sizeof(*filter));
     filter->super.on_setup_ostream = on_answer_setup;
     filter->server = s;
-    struct server_handler *handler = (struct server_handler *)(void *)h2o_create_handler(path, sizeof(*handler));
+    struct server_handler *handler =
+        (struct server_handler *)(void *)h2o_create_handler(path, sizeof(*handler));
     handler->super.on_req = on_request;
     handler->server = s;
     h2o_context_init(&s->ctx, loop_h2o(s->loop), &s->config);
@@ -75,7 +76,8 @@ static void h2o_teardown(struct server *s)
     h2o_config_dispose(&s->config);
 }
 
-enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server, struct error *err)
+enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
+                         struct error *err)
 {
     assert(cfg->handler != NULL);
     set_buffer_files();
@@ -155,7 +157,8 @@ void server_free(struct server *s)
     if (s->n_conns > 0 || s->scope.alive > 0) {
         s->is_draining = true;
         for_each_conn(s, conn_cut);
-        /* Shielded: h2o closes what was cut within a turn, and a handler that was cancelled leaves at its next wait. */
+        /* Shielded: h2o closes what was cut within a turn, and a handler that was cancelled leaves at its
+         * next wait. */
         fiber_shield_begin();
         (void)!fiber_event_wait(&s->quiet, 0);
         fiber_scope_join(&s->scope);

@@ -1,7 +1,8 @@
-/* Which requests no handler sees. picohttpparser and h2o 2.2.5 refuse by themselves: NUL and control characters in headers, white space
- * before the colon, an unknown transfer coding, a broken chunk size, a Content-Length that is not a number, more than 100 headers. They
- * let through: two lengths, a length beside chunks (chunks win silently), two codings (the last wins), folded lines, a missing or
- * doubled Host; and on HTTP/2 a path with blanks or line ends. A proxy in front or an upstream behind may read each of those
+/* Which requests no handler sees. picohttpparser and h2o 2.2.5 refuse by themselves: NUL and control
+ * characters in headers, white space before the colon, an unknown transfer coding, a broken chunk size, a
+ * Content-Length that is not a number, more than 100 headers. They let through: two lengths, a length beside
+ * chunks (chunks win silently), two codings (the last wins), folded lines, a missing or doubled Host; and on
+ * HTTP/2 a path with blanks or line ends. A proxy in front or an upstream behind may read each of those
  * differently, which is how requests are smuggled (RFC 9112 §11.2), so they are refused here. */
 #include "server/http_text.h"
 #include "server/server_impl.h"
@@ -40,8 +41,9 @@ static bool next_line(struct strview *rest, struct strview *ret_line)
 }
 
 /* h2o has put the names into lower case where they stand. */
-#define IS_HEADER(line, name)                                                                                                      \
-    ((line).len > sizeof(name) - 1 && (line).ptr[sizeof(name) - 1] == ':' && memcmp((line).ptr, (name), sizeof(name) - 1) == 0)
+#define IS_HEADER(line, name)                                                                                \
+    ((line).len > sizeof(name) - 1 && (line).ptr[sizeof(name) - 1] == ':' &&                                 \
+     memcmp((line).ptr, (name), sizeof(name) - 1) == 0)
 
 int head_check(struct strview head, int minor_version, const char **ret_why)
 {
@@ -114,7 +116,8 @@ int request_check(const h2o_req_t *req, const char **ret_why)
         *ret_why = "the method is not a token of at most 32 characters";
         return 400;
     }
-    bool is_star = req->path.len == 1 && req->path.base[0] == '*' && h2o_memis(req->method.base, req->method.len, "OPTIONS", 7);
+    bool is_star = req->path.len == 1 && req->path.base[0] == '*' &&
+                   h2o_memis(req->method.base, req->method.len, "OPTIONS", 7);
     if (!is_star && (req->path.len == 0 || req->path.base[0] != '/' || !is_visible(req->path))) {
         *ret_why = "the target is not an absolute path of visible characters";
         return 400;
@@ -124,7 +127,8 @@ int request_check(const h2o_req_t *req, const char **ret_why)
         return 400;
     }
     if (req->version < 0x200) {
-        /* h2o strips these headers from its list, but the raw bytes stay in the socket's buffer until the answer is out. */
+        /* h2o strips these headers from its list, but the raw bytes stay in the socket's buffer until the
+         * answer is out. */
         const h2o_buffer_t *input = req->conn->callbacks->get_socket(req->conn)->input;
         int status = head_check((struct strview){input->bytes, input->size}, req->version & 0xff, ret_why);
         if (status != 0) return status;

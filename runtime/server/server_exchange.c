@@ -1,4 +1,5 @@
-/* One request: h2o's struct is copied, a fiber runs the handler, the answer goes back if somebody is still there.
+/* One request: h2o's struct is copied, a fiber runs the handler, the answer goes back if somebody is still
+ * there.
  *
  *   on_request --refused--> send_refusal
  *       | copied
@@ -6,7 +7,8 @@
  *   exchange_run (fiber): handler() -> exchange_answer --parts--> h2o
  *                                          |                       | request gone: answered or vanished
  *                                          v                       v
- *                                     is_running = false      link = NULL      both: exchange_settle -> reused */
+ *                                     is_running = false      link = NULL      both: exchange_settle ->
+ * reused */
 #include "server/server_impl.h"
 
 #include "base/buf.h"
@@ -112,7 +114,8 @@ static void copy_headers(struct server_exchange *x, const h2o_req_t *req, char *
 static void copy_request(struct server_exchange *x, const h2o_req_t *req)
 {
     h2o_iovec_t authority = req->authority;
-    if (authority.base == req->hostconf->authority.hostport.base) authority.len = 0; /* h2o's default for a missing one */
+    if (authority.base == req->hostconf->authority.hostport.base)
+        authority.len = 0; /* h2o's default for a missing one */
     size_t bytes = req->method.len + req->path.len + authority.len + 3;
     for (size_t i = 0; i < req->headers.size; i++)
         bytes += req->headers.entries[i].name->len + req->headers.entries[i].value.len + 2;
@@ -123,7 +126,8 @@ static void copy_request(struct server_exchange *x, const h2o_req_t *req)
     x->req.authority = put_text(&at, authority.base, authority.len);
     size_t mark = sv_find(x->req.target, '?');
     x->req.path = sv_sub(x->req.target, 0, mark);
-    x->req.query = mark < x->req.target.len ? sv_sub(x->req.target, mark + 1, x->req.target.len) : (struct strview){0};
+    x->req.query =
+        mark < x->req.target.len ? sv_sub(x->req.target, mark + 1, x->req.target.len) : (struct strview){0};
     copy_headers(x, req, &at);
     char *body = arena_alloc(&x->arena, req->entity.len + 1);
     x->req.body = put_text(&body, req->entity.base, req->entity.len);
@@ -160,9 +164,10 @@ static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
     x->link = NULL;
 }
 
-/* Run the handler up to its first wait now, from h2o's callback, rather than in a later round: all requests of a turn then use one
- * warm stack instead of one each (measured: a tenth more requests a second). Only where it is the one ready fiber, so that no other
- * code runs inside this callback, and not from a fiber's stack, where h2o may find the next pipelined request. */
+/* Run the handler up to its first wait now, from h2o's callback, rather than in a later round: all requests
+ * of a turn then use one warm stack instead of one each (measured: a tenth more requests a second). Only
+ * where it is the one ready fiber, so that no other code runs inside this callback, and not from a fiber's
+ * stack, where h2o may find the next pipelined request. */
 static bool can_run_now(void)
 {
     return fiber_current() == NULL && !fiber_scheduler_has_ready(fiber_scheduler_current());
@@ -188,7 +193,8 @@ static enum status exchange_start(struct server *s, struct server_conn *c, h2o_r
     return STATUS_OK;
 }
 
-/* {"error":"…"} as http_resp_error() writes it; closes an HTTP/1 connection where the framing cannot be trusted. */
+/* {"error":"…"} as http_resp_error() writes it; closes an HTTP/1 connection where the framing cannot be
+ * trusted. */
 static void send_refusal(h2o_req_t *req, int status, const char *why, bool is_closing)
 {
     struct buf text;
@@ -200,9 +206,11 @@ static void send_refusal(h2o_req_t *req, int status, const char *why, bool is_cl
     req->res.status = status;
     req->res.reason = http_reason(status);
     req->res.content_length = text.len;
-    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
+    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL,
+                   H2O_STRLIT("application/json"));
     if (status == 503)
-        h2o_add_header_by_str(&req->pool, &req->res.headers, H2O_STRLIT("retry-after"), 1, NULL, H2O_STRLIT("1"));
+        h2o_add_header_by_str(&req->pool, &req->res.headers, H2O_STRLIT("retry-after"), 1, NULL,
+                              H2O_STRLIT("1"));
     h2o_send_inline(req, text.ptr, text.len); /* copies */
     buf_release(&text);
 }
@@ -233,12 +241,18 @@ int on_request(h2o_handler_t *handler, h2o_req_t *req)
 static bool is_framing_header(struct strview name)
 {
     switch (name.len) {
-    case 4: return memcmp(name.ptr, "date", 4) == 0;
-    case 7: return memcmp(name.ptr, "upgrade", 7) == 0;
-    case 10: return memcmp(name.ptr, "connection", 10) == 0 || memcmp(name.ptr, "keep-alive", 10) == 0;
-    case 14: return memcmp(name.ptr, "content-length", 14) == 0;
-    case 17: return memcmp(name.ptr, "transfer-encoding", 17) == 0;
-    default: return false;
+    case 4:
+        return memcmp(name.ptr, "date", 4) == 0;
+    case 7:
+        return memcmp(name.ptr, "upgrade", 7) == 0;
+    case 10:
+        return memcmp(name.ptr, "connection", 10) == 0 || memcmp(name.ptr, "keep-alive", 10) == 0;
+    case 14:
+        return memcmp(name.ptr, "content-length", 14) == 0;
+    case 17:
+        return memcmp(name.ptr, "transfer-encoding", 17) == 0;
+    default:
+        return false;
     }
 }
 
@@ -254,7 +268,8 @@ void exchange_send_head(struct server_exchange *x, h2o_req_t *req)
     for (size_t i = 0; i < resp->n_headers; i++) {
         struct http_header *h = &resp->headers[i];
         if (!is_framing_header(h->name)) {
-            h2o_add_header_by_str(&req->pool, &req->res.headers, h->name.ptr, h->name.len, 1, NULL, h->value.ptr, h->value.len);
+            h2o_add_header_by_str(&req->pool, &req->res.headers, h->name.ptr, h->name.len, 1, NULL,
+                                  h->value.ptr, h->value.len);
         } else if (sv_eq(h->name, SV("connection")) && sv_eq_nocase(h->value, SV("close"))) {
             req->http1_is_persistent = 0;
         }
@@ -263,8 +278,8 @@ void exchange_send_head(struct server_exchange *x, h2o_req_t *req)
     x->progress_ns = loop_now_ns(x->server->loop);
 }
 
-/* Large bodies go in parts, so that a client that reads slowly can be told from one that does not read. After the final part
- * nothing of req may be touched. */
+/* Large bodies go in parts, so that a client that reads slowly can be told from one that does not read. After
+ * the final part nothing of req may be touched. */
 static void send_part(struct server_exchange *x, h2o_req_t *req)
 {
     size_t left = x->resp.body.len - x->sent_bytes;
@@ -284,7 +299,8 @@ static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
         send_part(x, req);
 }
 
-/* The answer to HEAD tells the length that GET's body would have: the handler's content-length, or that of its body. */
+/* The answer to HEAD tells the length that GET's body would have: the handler's content-length, or that of
+ * its body. */
 static size_t announced_bytes(const struct server_exchange *x)
 {
     uint64_t bytes;
@@ -322,7 +338,8 @@ struct refusal_stream {
     h2o_iovec_t text;
 };
 
-static void on_refusal_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bufs, size_t n_bufs, h2o_send_state_t state)
+static void on_refusal_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bufs, size_t n_bufs,
+                            h2o_send_state_t state)
 {
     struct refusal_stream *r = (struct refusal_stream *)(void *)self;
     (void)bufs;
@@ -332,19 +349,22 @@ static void on_refusal_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bu
 void on_answer_setup(h2o_filter_t *filter, h2o_req_t *req, h2o_ostream_t **slot)
 {
     struct server *s = ((struct server_filter *)(void *)filter)->server;
-    bool is_ours = req->res.status != 413 || (req->_generator != NULL && req->_generator->proceed == on_proceed);
+    bool is_ours =
+        req->res.status != 413 || (req->_generator != NULL && req->_generator->proceed == on_proceed);
     if (!is_ours) {
         struct refusal_stream *r = (struct refusal_stream *)(void *)h2o_add_ostream(req, sizeof(*r), slot);
         r->super.do_send = on_refusal_send;
         slot = &r->super.next;
         char *text = h2o_mem_alloc_pool(&req->pool, 128);
-        int len = snprintf(text, 128, "{\"error\":\"the request body is larger than the limit of %zu bytes\"}\n",
-                           s->config.max_request_entity_size);
+        int len =
+            snprintf(text, 128, "{\"error\":\"the request body is larger than the limit of %zu bytes\"}\n",
+                     s->config.max_request_entity_size);
         r->text = h2o_iovec_init(text, (size_t)len);
         req->res.content_length = (size_t)len;
         req->res.reason = http_reason(413);
         req->res.headers = (h2o_headers_t){NULL, 0, 0};
-        h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
+        h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL,
+                       H2O_STRLIT("application/json"));
         if (req->version < 0x200) conn_linger(conn_of(req));
     }
     h2o_setup_next_ostream(req, slot);

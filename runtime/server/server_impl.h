@@ -1,16 +1,18 @@
 /* Inside of the server: for runtime/server/ alone.
  *
- *   server.c           start, drain, free                    server_check.c     which requests are refused before a handler
- *   server_listen.c    sockets, caps, connections, sweeping  server_exchange.c  request in, fiber, whole answer out
- *   server_stream.c    answers in parts                      response.c http.c  plain values
+ *   server.c           start, drain, free                    server_check.c     which requests are refused
+ * before a handler server_listen.c    sockets, caps, connections, sweeping  server_exchange.c  request in,
+ * fiber, whole answer out server_stream.c    answers in parts                      response.c http.c  plain
+ * values
  *
  * Who lives how long:
  *
- *   h2o_socket_t --on_close--> server_conn <--------------+        freed when the socket is closed and no exchange is left
- *   h2o_req_t.pool --link, cut by on_request_gone--> server_exchange   recycled when the fiber has returned and the request is gone
+ *   h2o_socket_t --on_close--> server_conn <--------------+        freed when the socket is closed and no
+ * exchange is left h2o_req_t.pool --link, cut by on_request_gone--> server_exchange   recycled when the fiber
+ * has returned and the request is gone
  *
- * A connection is closed by shutdown(2) on its descriptor, never through h2o's structs: h2o then sees the end of the file or
- * a failed write in its own time and unwinds by its own paths. */
+ * A connection is closed by shutdown(2) on its descriptor, never through h2o's structs: h2o then sees the end
+ * of the file or a failed write in its own time and unwinds by its own paths. */
 #ifndef BALM_SERVER_SERVER_IMPL_H
 #define BALM_SERVER_SERVER_IMPL_H
 
@@ -20,21 +22,29 @@
 #include "base/list.h"
 #include "server/server.h"
 
-#define SERVER_BODY_MAX_BYTES     (8 * 1024 * 1024) /* where the cfg says 0 */
-#define SERVER_CONNECTIONS_MAX    1024              /* where the cfg says 0 */
+/* Where the cfg says 0. */
+#define SERVER_BODY_MAX_BYTES     (8 * 1024 * 1024)
+#define SERVER_CONNECTIONS_MAX    1024
 #define SERVER_REQUEST_TIMEOUT_NS (10 * NS_PER_S)
 #define SERVER_WRITE_TIMEOUT_NS   (30 * NS_PER_S)
-#define SERVER_HEAD_MAX_BYTES     (64 * 1024)       /* h2o would take 408 KiB, and HPACK unpacks that to gigabytes */
-#define SERVER_INPUT_MAX_BYTES    (128 * 1024 * 1024) /* unfinished requests of all connections: slow senders by the thousand */
-#define SERVER_PART_BYTES         (128 * 1024)      /* of a large answer: progress is seen once a part */
-#define SERVER_STREAM_PART_BYTES  (32 * 1024)       /* copied, so that a cancelled writer leaves nothing behind in h2o */
-#define SERVER_IDLE_EXCHANGES_MAX 128               /* kept for reuse */
-#define SERVER_H2_EXCHANGES_MAX   128               /* a connection: reset streams leave their handlers running (rapid reset) */
-#define SERVER_H2_RESETS_MAX      100               /* a connection may reset that many more than it lets us answer */
-#define SERVER_ACCEPTS_A_TURN     16
-#define SERVER_LINGER_NS          (2 * NS_PER_S)
-#define SERVER_PEER_BUCKETS       64
-#define SERVER_PEER_TEXT_MAX      56                /* [ipv6]:port */
+/* Of one request. h2o would take 408 KiB, and HPACK unpacks that to gigabytes. */
+#define SERVER_HEAD_MAX_BYTES (64 * 1024)
+/* Unfinished requests of all connections together: slow senders by the thousand. */
+#define SERVER_INPUT_MAX_BYTES (128 * 1024 * 1024)
+/* Of a large answer: progress is seen once a part. */
+#define SERVER_PART_BYTES (128 * 1024)
+/* Copied, so that a cancelled writer leaves nothing behind in h2o. */
+#define SERVER_STREAM_PART_BYTES (32 * 1024)
+/* Kept for reuse. */
+#define SERVER_IDLE_EXCHANGES_MAX 128
+/* An HTTP/2 connection: streams that are reset leave their handlers running (rapid reset, CVE-2023-44487). */
+#define SERVER_H2_EXCHANGES_MAX 128
+/* It may reset that many more than it lets us answer. */
+#define SERVER_H2_RESETS_MAX  100
+#define SERVER_ACCEPTS_A_TURN 16
+#define SERVER_LINGER_NS      (2 * NS_PER_S)
+#define SERVER_PEER_BUCKETS   64
+#define SERVER_PEER_TEXT_MAX  56 /* [ipv6]:port */
 
 struct server_peer { /* one address that is counted */
     struct list node;
@@ -97,7 +107,7 @@ struct server {
     h2o_globalconf_t config;
     h2o_context_t ctx;
     h2o_accept_ctx_t accept;
-    h2o_socket_t *listener;       /* NULL after a drain */
+    h2o_socket_t *listener; /* NULL after a drain */
     bool is_accepting, is_draining;
     uint16_t port;
     unsigned n_conns;
@@ -126,8 +136,8 @@ struct server_conn *conn_of(const h2o_req_t *req);
 void conn_cut(struct server_conn *c);
 /* If nothing is under way on it. What the peer has sent already is still served. */
 void conn_close_if_idle(struct server_conn *c);
-/* Keep the connection for a moment after h2o's close and throw away what comes: else the kernel answers the rest of a refused
- * body with a reset, and the client never reads why. */
+/* Keep the connection for a moment after h2o's close and throw away what comes: else the kernel answers the
+ * rest of a refused body with a reset, and the client never reads why. */
 void conn_linger(struct server_conn *c);
 /* Once the socket is closed and the last exchange gone. */
 void conn_settle(struct server_conn *c);
@@ -139,8 +149,8 @@ void server_sweep_stop(struct server *s);
 
 /* 0, or the HTTP status of a refusal with its sentence (static). */
 int request_check(const h2o_req_t *req, const char **ret_why);
-/* The same for the raw head of an HTTP/1 request up to its empty line, names in lower case: framing that two parsers could
- * read differently. */
+/* The same for the raw head of an HTTP/1 request up to its empty line, names in lower case: framing that two
+ * parsers could read differently. */
 int head_check(struct strview head, int minor_version, const char **ret_why);
 
 /* ---- server_exchange.c ---- */

@@ -1,5 +1,5 @@
-/* Sockets: the listener with its caps, the connections, and a sweep over them now and then for what h2o 2.2.5 has no timer or limit
- * for: clients that do not read their answer, and input of unfinished requests. */
+/* Sockets: the listener with its caps, the connections, and a sweep over them now and then for what h2o 2.2.5
+ * has no timer or limit for: clients that do not read their answer, and input of unfinished requests. */
 #include "server/server_impl.h"
 
 #include <arpa/inet.h>
@@ -16,12 +16,14 @@
 #include "log/log.h"
 
 #define LISTEN_BACKLOG 4096 /* the kernel cuts it to somaxconn */
-/* A sweep in every tenth of a second only while the connections could together hold more input than they may. */
+/* A sweep in every tenth of a second only while the connections could together hold more input than they may.
+ */
 #define INPUT_PER_CONN_MAX (512 * 1024) /* h2o's head limit of 408 KiB, in a buffer that doubles */
 
 /* ---- opening ---- */
 
-static enum status bind_and_listen(int fd, const struct sockaddr *addr, socklen_t len, const char *what, struct error *err)
+static enum status bind_and_listen(int fd, const struct sockaddr *addr, socklen_t len, const char *what,
+                                   struct error *err)
 {
     if (bind(fd, addr, len) == 0 && listen(fd, LISTEN_BACKLOG) == 0) return STATUS_OK;
     int errnum = errno;
@@ -52,7 +54,8 @@ static enum status open_tcp(const struct server_cfg *cfg, int *ret_fd, struct er
         return error_set(err, STATUS_INVALID_ARGUMENT, "listen on %s: not an IPv4 or IPv6 address", what);
     }
     int fd = socket(addr.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", what, strerror(errno));
+    if (fd < 0)
+        return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", what, strerror(errno));
     int on = 1, off = 0;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (addr.any.sa_family == AF_INET6) (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
@@ -66,14 +69,16 @@ static enum status open_unix(const char *path, int *ret_fd, struct error *err)
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     size_t len = strlen(path);
     if (len >= sizeof(addr.sun_path)) {
-        return error_set(err, STATUS_INVALID_ARGUMENT, "listen on %s: the path has %zu characters, a unix socket's at most %zu",
-                         path, len, sizeof(addr.sun_path) - 1);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "listen on %s: the path has %zu characters, a unix socket's at most %zu", path, len,
+                         sizeof(addr.sun_path) - 1);
     }
     memcpy(addr.sun_path, path, len + 1);
     if (unlink(path) != 0 && errno != ENOENT)
         return error_set(err, status_from_errno(errno), "listen on %s: unlink: %s", path, strerror(errno));
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", path, strerror(errno));
+    if (fd < 0)
+        return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", path, strerror(errno));
     *ret_fd = fd;
     return bind_and_listen(fd, (const struct sockaddr *)&addr, sizeof(addr), path, err);
 }
@@ -103,7 +108,8 @@ enum status server_listen(struct server *s, struct error *err)
     else if (s->cfg.listen_fd >= 0)
         fd = s->cfg.listen_fd;
     else
-        st = error_set(err, STATUS_INVALID_ARGUMENT, "server '%s' has neither host nor unix_path nor listen_fd", s->cfg.name);
+        st = error_set(err, STATUS_INVALID_ARGUMENT,
+                       "server '%s' has neither host nor unix_path nor listen_fd", s->cfg.name);
     if (st != STATUS_OK) return st;
     s->port = bound_port(fd);
     s->listener = h2o_evloop_socket_create(loop_h2o(s->loop), fd, H2O_SOCKET_FLAG_DONT_READ);
@@ -188,8 +194,8 @@ void conn_cut(struct server_conn *c)
 void conn_close_if_idle(struct server_conn *c)
 {
     if (c->sock == NULL || c->requests > 0 || c->sock->input->size > 0) return;
-    /* Our side only: a request that is in the kernel already is read first, served and answered with connection: close;
-     * where nothing is, h2o reads the end of the file and closes. */
+    /* Our side only: a request that is in the kernel already is read first, served and answered with
+     * connection: close; where nothing is, h2o reads the end of the file and closes. */
     (void)shutdown(h2o_socket_get_fd(c->sock), SHUT_RD);
 }
 
@@ -369,8 +375,10 @@ static void bound_input(struct server *s)
             if (is_candidate && (largest == NULL || input_bytes(c) > input_bytes(largest))) largest = c;
         }
         if (largest == NULL || input_bytes(largest) == 0) return;
-        log_warn("server", "cut a connection: unfinished requests hold too much memory", LOG_STR("server", s->cfg.name),
-                 LOG_SV("peer", ((struct strview){largest->peer_text, largest->peer_text_len})), LOG_INT("bytes", total));
+        log_warn("server", "cut a connection: unfinished requests hold too much memory",
+                 LOG_STR("server", s->cfg.name),
+                 LOG_SV("peer", ((struct strview){largest->peer_text, largest->peer_text_len})),
+                 LOG_INT("bytes", total));
         total -= input_bytes(largest);
         conn_cut(largest);
     }
@@ -387,7 +395,8 @@ static void on_sweep(h2o_timeout_entry_t *entry)
 void server_sweep_start(struct server *s)
 {
     size_t worst = s->n_conns * (s->config.max_request_entity_size + INPUT_PER_CONN_MAX);
-    h2o_timeout_t *pace = worst > SERVER_INPUT_MAX_BYTES ? &s->ctx.hundred_ms_timeout : &s->ctx.one_sec_timeout;
+    h2o_timeout_t *pace =
+        worst > SERVER_INPUT_MAX_BYTES ? &s->ctx.hundred_ms_timeout : &s->ctx.one_sec_timeout;
     if (h2o_timeout_is_linked(&s->sweep)) {
         if (s->sweep_pace == pace) return;
         h2o_timeout_unlink(&s->sweep);

@@ -1,10 +1,12 @@
-/* Answers in parts. The fiber hands one part at a time to h2o and waits for the last one to be taken before the next: that is all
- * the back pressure there is, on HTTP/1 the socket's and on HTTP/2 the stream's window.
+/* Answers in parts. The fiber hands one part at a time to h2o and waits for the last one to be taken before
+ * the next: that is all the back pressure there is, on HTTP/1 the socket's and on HTTP/2 the stream's window.
  *
- *   http_resp_stream -> head out, busy --on_proceed--> free --http_resp_write--> busy ... handler returns -> end
+ *   http_resp_stream -> head out, busy --on_proceed--> free --http_resp_write--> busy ... handler returns ->
+ * end
  *
- * Parts are copied: a writer that is cancelled or times out leaves nothing in h2o that points at its memory. Chunks are framed
- * here, since h2o's own filter can neither send a head alone nor keep a connection after a status other than 200. */
+ * Parts are copied: a writer that is cancelled or times out leaves nothing in h2o that points at its memory.
+ * Chunks are framed here, since h2o's own filter can neither send a head alone nor keep a connection after a
+ * status other than 200. */
 #include "server/server_impl.h"
 
 #include "base/clock.h"
@@ -15,7 +17,8 @@ void stream_init(struct http_stream *st)
     fiber_event_init(&st->moved);
 }
 
-static void send_parts(struct server_exchange *x, h2o_req_t *req, h2o_iovec_t *bufs, size_t n, h2o_send_state_t state)
+static void send_parts(struct server_exchange *x, h2o_req_t *req, h2o_iovec_t *bufs, size_t n,
+                       h2o_send_state_t state)
 {
     x->stream.is_busy = true;
     x->progress_ns = loop_now_ns(x->server->loop);
@@ -33,7 +36,8 @@ static void choose_framing(struct server_exchange *x, h2o_req_t *req)
     if (st->has_length || st->is_bodiless || x->conn->is_http2) return;
     if (req->version >= 0x101) {
         st->is_chunked = true;
-        h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_TRANSFER_ENCODING, NULL, H2O_STRLIT("chunked"));
+        h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_TRANSFER_ENCODING, NULL,
+                       H2O_STRLIT("chunked"));
     } else {
         req->http1_is_persistent = 0; /* HTTP/1.0: the end of the connection is the end of the body */
     }
@@ -98,7 +102,8 @@ enum status http_resp_write(struct http_resp *resp, struct strview part)
         if (s != STATUS_OK) return s;
         if (st->is_bodiless) return STATUS_OK;
         size_t n = part.len < SERVER_STREAM_PART_BYTES ? part.len : SERVER_STREAM_PART_BYTES;
-        if (st->has_length && n > st->left_bytes) { /* more than was announced: the next bytes would be read as a new answer */
+        if (st->has_length &&
+            n > st->left_bytes) { /* more than was announced: the next bytes would be read as a new answer */
             st->is_broken = true;
             return STATUS_OUT_OF_RANGE;
         }

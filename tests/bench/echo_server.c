@@ -1,5 +1,6 @@
-/* The runtime's data path with nothing in the handler: loop, server, a fiber a request. Prints its port; ends with SIGTERM.
- * With an argument it listens on that unix socket instead. Compare with h2o_bare, pinned to the same core, in interleaved runs. */
+/* The runtime's data path with nothing in the handler: loop, server, a fiber a request. Prints its port; ends
+ * with SIGTERM. With an argument it listens on that unix socket instead. Compare with h2o_bare, pinned to the
+ * same core, in interleaved runs. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,13 +18,15 @@ static const char *unix_path;
 static void run(void *arg)
 {
     struct loop *l = arg;
-    struct server_cfg cfg = {.host = "127.0.0.1", .listen_fd = -1, .handler = echo, .name = "echo", .http2 = true};
+    struct server_cfg cfg = {
+        .host = "127.0.0.1", .listen_fd = -1, .handler = echo, .name = "echo", .http2 = true};
     if (unix_path != NULL) cfg.host = NULL, cfg.unix_path = unix_path;
     struct server *s;
     struct error err;
     static const int signals[] = {SIGTERM, SIGINT};
     int sig;
-    if (loop_signals_catch(l, signals, 2, &err) != STATUS_OK || server_start(l, &cfg, &s, &err) != STATUS_OK) {
+    if (loop_signals_catch(l, signals, 2, &err) != STATUS_OK ||
+        server_start(l, &cfg, &s, &err) != STATUS_OK) {
         (void)fprintf(stderr, "%s\n", err.message);
         exit(1);
     }

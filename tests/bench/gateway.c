@@ -1,5 +1,5 @@
-/* A gateway with nothing in it: server -> http_forward() -> a replica on a unix socket or loopback port, and back.
- * gateway PATH | gateway PORT. Prints its port; ends with SIGTERM. `echo_server PATH` is a replica. */
+/* A gateway with nothing in it: server -> http_forward() -> a replica on a unix socket or loopback port, and
+ * back. gateway PATH | gateway PORT. Prints its port; ends with SIGTERM. `echo_server PATH` is a replica. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -52,7 +52,8 @@ static void run(void *arg)
     bool is_path = g->to[0] == '/';
     uint16_t port = is_path ? 0 : (uint16_t)strtoul(g->to, NULL, 10);
     if (loop_signals_catch(g->loop, signals, 2, &err) != STATUS_OK ||
-        upstream_new(g->loop, is_path ? g->to : NULL, "127.0.0.1", port, 0, &g->upstream, &err) != STATUS_OK ||
+        upstream_new(g->loop, is_path ? g->to : NULL, "127.0.0.1", port, 0, &g->upstream, &err) !=
+            STATUS_OK ||
         server_start(g->loop, &cfg, &s, &err) != STATUS_OK) {
         (void)fprintf(stderr, "%s\n", err.message);
         exit(1);

@@ -1,5 +1,5 @@
-/* Forwarding against upstreams that behave, and against scripted ones that do not. The scripted upstream is a thread with plain
- * blocking sockets; the calls run in a fiber. */
+/* Forwarding against upstreams that behave, and against scripted ones that do not. The scripted upstream is a
+ * thread with plain blocking sockets; the calls run in a fiber. */
 #include "client/forward.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ struct peer {
     atomic_uint accepted;
     char request[70000]; /* the last one read: head and body */
     size_t request_bytes;
-    bool is_released;    /* by the test, for scripts that wait */
+    bool is_released; /* by the test, for scripts that wait */
 };
 
 static void peer_open(struct peer *p)
@@ -137,16 +137,26 @@ static void answer_two(struct peer *p)
 {
     int fd = peer_accept(p);
     while (peer_read(p, fd))
-        peer_send(fd, "HTTP/1.1 201 Created\r\nX-One: 1\r\nConnection: keep-alive\r\nContent-Length: 5\r\nKeep-Alive: x\r\n\r\nhello");
+        peer_send(
+            fd,
+            "HTTP/1.1 201 Created\r\nX-One: 1\r\nConnection: keep-alive\r\nContent-Length: 5\r\nKeep-Alive: x\r\n\r\nhello");
     (void)close(fd);
 }
 
-static const struct http_header sent_headers[] = {
-    {{"x-keep", 6}, {"yes", 3}},       {{"connection", 10}, {"close, X-Secret", 15}}, {{"x-secret", 8}, {"1", 1}},
-    {{"transfer-encoding", 17}, {"chunked", 7}}, {{"te", 2}, {"trailers", 8}},         {{"keep-alive", 10}, {"5", 1}},
-    {{"proxy-authorization", 19}, {"x", 1}},     {{"trailer", 7}, {"x", 1}},           {{"upgrade", 7}, {"h2c", 3}},
-    {{"expect", 6}, {"100-continue", 12}},       {{"content-length", 14}, {"99", 2}},  {{"host", 4}, {"other", 5}},
-    {{"proxy-connection", 16}, {"x", 1}},        {{"proxy-authenticate", 18}, {"x", 1}}};
+static const struct http_header sent_headers[] = {{{"x-keep", 6}, {"yes", 3}},
+                                                  {{"connection", 10}, {"close, X-Secret", 15}},
+                                                  {{"x-secret", 8}, {"1", 1}},
+                                                  {{"transfer-encoding", 17}, {"chunked", 7}},
+                                                  {{"te", 2}, {"trailers", 8}},
+                                                  {{"keep-alive", 10}, {"5", 1}},
+                                                  {{"proxy-authorization", 19}, {"x", 1}},
+                                                  {{"trailer", 7}, {"x", 1}},
+                                                  {{"upgrade", 7}, {"h2c", 3}},
+                                                  {{"expect", 6}, {"100-continue", 12}},
+                                                  {{"content-length", 14}, {"99", 2}},
+                                                  {{"host", 4}, {"other", 5}},
+                                                  {{"proxy-connection", 16}, {"x", 1}},
+                                                  {{"proxy-authenticate", 18}, {"x", 1}}};
 
 static void forward_twice(struct test *t)
 {
@@ -157,8 +167,12 @@ static void forward_twice(struct test *t)
 
 Test(forward, answer_comes_whole_and_the_connection_is_used_again)
 {
-    struct test t = {.spec = {.method = SV("POST"), .target = SV("/a?b=c"), .authority = SV("func"), .headers = sent_headers,
-                              .n_headers = sizeof(sent_headers) / sizeof(sent_headers[0]), .body = SV("body")}};
+    struct test t = {.spec = {.method = SV("POST"),
+                              .target = SV("/a?b=c"),
+                              .authority = SV("func"),
+                              .headers = sent_headers,
+                              .n_headers = sizeof(sent_headers) / sizeof(sent_headers[0]),
+                              .body = SV("body")}};
     run(&t, answer_two, forward_twice);
     cr_assert_eq(t.status, STATUS_OK, "%s", t.err.message);
     cr_assert_eq(t.reply.status, 201);
@@ -168,7 +182,8 @@ Test(forward, answer_comes_whole_and_the_connection_is_used_again)
     cr_assert_eq(http_header_get(t.reply.headers, t.reply.n_headers, SV("keep-alive")).len, 0);
     cr_assert_eq(http_header_get(t.reply.headers, t.reply.n_headers, SV("connection")).len, 0);
     cr_assert_eq(atomic_load(&t.peer.accepted), 1);
-    cr_assert_str_eq(t.peer.request, "POST /a?b=c HTTP/1.1\r\nhost: func\r\nx-keep: yes\r\ncontent-length: 4\r\n\r\nbody");
+    cr_assert_str_eq(t.peer.request,
+                     "POST /a?b=c HTTP/1.1\r\nhost: func\r\nx-keep: yes\r\ncontent-length: 4\r\n\r\nbody");
     arena_release(&t.arena);
 }
 
@@ -176,7 +191,8 @@ static void answer_chunked(struct peer *p)
 {
     int fd = peer_accept(p);
     (void)peer_read(p, fd);
-    peer_send(fd, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello");
+    peer_send(fd,
+              "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello");
     (void)usleep(20000);
     peer_send(fd, "\r\n7\r\n, world\r\n0\r\n\r\n");
     (void)recv(fd, p->request, 1, 0);
@@ -265,13 +281,13 @@ Test(forward, cut_before_the_answer_is_unavailable_but_perhaps_executed)
     arena_release(&t.arena);
 }
 
-#define CUT_SCRIPT(name, text)                                                                                                     \
-    static void name(struct peer *p)                                                                                               \
-    {                                                                                                                              \
-        int fd = peer_accept(p);                                                                                                   \
-        (void)peer_read(p, fd);                                                                                                    \
-        peer_send(fd, text);                                                                                                       \
-        (void)close(fd);                                                                                                           \
+#define CUT_SCRIPT(name, text)                                                                               \
+    static void name(struct peer *p)                                                                         \
+    {                                                                                                        \
+        int fd = peer_accept(p);                                                                             \
+        (void)peer_read(p, fd);                                                                              \
+        peer_send(fd, text);                                                                                 \
+        (void)close(fd);                                                                                     \
     }
 CUT_SCRIPT(cut_in_head, "HTTP/1.1 200 OK\r\nx: ")
 CUT_SCRIPT(cut_in_body, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
@@ -282,7 +298,8 @@ CUT_SCRIPT(bad_chunk, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r
 
 Test(forward, cut_within_the_answer_is_unknown)
 {
-    void (*const scripts[])(struct peer *p) = {cut_in_head, cut_in_body, cut_in_chunk, cut_between_chunks, not_http, bad_chunk};
+    void (*const scripts[])(struct peer * p) = {cut_in_head,        cut_in_body, cut_in_chunk,
+                                                cut_between_chunks, not_http,    bad_chunk};
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
         struct test t = {0};
         run(&t, scripts[i], forward_once);
@@ -360,17 +377,19 @@ Test(forward, cancelled_caller_leaves_at_once)
 }
 
 CUT_SCRIPT(large_by_length, "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n12345678901")
-CUT_SCRIPT(large_by_chunks, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\n123456\r\n5\r\n78901\r\n0\r\n\r\n")
+CUT_SCRIPT(large_by_chunks,
+           "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\n123456\r\n5\r\n78901\r\n0\r\n\r\n")
 CUT_SCRIPT(large_by_end, "HTTP/1.0 200 OK\r\n\r\n12345678901")
 CUT_SCRIPT(just_fits, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n1234567890")
 
 Test(forward, answer_over_the_limit_is_refused)
 {
-    void (*const scripts[])(struct peer *p) = {large_by_length, large_by_chunks, large_by_end, just_fits};
+    void (*const scripts[])(struct peer * p) = {large_by_length, large_by_chunks, large_by_end, just_fits};
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
         struct test t = {.spec.max_body_bytes = 10};
         run(&t, scripts[i], forward_once);
-        cr_expect_eq(t.status, i == 3 ? STATUS_OK : STATUS_RESOURCE_EXHAUSTED, "script %zu: %s", i, status_name(t.status));
+        cr_expect_eq(t.status, i == 3 ? STATUS_OK : STATUS_RESOURCE_EXHAUSTED, "script %zu: %s", i,
+                     status_name(t.status));
         arena_release(&t.arena);
     }
 }
@@ -404,7 +423,8 @@ Test(forward, pooled_connection_that_dies_silently_is_retried_once)
 
 static void bad_specs(struct test *t)
 {
-    static const struct http_header split[] = {{{"x", 1}, {"a\r\nb: c", 7}}}, colon[] = {{{"x:y", 3}, {"a", 1}}};
+    static const struct http_header split[] = {{{"x", 1}, {"a\r\nb: c", 7}}},
+                                    colon[] = {{{"x:y", 3}, {"a", 1}}};
     const struct forward_spec good = t->spec;
     struct forward_spec bad[6] = {good, good, good, good, good, good};
     bad[0].target = SV("/a b");
@@ -519,8 +539,10 @@ static void address_steps(struct test *t)
     memset(path, 'p', sizeof(path));
     path[sizeof(path) - 1] = '\0';
     t->status = STATUS_OK;
-    if (upstream_new(t->loop, NULL, "localhost", 80, 0, &u, &t->err) != STATUS_INVALID_ARGUMENT) t->status = STATUS_INTERNAL;
-    if (upstream_new(t->loop, path, NULL, 0, 0, &u, &t->err) != STATUS_INVALID_ARGUMENT) t->status = STATUS_INTERNAL;
+    if (upstream_new(t->loop, NULL, "localhost", 80, 0, &u, &t->err) != STATUS_INVALID_ARGUMENT)
+        t->status = STATUS_INTERNAL;
+    if (upstream_new(t->loop, path, NULL, 0, 0, &u, &t->err) != STATUS_INVALID_ARGUMENT)
+        t->status = STATUS_INTERNAL;
     if (upstream_new(t->loop, "/nonexistent/socket", NULL, 0, 0, &u, &t->err) != STATUS_OK) return;
     t->spec.deadline_ns = clock_monotonic_ns() + NS_PER_S;
     if (t->status == STATUS_OK) t->status = http_forward(u, &t->spec, &t->arena, &t->reply, &t->err);

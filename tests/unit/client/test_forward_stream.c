@@ -1,4 +1,5 @@
-/* A whole gateway in one loop: front server -> http_forward_stream over a unix socket -> back server, asked by a plain socket. */
+/* A whole gateway in one loop: front server -> http_forward_stream over a unix socket -> back server, asked
+ * by a plain socket. */
 #include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -24,10 +25,10 @@ struct gateway {
     size_t drained_first; /* bytes that the client takes before it waits or leaves */
     bool leaves;
     atomic_bool has_first; /* the client has read the first part */
-    char *text;           /* all that the client read; owned */
+    char *text;            /* all that the client read; owned */
     size_t text_bytes;
     size_t back_wrote;
-    fiber_fn *beside;     /* runs while the client does; NULL: nothing */
+    fiber_fn *beside; /* runs while the client does; NULL: nothing */
     enum status back_status, forward_status;
     int forward_http_status;
     struct error err;
@@ -89,7 +90,8 @@ static void front_handler(void *arg, const struct http_req *req, struct http_res
 static void client(void *arg)
 {
     struct gateway *g = arg;
-    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(server_port(g->front)),
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons(server_port(g->front)),
                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {.tv_sec = 10};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -114,7 +116,8 @@ static void client(void *arg)
 static void steps(void *arg)
 {
     struct gateway *g = arg;
-    const struct server_cfg front = {.host = "127.0.0.1", .handler = front_handler, .arg = g, .name = "front"};
+    const struct server_cfg front = {
+        .host = "127.0.0.1", .handler = front_handler, .arg = g, .name = "front"};
     const struct server_cfg back = {.unix_path = g->path, .handler = back_handler, .arg = g, .name = "back"};
     if (server_start(g->loop, &back, &g->back, &g->err) != STATUS_OK) return;
     if (server_start(g->loop, &front, &g->front, &g->err) != STATUS_OK) return;
@@ -178,7 +181,8 @@ Test(forward_stream, each_part_is_flushed)
     int64_t before_ns = clock_monotonic_ns();
     run(&g);
     cr_assert_lt(clock_monotonic_ns() - before_ns, 5 * NS_PER_S, "the first part came only with the second");
-    const char *first = strstr(g.text, "5\r\nfirst\r\n"), *second = strstr(g.text, "6\r\nsecond\r\n0\r\n\r\n");
+    const char *first = strstr(g.text, "5\r\nfirst\r\n"),
+               *second = strstr(g.text, "6\r\nsecond\r\n0\r\n\r\n");
     cr_assert(first != NULL && second != NULL && first < second, "%s", g.text);
     free(g.text);
 }

@@ -1,4 +1,5 @@
-/* A server with its loop, and blocking sockets for a client that runs on a worker thread while the loop turns. */
+/* A server with its loop, and blocking sockets for a client that runs on a worker thread while the loop
+ * turns. */
 #ifndef BALM_TESTS_SERVER_HARNESS_H
 #define BALM_TESTS_SERVER_HARNESS_H
 
@@ -21,11 +22,11 @@ void send_text(int fd, const char *text);
 void send_bytes(int fd, const void *bytes, size_t n);
 
 struct answer {
-    int status;          /* 0: the connection ended before an answer */
+    int status; /* 0: the connection ended before an answer */
     char head[4096];
-    char *body;          /* owned by the caller */
+    char *body; /* owned by the caller */
     size_t body_bytes;
-    bool is_complete;    /* framing says that nothing is missing */
+    bool is_complete; /* framing says that nothing is missing */
 };
 /* One HTTP/1 answer; what follows it stays unread. */
 void read_answer(int fd, struct answer *ret);

@@ -18,21 +18,34 @@ Test(check, ordinary_heads_pass)
     cr_expect_eq(check("GET / HTTP/1.0\r\n\r\n", 0), 0);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello", 1), 0);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", 1), 0);
-    cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\nx: content-length: 1\r\n\r\n", 1), 0, "a value is no name");
+    cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\nx: content-length: 1\r\n\r\n", 1), 0,
+                 "a value is no name");
     cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\ncontent-length-x: 1\r\ncontent-lengt: 1\r\n\r\n", 1), 0);
 }
 
 Test(check, what_follows_the_empty_line_is_not_looked_at)
 {
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 44\r\n\r\nhost: b\r\ncontent-length: 1\r\n folded\r\n\r\n", 1), 0);
+    cr_expect_eq(
+        check(
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 44\r\n\r\nhost: b\r\ncontent-length: 1\r\n folded\r\n\r\n",
+            1),
+        0);
 }
 
 Test(check, ambiguous_framing_is_refused)
 {
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", 1), 400);
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 1), 400);
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 1), 400);
-    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n", 1), 400);
+    cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", 1),
+                 400);
+    cr_expect_eq(
+        check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 1),
+        400);
+    cr_expect_eq(
+        check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n", 1),
+        400);
+    cr_expect_eq(
+        check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n",
+              1),
+        400);
     cr_expect_eq(check("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", 0), 400);
 }
 

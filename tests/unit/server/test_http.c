@@ -4,7 +4,8 @@
 
 Test(http, header_is_found_by_its_lower_case_name)
 {
-    const struct http_header headers[] = {{SV("host"), SV("a")}, {SV("x-id"), SV("1")}, {SV("x-id"), SV("2")}};
+    const struct http_header headers[] = {
+        {SV("host"), SV("a")}, {SV("x-id"), SV("1")}, {SV("x-id"), SV("2")}};
     cr_assert(sv_eq(http_header_get(headers, 3, SV("x-id")), SV("1")));
     cr_assert_eq(http_header_get(headers, 3, SV("x-no")).len, 0);
     cr_assert_eq(http_header_get(headers, 0, SV("host")).len, 0);

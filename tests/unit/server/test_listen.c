@@ -115,7 +115,8 @@ static void port_taken(struct harness *h)
     struct server *second;
     struct error err;
     const struct server_cfg cfg = {.host = "127.0.0.1", .port = h->port, .handler = handler};
-    s->flags[0] = server_start(h->loop, &cfg, &second, &err) == STATUS_ALREADY_EXISTS && strstr(err.message, "127.0.0.1") != NULL;
+    s->flags[0] = server_start(h->loop, &cfg, &second, &err) == STATUS_ALREADY_EXISTS &&
+                  strstr(err.message, "127.0.0.1") != NULL;
 }
 
 Test(listen, taken_port_is_refused)
@@ -463,7 +464,8 @@ static void free_at_once_script(struct harness *h)
     struct scene *s = h->arg;
     s->port = h->port;
     for (int i = 0; i < 3; i++)
-        on_worker(s, ask_and_wait); /* three handlers run when the harness frees the server; descriptors end with the process */
+        on_worker(s, ask_and_wait); /* three handlers run when the harness frees the server; descriptors end
+                                       with the process */
     until_entered(s, 3);
 }
 

@@ -25,8 +25,9 @@ static void describe(void *arg, const struct http_req *req, struct http_resp *re
 {
     (void)arg;
     struct strview text = arena_printf(
-        req->arena, "%.*s|%.*s|%.*s|%.*s|%.*s|%zu|%.*s|%d|%d", SV_ARG(req->method), SV_ARG(req->target), SV_ARG(req->path),
-        SV_ARG(req->query), SV_ARG(req->authority), req->n_headers, SV_ARG(http_req_header(req, SV("x-tag"))), req->is_http2,
+        req->arena, "%.*s|%.*s|%.*s|%.*s|%.*s|%zu|%.*s|%d|%d", SV_ARG(req->method), SV_ARG(req->target),
+        SV_ARG(req->path), SV_ARG(req->query), SV_ARG(req->authority), req->n_headers,
+        SV_ARG(http_req_header(req, SV("x-tag"))), req->is_http2,
         sv_starts_with(req->peer, SV("127.0.0.1:")) && req->received_unix_ns > 0 && req->received_ns > 0);
     http_resp_set(resp, 200, SV("text/plain"), text);
 }
@@ -109,8 +110,9 @@ static struct asked asked_of(http_handler_fn *handler, const char *request)
 
 Test(requests, handler_sees_every_part_of_the_request)
 {
-    struct asked a = asked_of(describe, "PUT /a/b?x=1&y=%20 HTTP/1.1\r\nHost: example:80\r\nX-Tag: v 1\r\nAccept: */*\r\n"
-                                        "content-length: 2\r\n\r\nhi");
+    struct asked a =
+        asked_of(describe, "PUT /a/b?x=1&y=%20 HTTP/1.1\r\nHost: example:80\r\nX-Tag: v 1\r\nAccept: */*\r\n"
+                           "content-length: 2\r\n\r\nhi");
     cr_assert_str_eq(a.answer.body, "PUT|/a/b?x=1&y=%20|/a/b|x=1&y=%20|example:80|2|v 1|0|1");
     answer_release(&a.answer);
 }
@@ -188,7 +190,8 @@ static void keep_alive_client(uint16_t port, void *arg)
     for (int i = 0; i < 50; i++) {
         char request[128];
         struct answer a;
-        (void)snprintf(request, sizeof(request), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\n%04d", i);
+        (void)snprintf(request, sizeof(request),
+                       "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\n%04d", i);
         send_text(fd, request);
         read_answer(fd, &a);
         *good += a.status == 200 && a.body_bytes == 4 && strtol(a.body, NULL, 10) == i;
@@ -227,7 +230,8 @@ static void pipelining_client(uint16_t port, void *arg)
 {
     unsigned *good = arg;
     int fd = dial(port);
-    send_text(fd, GET("/0") GET("/1") "POST /2 HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc" GET("/3"));
+    send_text(fd,
+              GET("/0") GET("/1") "POST /2 HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc" GET("/3"));
     for (int i = 0; i < 4; i++) {
         struct answer a;
         read_answer(fd, &a);
@@ -284,9 +288,12 @@ static void big_client(uint16_t port, void *arg)
         body[i] = (char)(i * 31 + (i >> 12));
     int fd = dial(port);
     if (b->is_chunked)
-        (void)snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n%zx\r\n", b->body_bytes);
+        (void)snprintf(head, sizeof(head),
+                       "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n%zx\r\n",
+                       b->body_bytes);
     else
-        (void)snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %zu\r\n\r\n", b->body_bytes);
+        (void)snprintf(head, sizeof(head), "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: %zu\r\n\r\n",
+                       b->body_bytes);
     send_text(fd, head);
     send_bytes(fd, body, b->body_bytes);
     if (b->is_chunked) send_text(fd, "\r\n0\r\n\r\n");
@@ -306,7 +313,8 @@ static void check_big(size_t bytes, bool is_chunked, size_t limit, int status)
     if (status == 413) {
         char sentence[128];
         size_t shown = limit == 0 ? 8 * 1024 * 1024 : limit;
-        (void)snprintf(sentence, sizeof(sentence), "{\"error\":\"the request body is larger than the limit of %zu bytes\"}\n", shown);
+        (void)snprintf(sentence, sizeof(sentence),
+                       "{\"error\":\"the request body is larger than the limit of %zu bytes\"}\n", shown);
         cr_assert_str_eq(b.answer.body, sentence);
         cr_assert(b.is_closed);
     }
@@ -399,7 +407,8 @@ static void slow_header_client(uint16_t port, void *arg)
 Test(requests, slow_headers_slow_bodies_and_idle_connections_end_at_the_timeout)
 {
     bool is_cut[3] = {false};
-    with_server((struct server_cfg){.handler = echo, .request_timeout_ns = 150 * NS_PER_MS}, slow_header_client, is_cut);
+    with_server((struct server_cfg){.handler = echo, .request_timeout_ns = 150 * NS_PER_MS},
+                slow_header_client, is_cut);
     cr_assert(is_cut[0] && is_cut[1] && is_cut[2]);
     cr_assert_eq(atomic_load(&handled), 0);
 }

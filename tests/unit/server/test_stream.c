@@ -56,8 +56,10 @@ static void streamer(void *arg, const struct http_req *req, struct http_resp *re
         write_big(seen, resp, SIZE_MAX);
     } else if (!sv_eq(req->path, SV("/empty"))) {
         seen->write = http_resp_write(resp, SV("hello, "));
-        if (sv_eq(req->path, SV("/abort"))) http_resp_abort(resp);
-        else if (!sv_eq(req->path, SV("/short"))) seen->after = http_resp_write(resp, SV("world"));
+        if (sv_eq(req->path, SV("/abort")))
+            http_resp_abort(resp);
+        else if (!sv_eq(req->path, SV("/short")))
+            seen->after = http_resp_write(resp, SV("world"));
         if (sv_eq(req->path, SV("/long"))) seen->after = http_resp_write(resp, SV("more"));
     }
     seen->is_gone = http_resp_is_gone(resp);
@@ -93,8 +95,11 @@ static void run(struct test *t, int64_t write_timeout_ns)
 {
     fiber_event_init(&t->seen.go_on);
     fiber_event_init(&t->seen.done);
-    const struct server_cfg cfg = {
-        .host = "127.0.0.1", .handler = streamer, .arg = &t->seen, .http2 = true, .write_timeout_ns = write_timeout_ns};
+    const struct server_cfg cfg = {.host = "127.0.0.1",
+                                   .handler = streamer,
+                                   .arg = &t->seen,
+                                   .http2 = true,
+                                   .write_timeout_ns = write_timeout_ns};
     run_with_server(&cfg, script, t);
 }
 
@@ -266,8 +271,10 @@ static void slow_client(struct test *t)
     unsigned ends = 0;
     while ((got = recv(fd, text, sizeof(text), 0)) > 0) {
         for (ssize_t i = 0; i < got; i++) {
-            if (in_body) is_same &= text[i] == pattern_at(n++);
-            else ends = text[i] == '\n' ? ends + 1 : text[i] == '\r' ? ends : 0;
+            if (in_body)
+                is_same &= text[i] == pattern_at(n++);
+            else
+                ends = text[i] == '\n' ? ends + 1 : text[i] == '\r' ? ends : 0;
             if (ends == 2) in_body = true, ends = 0;
         }
     }
@@ -370,7 +377,8 @@ static void curl_client(struct test *t)
     int wait_status = 0;
     if (rc == 0) (void)waitpid(pid, &wait_status, 0);
     t->answer.status = WEXITSTATUS(wait_status);
-    t->is_true = strcmp(t->request, "/big") == 0 ? is_same && n == BIG_BYTES : strcmp(sum, "hello, world") == 0;
+    t->is_true =
+        strcmp(t->request, "/big") == 0 ? is_same && n == BIG_BYTES : strcmp(sum, "hello, world") == 0;
 }
 
 static void run_curl(struct test *t, const char *path)

@@ -1,5 +1,5 @@
-/* The trap of design §2: a client that leaves while its handler waits. h2o frees the request at once on HTTP/2 and hands its memory
- * to the next one; the handler's own copy must stay what it was. */
+/* The trap of design §2: a client that leaves while its handler waits. h2o frees the request at once on
+ * HTTP/2 and hands its memory to the next one; the handler's own copy must stay what it was. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,8 +34,9 @@ static bool is_own(const struct http_req *req)
 {
     struct strview tag = http_req_header(req, SV("x-tag"));
     char c = tag.len > 0 ? tag.ptr[0] : '?';
-    return sv_eq(req->method, SV("POST")) && sv_starts_with(req->path, SV("/")) && req->body.len == BODY_BYTES &&
-           is_filled_with(req->body, c) && is_filled_with(tag, c) && tag.len == 20;
+    return sv_eq(req->method, SV("POST")) && sv_starts_with(req->path, SV("/")) &&
+           req->body.len == BODY_BYTES && is_filled_with(req->body, c) && is_filled_with(tag, c) &&
+           tag.len == 20;
 }
 
 static void wait_at_gate(void *arg, const struct http_req *req, struct http_resp *resp)
@@ -75,7 +76,8 @@ static void open_gate_when(struct gate *g, unsigned entered)
 static void post_http1(int fd, const char *path, char c)
 {
     char request[BODY_BYTES + 256];
-    int n = snprintf(request, sizeof(request), "POST %s HTTP/1.1\r\nhost: h\r\nx-tag: %.*s\r\ncontent-length: %d\r\n\r\n", path, 20,
+    int n = snprintf(request, sizeof(request),
+                     "POST %s HTTP/1.1\r\nhost: h\r\nx-tag: %.*s\r\ncontent-length: %d\r\n\r\n", path, 20,
                      c == 'A' ? "AAAAAAAAAAAAAAAAAAAA" : "BBBBBBBBBBBBBBBBBBBB", BODY_BYTES);
     memset(request + n, c, BODY_BYTES);
     send_bytes(fd, request, (size_t)n + BODY_BYTES);
@@ -101,7 +103,7 @@ static void leave_http1(void *arg)
         int fd = dial(g->port);
         post_http1(fd, "/", 'A');
         if (i % 2 == 0) (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)); /* RST */
-        (void)usleep(20000);                                                                      /* it is in the handler now */
+        (void)usleep(20000); /* it is in the handler now */
         (void)close(fd);
     }
 }
@@ -136,8 +138,9 @@ Test(vanish, http1_client_that_left_does_not_disturb_its_handler)
 
 static size_t put_frame(uint8_t *at, size_t len, uint8_t type, uint8_t flags, uint32_t stream)
 {
-    const uint8_t head[9] = {(uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len, type, flags,
-                             (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+    const uint8_t head[9] = {
+        (uint8_t)(len >> 16),    (uint8_t)(len >> 8),     (uint8_t)len,           type,           flags,
+        (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
     memcpy(at, head, sizeof(head));
     return sizeof(head);
 }
@@ -158,8 +161,8 @@ static int dial_http2(uint16_t port)
 {
     int fd = dial(port);
     uint8_t frames[9 + 13] = {0};
-    size_t n = put_frame(frames, 0, 4, 0, 0);  /* SETTINGS */
-    (void)put_frame(frames + n, 4, 8, 0, 0);   /* WINDOW_UPDATE: all answers fit without another */
+    size_t n = put_frame(frames, 0, 4, 0, 0); /* SETTINGS */
+    (void)put_frame(frames + n, 4, 8, 0, 0);  /* WINDOW_UPDATE: all answers fit without another */
     frames[n + 9 + 1] = 0x10;
     send_text(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     send_bytes(fd, frames, sizeof(frames));
