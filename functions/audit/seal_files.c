@@ -109,7 +109,15 @@ static void checkpoint_lost(struct seal_files *f, const char *why)
     (void)snprintf(f->why, sizeof(f->why), "%s", why);
 }
 
-/* A torn note at the end is of a process that died while it wrote: cut. One that is whole and does not hold stays, as evidence. */
+/* What is left behind the last whole note. Shorter than a note: of a process that died while it wrote, cut. Else damaged: it stays, as
+ * evidence. */
+static void judge_rest(struct seal_files *f, uint64_t at, uint64_t file_size)
+{
+    if (at >= file_size) return;
+    if (file_size - at >= checkpoint_block_bytes(f->key, f->newest.size)) checkpoint_lost(f, "the newest checkpoint is damaged");
+    else f->checkpoints_end = at;
+}
+
 static enum status find_newest(struct seal_files *f, uint64_t file_size, struct error *err)
 {
     struct arena a = {0};
@@ -119,23 +127,24 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
     enum status s = read_at(f->checkpoints_fd, bytes, (size_t)(file_size - from), from, "checkpoints", &n, err);
     struct strview tail = sv_n(bytes, n), text = audit_key_public_text(f->key), note;
     struct strview origin = sv_sub(text, 0, sv_find(text, '+'));
+    bool is_last = true;
     f->checkpoints_end = file_size;
-    bool has_torn = false;
     for (size_t before = n; s == STATUS_OK && !f->has_checkpoint && find_note(tail, from == 0, before, origin, &start); before = start) {
         struct error why = {0};
-        if (!take_note(sv_sub(tail, start, n), &note)) {
-            if (has_torn) checkpoint_lost(f, "a checkpoint in the middle is damaged");
-            has_torn = true;
-            f->checkpoints_end = from + start;
-        } else if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
+        if (!take_note(sv_sub(tail, start, n), &note)) continue; /* torn, or damaged: judged once a good one is found */
+        if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
             f->has_checkpoint = true;
-            if (!has_torn && from + start + note.len + 1 < file_size) f->checkpoints_end = from + start + note.len + 1;
+            if (is_last) judge_rest(f, from + start + note.len + 1, file_size);
         } else {
             checkpoint_lost(f, why.message);
         }
+        is_last = false;
     }
     f->newest.origin = SV(""); /* it lives in the arena */
-    if (s == STATUS_OK && file_size > 0 && !f->has_checkpoint) checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
+    if (s == STATUS_OK && file_size > 0 && !f->has_checkpoint) {
+        if (is_last) judge_rest(f, 0, file_size);
+        else checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
+    }
     if (s == STATUS_OK && f->checkpoints_end < file_size) s = cut(f->checkpoints_fd, f->checkpoints_end, "checkpoints", err);
     arena_release(&a);
     return s;

@@ -19,6 +19,7 @@ struct audit_key {
     struct strview public_text; /* owned; NAME+HASH+BASE64, no newline */
 };
 
+#define BASE64_BYTES(n) (((n) + 2) / 3 * 4)
 struct strview base64_encode(struct arena *a, const void *bytes, size_t n);
 /* Exactly n bytes, in the one spelling that base64_encode() gives: a second spelling of the same bytes would be a change that no
  * signature sees. */

@@ -59,6 +59,15 @@ enum status checkpoint_sign(const struct audit_key *k, uint64_t size, struct mer
     return STATUS_OK;
 }
 
+size_t checkpoint_block_bytes(const struct audit_key *k, uint64_t size)
+{
+    size_t digits = 1;
+    for (; size > 9; size /= 10)
+        digits++;
+    size_t text = k->name.len + 1 + digits + 1 + BASE64_BYTES(SHA256_BYTES) + 1 + sizeof(TIME_PREFIX) - 1 + RFC3339_LEN + 1;
+    return text + 1 + sizeof(SIGNATURE_PREFIX) - 1 + k->name.len + 1 + BASE64_BYTES(sizeof(struct signature)) + 1 + 1;
+}
+
 /* ---- reading ---- */
 
 static enum status malformed(struct error *err, const char *what)
@@ -149,8 +158,8 @@ enum status checkpoint_verify(const struct audit_key *k, struct strview note, st
     struct strview text, signatures;
     if (!sv_is_utf8(note) || has_control_characters(note)) return malformed(err, "not UTF-8 text, or control characters in it");
     if (!split_note(note, &text, &signatures)) return malformed(err, "no empty line before the signatures");
-    enum status s = parse_text(text, &c, err);
-    if (s == STATUS_OK) s = check_signatures(k, text, signatures, err);
+    enum status s = check_signatures(k, text, signatures, err);
+    if (s == STATUS_OK) s = parse_text(text, &c, err);
     if (s != STATUS_OK) return s;
     if (!sv_eq(c.origin, k->name))
         return error_set(err, STATUS_UNAUTHENTICATED, "a checkpoint of the log '%.*s', not of '%.*s'", SV_ARG(c.origin), SV_ARG(k->name));

@@ -19,7 +19,7 @@
 
 struct strview base64_encode(struct arena *a, const void *bytes, size_t n)
 {
-    char *text = arena_alloc(a, (n + 2) / 3 * 4 + 1);
+    char *text = arena_alloc(a, BASE64_BYTES(n) + 1);
     int len = EVP_EncodeBlock((unsigned char *)text, bytes, (int)n);
     return sv_n(text, (size_t)len);
 }
@@ -27,7 +27,7 @@ struct strview base64_encode(struct arena *a, const void *bytes, size_t n)
 enum status base64_decode_exact(struct strview text, void *ret_bytes, size_t n)
 {
     unsigned char bytes[BASE64_MAX], again[BASE64_MAX * 4 / 3 + 8];
-    if (n > BASE64_MAX - 3 || text.len != (n + 2) / 3 * 4) return STATUS_INVALID_ARGUMENT;
+    if (n > BASE64_MAX - 3 || text.len != BASE64_BYTES(n)) return STATUS_INVALID_ARGUMENT;
     if (EVP_DecodeBlock(bytes, (const unsigned char *)text.ptr, (int)text.len) < (int)n) return STATUS_INVALID_ARGUMENT;
     int len = EVP_EncodeBlock(again, bytes, (int)n);
     if (!sv_eq(text, sv_n((const char *)again, (size_t)len))) return STATUS_INVALID_ARGUMENT;

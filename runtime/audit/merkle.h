@@ -36,6 +36,9 @@ void audit_key_free(struct audit_key *k);
 /* Text: origin \n size \n base64(root) \n ["time RFC3339" extension line] \n \n "— NAME BASE64" \n. */
 enum status checkpoint_sign(const struct audit_key *k, uint64_t size, struct merkle_hash root, int64_t time_unix_ns, struct arena *a,
                             struct strview *ret_note, struct error *err) MUST_USE;
+/* Length of such a note with the empty line that parts it from the next in a file. What is left over at the end of a file of checkpoints
+ * and is shorter than that of the size before was torn by a crash; anything longer was damaged. */
+size_t checkpoint_block_bytes(const struct audit_key *k, uint64_t size);
 struct checkpoint { uint64_t size; struct merkle_hash root; int64_t time_unix_ns; struct strview origin; };
 /* STATUS_UNAUTHENTICATED: no valid signature of k. STATUS_INVALID_ARGUMENT: not a checkpoint. */
 enum status checkpoint_verify(const struct audit_key *k, struct strview note, struct arena *a, struct checkpoint *ret_checkpoint,

@@ -63,15 +63,15 @@ static bool is_bad(const struct verify *v)
 
 /* ---- checkpoints ---- */
 
-/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle of one too: what is torn
- * was never announced, its writer died there or is at it now. */
+/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle of one too. */
 static bool read_note(struct verify *v, struct buf *note)
 {
     unsigned empty_lines = 0;
     bool is_line_start = true;
     int c;
     buf_reset(note);
-    for (; v->checkpoint_bytes > 0 && (c = getc(v->checkpoints)) != EOF; v->checkpoint_bytes--) {
+    while (v->checkpoint_bytes > 0 && (c = getc(v->checkpoints)) != EOF) {
+        v->checkpoint_bytes--;
         if (c == '\n' && is_line_start && ++empty_lines == 2) break;
         is_line_start = c == '\n';
         buf_append_char(note, (char)c);
@@ -97,7 +97,13 @@ static void next_checkpoint(struct verify *v)
     v->has_next = false;
     if (v->checkpoints == NULL || is_bad(v)) return;
     buf_init(&note, NOTE_MAX);
-    if (!read_note(v, &note)) goto out;
+    if (!read_note(v, &note)) {
+        /* What is torn was never announced: its writer died there, or is at it now. */
+        if (note.len >= checkpoint_block_bytes(v->key, last_size))
+            found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged", last_size);
+        v->has_met_any = v->has_met_any || note.len > 0;
+        goto out;
+    }
     v->has_met_any = true;
     if (buf_status(&note) != STATUS_OK)
         found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes", last_size, NOTE_MAX);
