@@ -181,7 +181,7 @@ static void put_data(json_t *object, const struct cloudevent *e, struct arena *a
     if (e->datacontenttype.len > 0 && media_type_is_json(e->datacontenttype) &&
         json_parse(e->data, JSON_DECODE_ANY, &value, NULL) == STATUS_OK)
         json_object_set_new(object, "data", value);
-    else if (is_text_type(e->datacontenttype) && sv_is_utf8(e->data))
+    else if (is_text_type(e->datacontenttype) && sv_is_utf8(e->data) && sv_find(e->data, '\0') == e->data.len)
         put(object, SV("data"), e->data);
     else
         put(object, SV("data_base64"), base64_encode(a, e->data));

@@ -442,4 +442,6 @@ void function_serve(void *arg, const struct http_req *req, struct http_resp *res
         serve_ready(f, req, resp);
     else
         serve_function(f, req, resp);
+    /* A kept connection would bring its next request to a closed listener's process. */
+    if (!f->is_accepting) http_resp_header(resp, SV("connection"), SV("close"));
 }

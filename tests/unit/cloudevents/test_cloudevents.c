@@ -306,6 +306,16 @@ static void comes_back(const char *type, const char *data, const char *member)
     cr_assert(sv_eq(back.subject, e.subject));
 }
 
+Test(cloudevents, text_with_a_nul_goes_out_as_base64)
+{
+    struct cloudevent e = sample("text/plain", "");
+    e.data = sv_n("a\0b", 3);
+    struct strview json = cloudevent_to_json(&e, &arena);
+    cr_assert(sv_contains(json, SV("\"data_base64\":\"YQBi\"")), "%.*s", SV_ARG(json));
+    struct cloudevent back = structured(json.ptr);
+    cr_assert(sv_eq(back.data, e.data));
+}
+
 Test(cloudevents, what_goes_out_as_json_comes_in_the_same)
 {
     comes_back("application/json", "{\"a\":1}", "\"data\":{\"a\":1}");
