@@ -30,7 +30,7 @@ CFLAGS_ALL   = -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-secti
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
 # What every function links (libcurl is opened on its first use), and what only the platform links.
 LIBS_FUNCTION := -lh2o-evloop -luv -ljansson -lssl -lcrypto -l:libboost_context.a -ldl -lpthread
-LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz $(LIBS_FUNCTION)
+LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz -lm $(LIBS_FUNCTION)
 
 # ---- the parts ----
 SHIM_SRC    := runtime/gateway/shim.c
