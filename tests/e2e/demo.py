@@ -132,7 +132,8 @@ def check(rows, first, demo):
 def show(rows):
     say("\n  stage         after fault      step   measured by")
     start, before = rows[0][1], rows[0][1]
-    for name, at, source in rows:
+    # By time: deciding runs on what is appended and not yet on disk, so it may come before durable. Acting never does.
+    for name, at, source in sorted(rows, key=lambda r: r[1]):
         say(f"  {name:<10} {1000 * (at - start):10.1f} ms {1000 * (at - before):7.1f} ms   {source}")
         before = at
 
