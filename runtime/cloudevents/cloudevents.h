@@ -22,7 +22,8 @@ enum cloudevent_mode { CLOUDEVENT_NONE, CLOUDEVENT_BINARY, CLOUDEVENT_STRUCTURED
 /* How the request carries events; NONE if it is an ordinary request. */
 enum cloudevent_mode cloudevent_mode(const struct http_req *req);
 /* All events of the request (one, or a batch), in req->arena. STATUS_INVALID_ARGUMENT says which attribute of
- * which event. */
+ * which event. STATUS_UNIMPLEMENTED: an event
+ * format other than JSON (HTTP 415). */
 enum status cloudevent_decode(const struct http_req *req, const struct cloudevent **ret_events, size_t *ret_n,
                               struct error *err) MUST_USE;
 /* Extension's value or the empty view. */

@@ -1,13 +1,22 @@
-/* A function: one executable that serves HTTP under the OpenFaaS watchdog contract (contracts/openfaas.md §1) and Knative's
- * runtime contract (contracts/knative-cloudevents.md §1) at once.
+/* A function: one executable that serves HTTP under the OpenFaaS watchdog contract (contracts/openfaas.md §1)
+ * and Knative's runtime contract (contracts/knative-cloudevents.md §1) at once.
  *
  *   port or PORT (8080)      every path but the private ones -> the handler
  *   /_/health  /_/ready      GET only; 200, 503 (draining), 429 (saturated, /_/ready)
  *   metrics_port (8081)      /metrics; a busy port is a warning
- *   SIGTERM                  health 503 -> healthcheck_interval (cut short when idle) -> listener closed -> requests end (≤ write_timeout) -> exit 0
+ *   SIGTERM                  health 503 -> healthcheck_interval (cut short when idle) -> listener closed ->
+ * requests end (≤ write_timeout) -> exit 0 idle: nothing in flight and quiet for 1 s after a probe saw the
+ * 503, for 3 s where nobody probes, at once with BALM_LISTEN_FD SIGTERM again, SIGINT    exit at once
+ *   SIGUSR1, SIGUSR2         freeze, thaw (balm stop): while frozen a signed invocation gets 503 CANCELLED
+ * before the handler, invocation_check() fails, and health carries "x-balm-frozen: N" with N invocations not
+ * yet ended; 0: nothing can act any more
  *
- * An acting function (`acts`) accepts only invocations signed by the platform for one intent, parameter hash, target, epoch and
- * deadline; anything else is 403. The wire is a CloudEvent in binary mode, see function/invocation.h. */
+ * Started by balm: BALM_LISTEN_FD=N is the inherited listening socket (then no port and no lock file),
+ * BALM_METRICS=off opens no metrics port, BALM_FROZEN=1 starts frozen.
+ *
+ * An acting function (`acts`) accepts only invocations signed by the platform for one intent, parameter hash,
+ * target, epoch and deadline; anything else is 403. The wire is a CloudEvent in binary mode, see
+ * function/invocation.h. */
 #ifndef BALM_FUNCTION_FUNCTION_H
 #define BALM_FUNCTION_FUNCTION_H
 
@@ -22,9 +31,10 @@ struct invocation {
     /* The rest is set for signed invocations only; empty or 0 otherwise. */
     struct strview intent, incident, target;
     uint64_t epoch;
-    unsigned attempt;             /* 1 for the first */
-    int64_t intent_unix_ns;       /* the intent's time: an effect that happened later is this intent's own, or somebody's who did the same */
-    int64_t deadline_unix_ns;     /* no mutation after it */
+    unsigned attempt;         /* 1 for the first */
+    int64_t intent_unix_ns;   /* the intent's time: an effect that happened later is this intent's own, or
+                                 somebody's who did the same */
+    int64_t deadline_unix_ns; /* no mutation after it */
 };
 
 /* What came of an act; the names on the wire are lower case ("done"). */
@@ -52,20 +62,21 @@ struct result {
 enum status result_done(struct result *ret, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum status result_unchanged(struct result *ret, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum status result_refused(struct result *ret, const char *fmt, ...) PRINTF_LIKE(2, 3);
-enum status result_reply(struct result *ret, int http_status, struct strview content_type, struct strview body);
+enum status result_reply(struct result *ret, int http_status, struct strview content_type,
+                         struct strview body);
 void result_set_text(struct result *ret, const char *name, struct strview value);
 void result_set_int(struct result *ret, const char *name, int64_t value);
 
-/* To be called right before each mutation: is this intent still allowed to act? STATUS_DEADLINE_EXCEEDED, or STATUS_CANCELLED once
- * `balm stop` reached us. */
+/* To be called right before each mutation: is this intent still allowed to act? STATUS_DEADLINE_EXCEEDED, or
+ * STATUS_CANCELLED once `balm stop` reached us. */
 enum status invocation_check(const struct invocation *inv, struct error *err) MUST_USE;
 
-/* Ask the platform's broker to do something on the host that a sandboxed process cannot (design §7), over the inherited
- * socket (descriptor 3). `act` names an entry kind of the allow list ("service-restart", "service-status"), `subject` one entry.
- * The reply's members depend on the act, see gateway/broker.h. STATUS_PERMISSION_DENIED: not on the list.
- * STATUS_FAILED_PRECONDITION: no broker (not started by balm). */
-enum status host_act(const struct invocation *inv, struct strview act, struct strview subject, json_t **ret_reply,
-                     struct error *err) MUST_USE;
+/* Ask the platform's broker to do something on the host that a sandboxed process cannot (design §7), over the
+ * inherited socket (descriptor 3). `act` names an entry kind of the allow list ("service-restart",
+ * "service-status"), `subject` one entry. The reply's members depend on the act, see gateway/broker.h.
+ * STATUS_PERMISSION_DENIED: not on the list. STATUS_FAILED_PRECONDITION: no broker (not started by balm). */
+enum status host_act(const struct invocation *inv, struct strview act, struct strview subject,
+                     json_t **ret_reply, struct error *err) MUST_USE;
 #define HOST_ACT_FD 3
 
 enum on_unknown { ON_UNKNOWN_REREAD, ON_UNKNOWN_RERUN, ON_UNKNOWN_ESCALATE };
@@ -78,10 +89,12 @@ struct function_def {
     size_t params_bytes;        /* 0: no parameters, decode is NULL and handle's params too */
     enum status (*decode)(const json_t *body, struct arena *a, void *ret_params, struct error *err);
     enum status (*handle)(struct invocation *inv, const void *params, struct result *ret, struct error *err);
-    const char *manifest_json;  /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when it is deployed */
+    const char *manifest_json; /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when
+                                  it is deployed */
 };
 
-/* main() of a function's executable. Options: --help, --version, --describe (manifest on stdout), -run-healthcheck. Returns the exit code. */
+/* main() of a function's executable. Options: --help, --version, --describe (manifest on stdout),
+ * -run-healthcheck. Returns the exit code. */
 int function_main(const struct function_def *def, int argc, char **argv);
 
 #endif
