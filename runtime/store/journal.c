@@ -19,8 +19,8 @@ struct waiter {
 
 /* ---- life cycle ---- */
 
-void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l, const struct journal_cfg *cfg,
-                        uint64_t first_seq, uint64_t last_seq)
+void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l,
+                        const struct journal_cfg *cfg, uint64_t first_seq, uint64_t last_seq)
 {
     *j = (struct journal){.ops = ops,
                           .loop = l,
@@ -28,7 +28,8 @@ void journal_front_init(struct journal *j, const struct journal_ops *ops, struct
                           .last_seq = last_seq,
                           .durable_seq = last_seq,
                           .is_healthy = true,
-                          .pending_max_bytes = cfg->pending_max_bytes ? cfg->pending_max_bytes : JOURNAL_PENDING_BYTES};
+                          .pending_max_bytes =
+                              cfg->pending_max_bytes ? cfg->pending_max_bytes : JOURNAL_PENDING_BYTES};
     journal_log_init(&j->log);
     list_init(&j->followers);
     list_init(&j->waiters);
@@ -75,9 +76,11 @@ void journal_run_blocking(void (*fn)(void *arg), void *arg)
 
 static enum status check_can_append(const struct journal *j, struct error *err)
 {
-    if (!j->is_healthy) return error_set(err, STATUS_UNAVAILABLE, "append to the journal: %s", j->why_unhealthy);
+    if (!j->is_healthy)
+        return error_set(err, STATUS_UNAVAILABLE, "append to the journal: %s", j->why_unhealthy);
     if (j->is_closing) return error_set(err, STATUS_UNAVAILABLE, "append to the journal: it is being closed");
-    if (j->is_folding) return error_set(err, STATUS_UNAVAILABLE, "append to the journal: its past is still being read");
+    if (j->is_folding)
+        return error_set(err, STATUS_UNAVAILABLE, "append to the journal: its past is still being read");
     return STATUS_OK;
 }
 
@@ -85,11 +88,13 @@ static enum status push_record(struct journal *j, struct record *r, uint64_t seq
 {
     if (r->tenant.len == 0) r->tenant = SV("default");
     if (r->cluster.len == 0) r->cluster = SV("local");
-    if (r->time_ns == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "append to the journal: a record without time");
+    if (r->time_ns == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "append to the journal: a record without time");
     buf_reset(&j->scratch);
     record_encode(r, &j->scratch);
     if (buf_status(&j->scratch) != STATUS_OK)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "append to the journal: a record of kind %s is over %d bytes",
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "append to the journal: a record of kind %s is over %d bytes",
                          record_kind_name(r->kind), RECORD_BYTES_MAX);
     struct journal_frame *f = journal_log_push(&j->log, seq, buf_view(&j->scratch));
     f->record = r;
@@ -100,8 +105,8 @@ static enum status push_record(struct journal *j, struct record *r, uint64_t seq
     return record_decode(sv_n(f->bytes, f->bytes_len), &j->nested, kept, err);
 }
 
-/* All or nothing. A follower's append is not held to the pending limit: what was decided on an accepted input must be
- * recorded with it; it is bounded by a few records an input. */
+/* All or nothing. A follower's append is not held to the pending limit: what was decided on an accepted input
+ * must be recorded with it; it is bounded by a few records an input. */
 static enum status push_records(struct journal *j, struct record *records, size_t n, struct error *err)
 {
     struct journal_position start = j->log.end;
@@ -109,7 +114,8 @@ static enum status push_records(struct journal *j, struct record *records, size_
     for (size_t i = 0; i < n && s == STATUS_OK; i++) {
         s = push_record(j, &records[i], j->last_seq + 1 + i, err);
         if (s == STATUS_OK && !j->is_dispatching && journal_pending_bytes(j) > j->pending_max_bytes)
-            s = error_set(err, STATUS_UNAVAILABLE, "append to the journal: more than %zu bytes wait for the disk",
+            s = error_set(err, STATUS_UNAVAILABLE,
+                          "append to the journal: more than %zu bytes wait for the disk",
                           j->pending_max_bytes);
     }
     if (s != STATUS_OK) journal_log_cut(&j->log, start);
@@ -126,8 +132,8 @@ static void call_followers(struct journal *j, const struct journal_entry *e)
     j->next_follower = NULL;
 }
 
-/* From `at` to the end, which moves while followers append: so each record has been seen by every follower before the
- * next one is shown to any. Returns the last frame. */
+/* From `at` to the end, which moves while followers append: so each record has been seen by every follower
+ * before the next one is shown to any. Returns the last frame. */
 static struct journal_frame *dispatch(struct journal *j, struct journal_position at)
 {
     struct journal_frame *f, *last = NULL;
@@ -143,7 +149,8 @@ static struct journal_frame *dispatch(struct journal *j, struct journal_position
     return last;
 }
 
-enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq, struct error *err)
+enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
+                           struct error *err)
 {
     enum status s = check_can_append(j, err);
     if (s != STATUS_OK) return s;
@@ -186,7 +193,8 @@ enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadli
     enum status s = STATUS_UNAVAILABLE;
     if (j->is_healthy && !j->is_closing && seq <= j->last_seq) s = wait_for(j, seq, false, deadline_ns);
     if (s == STATUS_OK) return s;
-    const char *why = s == STATUS_UNAVAILABLE && j->why_unhealthy[0] != '\0' ? j->why_unhealthy : status_name(s);
+    const char *why =
+        s == STATUS_UNAVAILABLE && j->why_unhealthy[0] != '\0' ? j->why_unhealthy : status_name(s);
     return error_set(err, s, "record %" PRIu64 " is not known to be on disk: %s", seq, why);
 }
 
@@ -277,8 +285,9 @@ void journal_failed(struct journal *j, const char *why)
     j->is_healthy = false;
     (void)snprintf(j->why_unhealthy, sizeof(j->why_unhealthy), "%s", why);
     if (was_healthy)
-        log_error("journal", "store failed, nothing is accepted until it is whole again", LOG_STR("store", j->ops->name),
-                  LOG_STR("reason", why), LOG_INT("durable_seq", j->durable_seq), LOG_INT("last_seq", j->last_seq));
+        log_error("journal", "store failed, nothing is accepted until it is whole again",
+                  LOG_STR("store", j->ops->name), LOG_STR("reason", why),
+                  LOG_INT("durable_seq", j->durable_seq), LOG_INT("last_seq", j->last_seq));
     wake_all(j, STATUS_UNAVAILABLE);
 }
 
@@ -292,8 +301,8 @@ static void tell_followers(struct journal *j)
     j->next_follower = NULL;
 }
 
-static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only, uint64_t *seq,
-                              struct arena *a, struct error *err);
+static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only,
+                              uint64_t *seq, struct arena *a, struct error *err);
 
 /* A fold cut short leaves the followers half-way: they drop everything and begin again. */
 static void fold_again_fiber(void *arg)
@@ -320,7 +329,8 @@ static void fold_again_fiber(void *arg)
     if (s != STATUS_OK) return;
     j->is_healthy = true;
     j->why_unhealthy[0] = '\0';
-    log_warn("journal", "store is whole again", LOG_STR("store", j->ops->name), LOG_INT("durable_seq", j->durable_seq));
+    log_warn("journal", "store is whole again", LOG_STR("store", j->ops->name),
+             LOG_INT("durable_seq", j->durable_seq));
     j->ops->resume(j);
     wake_durable(j);
 }
@@ -362,8 +372,9 @@ enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decod
     if (seq == 0) seq = 1;
     if (max > JOURNAL_READ_MAX) max = JOURNAL_READ_MAX;
     if (seq < j->first_seq)
-        return error_set(err, STATUS_OUT_OF_RANGE, "read the journal: record %" PRIu64 " is gone, the oldest kept is %" PRIu64,
-                         seq, j->first_seq);
+        return error_set(err, STATUS_OUT_OF_RANGE,
+                         "read the journal: record %" PRIu64 " is gone, the oldest kept is %" PRIu64, seq,
+                         j->first_seq);
     if (seq > j->durable_seq || max == 0) {
         *ret_entries = NULL;
         *ret_n = 0;
@@ -374,7 +385,8 @@ enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decod
     return j->ops->read(j, seq, max, decode, a, ret_entries, ret_n, err);
 }
 
-static void show_entry(struct journal *j, bool stateful_only, struct journal_follower *only, const struct journal_entry *e)
+static void show_entry(struct journal *j, bool stateful_only, struct journal_follower *only,
+                       const struct journal_entry *e)
 {
     if (only != NULL) {
         only->on_record(only, e);
@@ -388,8 +400,8 @@ static void show_entry(struct journal *j, bool stateful_only, struct journal_fol
     j->next_follower = NULL;
 }
 
-static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only, uint64_t *seq,
-                              struct arena *a, struct error *err)
+static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only,
+                              uint64_t *seq, struct arena *a, struct error *err)
 {
     struct journal_entry *entries = NULL;
     size_t n = 0;
@@ -397,7 +409,8 @@ static enum status fold_batch(struct journal *j, bool stateful_only, struct jour
     enum status s = journal_read(j, *seq, JOURNAL_READ_MAX, true, a, &entries, &n, err);
     if (s != STATUS_OK) return s;
     if (n == 0)
-        return error_set(err, STATUS_DATA_LOSS, "fold the journal: record %" PRIu64 " of %" PRIu64 " cannot be read", *seq,
+        return error_set(err, STATUS_DATA_LOSS,
+                         "fold the journal: record %" PRIu64 " of %" PRIu64 " cannot be read", *seq,
                          j->durable_seq);
     for (size_t i = 0; i < n; i++)
         show_entry(j, stateful_only, only, &entries[i]);
@@ -405,7 +418,8 @@ static enum status fold_batch(struct journal *j, bool stateful_only, struct jour
     return STATUS_OK;
 }
 
-static enum status fold_from(struct journal *j, uint64_t seq, struct journal_follower *only, struct error *err)
+static enum status fold_from(struct journal *j, uint64_t seq, struct journal_follower *only,
+                             struct error *err)
 {
     struct arena a = {0};
     enum status s = STATUS_OK;
@@ -423,9 +437,11 @@ enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follo
 
 enum status journal_fold(struct journal *j, struct error *err)
 {
-    if (j->is_folding) return error_set(err, STATUS_FAILED_PRECONDITION, "fold the journal: it is being folded already");
+    if (j->is_folding)
+        return error_set(err, STATUS_FAILED_PRECONDITION, "fold the journal: it is being folded already");
     if (!j->is_healthy) return error_set(err, STATUS_UNAVAILABLE, "fold the journal: %s", j->why_unhealthy);
-    j->is_folding = true; /* from here on nothing is appended, so followers miss nothing between the fold and what follows */
+    j->is_folding = true; /* from here on nothing is appended, so followers miss nothing between the fold and
+                             what follows */
     enum status s = journal_wait_durable(j, j->last_seq, 0, err);
     if (s == STATUS_OK) s = fold_from(j, 1, NULL, err);
     j->is_folding = false;
@@ -434,15 +450,17 @@ enum status journal_fold(struct journal *j, struct error *err)
 
 /* ---- leases ---- */
 
-enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder, int64_t ttl_ns,
-                                  uint64_t *ret_revision, struct error *err)
+enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder,
+                                  int64_t ttl_ns, uint64_t *ret_revision, struct error *err)
 {
     if (key.len == 0 || holder.len == 0 || ttl_ns <= 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "lease '%.*s': key, holder and time to live must be given", SV_ARG(key));
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "lease '%.*s': key, holder and time to live must be given", SV_ARG(key));
     return j->ops->lease_acquire(j, key, holder, ttl_ns, ret_revision, err);
 }
 
-enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder, struct error *err)
+enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder,
+                                  struct error *err)
 {
     return j->ops->lease_release(j, key, holder, err);
 }

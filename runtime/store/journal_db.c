@@ -8,22 +8,29 @@ enum status status_from_sqlite(int rc)
     switch (rc & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:
-    case SQLITE_DONE: return STATUS_OK;
+    case SQLITE_DONE:
+        return STATUS_OK;
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return STATUS_DATA_LOSS;
+    case SQLITE_NOTADB:
+        return STATUS_DATA_LOSS;
     case SQLITE_PERM:
     case SQLITE_AUTH:
-    case SQLITE_READONLY: return STATUS_PERMISSION_DENIED;
+    case SQLITE_READONLY:
+        return STATUS_PERMISSION_DENIED;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
     case SQLITE_CANTOPEN:
     case SQLITE_IOERR:
     case SQLITE_FULL:
     case SQLITE_NOMEM:
-    case SQLITE_PROTOCOL: return STATUS_UNAVAILABLE;
-    case SQLITE_TOOBIG: return STATUS_INVALID_ARGUMENT;
-    case SQLITE_CONSTRAINT: return STATUS_ALREADY_EXISTS;
-    default: return STATUS_INTERNAL;
+    case SQLITE_PROTOCOL:
+        return STATUS_UNAVAILABLE;
+    case SQLITE_TOOBIG:
+        return STATUS_INVALID_ARGUMENT;
+    case SQLITE_CONSTRAINT:
+        return STATUS_ALREADY_EXISTS;
+    default:
+        return STATUS_INTERNAL;
     }
 }
 
@@ -36,7 +43,8 @@ enum status journal_db_error(struct error *err, sqlite3 *db, int rc, const char 
     va_end(args);
     int errnum = db != NULL ? sqlite3_system_errno(db) : 0;
     int primary = rc & 0xff;
-    bool has_errno = errnum != 0 && (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN || primary == SQLITE_FULL);
+    bool has_errno =
+        errnum != 0 && (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN || primary == SQLITE_FULL);
     char text[128] = "";
     const char *reason = has_errno ? strerror_r(errnum, text, sizeof(text)) : "";
     return error_set(err, status_from_sqlite(rc), "%s: sqlite: %s (%d)%s%s", what,
@@ -96,10 +104,11 @@ enum status journal_db_check_format(sqlite3 *db, const char *path, struct error 
     if (s == STATUS_OK) s = journal_db_get_u64(db, "PRAGMA user_version", &version, err);
     if (s != STATUS_OK) return error_prefix(err, s, "'%s'", path);
     if (id != JOURNAL_APPLICATION_ID)
-        return error_set(err, STATUS_DATA_LOSS, "'%s' is not a file of this journal: application id %llu, not %d", path,
+        return error_set(err, STATUS_DATA_LOSS,
+                         "'%s' is not a file of this journal: application id %llu, not %d", path,
                          (unsigned long long)id, JOURNAL_APPLICATION_ID);
     if (version > JOURNAL_USER_VERSION)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "'%s' has format %llu, this version reads up to %d", path,
-                         (unsigned long long)version, JOURNAL_USER_VERSION);
+        return error_set(err, STATUS_FAILED_PRECONDITION, "'%s' has format %llu, this version reads up to %d",
+                         path, (unsigned long long)version, JOURNAL_USER_VERSION);
     return STATUS_OK;
 }

@@ -1,16 +1,16 @@
 /* Inside of the journal: for runtime/store/journal*.c and the tests of another store alone.
  *
- *   journal.c         the front, the same for every store: encoding, sequences, followers, waits, limits, reset
- *   journal_log.c     what was appended and is not yet durable, as frames in chunks
- *   journal_sqlite.c  the SQLite store: writer thread, hand-over, recovery     -> const struct journal_ops
- *   journal_segment.c one segment file: create, open, insert a group, checkpoint
- *   journal_reader.c  reading segments, from this process and from others
- *   journal_lease.c   leased keys in a file of their own
- *   journal_db.c      the few SQLite calls all of them make, with our errors
+ *   journal.c          the front, the same for every store: encoding, sequences, followers, waits, reset
+ *   journal_log.c      what was appended and is not yet durable, as frames in chunks
+ *   journal_sqlite.c   the SQLite store: writer thread, hand-over, recovery  -> const struct journal_ops
+ *   journal_segment.c  one segment file: create, open, insert a group, checkpoint
+ *   journal_reader.c   reading segments, from this process and from others
+ *   journal_lease.c    leased keys in a file of their own
+ *   journal_db.c       the few SQLite calls all of them make, with our errors
  *
- * The loop thread pushes frames and publishes a position (the end of an outermost append) under the store's lock; the
- * writer reads frames up to it. Frames before a published position are never touched again by the loop thread until the
- * writer has reported them as committed, so the bytes themselves need no lock. */
+ * The loop thread pushes frames and publishes a position (the end of an outermost append) under the store's
+ * lock; the writer reads frames up to it. Frames before a published position are never touched again by the
+ * loop thread until the writer has reported them as committed, so the bytes themselves need no lock. */
 #ifndef BALM_STORE_JOURNAL_IMPL_H
 #define BALM_STORE_JOURNAL_IMPL_H
 
@@ -43,7 +43,7 @@ struct journal_position {
 };
 
 struct journal_log {
-    struct journal_chunk *head; /* oldest; never NULL */
+    struct journal_chunk *head;  /* oldest; never NULL */
     struct journal_chunk *spare; /* one emptied chunk is kept */
     struct journal_position end;
 };
@@ -63,17 +63,17 @@ struct journal_frame *journal_log_next(struct journal_position *at, struct journ
 
 /* ---- journal.c: the front ---- */
 
-#define JOURNAL_PENDING_BYTES  (64 * 1024 * 1024)
-#define JOURNAL_READ_MAX       1000
-#define JOURNAL_READ_BYTES     (4 * 1024 * 1024) /* a batch ends behind the record that passes this */
-#define JOURNAL_DURABLE_TIMES  65536
-#define JOURNAL_CLOSE_WAIT_NS  (30 * NS_PER_S)
+#define JOURNAL_PENDING_BYTES (64 * 1024 * 1024)
+#define JOURNAL_READ_MAX      1000
+#define JOURNAL_READ_BYTES    (4 * 1024 * 1024) /* a batch ends behind the record that passes this */
+#define JOURNAL_DURABLE_TIMES 65536
+#define JOURNAL_CLOSE_WAIT_NS (30 * NS_PER_S)
 
 /* A store. Every member is mandatory. Called on the loop's thread. */
 struct journal_ops {
     const char *name;
-    /* The outermost append has ended: everything up to j->log.end is to become durable, in one transaction since the last
-     * call or in a larger one. Must not suspend. */
+    /* The outermost append has ended: everything up to j->log.end is to become durable, in one transaction
+     * since the last call or in a larger one. Must not suspend. */
     void (*submit)(struct journal *j);
     /* Followers have folded again after journal_recovered(); j->log is empty. */
     void (*resume)(struct journal *j);
@@ -83,7 +83,8 @@ struct journal_ops {
     /* Suspend. */
     enum status (*lease_acquire)(struct journal *j, struct strview key, struct strview holder, int64_t ttl_ns,
                                  uint64_t *ret_revision, struct error *err);
-    enum status (*lease_release)(struct journal *j, struct strview key, struct strview holder, struct error *err);
+    enum status (*lease_release)(struct journal *j, struct strview key, struct strview holder,
+                                 struct error *err);
     /* Stop, and free the store's struct with the journal in it (after journal_front_release()). Suspends. */
     void (*close)(struct journal *j);
 };
@@ -99,16 +100,16 @@ struct journal { /* first member of a store's own struct */
     bool is_healthy, is_folding, is_closing, is_dispatching;
     char why_unhealthy[ERROR_MESSAGE_MAX];
     struct list followers;
-    struct list *next_follower; /* of the dispatch under way, so that a follower may unfollow itself or another */
-    struct list waiters;        /* by sequence */
-    int64_t *durable_times;     /* ring by sequence */
-    struct fiber_scope scope;   /* of the fiber that folds again after a reset */
-    struct buf scratch;         /* one encoded record */
-    struct arena nested;        /* decoded records of appends made by followers */
+    struct list *next_follower; /* of the dispatch under way: followers may leave in it */
+    struct list waiters;    /* by sequence */
+    int64_t *durable_times; /* ring by sequence */
+    struct fiber_scope scope; /* of the fiber that folds again after a reset */
+    struct buf scratch;       /* one encoded record */
+    struct arena nested;      /* decoded records of appends made by followers */
 };
 
-void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l, const struct journal_cfg *cfg,
-                        uint64_t first_seq, uint64_t last_seq);
+void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l,
+                        const struct journal_cfg *cfg, uint64_t first_seq, uint64_t last_seq);
 void journal_front_release(struct journal *j);
 /* Everything up to `at`, whose last record is `seq`, is durable since unix_ns. */
 void journal_committed(struct journal *j, struct journal_position at, uint64_t seq, int64_t unix_ns);
@@ -132,14 +133,17 @@ struct sqlite3_stmt;
 /* SQLite's result code (primary or extended) as ours. */
 enum status status_from_sqlite(int rc);
 /* "sqlite: message (code, errno text)" behind the formatted words. db may be NULL. */
-enum status journal_db_error(struct error *err, struct sqlite3 *db, int rc, const char *fmt, ...) PRINTF_LIKE(4, 5);
+enum status journal_db_error(struct error *err, struct sqlite3 *db, int rc, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
 /* flags: SQLITE_OPEN_…. On failure nothing is left open. */
 enum status journal_db_open(const char *path, int flags, struct sqlite3 **ret_db, struct error *err) MUST_USE;
 void journal_db_close(struct sqlite3 *db); /* all statements must be finalized */
 enum status journal_db_exec(struct sqlite3 *db, const char *sql, struct error *err) MUST_USE;
-enum status journal_db_prepare(struct sqlite3 *db, const char *sql, struct sqlite3_stmt **ret_stmt, struct error *err) MUST_USE;
+enum status journal_db_prepare(struct sqlite3 *db, const char *sql, struct sqlite3_stmt **ret_stmt,
+                               struct error *err) MUST_USE;
 /* The single integer that `sql` yields. */
-enum status journal_db_get_u64(struct sqlite3 *db, const char *sql, uint64_t *ret_value, struct error *err) MUST_USE;
+enum status journal_db_get_u64(struct sqlite3 *db, const char *sql, uint64_t *ret_value,
+                               struct error *err) MUST_USE;
 /* STATUS_FAILED_PRECONDITION: written by a newer version. STATUS_DATA_LOSS: not one of our files. */
 enum status journal_db_check_format(struct sqlite3 *db, const char *path, struct error *err) MUST_USE;
 
@@ -147,11 +151,16 @@ enum status journal_db_check_format(struct sqlite3 *db, const char *path, struct
 
 #define JOURNAL_PATH_MAX 4096
 
-/* First sequences of the segments of `dir`, ascending. *ret_seqs: free(). STATUS_NOT_FOUND: no such folder. */
-enum status journal_segment_list(const char *dir, uint64_t **ret_seqs, size_t *ret_n, struct error *err) MUST_USE;
-enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_path[JOURNAL_PATH_MAX], struct error *err) MUST_USE;
-/* Opens each segment once (which recovers its WAL) and checks that sequences have no gap. No segment: first 1, last 0. */
-enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq, struct error *err) MUST_USE;
+/* First sequences of the segments of `dir`, ascending. *ret_seqs: free(). STATUS_NOT_FOUND: no such folder.
+ */
+enum status journal_segment_list(const char *dir, uint64_t **ret_seqs, size_t *ret_n,
+                                 struct error *err) MUST_USE;
+enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_path[JOURNAL_PATH_MAX],
+                                 struct error *err) MUST_USE;
+/* Opens each segment once (which recovers its WAL) and checks that sequences have no gap. No segment: first
+ * 1, last 0. */
+enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq,
+                                  struct error *err) MUST_USE;
 
 struct journal_segment { /* open for writing; one thread at a time */
     struct sqlite3 *db;
@@ -163,21 +172,24 @@ struct journal_segment { /* open for writing; one thread at a time */
     char path[JOURNAL_PATH_MAX];
 };
 
-/* A new empty segment: made under another name, synced, renamed, folder synced; so a segment's name is always whole. */
+/* A new empty segment: made under another name, synced, renamed, folder synced; so a segment's name is always
+ * whole. */
 enum status journal_segment_create(const char *dir, uint64_t first_seq, struct error *err) MUST_USE;
-/* For writing. What the WAL holds is put into the file and synced first: it may have been written by a process that died, or
- * failed, before its fsync, and must not be taken for durable because the page cache still shows it. */
-enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment, struct error *err) MUST_USE;
+/* For writing. What the WAL holds is put into the file and synced first: it may have been written by a
+ * process that died, or failed, before its fsync, and must not be taken for durable because the page cache
+ * still shows it. */
+enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment,
+                                 struct error *err) MUST_USE;
 void journal_segment_close(struct journal_segment *g);
-/* Nothing more will be written: the whole WAL goes to the file and is emptied, unless a reader is at it just now (then the next
- * start does it), and the segment is closed. On failure it is still open. */
+/* Nothing more will be written: the whole WAL goes to the file and is emptied, unless a reader is at it just
+ * now (then the next start does it), and the segment is closed. On failure it is still open. */
 enum status journal_segment_finish(struct journal_segment *g, struct error *err) MUST_USE;
-/* One transaction of the frames from *at on: to `end`, or to the end of an append behind JOURNAL_GROUP_BYTES. Durable on
- * success, and *at and *ret_last_seq moved; on failure the segment must be closed. */
+/* One transaction of the frames from *at on: to `end`, or to the end of an append behind JOURNAL_GROUP_BYTES.
+ * Durable on success, and *at and *ret_last_seq moved; on failure the segment must be closed. */
 #define JOURNAL_GROUP_BYTES (4 * 1024 * 1024)
-enum status journal_segment_write(struct journal_segment *g, struct journal_position *at, struct journal_position end,
-                                  struct error *err) MUST_USE;
-#define JOURNAL_CHECKPOINT_PAGES 1024 /* of 8 KiB: a WAL of 8 MiB is overwritten again and again instead of grown */
+enum status journal_segment_write(struct journal_segment *g, struct journal_position *at,
+                                  struct journal_position end, struct error *err) MUST_USE;
+#define JOURNAL_CHECKPOINT_PAGES 1024 /* of 8 KiB: 8 MiB of WAL are overwritten again and again, not grown */
 bool journal_segment_wants_checkpoint(const struct journal_segment *g);
 /* Copies what no reader still needs in the WAL to the file. A reader in the way is no error. */
 enum status journal_segment_checkpoint(struct journal_segment *g, struct error *err) MUST_USE;
@@ -186,10 +198,13 @@ enum status journal_segment_checkpoint(struct journal_segment *g, struct error *
 
 #define JOURNAL_LEASES_MAX 10000 /* keys are targets, which alerts name */
 struct journal_leases;
-enum status journal_leases_open(const char *dir, struct journal_leases **ret_leases, struct error *err) MUST_USE;
+enum status journal_leases_open(const char *dir, struct journal_leases **ret_leases,
+                                struct error *err) MUST_USE;
 void journal_leases_close(struct journal_leases *t);
-enum status journal_leases_acquire(struct journal_leases *t, struct strview key, struct strview holder, int64_t now_unix_ns,
-                                   int64_t ttl_ns, uint64_t *ret_revision, struct error *err) MUST_USE;
-enum status journal_leases_release(struct journal_leases *t, struct strview key, struct strview holder, struct error *err) MUST_USE;
+enum status journal_leases_acquire(struct journal_leases *t, struct strview key, struct strview holder,
+                                   int64_t now_unix_ns, int64_t ttl_ns, uint64_t *ret_revision,
+                                   struct error *err) MUST_USE;
+enum status journal_leases_release(struct journal_leases *t, struct strview key, struct strview holder,
+                                   struct error *err) MUST_USE;
 
 #endif

@@ -1,5 +1,5 @@
-/* Leased keys: a table in DIR/leases.db. The revision is one counter for all keys, so it grows even if a key's row has been
- * removed in between. Expiry is wall-clock time, because it has to survive a restart. */
+/* Leased keys: a table in DIR/leases.db. The revision is one counter for all keys, so it grows even if a
+ * key's row has been removed in between. Expiry is wall-clock time, because it has to survive a restart. */
 #include "store/journal_impl.h"
 
 #include <inttypes.h>
@@ -7,7 +7,6 @@
 #include <sqlite3.h>
 
 #include "base/memory.h"
-
 
 struct journal_leases {
     pthread_mutex_t lock;
@@ -46,7 +45,8 @@ enum status journal_leases_open(const char *dir, struct journal_leases **ret_lea
 {
     char path[JOURNAL_PATH_MAX];
     int n = snprintf(path, sizeof(path), "%s/leases.db", dir);
-    if (n < 0 || n >= JOURNAL_PATH_MAX - 8) return error_set(err, STATUS_INVALID_ARGUMENT, "journal folder has too long a name");
+    if (n < 0 || n >= JOURNAL_PATH_MAX - 8)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "journal folder has too long a name");
     struct journal_leases *t = mem_zalloc(1, sizeof(*t));
     (void)pthread_mutex_init(&t->lock, NULL);
     enum status s = journal_db_open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &t->db, err);
@@ -63,7 +63,8 @@ enum status journal_leases_open(const char *dir, struct journal_leases **ret_lea
 void journal_leases_close(struct journal_leases *t)
 {
     if (t == NULL) return;
-    sqlite3_stmt *const statements[] = {t->find, t->put, t->bump, t->revision, t->release, t->purge, t->count};
+    sqlite3_stmt *const statements[] = {t->find,    t->put,   t->bump, t->revision,
+                                        t->release, t->purge, t->count};
     for (size_t i = 0; i < ARRAY_LEN(statements); i++)
         (void)sqlite3_finalize(statements[i]);
     if (t->db != NULL) journal_db_close(t->db);
@@ -83,7 +84,8 @@ static enum status run(struct journal_leases *t, sqlite3_stmt *stmt, struct erro
     return rc == SQLITE_DONE ? STATUS_OK : journal_db_error(err, t->db, rc, "%s", sqlite3_sql(stmt));
 }
 
-static enum status get_u64(struct journal_leases *t, sqlite3_stmt *stmt, uint64_t *ret_value, struct error *err)
+static enum status get_u64(struct journal_leases *t, sqlite3_stmt *stmt, uint64_t *ret_value,
+                           struct error *err)
 {
     int rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) *ret_value = (uint64_t)sqlite3_column_int64(stmt, 0);
@@ -105,20 +107,22 @@ static enum status make_room(struct journal_leases *t, int64_t now_unix_ns, stru
 }
 
 /* *ret_revision: of the holder's own lease, 0 if a new one is to be given. */
-static enum status look(struct journal_leases *t, struct strview key, struct strview holder, int64_t now_unix_ns,
-                        uint64_t *ret_revision, struct error *err)
+static enum status look(struct journal_leases *t, struct strview key, struct strview holder,
+                        int64_t now_unix_ns, uint64_t *ret_revision, struct error *err)
 {
     enum status s = STATUS_OK;
     bind_text(t->find, 1, key);
     *ret_revision = 0;
     int rc = sqlite3_step(t->find);
     if (rc == SQLITE_ROW) {
-        struct strview other = sv_n(sqlite3_column_blob(t->find, 0), (size_t)sqlite3_column_bytes(t->find, 0));
+        struct strview other =
+            sv_n(sqlite3_column_blob(t->find, 0), (size_t)sqlite3_column_bytes(t->find, 0));
         bool is_live = sqlite3_column_int64(t->find, 2) > now_unix_ns;
         if (sv_eq(other, holder) && is_live)
             *ret_revision = (uint64_t)sqlite3_column_int64(t->find, 1);
         else if (is_live)
-            s = error_set(err, STATUS_ALREADY_EXISTS, "lease '%.*s' is held by '%.*s'", SV_ARG(key), SV_ARG(other));
+            s = error_set(err, STATUS_ALREADY_EXISTS, "lease '%.*s' is held by '%.*s'", SV_ARG(key),
+                          SV_ARG(other));
     } else if (rc != SQLITE_DONE) {
         s = journal_db_error(err, t->db, rc, "lease '%.*s'", SV_ARG(key));
     }
@@ -126,8 +130,8 @@ static enum status look(struct journal_leases *t, struct strview key, struct str
     return s;
 }
 
-static enum status acquire(struct journal_leases *t, struct strview key, struct strview holder, int64_t now_unix_ns, int64_t ttl_ns,
-                           uint64_t *ret_revision, struct error *err)
+static enum status acquire(struct journal_leases *t, struct strview key, struct strview holder,
+                           int64_t now_unix_ns, int64_t ttl_ns, uint64_t *ret_revision, struct error *err)
 {
     uint64_t revision;
     enum status s = look(t, key, holder, now_unix_ns, &revision, err);
@@ -148,8 +152,9 @@ static enum status acquire(struct journal_leases *t, struct strview key, struct 
     return s;
 }
 
-enum status journal_leases_acquire(struct journal_leases *t, struct strview key, struct strview holder, int64_t now_unix_ns,
-                                   int64_t ttl_ns, uint64_t *ret_revision, struct error *err)
+enum status journal_leases_acquire(struct journal_leases *t, struct strview key, struct strview holder,
+                                   int64_t now_unix_ns, int64_t ttl_ns, uint64_t *ret_revision,
+                                   struct error *err)
 {
     uint64_t revision = 0;
     (void)pthread_mutex_lock(&t->lock);
@@ -164,14 +169,16 @@ enum status journal_leases_acquire(struct journal_leases *t, struct strview key,
     return s;
 }
 
-enum status journal_leases_release(struct journal_leases *t, struct strview key, struct strview holder, struct error *err)
+enum status journal_leases_release(struct journal_leases *t, struct strview key, struct strview holder,
+                                   struct error *err)
 {
     (void)pthread_mutex_lock(&t->lock);
     bind_text(t->release, 1, key);
     bind_text(t->release, 2, holder);
     enum status s = run(t, t->release, err);
     if (s == STATUS_OK && sqlite3_changes(t->db) == 0)
-        s = error_set(err, STATUS_NOT_FOUND, "lease '%.*s' is not held by '%.*s'", SV_ARG(key), SV_ARG(holder));
+        s = error_set(err, STATUS_NOT_FOUND, "lease '%.*s' is not held by '%.*s'", SV_ARG(key),
+                      SV_ARG(holder));
     (void)pthread_mutex_unlock(&t->lock);
     return s;
 }

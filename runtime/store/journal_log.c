@@ -98,7 +98,8 @@ void journal_log_clear(struct journal_log *log)
 
 struct journal_frame *journal_log_next(struct journal_position *at, struct journal_position end)
 {
-    /* `used` of a chunk that is not the last published one is final; of the last one only `end` may be trusted. */
+    /* `used` of a chunk that is not the last published one is final; of the last one only `end` may be
+     * trusted. */
     while (at->chunk != end.chunk && at->offset == at->chunk->used) {
         at->chunk = at->chunk->next;
         at->offset = 0;

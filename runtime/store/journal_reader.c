@@ -1,5 +1,6 @@
-/* A reader holds at most one segment open and one short read transaction at a time, so that it never keeps the writer from
- * reusing the WAL. Segments that appear later are found by listing the folder again at the end of the last one known. */
+/* A reader holds at most one segment open and one short read transaction at a time, so that it never keeps
+ * the writer from reusing the WAL. Segments that appear later are found by listing the folder again at the
+ * end of the last one known. */
 #include "store/journal_impl.h"
 
 #include <inttypes.h>
@@ -41,16 +42,18 @@ static void close_segment(struct journal_reader *r)
     r->open_segment = 0;
 }
 
-/* SQLite says "unable to open database file" for a folder in which it may not make the -shm file; say what is missing. */
+/* SQLite says "unable to open database file" for a folder in which it may not make the -shm file; say what is
+ * missing. */
 static enum status explain_open(const struct journal_reader *r, enum status s, struct error *err)
 {
     if (access(r->path, R_OK) != 0)
         return error_set(err, STATUS_PERMISSION_DENIED, "read '%s': not readable by this user", r->path);
     if (access(r->dir, W_OK) != 0)
-        return error_set(err, STATUS_PERMISSION_DENIED,
-                         "read '%s': reading needs write permission on the folder for SQLite's shared index (-shm); run as the "
-                         "journal's owner or copy the folder",
-                         r->path);
+        return error_set(
+            err, STATUS_PERMISSION_DENIED,
+            "read '%s': reading needs write permission on the folder for SQLite's index (-shm); run as the "
+            "journal's owner or copy the folder",
+            r->path);
     return s;
 }
 
@@ -66,7 +69,8 @@ static enum status open_segment(struct journal_reader *r, uint64_t first_seq, st
     if (s != STATUS_OK) return explain_open(r, s, err);
     s = journal_db_check_format(db, r->path, err);
     if (s == STATUS_OK)
-        s = journal_db_prepare(db, "SELECT seq, bytes FROM records WHERE seq >= ?1 ORDER BY seq LIMIT ?2", &select, err);
+        s = journal_db_prepare(db, "SELECT seq, bytes FROM records WHERE seq >= ?1 ORDER BY seq LIMIT ?2",
+                               &select, err);
     if (s != STATUS_OK) {
         journal_db_close(db);
         return s == STATUS_UNAVAILABLE ? explain_open(r, s, err) : s;
@@ -126,7 +130,8 @@ static enum status take_row(struct journal_reader *r, uint64_t expected_seq, boo
 {
     uint64_t seq = (uint64_t)sqlite3_column_int64(r->select, 0);
     if (seq != expected_seq)
-        return error_set(err, STATUS_DATA_LOSS, "read '%s': record %" PRIu64 " is missing, the next one is %" PRIu64, r->path,
+        return error_set(err, STATUS_DATA_LOSS,
+                         "read '%s': record %" PRIu64 " is missing, the next one is %" PRIu64, r->path,
                          expected_seq, seq);
     const char *bytes = sqlite3_column_blob(r->select, 1);
     int len = sqlite3_column_bytes(r->select, 1);
@@ -147,7 +152,8 @@ static enum status take_rows(struct journal_reader *r, uint64_t seq, size_t max,
     int rc = SQLITE_ROW;
     (void)sqlite3_bind_int64(r->select, 1, (sqlite3_int64)seq);
     (void)sqlite3_bind_int64(r->select, 2, (sqlite3_int64)max);
-    while (s == STATUS_OK && n < max && bytes < JOURNAL_READ_BYTES && (rc = sqlite3_step(r->select)) == SQLITE_ROW) {
+    while (s == STATUS_OK && n < max && bytes < JOURNAL_READ_BYTES &&
+           (rc = sqlite3_step(r->select)) == SQLITE_ROW) {
         s = take_row(r, seq + n, decode, a, &entries[n], err);
         if (s == STATUS_OK) bytes += entries[n++].bytes.len;
     }
@@ -160,8 +166,9 @@ static enum status take_rows(struct journal_reader *r, uint64_t seq, size_t max,
     return s;
 }
 
-enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode, struct arena *a,
-                                struct journal_entry **ret_entries, size_t *ret_n, struct error *err)
+enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode,
+                                struct arena *a, struct journal_entry **ret_entries, size_t *ret_n,
+                                struct error *err)
 {
     if (seq == 0) seq = 1;
     if (max > JOURNAL_READ_MAX) max = JOURNAL_READ_MAX;
@@ -170,8 +177,9 @@ enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t m
     for (bool has_rescanned = false;; has_rescanned = true) {
         size_t i = find_segment(r, seq);
         if (i == SIZE_MAX && r->n > 0)
-            return error_set(err, STATUS_OUT_OF_RANGE, "read '%s': record %" PRIu64 " is gone, the oldest kept is %" PRIu64,
-                             r->dir, seq, r->segments[0]);
+            return error_set(err, STATUS_OUT_OF_RANGE,
+                             "read '%s': record %" PRIu64 " is gone, the oldest kept is %" PRIu64, r->dir,
+                             seq, r->segments[0]);
         enum status s = i == SIZE_MAX ? STATUS_OK : open_segment(r, r->segments[i], err);
         if (s == STATUS_OK && i != SIZE_MAX) s = take_rows(r, seq, max, decode, a, entries, &n, err);
         if (s != STATUS_OK) return s;

@@ -15,7 +15,8 @@ enum { NAME_DIGITS = 20, FINISH_TIMEOUT_MS = 20 };
 
 /* ---- names ---- */
 
-enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_path[JOURNAL_PATH_MAX], struct error *err)
+enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_path[JOURNAL_PATH_MAX],
+                                 struct error *err)
 {
     int n = snprintf(ret_path, JOURNAL_PATH_MAX, "%s/%020" PRIu64 ".db", dir, first_seq);
     if (n < 0 || n >= JOURNAL_PATH_MAX - 8) /* SQLite appends -wal and -shm */
@@ -39,7 +40,8 @@ static int compare_seqs(const void *a, const void *b)
 enum status journal_segment_list(const char *dir, uint64_t **ret_seqs, size_t *ret_n, struct error *err)
 {
     DIR *d = opendir(dir);
-    if (d == NULL) return error_set(err, status_from_errno(errno), "journal folder '%s': %s", dir, strerror(errno));
+    if (d == NULL)
+        return error_set(err, status_from_errno(errno), "journal folder '%s': %s", dir, strerror(errno));
     uint64_t *seqs = NULL;
     size_t n = 0, capacity = 0;
     const struct dirent *entry;
@@ -65,7 +67,8 @@ static enum status sync_path(const char *path, int flags, struct error *err)
     if (fd < 0) return error_set(err, STATUS_UNAVAILABLE, "open '%s': %s", path, strerror(errno));
     int failed = fsync(fd) != 0 ? errno : 0;
     (void)close(fd);
-    return failed == 0 ? STATUS_OK : error_set(err, STATUS_UNAVAILABLE, "fsync '%s': %s", path, strerror(failed));
+    return failed == 0 ? STATUS_OK
+                       : error_set(err, STATUS_UNAVAILABLE, "fsync '%s': %s", path, strerror(failed));
 }
 
 /* ---- checking at the start ---- */
@@ -79,8 +82,9 @@ static enum status read_range(sqlite3 *db, uint64_t first_seq, uint64_t *ret_las
     if (s != STATUS_OK) return s;
     *ret_last_seq = count == 0 ? first_seq - 1 : high;
     if (count > 0 && (low != first_seq || high - low + 1 != count))
-        return error_set(err, STATUS_DATA_LOSS, "sequences have a gap: %" PRIu64 " records from %" PRIu64 " to %" PRIu64, count,
-                         low, high);
+        return error_set(err, STATUS_DATA_LOSS,
+                         "sequences have a gap: %" PRIu64 " records from %" PRIu64 " to %" PRIu64, count, low,
+                         high);
     return STATUS_OK;
 }
 
@@ -101,7 +105,8 @@ static enum status check_one(const char *dir, uint64_t first_seq, uint64_t *ret_
     return s;
 }
 
-enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq, struct error *err)
+enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq,
+                                  struct error *err)
 {
     uint64_t *seqs = NULL, last = 0;
     size_t n = 0;
@@ -109,8 +114,9 @@ enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint
     for (size_t i = 0; i < n && s == STATUS_OK; i++) {
         if (i > 0 && seqs[i] != last + 1)
             s = error_set(err, STATUS_DATA_LOSS,
-                          "journal '%s': segment %020" PRIu64 ".db ends at %" PRIu64 ", the next one begins at %" PRIu64, dir,
-                          seqs[i - 1], last, seqs[i]);
+                          "journal '%s': segment %020" PRIu64 ".db ends at %" PRIu64
+                          ", the next one begins at %" PRIu64,
+                          dir, seqs[i - 1], last, seqs[i]);
         else
             s = check_one(dir, seqs[i], &last, err);
     }
@@ -134,7 +140,8 @@ static enum status write_empty(const char *path, struct error *err)
                    "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d;"
                    "CREATE TABLE records(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL); COMMIT",
                    JOURNAL_APPLICATION_ID, JOURNAL_USER_VERSION);
-    s = journal_db_exec(db, "PRAGMA page_size = 8192; PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL", err);
+    s = journal_db_exec(db, "PRAGMA page_size = 8192; PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL",
+                        err);
     if (s == STATUS_OK) s = journal_db_exec(db, sql, err);
     if (s == STATUS_OK) s = journal_db_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", err);
     journal_db_close(db);
@@ -169,7 +176,8 @@ enum status journal_segment_create(const char *dir, uint64_t first_seq, struct e
 
 /* ---- writing ---- */
 
-/* The WAL file alone is opened here: closing any descriptor of the main file or the -shm would drop SQLite's locks on it. */
+/* The WAL file alone is opened here: closing any descriptor of the main file or the -shm would drop SQLite's
+ * locks on it. */
 static enum status sync_wal(const char *path, struct error *err)
 {
     char wal[JOURNAL_PATH_MAX + 8];
@@ -185,8 +193,8 @@ static int on_wal_grown(void *arg, sqlite3 *db, const char *name, int pages)
     return SQLITE_OK;
 }
 
-/* A reader in another process may hold the WAL for a moment; SQLITE_BUSY then comes back after the busy timeout, and
- * that is the only result besides success that leaves everything durable where it is. */
+/* A reader in another process may hold the WAL for a moment; SQLITE_BUSY then comes back after the busy
+ * timeout, and that is the only result besides success that leaves everything durable where it is. */
 static enum status settle_wal(struct journal_segment *g, struct error *err)
 {
     enum status s = sync_wal(g->path, err);
@@ -202,18 +210,21 @@ static enum status open_writer(struct journal_segment *g, struct error *err)
     if (s != STATUS_OK) return s;
     s = journal_db_check_format(g->db, g->path, err);
     if (s == STATUS_OK)
-        s = journal_db_exec(g->db,
-                            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
-                            "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY",
-                            err);
+        s = journal_db_exec(
+            g->db,
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;"
+            "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY",
+            err);
     if (s == STATUS_OK) s = settle_wal(g, err);
     if (s == STATUS_OK) s = journal_db_prepare(g->db, "BEGIN IMMEDIATE", &g->begin, err);
-    if (s == STATUS_OK) s = journal_db_prepare(g->db, "INSERT INTO records(seq, bytes) VALUES(?1, ?2)", &g->insert, err);
+    if (s == STATUS_OK)
+        s = journal_db_prepare(g->db, "INSERT INTO records(seq, bytes) VALUES(?1, ?2)", &g->insert, err);
     if (s == STATUS_OK) s = journal_db_prepare(g->db, "COMMIT", &g->commit, err);
     return s;
 }
 
-enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment, struct error *err)
+enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment,
+                                 struct error *err)
 {
     struct journal_segment *g = mem_zalloc(1, sizeof(*g));
     uint64_t pages = 0, page_bytes = 0;
@@ -221,7 +232,8 @@ enum status journal_segment_open(const char *dir, uint64_t first_seq, struct jou
     g->checkpoint_at_pages = JOURNAL_CHECKPOINT_PAGES;
     enum status s = journal_segment_path(dir, first_seq, g->path, err);
     if (s == STATUS_OK) s = open_writer(g, err);
-    if (s == STATUS_OK) s = journal_db_get_u64(g->db, "SELECT ifnull(max(seq), 0) FROM records", &g->last_seq, err);
+    if (s == STATUS_OK)
+        s = journal_db_get_u64(g->db, "SELECT ifnull(max(seq), 0) FROM records", &g->last_seq, err);
     if (s == STATUS_OK) s = journal_db_get_u64(g->db, "PRAGMA page_count", &pages, err);
     if (s == STATUS_OK) s = journal_db_get_u64(g->db, "PRAGMA page_size", &page_bytes, err);
     if (s != STATUS_OK) {
@@ -259,8 +271,8 @@ static int insert_frame(struct journal_segment *g, const struct journal_frame *f
     return rc;
 }
 
-enum status journal_segment_write(struct journal_segment *g, struct journal_position *at, struct journal_position end,
-                                  struct error *err)
+enum status journal_segment_write(struct journal_segment *g, struct journal_position *at,
+                                  struct journal_position end, struct error *err)
 {
     struct journal_position reached = *at;
     uint64_t last_seq = g->last_seq;
@@ -274,8 +286,8 @@ enum status journal_segment_write(struct journal_segment *g, struct journal_posi
     }
     if (rc == SQLITE_OK) rc = step(g->commit);
     if (rc != SQLITE_OK) {
-        enum status s = journal_db_error(err, g->db, rc, "write records %" PRIu64 " to %" PRIu64 " to '%s'", g->last_seq + 1,
-                                         last_seq, g->path);
+        enum status s = journal_db_error(err, g->db, rc, "write records %" PRIu64 " to %" PRIu64 " to '%s'",
+                                         g->last_seq + 1, last_seq, g->path);
         (void)sqlite3_exec(g->db, "ROLLBACK", NULL, NULL, NULL);
         return s;
     }
@@ -289,7 +301,8 @@ enum status journal_segment_finish(struct journal_segment *g, struct error *err)
 {
     (void)sqlite3_busy_timeout(g->db, FINISH_TIMEOUT_MS);
     int rc = sqlite3_wal_checkpoint_v2(g->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
-    if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY) return journal_db_error(err, g->db, rc, "checkpoint of '%s'", g->path);
+    if (rc != SQLITE_OK && (rc & 0xff) != SQLITE_BUSY)
+        return journal_db_error(err, g->db, rc, "checkpoint of '%s'", g->path);
     journal_segment_close(g);
     return STATUS_OK;
 }

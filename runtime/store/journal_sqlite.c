@@ -1,14 +1,14 @@
 /* The SQLite store.
  *
- *   loop thread                               writer thread
- *   submit: published = end of log  --lock--> takes all up to `published`: one transaction, one fsync
- *   on_news: journal_committed()    <--post-- reached, time                       while that ran, more was published:
- *                                                                                 it is the next group, without any timer
- *   writer states:
- *       RUNNING --commit, fsync or checkpoint failed--> FAILED: closes the segment, tells the loop
- *          ^                                              | every second: reopen, sync what the WAL holds, read the last
- *          |                                              v sequence; fewer than acknowledged: say it, stay here
- *          +-------- resume (followers have folded) -- REOPENED: told the loop, which drops its log and folds again
+ *   loop thread                                writer thread
+ *   submit: published = end of log  --lock-->  takes all up to `published`: one transaction, one fsync
+ *   on_news: journal_committed()    <--post--  reached, time
+ *                                              what was published meanwhile is the next group: no timer
+ *
+ *   RUNNING --commit, fsync or checkpoint failed--> FAILED: closes the segment, tells the loop
+ *      ^                                               |  every second: reopen, sync what the WAL holds, read
+ *      |                                               v  the last sequence; if acknowledged ones lack, stay
+ *      +-- resume (followers have folded) ---- REOPENED: the loop drops its log and folds again
  *
  * While the writer is not RUNNING it does not look at the log, so that the loop may clear it. */
 #include "store/journal_impl.h"
@@ -24,10 +24,10 @@
 #include "base/memory.h"
 #include "log/log.h"
 
-#define SEGMENT_BYTES       (256 * 1024 * 1024)
-#define IDLE_CHECKPOINT_NS  (250 * NS_PER_MS)
-#define REOPEN_BACKOFF_NS   NS_PER_S
-#define COMPLAIN_EVERY      60 /* attempts to reopen */
+#define SEGMENT_BYTES      (256 * 1024 * 1024)
+#define IDLE_CHECKPOINT_NS (250 * NS_PER_MS)
+#define REOPEN_BACKOFF_NS  NS_PER_S
+#define COMPLAIN_EVERY     60 /* attempts to reopen */
 enum { IDLE_READERS_MAX = 4 };
 
 enum writer_state { WRITER_RUNNING, WRITER_FAILED, WRITER_REOPENED };
@@ -88,7 +88,11 @@ static bool sleep_for(struct sqlite_journal *s, int64_t ns)
     int64_t at = clock_monotonic_ns() + ns;
     struct timespec until = {.tv_sec = at / NS_PER_S, .tv_nsec = at % NS_PER_S};
     s->is_asleep = true;
-    int rc = ns == 0 ? pthread_cond_wait(&s->wake, &s->lock) : pthread_cond_timedwait(&s->wake, &s->lock, &until);
+    int rc;
+    if (ns == 0)
+        rc = pthread_cond_wait(&s->wake, &s->lock);
+    else
+        rc = pthread_cond_timedwait(&s->wake, &s->lock, &until);
     s->is_asleep = false;
     return rc != ETIMEDOUT;
 }
@@ -148,8 +152,8 @@ static void run_group(struct sqlite_journal *s)
     post_news(s);
 }
 
-/* With the lock, which is dropped meanwhile. A failed checkpoint has lost nothing, but the file can no longer be trusted to
- * take what the WAL holds. */
+/* With the lock, which is dropped meanwhile. A failed checkpoint has lost nothing, but the file can no longer
+ * be trusted to take what the WAL holds. */
 static void run_checkpoint(struct sqlite_journal *s)
 {
     struct error err;
@@ -179,14 +183,15 @@ static enum status reopen(struct sqlite_journal *s, struct error *err)
     uint64_t *seqs = NULL;
     size_t n = 0;
     enum status st = journal_segment_list(s->dir, &seqs, &n, err);
-    if (st == STATUS_OK && n == 0) st = error_set(err, STATUS_DATA_LOSS, "journal '%s': all segments are gone", s->dir);
+    if (st == STATUS_OK && n == 0)
+        st = error_set(err, STATUS_DATA_LOSS, "journal '%s': all segments are gone", s->dir);
     if (st == STATUS_OK) st = journal_segment_open(s->dir, seqs[n - 1], &s->segment, err);
     free(seqs);
     if (st != STATUS_OK) return st;
     if (s->segment->last_seq >= s->acked_seq) return STATUS_OK;
     st = error_set(err, STATUS_DATA_LOSS,
-                   "journal '%s': the disk has lost records: %" PRIu64 " was acknowledged as durable, %" PRIu64
-                   " is the last one left",
+                   "journal '%s': the disk has lost records: %" PRIu64
+                   " was acknowledged as durable, %" PRIu64 " is the last one left",
                    s->dir, s->acked_seq, s->segment->last_seq);
     journal_segment_close(s->segment);
     s->segment = NULL;
@@ -202,7 +207,9 @@ static void try_reopen(struct sqlite_journal *s, unsigned attempt)
     s->segment = NULL;
     enum status st = reopen(s, &err);
     if (st != STATUS_OK && attempt % COMPLAIN_EVERY == 0)
-        log_error("journal", st == STATUS_DATA_LOSS ? "acknowledged records are lost, staying closed" : "cannot reopen, retrying",
+        log_error("journal",
+                  st == STATUS_DATA_LOSS ? "acknowledged records are lost, staying closed"
+                                         : "cannot reopen, retrying",
                   LOG_STR("reason", err.message), LOG_INT("attempt", attempt));
     (void)pthread_mutex_lock(&s->lock);
     if (st != STATUS_OK) {
@@ -227,12 +234,17 @@ static void *writer_main(void *arg)
             attempts = 0;
             run_once(s);
             break;
-        case WRITER_FAILED: try_reopen(s, attempts++); break;
-        case WRITER_REOPENED: (void)sleep_for(s, 0); break;
+        case WRITER_FAILED:
+            try_reopen(s, attempts++);
+            break;
+        case WRITER_REOPENED:
+            (void)sleep_for(s, 0);
+            break;
         }
     }
     (void)pthread_mutex_unlock(&s->lock);
-    journal_segment_close(s->segment); /* the last connection: SQLite puts the WAL into the file and removes it */
+    /* The last connection: SQLite puts the WAL into the file and removes it. */
+    journal_segment_close(s->segment);
     s->segment = NULL;
     return NULL;
 }
@@ -288,7 +300,8 @@ static void do_read(void *arg)
     struct read_work *w = arg;
     w->status = w->reader != NULL ? STATUS_OK : journal_reader_open(w->s->dir, &w->reader, w->err);
     if (w->status == STATUS_OK)
-        w->status = journal_reader_read(w->reader, w->seq, w->max, w->decode, w->a, &w->entries, &w->n, w->err);
+        w->status =
+            journal_reader_read(w->reader, w->seq, w->max, w->decode, w->a, &w->entries, &w->n, w->err);
     if (w->status != STATUS_OK) {
         journal_reader_close(w->reader);
         w->reader = NULL;
@@ -327,19 +340,22 @@ static void do_lease(void *arg)
     if (w->ttl_ns == 0)
         w->status = journal_leases_release(w->leases, w->key, w->holder, w->err);
     else
-        w->status = journal_leases_acquire(w->leases, w->key, w->holder, clock_unix_ns(), w->ttl_ns, &w->revision, w->err);
+        w->status = journal_leases_acquire(w->leases, w->key, w->holder, clock_unix_ns(), w->ttl_ns,
+                                           &w->revision, w->err);
 }
 
-static enum status sqlite_lease_acquire(struct journal *j, struct strview key, struct strview holder, int64_t ttl_ns,
-                                        uint64_t *ret_revision, struct error *err)
+static enum status sqlite_lease_acquire(struct journal *j, struct strview key, struct strview holder,
+                                        int64_t ttl_ns, uint64_t *ret_revision, struct error *err)
 {
-    struct lease_work w = {.leases = sqlite_journal(j)->leases, .key = key, .holder = holder, .ttl_ns = ttl_ns, .err = err};
+    struct lease_work w = {
+        .leases = sqlite_journal(j)->leases, .key = key, .holder = holder, .ttl_ns = ttl_ns, .err = err};
     work_run(do_lease, &w);
     if (w.status == STATUS_OK) *ret_revision = w.revision;
     return w.status;
 }
 
-static enum status sqlite_lease_release(struct journal *j, struct strview key, struct strview holder, struct error *err)
+static enum status sqlite_lease_release(struct journal *j, struct strview key, struct strview holder,
+                                        struct error *err)
 {
     struct lease_work w = {.leases = sqlite_journal(j)->leases, .key = key, .holder = holder, .err = err};
     work_run(do_lease, &w);
@@ -428,10 +444,12 @@ static void do_open(void *arg)
     uint64_t *seqs = NULL;
     size_t n = 0;
     w->status = dir_make(s->dir, 0700, w->err);
-    if (w->status == STATUS_OK) w->status = journal_segment_check(s->dir, &w->first_seq, &w->last_seq, w->err);
+    if (w->status == STATUS_OK)
+        w->status = journal_segment_check(s->dir, &w->first_seq, &w->last_seq, w->err);
     if (w->status == STATUS_OK) w->status = journal_segment_list(s->dir, &seqs, &n, w->err);
     if (w->status == STATUS_OK && n == 0) w->status = journal_segment_create(s->dir, 1, w->err);
-    if (w->status == STATUS_OK) w->status = journal_segment_open(s->dir, n > 0 ? seqs[n - 1] : 1, &s->segment, w->err);
+    if (w->status == STATUS_OK)
+        w->status = journal_segment_open(s->dir, n > 0 ? seqs[n - 1] : 1, &s->segment, w->err);
     if (w->status == STATUS_OK) w->status = journal_leases_open(s->dir, &s->leases, w->err);
     free(seqs);
 }
@@ -453,7 +471,8 @@ static struct sqlite_journal *store_new(const struct journal_cfg *cfg)
     return s;
 }
 
-enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, struct journal **ret_journal, struct error *err)
+enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, struct journal **ret_journal,
+                                struct error *err)
 {
     struct sqlite_journal *s = store_new(cfg);
     struct open_work w = {.s = s, .err = err};

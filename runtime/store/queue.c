@@ -9,21 +9,21 @@
 #include "base/random.h"
 #include "log/log.h"
 
-#define RECHECK_NS   NS_PER_S         /* due times are wall-clock: a jump is noticed within this */
-#define STORE_WAIT_MS 100             /* between tries while the journal takes nothing */
-#define STOP_WAIT_NS (5 * NS_PER_S)   /* for a journal that stays away while we stop */
+#define RECHECK_NS    NS_PER_S       /* due times are wall-clock: a jump is noticed within this */
+#define STORE_WAIT_MS 100            /* between tries while the journal takes nothing */
+#define STOP_WAIT_NS  (5 * NS_PER_S) /* for a journal that stays away while we stop */
 
 enum { CALL_KEY_MAX = 32 };
 
-/* Who works on an item. It keeps item and target busy until the end of the attempt is durable, not only recorded: if that commit
- * fails, the journal is folded again and the item has to find its lease. */
+/* Who works on an item. It keeps item and target busy until the end of the attempt is durable, not only
+ * recorded: if that commit fails, the journal is folded again and the item has to find its lease. */
 struct lease {
     struct list node;
     struct work *work; /* NULL only while the journal is folded again */
     uint64_t token, seq;
     unsigned attempt;
-    bool is_ending;  /* its holder is recording the end */
-    int64_t time_ns; /* of the item's record */
+    bool is_ending;                          /* its holder is recording the end */
+    int64_t time_ns;                         /* of the item's record */
     struct strview intent, target, function; /* into text */
     char text[];
 };
@@ -70,7 +70,8 @@ static bool has_room(const struct queue *q)
 static void wake_if_useful(struct queue *q)
 {
     if (!has_room(q)) return;
-    if (work_pick(&q->index, q->cfg.max_inflight_function) != NULL || work_first_due(&q->index) != NULL) wake_one(q);
+    if (work_pick(&q->index, q->cfg.max_inflight_function) != NULL || work_first_due(&q->index) != NULL)
+        wake_one(q);
 }
 
 /* After a reset: the item is still in the hands of a fiber of this process. */
@@ -107,7 +108,8 @@ static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const stru
     w->attempts = r->attempt <= 0 ? 0 : (unsigned)r->attempt - (is_snooze ? 1 : 0);
     w->changed_seq = seq;
     w->is_past = seq <= q->past_seq;
-    /* While it is leased the holder of the lease decides when it is ready again: once this record is durable. */
+    /* While it is leased the holder of the lease decides when it is ready again: once this record is durable.
+     */
     if (w->lease != NULL)
         w->due_ns = r->due_ns;
     else
@@ -136,7 +138,9 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     const struct record *r = e->record;
     switch (r->kind) {
     case RECORD_INTENT:
-    case RECORD_CALL: fold_new(q, e); break;
+    case RECORD_CALL:
+        fold_new(q, e);
+        break;
     case RECORD_RETRY:
     case RECORD_OUTCOME: {
         struct work *w = work_find(&q->index, r->intent);
@@ -147,7 +151,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     case RECORD_EPOCH:
         if (r->epoch > q->epoch) q->epoch = r->epoch;
         return;
-    default: return;
+    default:
+        return;
     }
     wake_if_useful(q);
 }
@@ -167,11 +172,12 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
 
 /* ---- life cycle ---- */
 
-enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue, struct error *err)
+enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue,
+                      struct error *err)
 {
     if (cfg->max_inflight > QUEUE_INFLIGHT_MAX || cfg->max_inflight_function > QUEUE_INFLIGHT_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "queue: %u and %u in flight, at most %d are allowed", cfg->max_inflight,
-                         cfg->max_inflight_function, QUEUE_INFLIGHT_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "queue: %u and %u in flight, at most %d are allowed",
+                         cfg->max_inflight, cfg->max_inflight_function, QUEUE_INFLIGHT_MAX);
     if (cfg->backoff_base_ns < 0 || cfg->backoff_cap_ns < 0)
         return error_set(err, STATUS_INVALID_ARGUMENT, "queue: a backoff cannot be negative");
     struct queue *q = mem_zalloc(1, sizeof(*q));
@@ -185,7 +191,8 @@ enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct que
     work_index_init(&q->index);
     list_init(&q->leases);
     list_init(&q->takers);
-    random_bytes(&q->next_token, sizeof(q->next_token)); /* a token of an earlier life is never right by chance */
+    random_bytes(&q->next_token,
+                 sizeof(q->next_token)); /* a token of an earlier life is never right by chance */
     q->past_seq = journal_last_seq(j);
     q->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
     journal_follow(j, &q->follower);
@@ -248,7 +255,9 @@ struct queue_depth queue_depth(const struct queue *q, struct strview function)
     const struct work_function *one = function.len > 0 ? work_function_find(&q->index, function) : NULL;
     if (function.len > 0 && one == NULL) return (struct queue_depth){0};
     const size_t *counts = one != NULL ? one->counts : q->index.counts;
-    struct queue_depth d = {.ready = counts[WORK_READY], .leased = counts[WORK_LEASED], .waiting = counts[WORK_WAITING],
+    struct queue_depth d = {.ready = counts[WORK_READY],
+                            .leased = counts[WORK_LEASED],
+                            .waiting = counts[WORK_WAITING],
                             .dead = counts[WORK_DEAD]};
     if (one != NULL) d.oldest_ns = oldest_of(one, 0);
     for (const struct work_function *f = q->index.functions; one == NULL && f != NULL; f = f->next)
@@ -292,7 +301,8 @@ static enum status wait_for_work(struct queue *q, int64_t deadline_ns)
     list_remove(&t.node);
     if (s != STATUS_DEADLINE_EXCEEDED) return s;
     now = clock_monotonic_ns();
-    bool is_own = (deadline_ns != 0 && now >= deadline_ns) || (fiber_deadline() != 0 && now >= fiber_deadline());
+    bool is_own =
+        (deadline_ns != 0 && now >= deadline_ns) || (fiber_deadline() != 0 && now >= fiber_deadline());
     return is_own ? s : STATUS_OK;
 }
 
@@ -307,7 +317,8 @@ static struct strview put_text(char **at, struct strview s)
 static struct lease *lease_begin(struct queue *q, struct work *w)
 {
     struct strview key = {w->key, w->key_len}, function = {w->function->name, w->function->name_len};
-    struct strview target = w->target != NULL ? sv_n(w->target->name, w->target->name_len) : (struct strview){0};
+    struct strview target =
+        w->target != NULL ? sv_n(w->target->name, w->target->name_len) : (struct strview){0};
     struct lease *l = mem_zalloc(1, sizeof(*l) + key.len + target.len + function.len);
     char *at = l->text;
     l->intent = put_text(&at, key);
@@ -325,7 +336,8 @@ static struct lease *lease_begin(struct queue *q, struct work *w)
     return l;
 }
 
-static enum status read_record(struct queue *q, const struct lease *l, struct arena *a, const struct record **ret_record, struct error *err)
+static enum status read_record(struct queue *q, const struct lease *l, struct arena *a,
+                               const struct record **ret_record, struct error *err)
 {
     if (l->work != NULL && l->work->bytes != NULL) {
         struct record *r = arena_alloc(a, sizeof(*r));
@@ -336,7 +348,8 @@ static enum status read_record(struct queue *q, const struct lease *l, struct ar
     struct journal_entry *entries = NULL;
     size_t n = 0;
     enum status s = journal_read(q->journal, l->seq, 1, true, a, &entries, &n, err);
-    if (s == STATUS_OK && n == 0) s = error_set(err, STATUS_DATA_LOSS, "queue: record %" PRIu64 " cannot be read", l->seq);
+    if (s == STATUS_OK && n == 0)
+        s = error_set(err, STATUS_DATA_LOSS, "queue: record %" PRIu64 " cannot be read", l->seq);
     if (s == STATUS_OK) *ret_record = entries[0].record;
     return s;
 }
@@ -353,11 +366,16 @@ static struct lease *lease_find(const struct queue *q, uint64_t token)
 static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err);
 
 /* An attempt of which nobody knows the end is used up; after the last one the item is dead. */
-static enum status count_interrupted(struct queue *q, struct lease *l, struct strview incident, struct error *err)
+static enum status count_interrupted(struct queue *q, struct lease *l, struct strview incident,
+                                     struct error *err)
 {
     bool is_last = l->attempt >= q->cfg.max_attempts;
-    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY, .attempt = l->attempt, .incident = incident,
-                       .state = is_last ? SV("dead") : SV("interrupted"), .code = SV("UNKNOWN"), .time_ns = clock_unix_ns(),
+    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
+                       .attempt = l->attempt,
+                       .incident = incident,
+                       .state = is_last ? SV("dead") : SV("interrupted"),
+                       .code = SV("UNKNOWN"),
+                       .time_ns = clock_unix_ns(),
                        .reason = SV("the platform stopped during the attempt; how it ended is not known")};
     if (!is_last) r.due_ns = r.time_ns;
     enum status s = record_durably(q, l, &r, err);
@@ -378,8 +396,8 @@ static void lease_settle(struct queue *q, struct lease *l)
 }
 
 /* With a new lease. OK with *ret_is_given false: look for another. */
-static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, struct queue_item *ret_item, bool *ret_is_given,
-                            struct error *err)
+static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, struct queue_item *ret_item,
+                            bool *ret_is_given, struct error *err)
 {
     struct queue_item item = {.seq = l->seq, .token = l->token, .is_interrupted = l->work->is_past};
     enum status s = read_record(q, l, a, &item.record, err);
@@ -395,8 +413,8 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
     return s == STATUS_ABORTED ? STATUS_OK : s;
 }
 
-static enum status take_one(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item, bool *ret_is_given,
-                            struct error *err)
+static enum status take_one(struct queue *q, int64_t deadline_ns, struct arena *a,
+                            struct queue_item *ret_item, bool *ret_is_given, struct error *err)
 {
     if (!journal_is_healthy(q->journal)) { /* what has been folded may be half of it */
         if (deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns) return STATUS_DEADLINE_EXCEEDED;
@@ -405,12 +423,14 @@ static enum status take_one(struct queue *q, int64_t deadline_ns, struct arena *
     promote_due(q);
     struct work *w = has_room(q) ? work_pick(&q->index, q->cfg.max_inflight_function) : NULL;
     if (w == NULL) return wait_for_work(q, deadline_ns);
-    if (w->changed_seq <= journal_durable_seq(q->journal)) return hand_out(q, lease_begin(q, w), a, ret_item, ret_is_given, err);
+    if (w->changed_seq <= journal_durable_seq(q->journal))
+        return hand_out(q, lease_begin(q, w), a, ret_item, ret_is_given, err);
     enum status s = journal_wait_durable(q->journal, w->changed_seq, deadline_ns, err);
     return s == STATUS_UNAVAILABLE ? STATUS_OK : s; /* the journal has failed: seen above */
 }
 
-enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item, struct error *err)
+enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item,
+                       struct error *err)
 {
     bool is_given = false;
     enum status s = STATUS_OK;
@@ -419,7 +439,8 @@ enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, st
         s = take_one(q, deadline_ns, a, ret_item, &is_given, err);
     }
     wake_if_useful(q); /* whatever woke us is for the next one now */
-    if (s == STATUS_CANCELLED || s == STATUS_DEADLINE_EXCEEDED) return error_set(err, s, "queue: nothing was taken");
+    if (s == STATUS_CANCELLED || s == STATUS_DEADLINE_EXCEEDED)
+        return error_set(err, s, "queue: nothing was taken");
     return s;
 }
 
@@ -454,7 +475,8 @@ static enum status record_shielded(struct queue *q, struct lease *l, struct reco
     enum status s = journal_is_healthy(q->journal) ? STATUS_OK : wait_for_store(q, err);
     if (s != STATUS_OK) return s;
     if (l->work == NULL || l->work->has_ended)
-        return error_set(err, STATUS_ABORTED, "queue: somebody else recorded the outcome of '%.*s'", SV_ARG(l->intent));
+        return error_set(err, STATUS_ABORTED, "queue: somebody else recorded the outcome of '%.*s'",
+                         SV_ARG(l->intent));
     uint64_t before_seq = l->work->changed_seq;
     for (;;) {
         s = append_durably(q, r, err);
@@ -486,7 +508,8 @@ static struct lease *lease_get(const struct queue *q, const struct queue_item *i
     return NULL;
 }
 
-enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome, struct error *err)
+enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome,
+                       struct error *err)
 {
     struct lease *l = lease_get(q, item, err);
     if (l == NULL) return STATUS_ABORTED;
@@ -508,17 +531,23 @@ static int64_t backoff_ns(const struct queue_cfg *cfg, unsigned attempt)
     return (int64_t)random_below((uint64_t)limit + 1); /* full jitter */
 }
 
-enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns, struct strview code,
-                        struct strview reason, struct error *err)
+enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns,
+                        struct strview code, struct strview reason, struct error *err)
 {
     struct lease *l = lease_get(q, item, err);
     if (l == NULL) return STATUS_ABORTED;
     int64_t now = clock_unix_ns();
     if (now - l->time_ns > QUEUE_SNOOZE_MAX_NS) counts = true;
     bool is_last = counts && l->attempt >= q->cfg.max_attempts;
-    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY, .time_ns = now, .attempt = l->attempt, .code = code,
-                       .reason = reason, .incident = item->record->incident,
-                       .state = is_last ? SV("dead") : counts ? SV("failed") : SV("snoozed")};
+    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
+                       .time_ns = now,
+                       .attempt = l->attempt,
+                       .code = code,
+                       .reason = reason,
+                       .incident = item->record->incident,
+                       .state = is_last  ? SV("dead")
+                                : counts ? SV("failed")
+                                         : SV("snoozed")};
     if (retry_after_ns > QUEUE_RETRY_AFTER_MAX_NS) retry_after_ns = QUEUE_RETRY_AFTER_MAX_NS;
     if (!is_last) r.due_ns = now + (retry_after_ns > 0 ? retry_after_ns : backoff_ns(&q->cfg, l->attempt));
     enum status s = record_durably(q, l, &r, err);

@@ -1,10 +1,10 @@
 /* Inside of the queue: for runtime/store/queue*.c alone.
  *
- *   queue_index.c   the folded state: items by intent, in one of four states, with what makes picking the next one cheap
- *   queue.c         fold, take, done, retry
+ *   queue_index.c  the folded state: items by intent, each in one of four states; cheap picking
+ *   queue.c        fold, take, done, retry
  *
- *   function --candidates (heap by seq)--> the first ready item of each idle target, and every ready item without target
- *   target ----ready (list by seq)-------> all its ready items; leased: the one being worked on
+ *   function --candidates (heap by seq)--> first ready item of each idle target; all ready ones without target
+ *   target ----ready (list by seq)-------> all its ready items;  leased: the one being worked on
  *   waiting (heap by due time)             dead (list, oldest first)
  *
  * Picking looks at one heap top per function below its limit; each change of state costs O(log n). */
@@ -21,17 +21,17 @@ struct work { /* one item */
     struct list state_node; /* in target->ready or index->dead */
     struct list age_node;   /* in function->unfinished, unless dead */
     enum work_state state;
-    size_t heap_at;         /* place in the heap it is in; WORK_NOT_IN_HEAP */
+    size_t heap_at; /* place in the heap it is in; WORK_NOT_IN_HEAP */
     uint64_t seq;
-    uint64_t changed_seq;   /* of the newest record about it */
+    uint64_t changed_seq; /* of the newest record about it */
     int64_t time_ns, due_ns;
-    unsigned attempts;      /* used up */
-    bool has_ended, has_died; /* its outcome is in the fold; leased until its holder knows that it is durable */
-    bool is_past;           /* nothing about it was recorded by this process yet */
+    unsigned attempts; /* used up */
+    bool has_ended, has_died; /* its outcome is in the fold; leased until its holder knows it durable */
+    bool is_past; /* nothing about it was recorded by this process yet */
     struct work_target *target; /* NULL: none */
     struct work_function *function;
     struct lease *lease;
-    char *bytes;            /* its record, owned; NULL: read it from the journal */
+    char *bytes; /* its record, owned; NULL: read it from the journal */
     size_t bytes_len;
     size_t key_len;
     char key[];
@@ -50,7 +50,7 @@ struct work_target {
     struct list ready;
     struct work *leased;
     struct work *candidate; /* the one of `ready` that is in its function's heap */
-    size_t n_items; /* not dead */
+    size_t n_items;         /* not dead */
     size_t name_len;
     char name[];
 };
@@ -79,18 +79,20 @@ void work_index_init(struct work_index *x);
 void work_index_release(struct work_index *x);
 struct work *work_find(const struct work_index *x, struct strview key);
 /* New, ready. `bytes` is copied while QUEUE_BYTES_MAX allows. */
-struct work *work_add(struct work_index *x, struct strview key, struct strview target, struct strview function, uint64_t seq,
-                      int64_t time_ns, struct strview bytes);
+struct work *work_add(struct work_index *x, struct strview key, struct strview target,
+                      struct strview function, uint64_t seq, int64_t time_ns, struct strview bytes);
 void work_remove(struct work_index *x, struct work *w);
 /* due_ns counts for WORK_WAITING. */
 void work_set_state(struct work_index *x, struct work *w, enum work_state state, int64_t due_ns);
-/* Ready item with the lowest sequence whose function has less than `max_inflight_function` leased; NULL: none. */
+/* Ready item with the lowest sequence whose function has less than `max_inflight_function` leased; NULL:
+ * none. */
 struct work *work_pick(const struct work_index *x, unsigned max_inflight_function);
 /* Waiting item that is due first; NULL: none. */
 struct work *work_first_due(const struct work_index *x);
 const struct work_function *work_function_find(const struct work_index *x, struct strview name);
-/* The past is folded: clears is_past of the items that cannot have been begun: not yet due, kept back by an earlier item of their target
- * that was never tried, or behind more untried ones of their function than can be in flight. Items that are due must be ready. */
+/* The past is folded: clears is_past of the items that cannot have been begun: not yet due, kept back by an
+ * earlier item of their target that was never tried, or behind more untried ones of their function than can
+ * be in flight. Items that are due must be ready. */
 void work_settle_past(struct work_index *x);
 
 #endif

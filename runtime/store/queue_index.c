@@ -104,7 +104,8 @@ static struct work_target *target_get(struct work_index *x, struct strview name)
 {
     uint64_t hash = hash_of(name);
     if (x->n_targets_buckets > 0)
-        for (struct work_target *t = x->targets[hash & (x->n_targets_buckets - 1)]; t != NULL; t = t->hash_next)
+        for (struct work_target *t = x->targets[hash & (x->n_targets_buckets - 1)]; t != NULL;
+             t = t->hash_next)
             if (t->hash == hash && sv_eq(sv_n(t->name, t->name_len), name)) return t;
     if (x->n_targets >= x->n_targets_buckets) grow_targets(x);
     struct work_target *t = mem_zalloc(1, sizeof(*t) + name.len);
@@ -154,7 +155,8 @@ static struct work_function *function_get(struct work_index *x, struct strview n
 /* Which ready item of the target may be picked: the first, while nothing of it is leased. */
 static void target_refresh(struct work_target *t)
 {
-    struct work *first = list_is_empty(&t->ready) ? NULL : container_of(t->ready.next, struct work, state_node);
+    struct work *first =
+        list_is_empty(&t->ready) ? NULL : container_of(t->ready.next, struct work, state_node);
     if (t->leased != NULL) first = NULL;
     if (t->candidate == first) return;
     if (t->candidate != NULL) heap_remove(&t->candidate->function->candidates, t->candidate);
@@ -190,7 +192,9 @@ static void leave_state(struct work_index *x, struct work *w)
         else
             heap_remove(&w->function->candidates, w);
         break;
-    case WORK_WAITING: heap_remove(&x->waiting, w); break;
+    case WORK_WAITING:
+        heap_remove(&x->waiting, w);
+        break;
     case WORK_LEASED:
         if (t != NULL) t->leased = NULL;
         break;
@@ -198,7 +202,8 @@ static void leave_state(struct work_index *x, struct work *w)
         list_remove(&w->state_node);
         age_insert(w->function, w);
         break;
-    case WORK_STATES: break;
+    case WORK_STATES:
+        break;
     }
     if (t != NULL) target_refresh(t);
     x->counts[w->state]--;
@@ -216,7 +221,9 @@ static void enter_state(struct work_index *x, struct work *w, enum work_state st
         else
             heap_push(&w->function->candidates, w);
         break;
-    case WORK_WAITING: heap_push(&x->waiting, w); break;
+    case WORK_WAITING:
+        heap_push(&x->waiting, w);
+        break;
     case WORK_LEASED:
         if (t != NULL) {
             assert(t->leased == NULL);
@@ -227,7 +234,8 @@ static void enter_state(struct work_index *x, struct work *w, enum work_state st
         list_push_back(&x->dead, &w->state_node);
         list_remove(&w->age_node);
         break;
-    case WORK_STATES: break;
+    case WORK_STATES:
+        break;
     }
     if (t != NULL) target_refresh(t);
     x->counts[state]++;
@@ -284,8 +292,8 @@ struct work *work_find(const struct work_index *x, struct strview key)
     return NULL;
 }
 
-struct work *work_add(struct work_index *x, struct strview key, struct strview target, struct strview function, uint64_t seq,
-                      int64_t time_ns, struct strview bytes)
+struct work *work_add(struct work_index *x, struct strview key, struct strview target,
+                      struct strview function, uint64_t seq, int64_t time_ns, struct strview bytes)
 {
     if (x->n_items >= x->n_buckets) grow_items(x);
     struct work *w = mem_zalloc(1, sizeof(*w) + key.len);

@@ -1,5 +1,6 @@
-/* Appending one by one from many fibers, each waiting until its record is durable: `journal_append DIR [fibers] [seconds]` prints
- * records/s, the mean group, latency and the CPU of the loop thread a record beyond encoding it. DIR must be on a real disk. */
+/* Appending one by one from many fibers, each waiting until its record is durable: `journal_append DIR
+ * [fibers] [seconds]` prints records/s, the mean group, latency and the CPU of the loop thread a record
+ * beyond encoding it. DIR must be on a real disk. */
 #include <inttypes.h>
 #include <linux/magic.h>
 #include <sys/resource.h>
@@ -26,21 +27,30 @@ static double cpu_us(int who)
 {
     struct rusage u;
     (void)getrusage(who, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e6 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
 /* About 600 bytes, as an alert of the field has. */
 static struct record sample(char fingerprint[17], uint64_t number)
 {
-    static const struct http_header labels[] = {
-        {{"alertname", 9}, {"KubePodCrashLooping", 19}}, {{"container", 9}, {"checkout", 8}},
-        {{"namespace", 9}, {"shop", 4}},                 {{"pod", 3}, {"checkout-6b9f7c4d5d-x2x7k", 25}},
-        {{"severity", 8}, {"critical", 8}}};
+    static const struct http_header labels[] = {{{"alertname", 9}, {"KubePodCrashLooping", 19}},
+                                                {{"container", 9}, {"checkout", 8}},
+                                                {{"namespace", 9}, {"shop", 4}},
+                                                {{"pod", 3}, {"checkout-6b9f7c4d5d-x2x7k", 25}},
+                                                {{"severity", 8}, {"critical", 8}}};
     (void)snprintf(fingerprint, 17, "%016" PRIx64, number * UINT64_C(0x9e3779b97f4a7c15));
-    return (struct record){.kind = RECORD_SIGNAL, .time_ns = clock_unix_ns(), .status = SV("firing"), .source = SV("alertmanager"),
-                           .fingerprint = sv_n(fingerprint, 16), .incident = sv_n(fingerprint, 16), .receiver = SV("balm"),
-                           .group_key = SV("{}:{alertname=\"KubePodCrashLooping\"}"), .starts_at_ns = 1700000000 * NS_PER_S,
-                           .generator_url = SV("http://prometheus.monitoring.svc:9090/graph?g0.expr=rate%28kube_pod"),
+    return (struct record){.kind = RECORD_SIGNAL,
+                           .time_ns = clock_unix_ns(),
+                           .status = SV("firing"),
+                           .source = SV("alertmanager"),
+                           .fingerprint = sv_n(fingerprint, 16),
+                           .incident = sv_n(fingerprint, 16),
+                           .receiver = SV("balm"),
+                           .group_key = SV("{}:{alertname=\"KubePodCrashLooping\"}"),
+                           .starts_at_ns = 1700000000 * NS_PER_S,
+                           .generator_url =
+                               SV("http://prometheus.monitoring.svc:9090/graph?g0.expr=rate%28kube_pod"),
                            .labels = {labels, 5}};
 }
 
@@ -55,7 +65,8 @@ static void append_until_stop(void *arg)
         uint64_t seq;
         CHECK_OK(journal_append(b->journal, &r, 1, &seq, &err), &err);
         CHECK_OK(journal_wait_durable(b->journal, seq, 0, &err), &err);
-        if (b->done < LATENCIES_MAX) b->latency_us[b->done] = (uint32_t)((clock_monotonic_ns() - start) / NS_PER_US);
+        if (b->done < LATENCIES_MAX)
+            b->latency_us[b->done] = (uint32_t)((clock_monotonic_ns() - start) / NS_PER_US);
         b->done++;
     }
 }
@@ -114,10 +125,12 @@ static void run(void *arg)
     cpu_all = (cpu_us(RUSAGE_SELF) - cpu_all) / n;
     double group = mean_group(b->journal);
     qsort(b->latency_us, measured, sizeof(*b->latency_us), compare);
-    printf("journal_append: %u fibers, records of %zu bytes: %.0f records/s in groups of %.1f; latency p50 %u us, p99 %u us, max %u us; "
-           "CPU a record: loop %.2f us (encoding %.2f us), both threads %.2f us\n",
-           b->fibers, bytes, n / seconds, group, b->latency_us[measured / 2], b->latency_us[measured * 99 / 100],
-           b->latency_us[measured - 1], cpu, encode, cpu_all);
+    printf(
+        "journal_append: %u fibers, records of %zu bytes: %.0f records/s in groups of %.1f; "
+           "latency p50 %u us, p99 %u us, max %u us; "
+        "CPU a record: loop %.2f us (encoding %.2f us), both threads %.2f us\n",
+        b->fibers, bytes, n / seconds, group, b->latency_us[measured / 2], b->latency_us[measured * 99 / 100],
+        b->latency_us[measured - 1], cpu, encode, cpu_all);
     journal_close(b->journal);
 }
 

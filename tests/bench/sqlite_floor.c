@@ -1,5 +1,6 @@
-/* The floor under the journal: a bare SQLite program that inserts the same rows in the same groups with the same pragmas, nothing
- * around it. `sqlite_floor DIR [records] [bytes] [group] [page_size]` prints records/s, commits/s and CPU. */
+/* The floor under the journal: a bare SQLite program that inserts the same rows in the same groups with the
+ * same pragmas, nothing around it. `sqlite_floor DIR [records] [bytes] [group] [page_size]` prints records/s,
+ * commits/s and CPU. */
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdint.h>
@@ -27,7 +28,8 @@ static double cpu_seconds(void)
 {
     struct rusage u;
     (void)getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 static void run_step(sqlite3_stmt *stmt)
@@ -47,8 +49,11 @@ int main(int argc, char **argv)
     sqlite3 *db;
     sqlite3_stmt *begin, *insert, *commit;
     (void)snprintf(path, sizeof(path), "%s/floor.db", argv[1]);
-    (void)snprintf(sql, sizeof(sql), "PRAGMA page_size = %ld; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                   "PRAGMA wal_autocheckpoint = 0; CREATE TABLE records(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)", page_size);
+    (void)snprintf(
+        sql, sizeof(sql),
+        "PRAGMA page_size = %ld; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+        "PRAGMA wal_autocheckpoint = 0; CREATE TABLE records(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)",
+        page_size);
     CHECK(blob != NULL && access(path, F_OK) != 0);
     memset(blob, 'x', (size_t)bytes);
     CHECK(sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
@@ -58,7 +63,7 @@ int main(int argc, char **argv)
     (void)sqlite3_wal_hook(db, on_wal_grown, NULL);
     int64_t start = clock_monotonic_ns();
     double cpu = cpu_seconds();
-    for (uint64_t seq = 1; seq <= records; ) {
+    for (uint64_t seq = 1; seq <= records;) {
         run_step(begin);
         for (uint64_t i = 0; i < group && seq <= records; i++, seq++) {
             (void)sqlite3_bind_int64(insert, 1, (sqlite3_int64)seq);
@@ -71,8 +76,10 @@ int main(int argc, char **argv)
     }
     double seconds = (double)(clock_monotonic_ns() - start) / 1e9;
     cpu = cpu_seconds() - cpu;
-    printf("sqlite_floor: %" PRIu64 " records of %d bytes in groups of %" PRIu64 ", pages of %ld: %.0f records/s, %.0f commits/s, "
-           "%.2f us CPU a record\n", records, bytes, group, page_size, (double)records / seconds,
+    printf("sqlite_floor: %" PRIu64 " records of %d bytes in groups of %" PRIu64
+           ", pages of %ld: %.0f records/s, %.0f commits/s, "
+           "%.2f us CPU a record\n",
+           records, bytes, group, page_size, (double)records / seconds,
            (double)records / (double)group / seconds, cpu * 1e6 / (double)records);
     (void)sqlite3_finalize(begin), (void)sqlite3_finalize(insert), (void)sqlite3_finalize(commit);
     (void)sqlite3_close(db);

@@ -6,7 +6,6 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "store/queue.h"
 #include "tests/contract/check.h"
 
 #define PATIENCE_NS (20 * NS_PER_S)
@@ -41,7 +40,8 @@ bool contract_record_is(const struct journal_entry *e, uint64_t number, size_t l
     buf_init(&b, 2 * RECORD_BYTES_MAX);
     record_encode(&r, &b);
     bool is_same = sv_eq(buf_view(&b), e->bytes);
-    if (e->record != NULL) is_same = is_same && sv_eq(e->record->message, r.message) && e->record->time_ns == r.time_ns;
+    if (e->record != NULL)
+        is_same = is_same && sv_eq(e->record->message, r.message) && e->record->time_ns == r.time_ns;
     buf_release(&b);
     arena_release(&a);
     return is_same;
@@ -74,7 +74,7 @@ struct witness {
     uint64_t last_seq, digest;
     size_t n, resets;
     uint64_t reset_to;
-    unsigned replies; /* appends so many notes for each record that is not itself a reply */
+    unsigned replies;      /* appends so many notes for each record that is not itself a reply */
     struct witness *later; /* must not have seen the record yet, and the one before it already */
 };
 
@@ -90,7 +90,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     w->digest = fnv1a_add(w->digest, e->record->incident);
     w->digest = fnv1a_add(w->digest, e->record->message);
     for (unsigned i = 0; i < w->replies && !sv_eq(e->record->actor, SV("reply")); i++) {
-        struct record reply = {.kind = RECORD_NOTE, .time_ns = e->record->time_ns, .actor = SV("reply"), .cause = e->seq};
+        struct record reply = {
+            .kind = RECORD_NOTE, .time_ns = e->record->time_ns, .actor = SV("reply"), .cause = e->seq};
         char message[32];
         (void)snprintf(message, sizeof(message), "reply %u", i); /* dies with this call */
         reply.message = sv(message);
@@ -110,7 +111,8 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
 
 static void witness_init(struct witness *w, struct journal *j)
 {
-    *w = (struct witness){.journal = j, .digest = FNV1A_START, .follower = {.on_record = on_record, .on_reset = on_reset}};
+    *w = (struct witness){
+        .journal = j, .digest = FNV1A_START, .follower = {.on_record = on_record, .on_reset = on_reset}};
 }
 
 /* Reads all from 1 on and checks that sequences have no gap. Returns how many there are. */
@@ -141,7 +143,8 @@ void contract_sequences_start_at_one_and_have_no_gap(struct journal_contract *c)
     for (uint64_t i = 1; i <= 20; i++)
         CHECK(contract_append(j, i, 100) == i);
     struct arena a = {0};
-    struct record batch[3] = {contract_record(&a, 21, 10), contract_record(&a, 22, 10), contract_record(&a, 23, 10)};
+    struct record batch[3] = {contract_record(&a, 21, 10), contract_record(&a, 22, 10),
+                              contract_record(&a, 23, 10)};
     struct error err;
     uint64_t last = 0;
     CHECK_OK(journal_append(j, batch, 3, &last, &err), &err);
@@ -188,7 +191,8 @@ void contract_tenant_and_cluster_are_filled_in_and_time_is_required(struct journ
     struct journal_entry *entries;
     size_t n;
     CHECK_OK(journal_read(j, 1, 10, true, &a, &entries, &n, &err), &err);
-    CHECK(n == 1 && sv_eq(entries[0].record->tenant, SV("other")) && sv_eq(entries[0].record->cluster, SV("local")));
+    CHECK(n == 1 && sv_eq(entries[0].record->tenant, SV("other")) &&
+          sv_eq(entries[0].record->cluster, SV("local")));
     arena_release(&a);
     journal_close(j);
 }
@@ -544,7 +548,8 @@ void contract_a_failed_commit_acknowledges_nothing_and_folds_again(struct journa
     /* The failed record may or may not be there (a store cannot always know), but all agree on it. */
     uint64_t durable = journal_durable_seq(j);
     CHECK(durable == 10 || durable == 11);
-    CHECK(first.reset_to == durable && first.n == durable && second.n == durable && first.digest == second.digest);
+    CHECK(first.reset_to == durable && first.n == durable && second.n == durable &&
+          first.digest == second.digest);
     CHECK((first.digest == digest) == (durable == 10));
     CHECK(contract_append(j, 100, 200) == durable + 1);
     CHECK(count_records(j) == durable + 1);
@@ -642,139 +647,6 @@ void contract_closing_while_failed_does_not_hang(struct journal_contract *c)
     c->set_failing(c, false);
 }
 
-/* ---- the queue on top ---- */
-
-static uint64_t add_intent(struct journal *j, const char *intent, const char *target)
-{
-    struct record r = {.kind = RECORD_INTENT, .time_ns = clock_unix_ns(), .intent = sv(intent), .function = SV("f"), .target = sv(target)};
-    struct error err;
-    uint64_t seq = 0;
-    CHECK_OK(journal_append(j, &r, 1, &seq, &err), &err);
-    return seq;
-}
-
-static struct queue *open_queue(struct journal *j)
-{
-    struct queue *q;
-    struct error err;
-    CHECK_OK(queue_new(j, &(struct queue_cfg){0}, &q, &err), &err);
-    CHECK_OK(journal_fold(j, &err), &err);
-    return q;
-}
-
-static enum status end_item(struct queue *q, const struct queue_item *item)
-{
-    struct record outcome = {.time_ns = clock_unix_ns(), .state = SV("done")};
-    struct error err;
-    return queue_done(q, item, &outcome, &err);
-}
-
-void contract_a_queue_serves_each_item_once(struct journal_contract *c)
-{
-    struct journal *j = contract_open(c);
-    struct queue *q = open_queue(j);
-    struct arena a = {0};
-    struct error err;
-    (void)add_intent(j, "i1", "a");
-    (void)add_intent(j, "i2", "b");
-    for (unsigned i = 1; i <= 2; i++) {
-        struct queue_item item;
-        CHECK_OK(queue_take(q, soon(), &a, &item, &err), &err);
-        CHECK(item.attempt == 1 && !item.is_interrupted && item.seq <= journal_durable_seq(j));
-        if (i == 1) CHECK(end_item(q, &item) == STATUS_OK);
-    }
-    queue_free(q);
-    journal_close(j);
-    j = contract_open(c);
-    q = open_queue(j);
-    struct queue_item item;
-    CHECK_OK(queue_take(q, soon(), &a, &item, &err), &err);
-    CHECK(sv_eq(item.record->intent, SV("i2")) && item.is_interrupted && item.attempt == 2);
-    CHECK(end_item(q, &item) == STATUS_OK);
-    CHECK(queue_depth(q, SV("")).ready + queue_depth(q, SV("")).leased + queue_depth(q, SV("")).waiting == 0);
-    queue_free(q);
-    journal_close(j);
-    arena_release(&a);
-}
-
-struct ending {
-    struct queue *q;
-    struct queue_item item;
-    enum status status;
-};
-
-static void end_in_fiber(void *arg)
-{
-    struct ending *e = arg;
-    e->status = end_item(e->q, &e->item);
-}
-
-struct taking {
-    struct queue *q;
-    struct queue_item item;
-    struct arena arena;
-    enum status status;
-};
-
-static void take_in_fiber(void *arg)
-{
-    struct taking *t = arg;
-    struct error err;
-    t->status = queue_take(t->q, soon(), &t->arena, &t->item, &err);
-}
-
-static unsigned count_outcomes(struct journal *j, struct strview intent)
-{
-    struct arena a = {0};
-    struct journal_entry *entries;
-    struct error err;
-    size_t n;
-    unsigned outcomes = 0;
-    CHECK_OK(journal_read(j, 1, 1000, true, &a, &entries, &n, &err), &err);
-    for (size_t i = 0; i < n; i++)
-        if (entries[i].record->kind == RECORD_OUTCOME && sv_eq(entries[i].record->intent, intent)) outcomes++;
-    arena_release(&a);
-    return outcomes;
-}
-
-void contract_an_outcome_outlives_a_failed_commit(struct journal_contract *c)
-{
-    struct journal *j = contract_open(c);
-    struct queue *q = open_queue(j);
-    struct arena a = {0};
-    struct error err;
-    struct fiber_scope scope, ending;
-    struct ending e = {.q = q, .status = STATUS_UNKNOWN};
-    struct taking next = {.q = q, .status = STATUS_UNKNOWN};
-    (void)add_intent(j, "i1", "a");
-    (void)add_intent(j, "i2", "a");
-    CHECK_OK(queue_take(q, soon(), &a, &e.item, &err), &err);
-    CHECK_OK(journal_wait_durable(j, journal_last_seq(j), soon(), &err), &err);
-    c->set_failing(c, true);
-    fiber_scope_init(&scope);
-    CHECK_OK(fiber_scope_spawn(&scope, take_in_fiber, &next, &err), &err);
-    CHECK(fiber_yield() == STATUS_OK);
-    fiber_scope_init(&ending);
-    CHECK_OK(fiber_scope_spawn(&ending, end_in_fiber, &e, &err), &err);
-    while (journal_is_healthy(j))
-        CHECK(sleep_ms(1) == STATUS_OK);
-    fiber_scope_cancel(&ending); /* recording is shielded */
-    CHECK(sleep_ms(50) == STATUS_OK);
-    CHECK(e.status == STATUS_UNKNOWN && next.status == STATUS_UNKNOWN);
-    c->set_failing(c, false);
-    fiber_scope_join(&scope);
-    CHECK(next.status == STATUS_OK);
-    CHECK(sv_eq(next.item.record->intent, SV("i2")) && !next.item.is_interrupted);
-    CHECK(count_outcomes(j, SV("i1")) == 1); /* on disk before the next item of the target began */
-    fiber_scope_join(&ending);
-    CHECK(e.status == STATUS_OK);
-    CHECK(end_item(q, &next.item) == STATUS_OK);
-    queue_free(q);
-    journal_close(j);
-    arena_release(&next.arena);
-    arena_release(&a);
-}
-
 /* ---- leases ---- */
 
 void contract_a_lease_has_one_holder_and_its_revision_only_grows(struct journal_contract *c)
@@ -785,7 +657,8 @@ void contract_a_lease_has_one_holder_and_its_revision_only_grows(struct journal_
     CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("a"), 60 * NS_PER_S, &one, &err), &err);
     CHECK_OK(journal_lease_acquire(j, SV("decider"), SV("a"), 60 * NS_PER_S, &again, &err), &err);
     CHECK(one > 0 && again == one); /* renewed, not changed */
-    CHECK(journal_lease_acquire(j, SV("decider"), SV("b"), 60 * NS_PER_S, &two, &err) == STATUS_ALREADY_EXISTS);
+    CHECK(journal_lease_acquire(j, SV("decider"), SV("b"), 60 * NS_PER_S, &two, &err) ==
+          STATUS_ALREADY_EXISTS);
     CHECK_OK(journal_lease_acquire(j, SV("other"), SV("b"), 60 * NS_PER_S, &other, &err), &err);
     CHECK(journal_lease_release(j, SV("decider"), SV("b"), &err) == STATUS_NOT_FOUND);
     CHECK_OK(journal_lease_release(j, SV("decider"), SV("a"), &err), &err);

@@ -1,4 +1,5 @@
-/* The SQLite store: the contract, and what is its own: segments, other processes, damage, a disk that fails. */
+/* The SQLite store: the contract, and what is its own: segments, other processes, damage, a disk that fails.
+ */
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
@@ -43,7 +44,8 @@ static void destroy(struct journal_contract *c)
     CHECK(rmdir(dir) == 0);
 }
 
-static enum status open_store(struct journal_contract *c, struct journal_cfg cfg, struct journal **ret_journal, struct error *err)
+static enum status open_store(struct journal_contract *c, struct journal_cfg cfg,
+                              struct journal **ret_journal, struct error *err)
 {
     cfg.dir = dir;
     return journal_open_sqlite(c->loop, &cfg, ret_journal, err);
@@ -63,21 +65,27 @@ static struct journal_contract sqlite = {
 
 TestSuite(journal_sqlite, .timeout = 120);
 
-#define CONTRACT_TEST(name) \
-    Test(journal_sqlite, name) { journal_contract_run(&sqlite, contract_##name); }
+#define CONTRACT_TEST(name)                                                                                  \
+    Test(journal_sqlite, name)                                                                               \
+    {                                                                                                        \
+        journal_contract_run(&sqlite, contract_##name);                                                      \
+    }
 JOURNAL_CONTRACT_TESTS(CONTRACT_TEST)
 JOURNAL_CONTRACT_FAILURE_TESTS(CONTRACT_TEST)
 
-#define OWN_TEST(name) \
-    Test(journal_sqlite, name) { journal_contract_run(&sqlite, name); }
+#define OWN_TEST(name)                                                                                       \
+    Test(journal_sqlite, name)                                                                               \
+    {                                                                                                        \
+        journal_contract_run(&sqlite, name);                                                                 \
+    }
 
 /* For what forks children with loops of their own: not in a fiber. */
-#define PLAIN_TEST(name)                  \
-    Test(journal_sqlite, name)            \
-    {                                     \
-        create(&sqlite);                  \
-        name();                           \
-        destroy(&sqlite);                 \
+#define PLAIN_TEST(name)                                                                                     \
+    Test(journal_sqlite, name)                                                                               \
+    {                                                                                                        \
+        create(&sqlite);                                                                                     \
+        name();                                                                                              \
+        destroy(&sqlite);                                                                                    \
     }
 
 /* ---- segments ---- */
@@ -273,7 +281,8 @@ OWN_TEST(a_half_made_segment_is_made_again)
 
 /* ---- other processes ---- */
 
-/* Reads all there is in another process, again and again, until `last` has been seen. Exit code 0: no gap, content intact. */
+/* Reads all there is in another process, again and again, until `last` has been seen. Exit code 0: no gap,
+ * content intact. */
 static pid_t start_reader(uint64_t last)
 {
     pid_t child = fork();
@@ -430,7 +439,8 @@ static void wait_until_healthy(struct journal *j)
     }
 }
 
-/* Append until one is refused; all acknowledged ones carry their own sequence as number. Returns how many were acknowledged. */
+/* Append until one is refused; all acknowledged ones carry their own sequence as number. Returns how many
+ * were acknowledged. */
 static uint64_t append_until_refused(struct journal *j, uint64_t max, size_t len)
 {
     struct error err;
@@ -506,7 +516,8 @@ static void a_full_disk_refuses_and_goes_on_when_there_is_room(struct journal_co
 }
 OWN_TEST(a_full_disk_refuses_and_goes_on_when_there_is_room)
 
-/* Somebody puts an older copy in our place while the store is down: it must not go on as if nothing had been acknowledged. */
+/* Somebody puts an older copy in our place while the store is down: it must not go on as if nothing had been
+ * acknowledged. */
 static void lost_records_keep_the_journal_closed(struct journal_contract *c)
 {
     struct journal *j = contract_open(c);
@@ -536,7 +547,8 @@ struct crash_child {
     struct random_seeded rng;
 };
 
-/* Groups of random size, from several fibers' worth of appends, each durable sequence told to the parent before the next. */
+/* Groups of random size, from several fibers' worth of appends, each durable sequence told to the parent
+ * before the next. */
 static void append_until_killed(void *arg)
 {
     struct crash_child *child = arg;
@@ -552,7 +564,8 @@ static void append_until_killed(void *arg)
         for (size_t i = 0; i < n; i++)
             batch[i] = contract_record(&a, journal_last_seq(j) + 1 + i, 700);
         CHECK_OK(journal_append(j, batch, n, &last, &err), &err);
-        if (random_seeded_below(&child->rng, 3) == 0) continue; /* two appends may share a transaction, or not */
+        if (random_seeded_below(&child->rng, 3) == 0)
+            continue; /* two appends may share a transaction, or not */
         CHECK_OK(journal_wait_durable(j, last, 0, &err), &err);
         CHECK(write(child->out, &last, sizeof(last)) == (ssize_t)sizeof(last));
         arena_reset(&a);
@@ -613,7 +626,8 @@ static void nothing_acknowledged_is_lost_by_kill_9(void)
     unsigned productive = 0;
     fprintf(stderr, "seed %" PRIu64 "\n", seed);
     for (unsigned round = 0; round < 50; round++) {
-        uint64_t reached = run_and_kill(random_seeded_next(&rng), (useconds_t)(5000 + random_seeded_below(&rng, 120000)));
+        uint64_t reached =
+            run_and_kill(random_seeded_next(&rng), (useconds_t)(5000 + random_seeded_below(&rng, 120000)));
         if (reached > acked) {
             acked = reached;
             productive++;

@@ -1,5 +1,6 @@
-/* Random operations and restarts on the queue: every item ends exactly once, none is in two hands, one at a time per target, limits hold,
- * attempts only grow, and whatever was in somebody's hands when we died comes back marked as interrupted. BALM_SEED repeats one run. */
+/* Random operations and restarts on the queue: every item ends exactly once, none is in two hands, one at a
+ * time per target, limits hold, attempts only grow, and whatever was in somebody's hands when we died comes
+ * back marked as interrupted. BALM_SEED repeats one run. */
 #include "store/queue.h"
 
 #include <criterion/criterion.h>
@@ -10,7 +11,15 @@
 #include "base/clock.h"
 #include "base/random.h"
 
-enum { ITEMS = 600, STEPS = 6000, TARGETS = 6, FUNCTIONS = 3, INFLIGHT = 6, INFLIGHT_FUNCTION = 3, ATTEMPTS = 4 };
+enum {
+    ITEMS = 600,
+    STEPS = 6000,
+    TARGETS = 6,
+    FUNCTIONS = 3,
+    INFLIGHT = 6,
+    INFLIGHT_FUNCTION = 3,
+    ATTEMPTS = 4
+};
 
 struct model {
     bool is_added, is_leased, was_leased_at_death, has_ended;
@@ -37,9 +46,13 @@ static uint64_t below(uint64_t bound)
 static void open_queue(void)
 {
     struct error err;
-    struct queue_cfg cfg = {.max_inflight = INFLIGHT, .max_inflight_function = INFLIGHT_FUNCTION, .max_attempts = ATTEMPTS,
-                            .backoff_base_ns = NS_PER_MS / 4, .backoff_cap_ns = NS_PER_MS};
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = dir, .segment_max_bytes = 64 * 1024}, &journal, &err),
+    struct queue_cfg cfg = {.max_inflight = INFLIGHT,
+                            .max_inflight_function = INFLIGHT_FUNCTION,
+                            .max_attempts = ATTEMPTS,
+                            .backoff_base_ns = NS_PER_MS / 4,
+                            .backoff_cap_ns = NS_PER_MS};
+    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = dir, .segment_max_bytes = 64 * 1024},
+                                     &journal, &err),
                  STATUS_OK, "%s", err.message);
     cr_assert_eq(queue_new(journal, &cfg, &queue, &err), STATUS_OK);
     cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
@@ -57,11 +70,15 @@ static void add(void)
     if (n_added == ITEMS) return;
     struct model *m = &models[n_added];
     char intent[16], function[16], target[16];
-    *m = (struct model){.is_added = true, .target = (unsigned)below(TARGETS), .function = (unsigned)below(FUNCTIONS)};
+    *m = (struct model){
+        .is_added = true, .target = (unsigned)below(TARGETS), .function = (unsigned)below(FUNCTIONS)};
     (void)snprintf(intent, sizeof(intent), "%u", n_added++);
     (void)snprintf(function, sizeof(function), "f%u", m->function);
     (void)snprintf(target, sizeof(target), "t%u", m->target);
-    struct record r = {.kind = RECORD_INTENT, .time_ns = clock_unix_ns(), .intent = sv(intent), .function = sv(function),
+    struct record r = {.kind = RECORD_INTENT,
+                       .time_ns = clock_unix_ns(),
+                       .intent = sv(intent),
+                       .function = sv(function),
                        .target = m->target > 0 ? sv(target) : SV("")};
     struct error err;
     cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
@@ -121,7 +138,8 @@ static void end_one(void)
     if (way < 2)
         s = queue_done(queue, &item, &outcome, &err);
     else
-        s = queue_retry(queue, &item, way == 2, (int64_t)below(2) * NS_PER_MS / 2, SV("UNAVAILABLE"), SV("busy"), &err);
+        s = queue_retry(queue, &item, way == 2, (int64_t)below(2) * NS_PER_MS / 2, SV("UNAVAILABLE"),
+                        SV("busy"), &err);
     cr_assert_eq(s, STATUS_OK, "%s", err.message);
     CLAIM(queue_done(queue, &item, &outcome, NULL) == STATUS_ABORTED);
     m->is_leased = false;
@@ -181,11 +199,20 @@ static void run(void *arg)
     open_queue();
     for (unsigned step = 0; step < STEPS; step++) {
         uint64_t what = below(100);
-        if (what < 25) add();
-        else if (what < 60) (void)take(1);
-        else if (what < 99) { if (n_leased > 0) end_one(); }
-        else if (below(2) == 0) { die(); deaths++; }
-        else { queue_freeze(queue, true); CLAIM(!take(1)); queue_freeze(queue, false); }
+        if (what < 25)
+            add();
+        else if (what < 60)
+            (void)take(1);
+        else if (what < 99) {
+            if (n_leased > 0) end_one();
+        } else if (below(2) == 0) {
+            die();
+            deaths++;
+        } else {
+            queue_freeze(queue, true);
+            CLAIM(!take(1));
+            queue_freeze(queue, false);
+        }
     }
     drain();
     struct ends *ends = calloc(1, sizeof(*ends));

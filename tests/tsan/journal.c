@@ -1,5 +1,6 @@
-/* The journal's writer thread, its readers on worker threads and the loop between them, over new segments, a full disk and the
- * recovery from it, for the thread sanitizer. Exits 0 when all that was acknowledged can be read. */
+/* The journal's writer thread, its readers on worker threads and the loop between them, over new segments, a
+ * full disk and the recovery from it, for the thread sanitizer. Exits 0 when all that was acknowledged can be
+ * read. */
 #include <dirent.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -25,7 +26,8 @@ static void append_fiber(void *arg)
     char message[2000];
     memset(message, 'x', sizeof(message));
     while (!r->is_over) {
-        struct record note = {.kind = RECORD_NOTE, .time_ns = clock_unix_ns(), .message = {message, sizeof(message)}};
+        struct record note = {
+            .kind = RECORD_NOTE, .time_ns = clock_unix_ns(), .message = {message, sizeof(message)}};
         uint64_t seq = 0;
         enum status s = journal_append(r->journal, &note, 1, &seq, NULL);
         if (s == STATUS_OK) s = journal_wait_durable(r->journal, seq, 0, NULL);

@@ -49,7 +49,8 @@ Test(journal_lease, a_time_to_live_beyond_all_time_is_kept)
 {
     uint64_t revision, other = 0;
     cr_assert_eq(acquire(1, clock_unix_ns(), INT64_MAX, &revision), STATUS_OK);
-    cr_assert_eq(journal_leases_acquire(leases, SV("key-1"), SV("b"), clock_unix_ns(), 1, &other, NULL), STATUS_ALREADY_EXISTS);
+    cr_assert_eq(journal_leases_acquire(leases, SV("key-1"), SV("b"), clock_unix_ns(), 1, &other, NULL),
+                 STATUS_ALREADY_EXISTS);
     cr_assert_eq(other, 0);
 }
 

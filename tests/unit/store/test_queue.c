@@ -38,7 +38,8 @@ static void remove_dir(void)
 static void open_queue(void)
 {
     struct error err;
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = dir}, &journal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = dir}, &journal, &err), STATUS_OK,
+                 "%s", err.message);
     cr_assert_eq(queue_new(journal, &cfg, &queue, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
 }
@@ -75,12 +76,12 @@ static void in_fiber(void (*fn)(void))
     remove_dir();
 }
 
-#define QUEUE_TEST(name)        \
-    static void name(void);     \
-    Test(queue, name)           \
-    {                           \
-        in_fiber(name);         \
-    }                           \
+#define QUEUE_TEST(name)                                                                                     \
+    static void name(void);                                                                                  \
+    Test(queue, name)                                                                                        \
+    {                                                                                                        \
+        in_fiber(name);                                                                                      \
+    }                                                                                                        \
     static void name(void)
 
 static uint64_t append(struct record r)
@@ -94,8 +95,12 @@ static uint64_t append(struct record r)
 
 static uint64_t add(const char *intent, const char *function, const char *target)
 {
-    return append((struct record){.kind = RECORD_INTENT, .intent = sv(intent), .function = sv(function), .target = sv(target),
-                                  .incident = SV("incident"), .params = SV("{}")});
+    return append((struct record){.kind = RECORD_INTENT,
+                                  .intent = sv(intent),
+                                  .function = sv(function),
+                                  .target = sv(target),
+                                  .incident = SV("incident"),
+                                  .params = SV("{}")});
 }
 
 static enum status try_take_until(struct queue_item *ret_item, int64_t wait_ms)
@@ -108,7 +113,8 @@ static struct queue_item take(void)
 {
     struct queue_item item = {0};
     struct error err = {0};
-    cr_assert_eq(queue_take(queue, clock_monotonic_ns() + 10 * NS_PER_S, &arena, &item, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(queue_take(queue, clock_monotonic_ns() + 10 * NS_PER_S, &arena, &item, &err), STATUS_OK,
+                 "%s", err.message);
     cr_assert_leq(item.seq, journal_durable_seq(journal));
     return item;
 }
@@ -134,7 +140,8 @@ static enum status done(const struct queue_item *item)
 
 static enum status retry(const struct queue_item *item, bool counts, int64_t retry_after_ns)
 {
-    return queue_retry(queue, item, counts, retry_after_ns, SV("UNAVAILABLE"), SV("the function answered 503"), NULL);
+    return queue_retry(queue, item, counts, retry_after_ns, SV("UNAVAILABLE"),
+                       SV("the function answered 503"), NULL);
 }
 
 static const struct record *last_record(void)
@@ -143,7 +150,8 @@ static const struct record *last_record(void)
     size_t n;
     struct error err;
     uint64_t seq = journal_durable_seq(journal);
-    cr_assert_eq(journal_read(journal, seq, 1, true, &arena, &entries, &n, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_read(journal, seq, 1, true, &arena, &entries, &n, &err), STATUS_OK, "%s",
+                 err.message);
     cr_assert_eq(n, 1);
     return entries[0].record;
 }
@@ -189,7 +197,8 @@ static void take_fiber(void *arg)
 QUEUE_TEST(a_waiting_taker_is_woken_by_new_work)
 {
     struct fiber_scope scope;
-    struct taking takings[3] = {{.status = STATUS_UNKNOWN}, {.status = STATUS_UNKNOWN}, {.status = STATUS_UNKNOWN}};
+    struct taking takings[3] = {
+        {.status = STATUS_UNKNOWN}, {.status = STATUS_UNKNOWN}, {.status = STATUS_UNKNOWN}};
     fiber_scope_init(&scope);
     for (size_t i = 0; i < 3; i++)
         cr_assert_eq(fiber_scope_spawn(&scope, take_fiber, &takings[i], NULL), STATUS_OK);
@@ -298,7 +307,8 @@ QUEUE_TEST(a_limit_beyond_the_possible_is_refused)
 {
     struct queue *q;
     struct error err;
-    cr_assert_eq(queue_new(journal, &(struct queue_cfg){.max_inflight = QUEUE_INFLIGHT_MAX + 1}, &q, &err), STATUS_INVALID_ARGUMENT);
+    cr_assert_eq(queue_new(journal, &(struct queue_cfg){.max_inflight = QUEUE_INFLIGHT_MAX + 1}, &q, &err),
+                 STATUS_INVALID_ARGUMENT);
 }
 
 QUEUE_TEST(nothing_is_handed_out_while_frozen)
@@ -365,7 +375,8 @@ QUEUE_TEST(an_outcome_that_is_too_large_leaves_the_lease)
     struct queue_item item = take();
     char *text = arena_zalloc(&arena, RECORD_BYTES_MAX);
     memset(text, 'x', RECORD_BYTES_MAX);
-    struct record outcome = {.time_ns = clock_unix_ns(), .state = SV("done"), .message = {text, RECORD_BYTES_MAX}};
+    struct record outcome = {
+        .time_ns = clock_unix_ns(), .state = SV("done"), .message = {text, RECORD_BYTES_MAX}};
     cr_assert_eq(queue_done(queue, &item, &outcome, NULL), STATUS_INVALID_ARGUMENT);
     cr_assert_eq(done(&item), STATUS_OK);
 }
@@ -377,7 +388,8 @@ QUEUE_TEST(a_failed_attempt_comes_back_when_it_is_due)
     int64_t before = clock_unix_ns();
     cr_assert_eq(retry(&item, true, 60 * NS_PER_MS), STATUS_OK);
     const struct record *r = last_record();
-    cr_assert(r->kind == RECORD_RETRY && r->attempt == 1 && sv_eq(r->state, SV("failed")) && sv_eq(r->code, SV("UNAVAILABLE")));
+    cr_assert(r->kind == RECORD_RETRY && r->attempt == 1 && sv_eq(r->state, SV("failed")) &&
+              sv_eq(r->code, SV("UNAVAILABLE")));
     cr_assert(r->due_ns >= before + 60 * NS_PER_MS);
     cr_assert_eq(queue_depth(queue, SV("f")).waiting, 1);
     expect_nothing_ready();
@@ -420,7 +432,8 @@ QUEUE_TEST(a_sleeping_taker_notices_an_earlier_due_time)
 
 static void set_three_quick_attempts(void)
 {
-    cfg = (struct queue_cfg){.max_attempts = 3, .backoff_base_ns = NS_PER_MS, .backoff_cap_ns = 2 * NS_PER_MS};
+    cfg =
+        (struct queue_cfg){.max_attempts = 3, .backoff_base_ns = NS_PER_MS, .backoff_cap_ns = 2 * NS_PER_MS};
 }
 
 static void the_last_attempt_is_dead(void)
@@ -446,7 +459,8 @@ static void the_last_attempt_is_dead(void)
     cr_assert_eq(queue_depth(queue, SV("")).dead, 0);
 }
 
-Test(queue, after_the_last_attempt_an_item_is_dead_until_a_person_retries_it, .init = set_three_quick_attempts)
+Test(queue, after_the_last_attempt_an_item_is_dead_until_a_person_retries_it,
+     .init = set_three_quick_attempts)
 {
     in_fiber(the_last_attempt_is_dead);
 }
@@ -463,7 +477,10 @@ static void a_snooze_is_free(void)
     restart();
     cr_assert_eq(take().attempt, 2, "the restart may have cost one");
     /* But not for ever. */
-    (void)append((struct record){.kind = RECORD_INTENT, .intent = SV("old"), .function = SV("f"), .target = SV("b"),
+    (void)append((struct record){.kind = RECORD_INTENT,
+                                 .intent = SV("old"),
+                                 .function = SV("f"),
+                                 .target = SV("b"),
                                  .time_ns = clock_unix_ns() - QUEUE_SNOOZE_MAX_NS - NS_PER_S});
     struct queue_item old = take();
     cr_assert_eq(retry(&old, false, NS_PER_MS), STATUS_OK);
@@ -535,7 +552,8 @@ static void a_crash_loop_ends(void)
         struct queue_item item = take();
         cr_assert(item.attempt == attempt && item.is_interrupted);
         const struct record *r = last_record();
-        cr_assert(r->kind == RECORD_RETRY && sv_eq(r->state, SV("interrupted")) && sv_eq(r->incident, SV("incident")));
+        cr_assert(r->kind == RECORD_RETRY && sv_eq(r->state, SV("interrupted")) &&
+                  sv_eq(r->incident, SV("incident")));
     }
     restart();
     expect_nothing_ready();
@@ -553,8 +571,10 @@ Test(queue, an_item_that_kills_us_each_time_ends_dead, .init = set_three_quick_a
 QUEUE_TEST(an_intent_of_an_epoch_that_is_over_is_void)
 {
     (void)append((struct record){.kind = RECORD_EPOCH, .epoch = 7, .actor = SV("new")});
-    (void)append((struct record){.kind = RECORD_INTENT, .epoch = 6, .intent = SV("late"), .function = SV("f"), .target = SV("a")});
-    (void)append((struct record){.kind = RECORD_INTENT, .epoch = 7, .intent = SV("i1"), .function = SV("f"), .target = SV("b")});
+    (void)append((struct record){
+        .kind = RECORD_INTENT, .epoch = 6, .intent = SV("late"), .function = SV("f"), .target = SV("a")});
+    (void)append((struct record){
+        .kind = RECORD_INTENT, .epoch = 7, .intent = SV("i1"), .function = SV("f"), .target = SV("b")});
     struct queue_item item = take();
     cr_assert(is_intent(&item, "i1"));
     expect_nothing_ready();
@@ -562,7 +582,8 @@ QUEUE_TEST(an_intent_of_an_epoch_that_is_over_is_void)
 
 QUEUE_TEST(a_call_needs_no_intent_id)
 {
-    uint64_t seq = append((struct record){.kind = RECORD_CALL, .function = SV("echo"), .method = SV("POST"), .path = SV("/")});
+    uint64_t seq = append(
+        (struct record){.kind = RECORD_CALL, .function = SV("echo"), .method = SV("POST"), .path = SV("/")});
     struct queue_item item = take();
     cr_assert(item.seq == seq && item.record->kind == RECORD_CALL);
     cr_assert_eq(done(&item), STATUS_OK);
@@ -576,7 +597,8 @@ QUEUE_TEST(a_call_needs_no_intent_id)
 QUEUE_TEST(an_intent_with_a_due_time_waits_for_it)
 {
     int64_t due = clock_unix_ns() + 50 * NS_PER_MS;
-    (void)append((struct record){.kind = RECORD_INTENT, .intent = SV("i1"), .function = SV("f"), .due_ns = due});
+    (void)append(
+        (struct record){.kind = RECORD_INTENT, .intent = SV("i1"), .function = SV("f"), .due_ns = due});
     expect_nothing_ready();
     cr_assert_eq(take().attempt, 1);
     cr_assert_geq(clock_unix_ns(), due);
@@ -594,12 +616,14 @@ QUEUE_TEST(an_intent_given_twice_is_one_item)
 QUEUE_TEST(depth_counts_each_function_and_all)
 {
     int64_t oldest = clock_unix_ns() - 5 * NS_PER_S;
-    (void)append((struct record){.kind = RECORD_INTENT, .intent = SV("i1"), .function = SV("f"), .time_ns = oldest});
+    (void)append(
+        (struct record){.kind = RECORD_INTENT, .intent = SV("i1"), .function = SV("f"), .time_ns = oldest});
     (void)add("i2", "f", "");
     (void)add("i3", "g", "");
     struct queue_item one = take(), two = take();
     cr_assert_eq(retry(&two, true, NS_PER_S), STATUS_OK);
-    struct queue_depth f = queue_depth(queue, SV("f")), g = queue_depth(queue, SV("g")), all = queue_depth(queue, SV(""));
+    struct queue_depth f = queue_depth(queue, SV("f")), g = queue_depth(queue, SV("g")),
+                       all = queue_depth(queue, SV(""));
     cr_assert(f.leased == 1 && f.waiting == 1 && f.ready == 0 && f.oldest_ns == oldest);
     cr_assert(g.ready == 1 && g.leased == 0 && g.oldest_ns > oldest);
     cr_assert(all.ready == 1 && all.leased == 1 && all.waiting == 1 && all.oldest_ns == oldest);
@@ -619,7 +643,8 @@ QUEUE_TEST(records_beyond_the_memory_limit_are_read_again)
         char name[16];
         (void)snprintf(name, sizeof(name), "i%u", i);
         text[0] = (char)('a' + i % 26);
-        uint64_t seq = append((struct record){.kind = RECORD_INTENT, .intent = sv(name), .function = SV("f"), .message = {text, BIG}});
+        uint64_t seq = append((struct record){
+            .kind = RECORD_INTENT, .intent = sv(name), .function = SV("f"), .message = {text, BIG}});
         cr_assert_eq(journal_wait_durable(journal, seq, 0, &err), STATUS_OK, "%s", err.message);
     }
     for (unsigned i = 0; i < N; i++) {
