@@ -3,7 +3,7 @@
  *   queue_index.c  the folded state: items by intent, each in one of four states; cheap picking
  *   queue.c        fold, take, done, retry
  *
- *   function --candidates (heap by seq)--> first ready item of each idle target; all ready ones without target
+ *   function --candidates (heap by seq)--> first ready item of each idle target; all without target
  *   target ----ready (list by seq)-------> all its ready items;  leased: the one being worked on
  *   waiting (heap by due time)             dead (list, oldest first)
  *
