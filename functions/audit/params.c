@@ -73,16 +73,19 @@ static bool parse_double(struct strview text, double *ret_value)
 
 enum status params_time(struct strview text, int64_t otherwise, int64_t *ret_ns)
 {
-    double seconds = 0, integral = 0;
+    double seconds = 0;
     int64_t whole = 0;
     if (text.len == 0) {
         *ret_ns = otherwise;
         return STATUS_OK;
     }
     if (sv_find(text, '.') < text.len && parse_double(text, &seconds)) {
-        double fraction = modf(seconds, &integral);
-        if (fabs(integral) > SECONDS_MAX) *ret_ns = integral > 0 ? INT64_MAX : INT64_MIN;
-        else *ret_ns = (int64_t)integral * NS_PER_S + (int64_t)round(fraction * 1000) * NS_PER_MS; /* Loki keeps milliseconds */
+        if (seconds >= SECONDS_MAX || seconds <= -SECONDS_MAX) {
+            *ret_ns = seconds > 0 ? INT64_MAX : INT64_MIN;
+            return STATUS_OK;
+        }
+        double milliseconds = (seconds - (double)(int64_t)seconds) * 1000; /* Loki keeps no more of the fraction */
+        *ret_ns = (int64_t)seconds * NS_PER_S + (int64_t)(milliseconds + (seconds < 0 ? -0.5 : 0.5)) * NS_PER_MS;
         return STATUS_OK;
     }
     if (sv_parse_i64(text, &whole) == STATUS_OK) {

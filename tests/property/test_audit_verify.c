@@ -1,0 +1,390 @@
+/* `balm audit verify` finds whatever is done to a journal behind the platform's back: seeded random changes of stored rows through
+ * SQLite itself, of the checkpoints, of the end. BALM_SEED repeats one run. */
+#include "audit/verify.h"
+
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/random.h"
+#include "functions/audit/seal.h"
+#include "loop/loop.h"
+
+enum { SEALS = 3, RECORDS_A_SEAL = 150, RECORDS = SEALS * RECORDS_A_SEAL, BYTE_ROUNDS = 400 };
+
+static struct arena arena;
+static struct random_seeded rng;
+static char dir[4096];
+static struct loop *loop;
+static uint64_t segments[64], n_segments; /* first sequences */
+
+static uint64_t below(uint64_t bound)
+{
+    return random_seeded_below(&rng, bound);
+}
+
+/* ---- a sealed journal ---- */
+
+static void append_some(struct journal *j, uint64_t first)
+{
+    struct error err;
+    for (uint64_t i = first; i < first + RECORDS_A_SEAL; i++) {
+        struct record r = {.kind = i % 3 == 0 ? RECORD_INTENT : i % 3 == 1 ? RECORD_OUTCOME : RECORD_NOTE,
+                           .time_ns = clock_unix_ns(),
+                           .intent = arena_printf(&arena, "intent-%llu", (unsigned long long)(i / 3)),
+                           .incident = SV("incident"),
+                           .message = sv_sub(SV("some words of a length that differs from record to record, so that rows end anywhere"), 0, below(80)),
+                           .target = SV("unit/nginx")};
+        cr_assert_eq(journal_append(j, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
+        if (i % 40 == 0) cr_assert_eq(journal_wait_durable(j, journal_last_seq(j), 0, &err), STATUS_OK, "%s", err.message);
+    }
+}
+
+/* Three lives of a platform, each with its last checkpoint. */
+static void make_in_fiber(void *arg)
+{
+    (void)arg;
+    struct error err;
+    char folder[4200];
+    (void)snprintf(folder, sizeof(folder), "%s/journal", dir);
+    for (uint64_t life = 0; life < SEALS; life++) {
+        struct journal *j = NULL;
+        struct seal *seal = NULL;
+        cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder, .segment_max_bytes = 40000}, &j, &err), STATUS_OK, "%s", err.message);
+        cr_assert_eq(seal_new(j, dir, SV("test"), &seal, &err), STATUS_OK, "%s", err.message);
+        cr_assert_eq(journal_fold(j, &err), STATUS_OK, "%s", err.message);
+        cr_assert_eq(seal_start(seal, &err), STATUS_OK, "%s", err.message);
+        append_some(j, life * RECORDS_A_SEAL);
+        seal_free(seal);
+        journal_close(j);
+    }
+}
+
+static void list_segments(void)
+{
+    n_segments = 0;
+    for (uint64_t seq = 1; seq <= RECORDS && n_segments < 64; seq++) {
+        char path[4200];
+        (void)snprintf(path, sizeof(path), "%s/journal/%020llu.db", dir, (unsigned long long)seq);
+        if (access(path, F_OK) == 0) segments[n_segments++] = seq;
+    }
+    cr_assert(n_segments > 1, "several segments");
+}
+
+static void set_up(void)
+{
+    const char *text = getenv("BALM_SEED"), *tmp = getenv("TMPDIR");
+    struct error err;
+    if (text == NULL || sv_parse_u64(sv(text), &rng.state) != STATUS_OK) rng.state = 20261122;
+    fprintf(stderr, "BALM_SEED=%llu\n", (unsigned long long)rng.state);
+    (void)snprintf(dir, sizeof(dir), "%s/balm-verify-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    cr_assert_not_null(mkdtemp(dir));
+    cr_assert_eq(loop_new(&loop, &err), STATUS_OK);
+    cr_assert_eq(loop_run_fiber(loop, make_in_fiber, NULL, &err), STATUS_OK);
+    loop_free(loop);
+    list_segments();
+}
+
+static void remove_file(const char *name)
+{
+    char path[8300];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    (void)remove(path);
+}
+
+static void tear_down(void)
+{
+    for (uint64_t i = 0; i < n_segments; i++) {
+        static const char *const suffixes[] = {"", "-wal", "-shm"};
+        for (size_t k = 0; k < 3; k++)
+            remove_file(arena_printf(&arena, "journal/%020llu.db%s", (unsigned long long)segments[i], suffixes[k]).ptr);
+    }
+    static const char *const names[] = {"journal/leases.db", "journal/leases.db-wal", "journal/leases.db-shm", "journal", "audit/key", "audit/key.pub",
+                                        "audit/leaves", "audit/checkpoints", "audit", "foreign.pub"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        remove_file(names[i]);
+    (void)rmdir(dir);
+    arena_release(&arena);
+}
+
+TestSuite(audit_verify, .init = set_up, .fini = tear_down);
+
+/* ---- what an attacker does ---- */
+
+static sqlite3 *open_segment_of(uint64_t seq)
+{
+    uint64_t first = 0;
+    for (uint64_t i = 0; i < n_segments && segments[i] <= seq; i++)
+        first = segments[i];
+    sqlite3 *db = NULL;
+    const char *path = arena_printf(&arena, "%s/journal/%020llu.db", dir, (unsigned long long)first).ptr;
+    cr_assert_eq(sqlite3_open(path, &db), SQLITE_OK);
+    return db;
+}
+
+static struct strview read_row(uint64_t seq)
+{
+    sqlite3 *db = open_segment_of(seq);
+    sqlite3_stmt *stmt = NULL;
+    cr_assert_eq(sqlite3_prepare_v2(db, "SELECT bytes FROM records WHERE seq = ?", -1, &stmt, NULL), SQLITE_OK);
+    cr_assert_eq(sqlite3_bind_int64(stmt, 1, (sqlite3_int64)seq), SQLITE_OK);
+    cr_assert_eq(sqlite3_step(stmt), SQLITE_ROW);
+    struct strview bytes = arena_copy(&arena, sv_n(sqlite3_column_blob(stmt, 0), (size_t)sqlite3_column_bytes(stmt, 0)));
+    (void)sqlite3_finalize(stmt);
+    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
+    return bytes;
+}
+
+static void run_on_row(const char *sql, uint64_t seq, struct strview bytes)
+{
+    sqlite3 *db = open_segment_of(seq);
+    sqlite3_stmt *stmt = NULL;
+    cr_assert_eq(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
+    cr_assert_eq(sqlite3_bind_int64(stmt, 1, (sqlite3_int64)seq), SQLITE_OK);
+    if (sqlite3_bind_parameter_count(stmt) > 1) cr_assert_eq(sqlite3_bind_blob(stmt, 2, bytes.ptr, (int)bytes.len, SQLITE_STATIC), SQLITE_OK);
+    cr_assert_eq(sqlite3_step(stmt), SQLITE_DONE);
+    (void)sqlite3_finalize(stmt);
+    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
+}
+
+static void write_row(uint64_t seq, struct strview bytes)
+{
+    run_on_row("UPDATE records SET bytes = ?2 WHERE seq = ?1", seq, bytes);
+}
+
+static void delete_row(uint64_t seq)
+{
+    run_on_row("DELETE FROM records WHERE seq = ?1", seq, SV(""));
+}
+
+static void insert_row(uint64_t seq, struct strview bytes)
+{
+    run_on_row("INSERT INTO records(seq, bytes) VALUES(?1, ?2)", seq, bytes);
+}
+
+static struct strview read_file(const char *name)
+{
+    struct strview content;
+    struct error err;
+    cr_assert_eq(file_read(&arena, arena_printf(&arena, "%s/%s", dir, name).ptr, 1 << 20, &content, &err), STATUS_OK, "%s", err.message);
+    return content;
+}
+
+static void write_file(const char *name, struct strview content)
+{
+    int fd = open(arena_printf(&arena, "%s/%s", dir, name).ptr, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    cr_assert(fd >= 0 && write(fd, content.ptr, content.len) == (ssize_t)content.len);
+    (void)close(fd);
+}
+
+static struct strview change_byte(struct strview bytes, size_t at)
+{
+    char *changed = arena_cstr(&arena, bytes);
+    changed[at] = (char)((unsigned char)changed[at] ^ (unsigned char)(1 + below(255)));
+    return sv_n(changed, bytes.len);
+}
+
+static struct audit_report verify_with(const char *public_key)
+{
+    struct audit_report report;
+    struct error err;
+    cr_assert_eq(audit_verify(dir, public_key, NULL, NULL, &arena, &report, &err), STATUS_OK, "%s", err.message);
+    return report;
+}
+
+static void expect_good(void)
+{
+    struct audit_report r = verify_with(NULL);
+    cr_assert_eq(r.first_bad_seq, 0, "%.*s", SV_ARG(r.bad_reason));
+    cr_assert_eq(r.records, RECORDS);
+    cr_assert_eq(r.sealed_records, RECORDS);
+}
+
+static void expect_bad(uint64_t seq)
+{
+    struct audit_report r = verify_with(NULL);
+    cr_assert_eq(r.first_bad_seq, seq, "expected %llu, found %llu: %.*s", (unsigned long long)seq, (unsigned long long)r.first_bad_seq,
+                 SV_ARG(r.bad_reason));
+    cr_assert(r.bad_reason.len > 0);
+}
+
+/* ---- properties ---- */
+
+Test(audit_verify, what_nobody_touched_is_genuine)
+{
+    struct audit_report r = verify_with(NULL);
+    cr_assert_eq(r.first_bad_seq, 0, "%.*s", SV_ARG(r.bad_reason));
+    cr_assert_eq(r.records, RECORDS);
+    cr_assert_eq(r.sealed_records, RECORDS);
+    cr_assert_geq(r.checkpoints, 1 + SEALS, "of the empty tree, and one at each close");
+    cr_assert(r.sealed_unix_ns > clock_unix_ns() - 3600 * NS_PER_S);
+    /* Records come in threes: intent, outcome, note; each life appends a multiple of three. */
+    cr_assert_eq(r.n_open_intents, 0);
+}
+
+Test(audit_verify, any_changed_byte_of_a_record_is_found_where_it_is)
+{
+    for (int i = 0; i < BYTE_ROUNDS; i++) {
+        uint64_t seq = 1 + below(RECORDS);
+        struct strview bytes = read_row(seq);
+        write_row(seq, change_byte(bytes, below(bytes.len)));
+        expect_bad(seq);
+        write_row(seq, bytes);
+        if (i % 50 == 0) expect_good();
+    }
+}
+
+Test(audit_verify, a_record_made_longer_or_shorter_is_found)
+{
+    for (int i = 0; i < 30; i++) {
+        uint64_t seq = 1 + below(RECORDS);
+        struct strview bytes = read_row(seq);
+        write_row(seq, i % 2 == 0 ? sv_sub(bytes, 0, bytes.len - 1) : arena_printf(&arena, "%.*s ", SV_ARG(bytes)));
+        expect_bad(seq);
+        write_row(seq, bytes);
+    }
+    expect_good();
+}
+
+Test(audit_verify, a_deleted_record_is_found)
+{
+    for (int i = 0; i < 30; i++) {
+        uint64_t seq = 1 + below(RECORDS);
+        struct strview bytes = read_row(seq);
+        delete_row(seq);
+        expect_bad(seq);
+        insert_row(seq, bytes);
+    }
+    expect_good();
+}
+
+Test(audit_verify, a_swapped_pair_is_found)
+{
+    for (int i = 0; i < 30; i++) {
+        uint64_t first = 1 + below(RECORDS - 1), second = first + 1 + below(RECORDS - first);
+        struct strview one = read_row(first), two = read_row(second);
+        write_row(first, two);
+        write_row(second, one);
+        expect_bad(first);
+        write_row(first, one);
+        write_row(second, two);
+    }
+    expect_good();
+}
+
+Test(audit_verify, a_cut_end_is_found)
+{
+    for (uint64_t seq = RECORDS; seq > RECORDS - 10; seq--) {
+        delete_row(seq);
+        expect_bad(seq);
+    }
+}
+
+Test(audit_verify, a_whole_missing_segment_is_found)
+{
+    remove_file(arena_printf(&arena, "journal/%020llu.db", (unsigned long long)segments[0]).ptr);
+    expect_bad(1);
+    remove_file(arena_printf(&arena, "journal/%020llu.db", (unsigned long long)segments[n_segments - 1]).ptr);
+    expect_bad(1);
+}
+
+Test(audit_verify, any_changed_byte_of_the_checkpoints_is_found)
+{
+    struct strview notes = read_file("audit/checkpoints");
+    for (size_t at = 0; at < notes.len; at++) {
+        write_file("audit/checkpoints", change_byte(notes, at));
+        struct audit_report r = verify_with(NULL);
+        cr_assert_neq(r.first_bad_seq, 0, "byte %zu of %zu", at, notes.len);
+    }
+    write_file("audit/checkpoints", notes);
+    expect_good();
+}
+
+Test(audit_verify, checkpoints_in_another_order_are_found)
+{
+    struct strview notes = read_file("audit/checkpoints");
+    size_t half = notes.len / 2;
+    while (half + 1 < notes.len && !(notes.ptr[half - 1] == '\n' && notes.ptr[half - 2] == '\n' && notes.ptr[half] == 'b'))
+        half++;
+    write_file("audit/checkpoints", arena_printf(&arena, "%.*s%.*s", SV_ARG(sv_sub(notes, half, notes.len)), SV_ARG(sv_sub(notes, 0, half))));
+    cr_assert_neq(verify_with(NULL).first_bad_seq, 0);
+}
+
+Test(audit_verify, removed_checkpoints_are_found)
+{
+    write_file("audit/checkpoints", SV(""));
+    expect_bad(1);
+    remove_file("audit/checkpoints");
+    expect_bad(1);
+}
+
+Test(audit_verify, a_foreign_key_is_found)
+{
+    write_file("foreign.pub", SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW\n"));
+    struct audit_report r = verify_with(arena_printf(&arena, "%s/foreign.pub", dir).ptr);
+    cr_assert_neq(r.first_bad_seq, 0);
+    cr_assert(sv_contains(r.bad_reason, SV("not signed by the key 'PeterNeumann")), "%.*s", SV_ARG(r.bad_reason));
+}
+
+Test(audit_verify, lost_leaves_cost_only_the_place)
+{
+    struct strview bytes = read_row(RECORDS_A_SEAL + 7);
+    remove_file("audit/leaves");
+    expect_good();
+    write_row(RECORDS_A_SEAL + 7, change_byte(bytes, 3));
+    struct audit_report r = verify_with(NULL);
+    cr_assert(r.first_bad_seq > RECORDS_A_SEAL + 6 && r.first_bad_seq <= RECORDS, "%llu", (unsigned long long)r.first_bad_seq);
+}
+
+Test(audit_verify, damaged_leaves_are_no_tampering_of_the_journal)
+{
+    struct strview leaves = read_file("audit/leaves");
+    write_file("audit/leaves", change_byte(leaves, 5 * 32 + 1));
+    expect_good();
+}
+
+/* Whoever changes a record and the leaf with it still lacks the root. */
+Test(audit_verify, a_record_changed_together_with_its_leaf_is_found)
+{
+    uint64_t seq = 1 + below(RECORDS);
+    struct strview changed = change_byte(read_row(seq), 9);
+    struct merkle_hash leaf = merkle_leaf(changed);
+    char *leaves = arena_cstr(&arena, read_file("audit/leaves"));
+    memcpy(leaves + (seq - 1) * SHA256_BYTES, leaf.bytes, SHA256_BYTES);
+    write_file("audit/leaves", sv_n(leaves, RECORDS * SHA256_BYTES));
+    write_row(seq, changed);
+    struct audit_report r = verify_with(NULL);
+    cr_assert(r.first_bad_seq >= seq, "%llu", (unsigned long long)r.first_bad_seq);
+}
+
+Test(audit_verify, an_intent_without_outcome_is_listed)
+{
+    sqlite3 *db = open_segment_of(RECORDS);
+    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
+    struct record r = {.kind = RECORD_INTENT, .time_ns = clock_unix_ns(), .intent = SV("lonely"), .tenant = SV("default"), .cluster = SV("local")};
+    struct buf b;
+    buf_init(&b, 4096);
+    record_encode(&r, &b);
+    insert_row(RECORDS + 1, buf_view(&b)); /* behind the newest checkpoint: not sealed yet, so no tampering */
+    struct audit_report report = verify_with(NULL);
+    cr_assert_eq(report.first_bad_seq, 0, "%.*s", SV_ARG(report.bad_reason));
+    cr_assert_eq(report.n_open_intents, 1);
+    cr_assert(sv_eq(report.open_intents[0], SV("lonely")));
+    cr_assert_eq(report.records, RECORDS + 1);
+    cr_assert_eq(report.sealed_records, RECORDS);
+    buf_release(&b);
+}
+
+Test(audit_verify, without_a_journal_there_is_nothing_to_verify)
+{
+    struct audit_report report;
+    struct error err;
+    cr_assert_eq(audit_verify(arena_printf(&arena, "%s/nowhere", dir).ptr, NULL, NULL, NULL, &arena, &report, &err), STATUS_NOT_FOUND);
+}
