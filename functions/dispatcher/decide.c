@@ -38,7 +38,7 @@ static struct record *emit_plain(struct decision *d, enum record_kind kind)
         d->capacity = capacity;
     }
     struct record *r = &d->out[d->n++];
-    *r = (struct record){.kind = kind, .time_ns = d->state->now_ns, .cause = d->seq, .epoch = d->state->epoch, .tenant = d->in->tenant,
+    *r = (struct record){.kind = kind, .time_ns = d->in->time_ns, .cause = d->seq, .epoch = d->state->epoch, .tenant = d->in->tenant,
                          .cluster = d->in->cluster};
     return r;
 }
@@ -130,7 +130,7 @@ static void take(struct decision *d, const struct incident *inc)
 
 static struct gate_question ask(const struct decision *d, const struct incident *inc, struct strview params_missing)
 {
-    struct gate_question q = {.state = d->state, .incident = inc, .params_missing = params_missing, .freed = d->freed};
+    struct gate_question q = {.state = d->state, .incident = inc, .now_ns = d->in->time_ns, .params_missing = params_missing, .freed = d->freed};
     for (size_t i = 0; i < d->n_taken; i++) {
         if (inc->target != NULL && d->taken[i]->target == inc->target) q.taken_on_target++;
         if (d->taken[i]->slot == inc->slot) q.taken_of_runbook++;
@@ -149,7 +149,7 @@ static struct record *emit_intent(struct decision *d, const struct incident *inc
     r->step = number;
     r->params = params;
     r->gates = gates;
-    r->deadline_ns = d->state->now_ns + INTENT_PATIENCE_NS + step->timeout_ns;
+    r->deadline_ns = d->in->time_ns + INTENT_PATIENCE_NS + step->timeout_ns;
     r->detail = step_detail(d->arena, step, !is_escalation);
     return r;
 }
@@ -241,7 +241,7 @@ static void decide_ended(struct decision *d, const struct incident *inc)
         emit_closed(d, inc, "unknown"); /* its source fell silent: that is no proof of anything */
     } else if (has_acted && step->verify == VERIFY_CHECK) {
         if (step->hold_ns > 0)
-            emit_timer(d, inc, "hold", d->state->now_ns + step->hold_ns);
+            emit_timer(d, inc, "hold", d->in->time_ns + step->hold_ns);
         else
             emit_healed(d, inc, "check");
     } else if (inc->alert == ALERT_RESOLVED) {
@@ -249,11 +249,11 @@ static void decide_ended(struct decision *d, const struct incident *inc)
         if (inc->outcome != OUTCOME_DONE)
             emit_closed(d, inc, "resolved");
         else if (step->hold_ns > 0)
-            emit_timer(d, inc, "hold", d->state->now_ns + step->hold_ns);
+            emit_timer(d, inc, "hold", d->in->time_ns + step->hold_ns);
         else
             emit_healed(d, inc, "resolve");
     } else if (has_acted) {
-        emit_timer(d, inc, "verify", d->state->now_ns + step->within_ns);
+        emit_timer(d, inc, "verify", d->in->time_ns + step->within_ns);
     } else if (inc->outcome == OUTCOME_UNKNOWN) {
         escalate(d, inc, inc->step, SV("nobody knows whether the act took effect; going on could do it twice"));
     } else if (inc->outcome == OUTCOME_EXPIRED) {
@@ -270,7 +270,7 @@ static void decide_verifying(struct decision *d, const struct incident *inc)
         emit_closed(d, inc, "unknown");
     } else if (inc->alert == ALERT_RESOLVED) {
         if (step->hold_ns > 0)
-            emit_timer(d, inc, "hold", d->state->now_ns + step->hold_ns);
+            emit_timer(d, inc, "hold", d->in->time_ns + step->hold_ns);
         else
             emit_healed(d, inc, "resolve");
     } else if (inc->timer == NULL) {
@@ -332,7 +332,7 @@ static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
     struct record *r = emit_plain(d, RECORD_TIMER);
     r->runbook = slot->name;
     r->purpose = SV("wake");
-    r->due_ns = d->state->now_ns;
+    r->due_ns = d->in->time_ns;
 }
 
 static bool is_one_of(const char *gate, const char *a, const char *b, const char *c)

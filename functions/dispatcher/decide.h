@@ -15,7 +15,8 @@
 
 #define INTENT_PATIENCE_NS (5 * 60 * NS_PER_S) /* queue and retries; with the step's timeout this is an intent's deadline */
 
-/* state: with `in` applied. Records are in the arena, their time is the state's, cause is seq. */
+/* state: with `in` applied, and everything decided before it. in->time_ns: the effective time, which the new records get too. Records are in the
+ * arena; cause is seq. */
 void decide(const struct state *state, uint64_t seq, const struct record *in, struct arena *a, struct record **ret_out, size_t *ret_n);
 
 /* ---- fold and decisions in order ---- */

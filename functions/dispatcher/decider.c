@@ -6,13 +6,13 @@
 struct pending {
     struct list node;
     uint64_t seq;
-    const struct record *in; /* the caller's while it can be decided at once, else a copy in `kept` */
+    struct record in; /* views are the caller's while it can be decided at once, else a copy's in `kept`; its time is the effective one */
 };
 
 struct decider {
     struct state *state;
     struct list pending;    /* inputs, oldest first */
-    struct arena kept;      /* of pending; emptied with it */
+    struct arena kept;      /* of pending */
     struct arena out;       /* of the last decision */
     size_t n_outstanding;   /* decided, not yet folded */
     bool is_active;
@@ -78,15 +78,15 @@ static bool may_lead_to_something(const struct record *r)
            r->kind == RECORD_FREEZE || r->kind == RECORD_CLOCK || r->kind == RECORD_EPOCH;
 }
 
-static const struct record *keep(struct decider *d, const struct record *r)
+static struct record keep(struct decider *d, const struct record *r)
 {
     struct buf b;
     buf_init(&b, RECORD_BYTES_MAX);
     record_encode(r, &b);
     struct strview bytes = arena_copy(&d->kept, buf_view(&b));
     buf_release(&b);
-    struct record *copy = arena_alloc(&d->kept, sizeof(*copy));
-    if (record_decode(bytes, &d->kept, copy, NULL) != STATUS_OK) *copy = (struct record){.kind = RECORD_NONE};
+    struct record copy;
+    if (record_decode(bytes, &d->kept, &copy, NULL) != STATUS_OK) copy = (struct record){.kind = RECORD_NONE};
     return copy;
 }
 
@@ -101,9 +101,11 @@ void decider_apply(struct decider *d, uint64_t seq, const struct record *r)
     if (r->kind == RECORD_EPOCH) drop_pending(d); /* who takes over looks at everything anyway */
     if (!may_lead_to_something(r)) return;
     bool is_deferred = d->n_outstanding > 0 || !list_is_empty(&d->pending);
+    if (!is_deferred) arena_reset(&d->kept); /* not earlier: what was decided last may still point into it */
     struct pending *p = arena_zalloc(&d->kept, sizeof(*p));
     p->seq = seq;
-    p->in = is_deferred ? keep(d, r) : r;
+    p->in = is_deferred ? keep(d, r) : *r;
+    p->in.time_ns = d->state->now_ns;
     list_push_back(&d->pending, &p->node);
 }
 
@@ -114,8 +116,7 @@ void decider_next(struct decider *d, struct record **ret_out, size_t *ret_n)
     arena_reset(&d->out);
     for (struct list *node; *ret_n == 0 && (node = list_pop_front(&d->pending)) != NULL;) {
         const struct pending *p = container_of(node, struct pending, node);
-        decide(d->state, p->seq, p->in, &d->out, ret_out, ret_n);
+        decide(d->state, p->seq, &p->in, &d->out, ret_out, ret_n);
     }
     d->n_outstanding = *ret_n;
-    if (list_is_empty(&d->pending)) arena_reset(&d->kept);
 }

@@ -78,7 +78,7 @@ static void gate_cooldown(const struct gate_question *q, struct arena *a, struct
     int64_t cooldown = q->incident->runbook->guardrails.cooldown_ns, last = 0;
     for (size_t i = 0; t != NULL && i < t->n_acts; i++)
         if (t->acts[i].incident_seq != q->incident->seq && t->acts[i].ended_ns > last) last = t->acts[i].ended_ns;
-    int64_t since = q->state->now_ns - last;
+    int64_t since = q->now_ns - last;
     ret->is_ok = last == 0 || since >= cooldown;
     ret->value = last == 0 ? SV("\"no act before\"") : json_duration(a, since);
     ret->limit = json_duration(a, cooldown);
@@ -94,7 +94,7 @@ static void gate_rate(const struct gate_question *q, struct arena *a, struct gat
     const struct runbook_guardrails *g = &q->incident->runbook->guardrails;
     int64_t n = 0;
     for (size_t i = 0; t != NULL && i < t->n_acts; i++)
-        if (t->acts[i].began_ns > q->state->now_ns - g->rate_per_ns) n++;
+        if (t->acts[i].began_ns > q->now_ns - g->rate_per_ns) n++;
     char per[DURATION_TEXT_MAX];
     (void)duration_format(g->rate_per_ns, per);
     ret->is_ok = n < g->rate_max;

@@ -9,6 +9,7 @@
 struct gate_question {
     const struct state *state;
     const struct incident *incident;
+    int64_t now_ns;                /* effective time of the input */
     struct strview params_missing; /* a variable of the parameters that the alert does not have; empty: none */
     size_t taken_on_target, taken_of_runbook; /* by intents decided on the same input, which the state does not know yet */
     const struct incident *freed;  /* an incident that gives its target up by what is decided on this input; NULL: none */

@@ -256,7 +256,7 @@ static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, co
     inc->hold_broken = false;
     inc->gate = NULL;
     (void)snprintf(inc->intent, sizeof(inc->intent), "%.*s", SV_ARG(r->intent));
-    state_act_begin(s, inc);
+    state_act_begin(s, inc, r->time_ns);
     state_set_phase(s, inc, INCIDENT_ACTING);
 }
 

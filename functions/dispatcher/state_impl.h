@@ -15,7 +15,7 @@ void state_close_incident(struct state *s, struct incident *inc, const struct re
 void state_free_incident(struct state *s, struct incident *inc);
 void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase);
 void state_drop_timer(struct state *s, struct incident *inc);
-void state_act_begin(struct state *s, struct incident *inc);
+void state_act_begin(struct state *s, struct incident *inc, int64_t began_ns);
 void state_act_end(struct state *s, struct incident *inc);
 void state_free_target(struct target *t);
 

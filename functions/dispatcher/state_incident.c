@@ -107,7 +107,7 @@ static void sweep_targets(struct state *s)
     }
 }
 
-void state_act_begin(struct state *s, struct incident *inc)
+void state_act_begin(struct state *s, struct incident *inc, int64_t began_ns)
 {
     struct target *t = inc->target;
     if (t == NULL) return;
@@ -116,7 +116,7 @@ void state_act_begin(struct state *s, struct incident *inc)
         t->acts_capacity = t->acts_capacity ? 2 * t->acts_capacity : 4;
         t->acts = mem_realloc(t->acts, t->acts_capacity * sizeof(*t->acts));
     }
-    t->acts[t->n_acts++] = (struct act){.incident_seq = inc->seq, .began_ns = s->now_ns};
+    t->acts[t->n_acts++] = (struct act){.incident_seq = inc->seq, .began_ns = began_ns};
 }
 
 void state_act_end(struct state *s, struct incident *inc)

@@ -19,7 +19,7 @@ struct sim {
     struct decider *decider;
     struct decide_check *check;
     struct arena arena;
-    struct sim_entry *log; /* log[0] is sequence 1 */
+    struct sim_entry **log; /* log[0] is sequence 1; entries stay where they are */
     size_t n, capacity, n_shown;
     int64_t now_ns;
     bool is_deaf; /* the decider is dead: records are folded by nobody */
@@ -49,9 +49,9 @@ static inline void sim_push(struct sim *s, const struct record *from)
     if (r.cluster.len == 0) r.cluster = SV("local");
     if (s->n == s->capacity) {
         s->capacity = s->capacity ? 2 * s->capacity : 256;
-        s->log = mem_realloc(s->log, s->capacity * sizeof(*s->log));
+        s->log = mem_realloc(s->log, s->capacity * sizeof(struct sim_entry *));
     }
-    struct sim_entry *e = &s->log[s->n];
+    struct sim_entry *e = s->log[s->n] = arena_zalloc(&s->arena, sizeof(*e));
     struct buf b;
     struct error err = {0};
     buf_init(&b, RECORD_BYTES_MAX);
@@ -66,16 +66,16 @@ static inline void sim_push(struct sim *s, const struct record *from)
 static inline void sim_show(struct sim *s)
 {
     while (s->n_shown < s->n) {
-        struct sim_entry e = s->log[s->n_shown++];
+        const struct sim_entry *e = s->log[s->n_shown++];
         if (!s->is_deaf) {
-            decider_apply(s->decider, s->n_shown, &e.record);
+            decider_apply(s->decider, s->n_shown, &e->record);
             struct record *out;
             size_t n;
             decider_next(s->decider, &out, &n);
             for (size_t i = 0; i < n; i++)
                 sim_push(s, &out[i]);
         }
-        if (!decide_check_add(s->check, s->n_shown, &e.record, e.bytes)) {
+        if (!decide_check_add(s->check, s->n_shown, &e->record, e->bytes)) {
             struct decide_report report;
             decide_check_report(s->check, &report);
             cr_assert_fail("record %zu\nexpected %s\nfound    %s", s->n_shown, report.expected, report.found);
@@ -110,7 +110,7 @@ static inline void sim_restart(struct sim *s)
 {
     decider_reset(s->decider);
     for (size_t i = 0; i < s->n; i++)
-        decider_apply(s->decider, i + 1, &s->log[i].record);
+        decider_apply(s->decider, i + 1, &s->log[i]->record);
     decider_set_active(s->decider, true);
     s->is_deaf = false;
 }
@@ -148,7 +148,7 @@ static inline struct record sim_signal(struct sim *s, const char *incident, cons
 static inline const struct record *sim_last(const struct sim *s, enum record_kind kind, const char *incident)
 {
     for (size_t i = s->n; i > 0; i--) {
-        const struct record *r = &s->log[i - 1].record;
+        const struct record *r = &s->log[i - 1]->record;
         if (r->kind == kind && (incident == NULL || sv_eq(r->incident, sv(incident)))) return r;
     }
     return NULL;
@@ -158,7 +158,7 @@ static inline size_t sim_count(const struct sim *s, enum record_kind kind, const
 {
     size_t n = 0;
     for (size_t i = 0; i < s->n; i++) {
-        const struct record *r = &s->log[i].record;
+        const struct record *r = &s->log[i]->record;
         n += r->kind == kind && (incident == NULL || sv_eq(r->incident, sv(incident)));
     }
     return n;

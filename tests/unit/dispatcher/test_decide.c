@@ -482,7 +482,7 @@ Test(decide, a_forged_record_is_found)
     bool is_same = true;
     for (size_t i = 0; i < sim.n && is_same; i++) {
         bool is_last = i + 1 == sim.n;
-        is_same = decide_check_add(check, i + 1, is_last ? &forged : &sim.log[i].record, is_last ? buf_view(&b) : sim.log[i].bytes);
+        is_same = decide_check_add(check, i + 1, is_last ? &forged : &sim.log[i]->record, is_last ? buf_view(&b) : sim.log[i]->bytes);
     }
     struct decide_report report;
     decide_check_report(check, &report);

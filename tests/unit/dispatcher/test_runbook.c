@@ -215,3 +215,11 @@ Test(runbook, a_missing_folder_is_not_found)
     cr_assert_eq(runbook_set_read("/nonexistent/runbooks", &set, &err), STATUS_NOT_FOUND);
     cr_assert(sv_contains(sv(err.message), SV("/nonexistent/runbooks")), "%s", err.message);
 }
+
+Test(runbook, the_shipped_ones_are_right_and_only_the_demo_acts)
+{
+    cr_assert_eq(runbook_set_read("functions/dispatcher/runbooks", &set, &err), STATUS_OK, "%s", err.message);
+    cr_assert_geq(set.n, 3);
+    for (size_t i = 0; i < set.n; i++)
+        cr_assert_eq(set.items[i]->mode == RUNBOOK_ACT, sv_eq(set.items[i]->name, SV("demo-nginx")), "%.*s", SV_ARG(set.items[i]->name));
+}
