@@ -2,8 +2,8 @@
 
 #include <inttypes.h>
 
-#define POLL_FIRST_MS 20
-#define POLL_MAX_MS   500
+#define POLL_FIRST_NS (20 * NS_PER_MS)
+#define POLL_MAX_NS   (500 * NS_PER_MS)
 /* What is left of the deadline when we stop looking: our sentence tells more than the runtime's timeout. */
 #define VERDICT_NS (250 * NS_PER_MS)
 #define GIVE_UP_NS (30 * NS_PER_S) /* where nobody set a deadline */
@@ -66,34 +66,42 @@ static int64_t verdict_deadline(void)
     return deadline_ns != 0 ? deadline_ns - VERDICT_NS : clock_monotonic_ns() + GIVE_UP_NS;
 }
 
-/* Looks until a new process has been up for settle_ns, or time is up. *ret_now: what was seen last.
+/* Since when which process has been seen up, look by look. */
+struct watch {
+    int64_t up_since_ns, pid, started_unix_ns; /* up_since_ns 0: it was not up at the last look */
+};
+
+/* How much longer it must stay up; 0: long enough. One that dies at once is another process, or none, at the
+ * next look. */
+static int64_t still_to_watch(struct watch *w, const struct service *now, bool is_up, int64_t settle_ns,
+                              int64_t now_ns)
+{
+    bool is_same = w->up_since_ns != 0 && now->pid == w->pid && now->started_unix_ns == w->started_unix_ns;
+    if (!is_same) *w = (struct watch){now_ns, now->pid, now->started_unix_ns};
+    if (!is_up) w->up_since_ns = 0;
+    int64_t left_ns = is_same ? settle_ns - (now_ns - w->up_since_ns) : settle_ns;
+    return left_ns > 0 ? left_ns : 0;
+}
+
+/* Looks until a new process has been up for the settle time, or time is up. *ret_now: what was seen last.
  * STATUS_NOT_FOUND: it did not come up in time. */
 static enum status wait_up(struct invocation *inv, const struct service_restart_params *p,
                            const struct service *before, struct service *ret_now, struct error *err)
 {
-    int64_t give_up_ns = verdict_deadline(), up_since_ns = 0, pid = 0, started = 0;
-    for (uint64_t wait_ms = POLL_FIRST_MS;;) {
+    int64_t give_up_ns = verdict_deadline();
+    struct watch watch = {0};
+    for (int64_t wait_ns = POLL_FIRST_NS;; wait_ns = 2 * wait_ns < POLL_MAX_NS ? 2 * wait_ns : POLL_MAX_NS) {
         enum status s = read_service(inv, p->unit, ret_now, err);
         if (s != STATUS_OK) return s;
-        int64_t now_ns = clock_monotonic_ns(), left_ns = p->settle_ns;
+        int64_t now_ns = clock_monotonic_ns();
         bool is_up = is_new(inv, before, ret_now);
-        bool is_same = up_since_ns != 0 && ret_now->pid == pid && ret_now->started_unix_ns == started;
-        if (is_up && is_same) left_ns = p->settle_ns - (now_ns - up_since_ns);
-        if (is_up && left_ns <= 0) return STATUS_OK;
+        int64_t left_ns = still_to_watch(&watch, ret_now, is_up, p->settle_ns, now_ns);
+        if (is_up && left_ns == 0) return STATUS_OK;
         if (now_ns >= give_up_ns) return STATUS_NOT_FOUND;
-        if (!is_up) {
-            up_since_ns = 0;
-        } else if (!is_same) { /* the first look at this process: one that dies at once is another one, or
-                                  none, at the next */
-            up_since_ns = now_ns;
-            pid = ret_now->pid;
-            started = ret_now->started_unix_ns;
-        }
-        uint64_t left_ms = is_up ? (uint64_t)(left_ns / NS_PER_MS) + 1 : wait_ms;
-        s = sleep_ms(left_ms < wait_ms ? left_ms : wait_ms);
+        int64_t wake_ns = now_ns + (is_up && left_ns < wait_ns ? left_ns : wait_ns);
+        s = sleep_until(wake_ns < give_up_ns ? wake_ns : give_up_ns);
         if (s != STATUS_OK)
             return error_set(err, s, "'%.*s' was restarted, but the check was cut short", SV_ARG(p->unit));
-        wait_ms = wait_ms * 2 < POLL_MAX_MS ? wait_ms * 2 : POLL_MAX_MS;
     }
 }
 
