@@ -118,6 +118,7 @@ static struct record *add_record(struct delivery *d, enum record_kind kind)
         .kind = kind,
         .time_ns = d->req->received_unix_ns,
         .source = SOURCE,
+        .function = SV("alerts"),
         .receiver = d->webhook.receiver,
         .group_key = d->webhook.group_key,
         .trace = d->trace,
@@ -418,6 +419,7 @@ static enum status append_expired(struct intake *in, const struct episode *e, in
     struct arena a = {0};
     struct record r = {.kind = RECORD_EXPIRED,
                        .time_ns = now_ns,
+                       .function = SV("alerts"),
                        .source = arena_copy(&a, e->source),
                        .fingerprint = arena_copy(&a, e->fingerprint),
                        .incident = arena_copy(&a, e->incident),
