@@ -1,0 +1,236 @@
+/* Sealing over a real journal: what a start does with what a crash, a power loss or an attacker left behind. */
+#include "functions/audit/seal.h"
+
+#include <criterion/criterion.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "audit/verify.h"
+#include "base/clock.h"
+#include "loop/loop.h"
+#include "metrics/metrics.h"
+#include "tests/unit/audit/folder.h"
+
+#define RECORDS 40
+
+static struct arena arena;
+static struct loop *loop;
+static struct journal *journal;
+static struct seal *seal;
+static const char *dir;
+static struct error err;
+
+static void open_all(void)
+{
+    const char *folder = arena_printf(&arena, "%s/journal", dir).ptr;
+    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder}, &journal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(seal_new(journal, dir, SV("a cluster+1"), &seal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(seal_start(seal, &err), STATUS_OK, "%s", err.message);
+}
+
+static void close_all(void)
+{
+    seal_free(seal);
+    journal_close(journal);
+}
+
+static void run_in_fiber(void *arg)
+{
+    open_all();
+    ((void (*)(void))arg)();
+    close_all();
+}
+
+static void in_fiber(void (*fn)(void))
+{
+    dir = folder_make(&arena);
+    cr_assert_eq(loop_new(&loop, &err), STATUS_OK);
+    cr_assert_eq(loop_run_fiber(loop, run_in_fiber, (void *)fn, &err), STATUS_OK);
+    loop_free(loop);
+    folder_remove(dir);
+    arena_release(&arena);
+}
+
+#define SEAL_TEST(name)      \
+    static void name(void);  \
+    Test(seal, name)         \
+    {                        \
+        in_fiber(name);      \
+    }                        \
+    static void name(void)
+
+static void append(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct record r = {.kind = RECORD_NOTE, .time_ns = clock_unix_ns(), .message = SV("words")};
+        cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
+    }
+    cr_assert_eq(journal_wait_durable(journal, journal_last_seq(journal), 0, &err), STATUS_OK, "%s", err.message);
+}
+
+static double failures(void)
+{
+    return metric_value(metrics_series(metrics_family(METRIC_COUNTER, "balm_audit_verify_failures_total", "", NULL, 0, NULL, 0), NULL));
+}
+
+static double last_seq(void)
+{
+    return metric_value(metrics_series(metrics_family(METRIC_GAUGE, "balm_audit_last_seq", "", NULL, 0, NULL, 0), NULL));
+}
+
+/* Until it holds; fails after `ms`. */
+#define WAIT_UNTIL(claim, ms)                                                                                \
+    for (int64_t end_ns = clock_monotonic_ns() + (ms) * NS_PER_MS; !(claim);) {                              \
+        cr_assert(clock_monotonic_ns() < end_ns, "not in time: " #claim);                                    \
+        cr_assert_eq(sleep_ms(5), STATUS_OK);                                                                \
+    }
+
+static struct audit_report verify(void)
+{
+    struct audit_report r;
+    cr_assert_eq(audit_verify(dir, NULL, NULL, NULL, &arena, &r, &err), STATUS_OK, "%s", err.message);
+    return r;
+}
+
+static void change_row(uint64_t seq, const char *sql)
+{
+    sqlite3 *db = NULL;
+    cr_assert_eq(sqlite3_open(arena_printf(&arena, "%s/journal/00000000000000000001.db", dir).ptr, &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, arena_printf(&arena, "%s%llu", sql, (unsigned long long)seq).ptr, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
+}
+
+SEAL_TEST(what_is_durable_is_sealed_within_seconds_and_the_rest_at_the_end)
+{
+    append(RECORDS);
+    WAIT_UNTIL(last_seq() == RECORDS, 5000);
+    WAIT_UNTIL(verify().sealed_records == RECORDS, 5000);
+    append(3);
+    close_all();
+    struct audit_report r = verify();
+    cr_assert_eq(r.sealed_records, RECORDS + 3);
+    cr_assert_eq(r.first_bad_seq, 0);
+    struct strview key = folder_read(&arena, dir, "audit/key.pub");
+    cr_assert(sv_starts_with(key, SV("balm.dev/audit/a-cluster-1+")), "%.*s", SV_ARG(key));
+    open_all();
+}
+
+SEAL_TEST(checkpoints_come_at_most_once_a_second_while_records_come)
+{
+    int64_t began_ns = clock_monotonic_ns();
+    while (clock_monotonic_ns() < began_ns + 2500 * NS_PER_MS)
+        append(1);
+    uint64_t n = verify().checkpoints;
+    cr_assert(n >= 3 && n <= 5, "of the empty tree, then about one a second: %llu", (unsigned long long)n);
+}
+
+SEAL_TEST(leaves_that_no_checkpoint_covers_are_made_anew)
+{
+    append(RECORDS);
+    close_all();
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves");
+    cr_assert_eq(leaves.len, RECORDS * SHA256_BYTES);
+    folder_write(dir, "audit/leaves", SV("")); /* as if the disk had lost them */
+    open_all();
+    append(1);
+    close_all();
+    cr_assert_arr_eq(folder_read(&arena, dir, "audit/leaves").ptr, leaves.ptr, leaves.len);
+    cr_assert_eq(verify().sealed_records, RECORDS + 1);
+    cr_assert_eq(failures(), 0);
+    open_all();
+}
+
+SEAL_TEST(a_torn_end_of_either_file_is_cut)
+{
+    append(RECORDS);
+    close_all();
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves"), notes = folder_read(&arena, dir, "audit/checkpoints");
+    char *torn = arena_zalloc(&arena, leaves.len + 45); /* one leaf of zeros, as after a power loss, and a part of another */
+    memcpy(torn, leaves.ptr, leaves.len);
+    folder_write(dir, "audit/leaves", sv_n(torn, leaves.len + 45));
+    folder_write(dir, "audit/checkpoints", arena_printf(&arena, "%.*s%.*s", SV_ARG(notes), 60, notes.ptr));
+    cr_assert_eq(verify().first_bad_seq, 0, "a crash is no tampering");
+    open_all();
+    append(2);
+    close_all();
+    struct audit_report r = verify();
+    cr_assert_eq(r.first_bad_seq, 0, "%.*s", SV_ARG(r.bad_reason));
+    cr_assert_eq(r.sealed_records, RECORDS + 2);
+    cr_assert_eq(failures(), 0);
+    cr_assert(sv_starts_with(folder_read(&arena, dir, "audit/checkpoints"), notes));
+    open_all();
+}
+
+SEAL_TEST(damaged_leaves_are_made_anew_where_the_journal_is_whole)
+{
+    append(RECORDS);
+    close_all();
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves");
+    char *damaged = arena_cstr(&arena, sv_n(leaves.ptr, leaves.len));
+    memcpy(damaged, leaves.ptr, leaves.len);
+    damaged[77] = (char)(damaged[77] ^ 4);
+    folder_write(dir, "audit/leaves", sv_n(damaged, leaves.len));
+    open_all();
+    append(1);
+    close_all();
+    cr_assert_arr_eq(folder_read(&arena, dir, "audit/leaves").ptr, leaves.ptr, leaves.len);
+    cr_assert_eq(verify().first_bad_seq, 0);
+    cr_assert_eq(verify().sealed_records, RECORDS + 1);
+    cr_assert_eq(failures(), 0);
+    open_all();
+}
+
+SEAL_TEST(a_changed_record_is_noticed_at_the_start_and_sealing_goes_on)
+{
+    append(RECORDS);
+    close_all();
+    change_row(17, "UPDATE records SET bytes = replace(bytes, 'words', 'sword') WHERE seq = ");
+    change_row(17, "UPDATE records SET bytes = CAST(bytes AS BLOB) WHERE seq = ");
+    open_all();
+    WAIT_UNTIL(failures() == 1, 5000);
+    append(5);
+    WAIT_UNTIL(last_seq() == RECORDS + 5, 5000);
+    cr_assert_eq(verify().first_bad_seq, 17);
+}
+
+SEAL_TEST(a_cut_journal_is_noticed_at_the_start)
+{
+    append(RECORDS);
+    close_all();
+    change_row(RECORDS - 4, "DELETE FROM records WHERE seq >= ");
+    open_all();
+    WAIT_UNTIL(failures() >= 1, 5000);
+    cr_assert_eq(verify().first_bad_seq, RECORDS - 4);
+    append(10); /* other records in their places */
+    WAIT_UNTIL(last_seq() == RECORDS + 5, 5000);
+    cr_assert_eq(verify().first_bad_seq, RECORDS - 4);
+}
+
+SEAL_TEST(removed_checkpoints_are_noticed_at_the_start)
+{
+    append(RECORDS);
+    close_all();
+    folder_write(dir, "audit/checkpoints", SV(""));
+    open_all();
+    cr_assert_eq(failures(), 1);
+    WAIT_UNTIL(last_seq() == RECORDS, 5000);
+}
+
+SEAL_TEST(a_checkpoint_that_does_not_hold_is_noticed_and_kept)
+{
+    append(RECORDS);
+    close_all();
+    struct strview notes = folder_read(&arena, dir, "audit/checkpoints");
+    char *damaged = arena_cstr(&arena, notes);
+    damaged[notes.len - 10] = damaged[notes.len - 10] == 'A' ? 'B' : 'A';
+    folder_write(dir, "audit/checkpoints", sv_n(damaged, notes.len));
+    open_all();
+    cr_assert_eq(failures(), 1);
+    append(1);
+    WAIT_UNTIL(last_seq() == RECORDS + 1, 5000);
+    cr_assert(sv_starts_with(folder_read(&arena, dir, "audit/checkpoints"), sv_n(damaged, notes.len)));
+    cr_assert_neq(verify().first_bad_seq, 0);
+}
