@@ -8,6 +8,7 @@
 #include "log/log.h"
 
 #define EPOCH_RETRY_MS 200
+#define READY_WAIT_NS  (30 * NS_PER_S)
 
 const struct state *dispatcher_state(const struct dispatcher *d)
 {
@@ -30,11 +31,14 @@ static void decide_now(struct dispatcher *d)
     fiber_event_set(&d->epoch_wanted);
 }
 
-static void note_new_timer(struct dispatcher *d, uint64_t seq)
+static void note_new_timer(struct dispatcher *d, uint64_t seq, const struct record *r)
 {
     const struct state *s = dispatcher_state(d);
-    for (size_t i = 0; i < s->n_timers; i++)
-        if (s->timers[i]->seq == seq) clockwork_set_wake(s, s->timers[i]);
+    const struct incident *inc = r->incident.len > 0 ? state_incident(s, r->incident) : NULL;
+    struct timer *t = inc != NULL ? inc->timer : NULL;
+    for (size_t i = 0; r->incident.len == 0 && t == NULL && i < s->n_timers; i++)
+        if (s->timers[i]->seq == seq) t = s->timers[i];
+    if (t != NULL && t->seq == seq) clockwork_set_wake(s, t);
 }
 
 static void on_record(struct journal_follower *f, const struct journal_entry *e)
@@ -46,7 +50,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     uint64_t next_seq = next != NULL ? next->seq : 0;
     decider_apply(d->decider, e->seq, e->record);
     if (!d->is_live) return;
-    if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq);
+    if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
     if (e->record->kind == RECORD_INTENT) d->decided[e->seq % DECIDED_TIMES] = (struct decided_time){e->seq, clock_unix_ns()};
     next = state_next_timer(dispatcher_state(d));
     if (next != NULL && next->seq != next_seq) fiber_event_set(&d->timers_changed);
@@ -230,7 +234,7 @@ static enum status reload(void *state, struct error *err)
 
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
 {
-    bool is_frozen = dispatcher_state(d)->is_frozen;
+    bool is_frozen = dispatcher_state(d)->is_frozen || d->is_braked;
     queue_freeze(d->queue, is_frozen);
     return d->env.invoker->freeze(d->env.invoker_arg, is_frozen, err);
 }
@@ -278,7 +282,7 @@ static enum status ready(void *state, struct error *err)
     struct dispatcher *d = state;
     enum status s = take_epoch(d, err);
     if (s == STATUS_OK) s = dispatcher_activate(d, err);
-    if (s == STATUS_OK) s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal), 0, err);
+    if (s == STATUS_OK) s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal), clock_monotonic_ns() + READY_WAIT_NS, err);
     if (s == STATUS_OK) s = dispatcher_apply_freeze(d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, reign_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);

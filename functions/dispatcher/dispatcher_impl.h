@@ -43,9 +43,12 @@ struct dispatcher {
     char last_reload_error[ERROR_MESSAGE_MAX];
     bool is_live;             /* ready() has begun: records are new ones */
     bool is_reloading;
+    bool is_braked;           /* somebody asked to stop and nobody to resume since, recorded or not */
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
+    int64_t log_second;
+    unsigned n_logged;
 };
 
 const struct state *dispatcher_state(const struct dispatcher *d);

@@ -138,9 +138,15 @@ static enum status append_durably(struct dispatcher *d, struct record *r, uint64
 static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor, uint64_t *ret_seq, struct error *err)
 {
     struct record r = {.kind = RECORD_FREEZE, .on = is_on, .actor = actor};
-    if (is_on) queue_freeze(d->queue, true);
+    if (is_on) {
+        d->is_braked = true;
+        queue_freeze(d->queue, true);
+    }
     enum status s = append_durably(d, &r, ret_seq, err);
-    if (s == STATUS_OK) return dispatcher_apply_freeze(d, err);
+    if (s == STATUS_OK) {
+        d->is_braked = dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
+        return dispatcher_apply_freeze(d, err);
+    }
     if (!is_on) return s;
     struct error why;
     enum status frozen = d->env.invoker->freeze(d->env.invoker_arg, true, &why);

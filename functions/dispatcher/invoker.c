@@ -55,7 +55,7 @@ static void observe_stages(const struct job *job)
 {
     const struct incident *inc = state_incident(dispatcher_state(job->d), job->item->record->incident);
     const struct decided_time *decided = &job->d->decided[job->item->seq % DECIDED_TIMES];
-    if (inc == NULL || job->invoked_unix_ns == 0) return;
+    if (inc == NULL || job->invoked_unix_ns == 0 || job->item->record->step != 1 || job->item->attempt != 1) return; /* the first act's way */
     int64_t durable_ns = journal_durable_unix_ns(job->d->env.journal, inc->seq);
     if (durable_ns != 0) observe_stage(job->d, "durable", durable_ns - inc->opened_ns);
     if (decided->seq == job->item->seq) observe_stage(job->d, "decided", decided->unix_ns - inc->opened_ns);
@@ -122,7 +122,7 @@ static bool may_begin(struct job *job)
     const struct record *r = job->item->record;
     const struct state *s = dispatcher_state(job->d);
     int64_t hold_ns = job->d->clock_hold_until_ns - clock_monotonic_ns();
-    if (s->is_frozen || !decider_is_active(job->d->decider)) {
+    if (s->is_frozen || job->d->is_braked || !decider_is_active(job->d->decider)) {
         repeat(job, false, FROZEN_SNOOZE_NS, SV("CANCELLED"), SV("acting is stopped"));
         return false;
     }

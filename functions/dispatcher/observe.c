@@ -3,6 +3,8 @@
 #include "functions/dispatcher/dispatcher_impl.h"
 #include "log/log.h"
 
+#define LOGGED_MAX 50 /* lines a second */
+
 static void set_queue_gauges(struct dispatcher *d, struct strview function)
 {
     struct queue_depth depth = queue_depth(d->queue, function);
@@ -82,8 +84,22 @@ struct observed_incident observe_before(const struct dispatcher *d, const struct
     return before;
 }
 
-static void log_decision(const struct record *r, const char *message, const struct observed_incident *before, const char *name, struct strview value)
+/* A storm of alerts must not become a storm of lines: so many a second, then how many were left out. The journal has all of them. */
+static bool may_log(struct dispatcher *d)
 {
+    int64_t second = clock_monotonic_ns() / NS_PER_S;
+    if (second != d->log_second) {
+        if (d->n_logged > LOGGED_MAX) log_info("dispatcher", "more decisions than are logged", LOG_INT("left_out", d->n_logged - LOGGED_MAX));
+        d->log_second = second;
+        d->n_logged = 0;
+    }
+    return ++d->n_logged <= LOGGED_MAX;
+}
+
+static void log_decision(struct dispatcher *d, const struct record *r, const char *message, const struct observed_incident *before, const char *name,
+                         struct strview value)
+{
+    if (!may_log(d)) return;
     log_info("dispatcher", message, LOG_STR("alert", before->alertname), LOG_SV("incident", r->incident), LOG_SV("target", r->target),
              LOG_SV("function", r->function), LOG_SV("runbook", r->runbook), LOG_SV(name, value));
 }
@@ -93,23 +109,24 @@ static void observe_decided(struct dispatcher *d, const struct record *r, const 
     switch (r->kind) {
     case RECORD_INTENT:
         count_decision(d, "intent");
-        log_decision(r, sv_eq(r->purpose, SV("escalate")) ? "telling a person" : "act decided", before, "intent", r->intent);
+        log_decision(d, r, sv_eq(r->purpose, SV("escalate")) ? "telling a person" : "act decided", before, "intent", r->intent);
         break;
     case RECORD_REFUSAL:
         count_decision(d, sv_eq(r->mode, SV("shadow")) ? "shadow" : "refusal");
-        log_decision(r, sv_eq(r->mode, SV("shadow")) ? "would act (shadow)" : "act refused", before, "gate", r->gate);
+        log_decision(d, r, sv_eq(r->mode, SV("shadow")) ? "would act (shadow)" : "act refused", before, "gate", r->gate);
         break;
     case RECORD_VERIFIED:
         if (r->ok && before->opened_ns > 0) observe_stage(d, "verified", clock_unix_ns() - before->opened_ns);
-        log_decision(r, r->ok ? "verified" : "not verified", before, "how", r->how);
+        log_decision(d, r, r->ok ? "verified" : "not verified", before, "how", r->how);
         break;
     case RECORD_ESCALATED:
-        log_warn("dispatcher", "needs a person", LOG_STR("alert", before->alertname), LOG_SV("incident", r->incident), LOG_SV("target", r->target),
-                 LOG_SV("reason", r->reason));
+        if (may_log(d))
+            log_warn("dispatcher", "needs a person", LOG_STR("alert", before->alertname), LOG_SV("incident", r->incident), LOG_SV("target", r->target),
+                     LOG_SV("reason", r->reason));
         break;
     case RECORD_CLOSED:
         if (before->opened_ns > 0) observe_stage(d, "resolved", clock_unix_ns() - before->opened_ns);
-        log_decision(r, "incident closed", before, "state", r->state);
+        log_decision(d, r, "incident closed", before, "state", r->state);
         break;
     default:
         break;
@@ -122,7 +139,7 @@ void observe_record(struct dispatcher *d, const struct record *r, const struct o
         if (r->epoch == dispatcher_state(d)->epoch) observe_decided(d, r, before);
         return;
     }
-    if (r->kind == RECORD_OUTCOME && r->intent.len > 0)
+    if (r->kind == RECORD_OUTCOME && r->intent.len > 0 && may_log(d))
         log_info("dispatcher", "act ended", LOG_SV("incident", r->incident), LOG_SV("function", r->function), LOG_SV("target", r->target),
                  LOG_SV("state", r->state), LOG_SV("text", r->message));
     if (r->kind == RECORD_FREEZE)

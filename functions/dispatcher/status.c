@@ -16,10 +16,11 @@ static json_t *seconds_since(int64_t unix_ns)
     return unix_ns == 0 ? json_null() : json_integer(age_ns > 0 ? age_ns / NS_PER_S : 0);
 }
 
-static json_t *frozen_json(const struct state *s)
+static json_t *frozen_json(const struct dispatcher *d)
 {
+    const struct state *s = dispatcher_state(d);
     json_t *o = json_object();
-    (void)json_object_set_new(o, "on", json_boolean(s->is_frozen));
+    (void)json_object_set_new(o, "on", json_boolean(s->is_frozen || d->is_braked));
     if (s->is_frozen) (void)json_object_set_new(o, "since", time_json(s->frozen_ns));
     return o;
 }
@@ -118,7 +119,7 @@ json_t *status_json(const struct dispatcher *d)
     (void)json_object_set_new(o, "epoch", json_integer((json_int_t)s->epoch));
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)s->last_seq));
     (void)json_object_set_new(o, "deciding", json_boolean(decider_is_active(d->decider)));
-    (void)json_object_set_new(o, "frozen", frozen_json(s));
+    (void)json_object_set_new(o, "frozen", frozen_json(d));
     (void)json_object_set_new(o, "clockSettling", json_boolean(s->is_clock_settling));
     (void)json_object_set_new(o, "incidents", incidents_json(s));
     (void)json_object_set_new(o, "backlog", depth_json(d, (struct strview){0}));
