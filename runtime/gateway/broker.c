@@ -14,17 +14,26 @@
 #include "log/log.h"
 
 #define MESSAGE_MAX        (64 * 1024)
-#define PEER_CALLS_MAX     16              /* at once for one replica: a bot that floods waits for its own answers */
+#define PEER_CALLS_MAX     16 /* at once for one replica: a bot that floods waits for its own answers */
 #define RESTART_TIMEOUT_NS (90 * NS_PER_S) /* systemd's own default of TimeoutStartSec */
+
+#define INTENT_SHOWN_MAX 128
+#define REPLY_TIMEOUT_NS (5 * NS_PER_S)
+#define LOOK_AGAIN_MS    5
+
+/* Replaced whole by a reload; a call that is under way keeps the one it began with. */
+struct shared_list {
+    struct broker_list list;
+    unsigned refs;
+};
 
 struct broker {
     struct loop *loop;
-    const char *file; /* owned copy; NULL: nothing is allowed */
-    struct broker_list *list; /* owned; replaced whole by a reload, kept while `users` > 0 */
-    unsigned users;           /* calls that borrow from the list across waits */
+    char *file;                 /* owned copy; NULL: nothing is allowed */
+    struct shared_list *shared; /* one reference */
     unsigned restarts_under_way;
     bool is_frozen;
-    struct fiber_event restarts_ended, users_gone;
+    struct fiber_event restarts_ended;
 };
 
 /* Our end of one replica's pair. */
@@ -51,43 +60,54 @@ static char *copy_text(struct strview s)
     return copy;
 }
 
-enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker, struct error *err)
+static void shared_list_unref(struct shared_list *shared)
+{
+    if (--shared->refs > 0) return;
+    broker_list_release(&shared->list);
+    free(shared);
+}
+
+static enum status shared_list_read(const char *file, struct shared_list **ret_shared, struct error *err)
+{
+    struct broker_list list;
+    enum status s = broker_list_read(file, &list, err);
+    if (s != STATUS_OK) return s;
+    *ret_shared = mem_zalloc(1, sizeof(**ret_shared));
+    **ret_shared = (struct shared_list){.list = list, .refs = 1};
+    return STATUS_OK;
+}
+
+enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker,
+                       struct error *err)
 {
     struct broker *b = mem_zalloc(1, sizeof(*b));
     b->loop = l;
-    b->list = mem_zalloc(1, sizeof(*b->list));
     if (allow_list_file != NULL) b->file = copy_text(sv(allow_list_file));
     fiber_event_init(&b->restarts_ended);
-    fiber_event_init(&b->users_gone);
     fiber_event_set(&b->restarts_ended);
-    fiber_event_set(&b->users_gone);
-    enum status s = broker_list_read(b->file, b->list, err);
-    if (s == STATUS_OK) *ret_broker = b;
-    else broker_free(b);
+    enum status s = shared_list_read(b->file, &b->shared, err);
+    if (s == STATUS_OK)
+        *ret_broker = b;
+    else
+        broker_free(b);
     return s;
 }
 
 void broker_free(struct broker *b)
 {
     if (b == NULL) return;
-    broker_list_release(b->list);
-    free(b->list);
-    free((char *)b->file);
+    if (b->shared != NULL) shared_list_unref(b->shared);
+    free(b->file);
     free(b);
 }
 
 enum status broker_reload(struct broker *b, struct error *err)
 {
-    struct broker_list fresh;
-    enum status s = broker_list_read(b->file, &fresh, err);
+    struct shared_list *fresh;
+    enum status s = shared_list_read(b->file, &fresh, err);
     if (s != STATUS_OK) return s;
-    while (b->users > 0)
-        if (fiber_event_wait(&b->users_gone, 0) != STATUS_OK) {
-            broker_list_release(&fresh);
-            return error_set(err, STATUS_CANCELLED, "reload of the allow list was cut short");
-        }
-    broker_list_release(b->list);
-    *b->list = fresh;
+    shared_list_unref(b->shared);
+    b->shared = fresh;
     return STATUS_OK;
 }
 
@@ -103,51 +123,68 @@ void broker_freeze(struct broker *b, bool is_frozen)
 
 /* ---- one call ---- */
 
-static enum status restart(struct broker *b, const struct broker_service *service, struct arena *a, json_t **ret_reply, struct error *err)
+static enum status restart(struct broker *b, const struct broker_service *service, struct arena *a,
+                           json_t **ret_reply, struct error *err)
 {
-    if (b->is_frozen) return error_set(err, STATUS_CANCELLED, "balm stop is in force: '%.*s' is not restarted", SV_ARG(service->name));
+    if (b->is_frozen)
+        return error_set(err, STATUS_CANCELLED, "balm stop is in force: '%.*s' is not restarted",
+                         SV_ARG(service->name));
     b->restarts_under_way++;
     fiber_event_reset(&b->restarts_ended);
-    enum status s = broker_service_restart(service, clock_monotonic_ns() + RESTART_TIMEOUT_NS, a, ret_reply, err);
+    enum status s =
+        broker_service_restart(service, clock_monotonic_ns() + RESTART_TIMEOUT_NS, a, ret_reply, err);
     if (--b->restarts_under_way == 0) fiber_event_set(&b->restarts_ended);
     return s;
 }
 
-static enum status answer(const struct peer_call *c, struct arena *a, json_t **ret_reply, struct error *err)
+static enum status answer(const struct peer_call *c, const struct broker_list *list, struct arena *a,
+                          json_t **ret_reply, struct error *err)
 {
     struct broker *b = c->peer->broker;
     struct strview act = json_get_text(c->message, "act"), subject = json_get_text(c->message, "subject");
-    struct strview intent = json_get_text(c->message, "intent");
-    const struct broker_service *service = broker_list_find(b->list, subject);
+    struct strview intent = sv_sub(json_get_text(c->message, "intent"), 0, INTENT_SHOWN_MAX);
+    const struct broker_service *service = broker_list_find(list, subject);
     if (service == NULL || !broker_service_allows(service, sv(c->peer->function)))
-        return error_set(err, STATUS_PERMISSION_DENIED, "service '%.*s' is not on the allow list for function '%s'",
+        return error_set(err, STATUS_PERMISSION_DENIED,
+                         "service '%.*s' is not on the allow list for function '%s'",
                          (int)(subject.len < 64 ? subject.len : 64), subject.ptr, c->peer->function);
     if (sv_eq(act, SV("service-status"))) return broker_service_status(service, a, ret_reply, err);
     if (!sv_eq(act, SV("service-restart")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "the broker knows service-status and service-restart, not '%.*s'",
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "the broker knows service-status and service-restart, not '%.*s'",
                          (int)(act.len < 64 ? act.len : 64), act.ptr);
     enum status s = restart(b, service, a, ret_reply, err);
-    log_info("broker", s == STATUS_OK ? "service restart was run" : "service restart did not run", LOG_SV("service", service->name),
-             LOG_STR("function", c->peer->function), LOG_SV("intent", intent), LOG_STR("error", s == STATUS_OK ? "" : err->message));
+    log_info("broker", s == STATUS_OK ? "service restart was run" : "service restart did not run",
+             LOG_SV("service", service->name), LOG_STR("function", c->peer->function),
+             LOG_SV("intent", intent), LOG_STR("error", s == STATUS_OK ? "" : err->message));
     return s;
 }
 
+/* The message may repeat what the bot sent, cut in the middle of a character: json_text() repairs that. */
 static json_t *error_reply(const struct error *err)
 {
-    return json_pack("{s:b, s:s, s:s}", "ok", 0, "code", status_name(err->code), "message", err->message);
+    return json_pack("{s:b, s:s, s:o}", "ok", 0, "code", status_name(err->code), "message",
+                     json_text(sv(err->message)));
 }
 
-/* SEQPACKET: whole or not at all. A peer that does not read its answers within the limit loses them, and its own wait ends by its deadline. */
-static void send_reply(struct peer *p, json_t *reply)
+/* A descriptor has one waiter at a time, and this one has a reader and writers: who comes second looks again
+ * soon. False once the fiber is to end or the deadline is over. */
+static bool wait_for_peer(int fd, int events, int64_t deadline_ns)
+{
+    int ignored;
+    enum status s = fd_wait(fd, events, deadline_ns, &ignored);
+    if (s == STATUS_ALREADY_EXISTS) s = sleep_ms(LOOK_AGAIN_MS);
+    return s == STATUS_OK && (deadline_ns == 0 || clock_monotonic_ns() < deadline_ns);
+}
+
+/* SEQPACKET: whole or not at all. A peer that does not read its answers within the limit loses them, and its
+ * own wait ends by its deadline. */
+static void send_reply(const struct peer *p, const json_t *reply)
 {
     char *text = json_dumps(reply, JSON_COMPACT | JSON_SORT_KEYS);
-    int64_t deadline_ns = clock_monotonic_ns() + 5 * NS_PER_S;
-    while (send(p->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && (errno == EAGAIN || errno == EINTR)) {
-        int events;
-        if (fd_wait(p->fd, POLLOUT, deadline_ns, &events) == STATUS_ALREADY_EXISTS) {
-            if (sleep_ms(5) != STATUS_OK) break; /* the reading fiber waits on it: look again soon */
-        } else if (clock_monotonic_ns() >= deadline_ns) break;
-    }
+    int64_t deadline_ns = clock_monotonic_ns() + REPLY_TIMEOUT_NS;
+    while (send(p->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        if (errno != EINTR && (errno != EAGAIN || !wait_for_peer(p->fd, POLLOUT, deadline_ns))) break;
     free(text);
 }
 
@@ -158,11 +195,13 @@ static void call_fiber(void *arg)
     struct arena a = {0};
     struct error err;
     json_t *reply = NULL;
-    p->broker->users++;
-    fiber_event_reset(&p->broker->users_gone);
-    if (answer(c, &a, &reply, &err) == STATUS_OK) (void)json_object_set_new(reply, "ok", json_true());
-    else reply = error_reply(&err);
-    if (--p->broker->users == 0) fiber_event_set(&p->broker->users_gone);
+    struct shared_list *shared = p->broker->shared;
+    shared->refs++;
+    if (answer(c, &shared->list, &a, &reply, &err) == STATUS_OK)
+        (void)json_object_set_new(reply, "ok", json_true());
+    else
+        reply = error_reply(&err);
+    shared_list_unref(shared);
     (void)json_object_set(reply, "id", json_object_get(c->message, "id"));
     send_reply(p, reply);
     json_release(reply);
@@ -180,7 +219,8 @@ static void take_message(struct peer *p, struct strview bytes)
     struct error err;
     json_t *message = NULL;
     enum status s = json_parse(bytes, 0, &message, &err);
-    if (s == STATUS_OK && !json_is_object(message)) s = error_set(&err, STATUS_INVALID_ARGUMENT, "message is not an object");
+    if (s == STATUS_OK && !json_is_object(message))
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "message is not an object");
     if (s == STATUS_OK) {
         struct peer_call *c = mem_zalloc(1, sizeof(*c));
         *c = (struct peer_call){.peer = p, .message = json_incref(message)};
@@ -201,15 +241,27 @@ static void take_message(struct peer *p, struct strview bytes)
     json_release(message);
 }
 
+static void refuse_oversized(struct peer *p, size_t bytes)
+{
+    struct error err;
+    (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "message of %zu bytes: at most %d are allowed", bytes,
+                     MESSAGE_MAX);
+    json_t *reply = error_reply(&err);
+    send_reply(p, reply);
+    json_release(reply);
+}
+
 /* False once the peer has closed, or we are to end. */
 static bool read_message(struct peer *p, char *buffer)
 {
     ssize_t n = recv(p->fd, buffer, MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
-    if (n > 0 && n <= MESSAGE_MAX) take_message(p, sv_n(buffer, (size_t)n));
-    if (n != 0 && (n > 0 || errno == EINTR)) return true;
-    if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) return false;
-    int events;
-    return fd_wait(p->fd, POLLIN, 0, &events) == STATUS_OK;
+    if (n > MESSAGE_MAX)
+        refuse_oversized(p, (size_t)n);
+    else if (n > 0)
+        take_message(p, sv_n(buffer, (size_t)n));
+    if (n > 0) return fiber_yield() == STATUS_OK; /* whoever writes without end gets its turn, and no more */
+    if (n == 0) return false;
+    return errno == EINTR || (errno == EAGAIN && wait_for_peer(p->fd, POLLIN, 0));
 }
 
 static void peer_fiber(void *arg)
@@ -225,15 +277,18 @@ static void peer_fiber(void *arg)
         fiber_event_reset(&p->call_ended);
         is_open = fiber_event_wait(&p->call_ended, 0) == STATUS_OK;
     }
-    /* A restart that was begun is run to its end, although nobody hears of it: half a restart is worse. */
+    /* A restart that was begun is run to its end, although nobody may hear of it: half a restart is worse. */
+    fiber_shield_begin();
     fiber_scope_join(&p->scope);
+    fiber_shield_end();
     (void)close(p->fd);
     free(buffer);
     free(p->function);
     free(p);
 }
 
-enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function, struct error *err)
+enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
+                         struct error *err)
 {
     struct peer *p = mem_zalloc(1, sizeof(*p));
     *p = (struct peer){.broker = b, .fd = fd, .function = copy_text(function)};

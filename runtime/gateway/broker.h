@@ -1,22 +1,26 @@
-/* The broker: what a sandboxed bot may have done on the host (design §7). Each replica of an acting function has a SOCK_SEQPACKET pair; its
- * end is descriptor 3 there. One message is one JSON object ≤ 64 KiB.
+/* The broker: what a sandboxed bot may have done on the host (design §7). Each replica of an acting function
+ * has a SOCK_SEQPACKET pair; its end is descriptor 3 there. One message is one JSON object ≤ 64 KiB.
  *
  *   bot -> {"act":"service-restart","subject":"nginx","intent":"…","id":7}
- *   platform -> {"id":7,"ok":true,"exit":0,"output":"…","manager":"argv"} or {"id":7,"ok":false,"code":"PERMISSION_DENIED","message":"…"}
+ *   platform -> {"id":7,"ok":true,"exit":0,"output":"…","manager":"argv"} or
+ * {"id":7,"ok":false,"code":"PERMISSION_DENIED","message":"…"}
  *
- *   service-status   {"active":bool,"startedAt":"RFC 3339 or empty","pid":N,"state":"active|inactive|failed","manager":"systemd|argv"}
- *   service-restart  {"exit":N,"output":"≤ 2 KiB","manager":…}
+ *   service-status   {"active":bool,"startedAt":"RFC 3339 or
+ * empty","pid":N,"state":"active|inactive|failed","manager":"systemd|argv"} service-restart
+ * {"exit":N,"output":"≤ 2 KiB","manager":…}
  *
  * Allow list (YAML), owned by root or our own user and writable by nobody else, or it is refused whole:
  *
  *   services:
  *     nginx:                              # the only names a bot can use
  *       functions: [service-restart]      # who may
- *       unit: nginx.service               # where systemd is PID 1: systemctl restart --no-ask-password -- UNIT
- *       restart: [/usr/sbin/nginx, -c, /etc/nginx/nginx.conf]   # elsewhere: this argv, in a session of its own, so that it outlives us
- *       pid_file: /run/nginx.pid          # elsewhere: who it is and since when (start time from /proc/PID/stat)
+ *       unit: nginx.service               # where systemd is PID 1: systemctl restart --no-ask-password --
+ * UNIT restart: [/usr/sbin/nginx, -c, /etc/nginx/nginx.conf]   # elsewhere: this argv, in a session of its
+ * own, so that it outlives us pid_file: /run/nginx.pid          # elsewhere: who it is and since when (start
+ * time from /proc/PID/stat)
  *
- * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for by the freeze. */
+ * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for by
+ * the freeze. */
 #ifndef BALM_GATEWAY_BROKER_H
 #define BALM_GATEWAY_BROKER_H
 
@@ -24,11 +28,13 @@
 
 struct broker;
 
-enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker, struct error *err) MUST_USE;
+enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker,
+                       struct error *err) MUST_USE;
 void broker_free(struct broker *b);
 enum status broker_reload(struct broker *b, struct error *err) MUST_USE;
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
-enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function, struct error *err) MUST_USE;
+enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
+                         struct error *err) MUST_USE;
 /* Suspends until no restart is under way. */
 void broker_freeze(struct broker *b, bool is_frozen);
 

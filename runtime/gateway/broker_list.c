@@ -11,7 +11,10 @@
 #include "base/list.h"
 
 static const struct yaml_field service_fields[] = {
-    {.name = "functions", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct broker_service, functions), .is_required = true},
+    {.name = "functions",
+     .type = YAML_FIELD_TEXT_LIST,
+     .offset = offsetof(struct broker_service, functions),
+     .is_required = true},
     {.name = "unit", .type = YAML_FIELD_TEXT, .offset = offsetof(struct broker_service, unit)},
     {.name = "restart", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct broker_service, restart)},
     {.name = "pid_file", .type = YAML_FIELD_TEXT, .offset = offsetof(struct broker_service, pid_file)},
@@ -22,21 +25,51 @@ struct broker_file {
 };
 
 static const struct yaml_field file_fields[] = {
-    {.name = "services", .type = YAML_FIELD_NODE, .offset = offsetof(struct broker_file, services), .is_required = true},
+    {.name = "services",
+     .type = YAML_FIELD_NODE,
+     .offset = offsetof(struct broker_file, services),
+     .is_required = true},
 };
 
 /* Whoever can write this file decides what runs outside the sandbox with our rights. */
-static enum status check_owner(const char *path, struct error *err)
+static enum status check_owner(int fd, const char *path, struct error *err)
 {
     struct stat st;
-    if (stat(path, &st) != 0) return error_set(err, status_from_errno(errno), "allow list %s: %s", path, strerror(errno));
+    if (fstat(fd, &st) != 0)
+        return error_set(err, status_from_errno(errno), "allow list %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "allow list %s is no regular file", path);
     if (st.st_uid != 0 && st.st_uid != geteuid())
-        return error_set(err, STATUS_PERMISSION_DENIED, "allow list %s belongs to uid %u; it must belong to root or to uid %u", path,
+        return error_set(err, STATUS_PERMISSION_DENIED,
+                         "allow list %s belongs to uid %u; it must belong to root or to uid %u", path,
                          (unsigned)st.st_uid, (unsigned)geteuid());
     if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-        return error_set(err, STATUS_PERMISSION_DENIED, "allow list %s can be written by others (mode %03o); chmod go-w %s", path,
+        return error_set(err, STATUS_PERMISSION_DENIED,
+                         "allow list %s can be written by others (mode %03o); chmod go-w %s", path,
                          (unsigned)st.st_mode & 0777, path);
     return STATUS_OK;
+}
+
+/* The file that was checked is the one that is read: by its descriptor. */
+static enum status read_checked(const char *path, struct arena *a, struct strview *ret_text,
+                                struct error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe of that name must not hold us up */
+    if (fd < 0) return error_set(err, status_from_errno(errno), "allow list %s: %s", path, strerror(errno));
+    enum status s = check_owner(fd, path, err);
+    char *text = s == STATUS_OK ? arena_alloc(a, YAML_BYTES_MAX + 1) : NULL;
+    size_t len = 0;
+    while (s == STATUS_OK && len <= YAML_BYTES_MAX) {
+        ssize_t n = read(fd, text + len, YAML_BYTES_MAX + 1 - len);
+        if (n == 0) break;
+        if (n > 0)
+            len += (size_t)n;
+        else if (errno != EINTR)
+            s = error_set(err, status_from_errno(errno), "read %s: %s", path, strerror(errno));
+    }
+    (void)close(fd);
+    *ret_text = sv_n(text, len); /* one byte too many is refused by the parser */
+    return s;
 }
 
 static bool is_unit_name(struct strview name)
@@ -44,24 +77,31 @@ static bool is_unit_name(struct strview name)
     if (name.len == 0 || name.len > 255 || name.ptr[0] == '-' || name.ptr[0] == '.') return false;
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
-        bool is_fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr(":-_.@", c) != NULL;
+        bool is_fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       strchr(":-_.@", c) != NULL;
         if (!is_fine || c == '\0') return false;
     }
     return true;
 }
 
-static enum status check_service(const struct yaml_document *doc, const struct yaml_node *node, struct broker_service *s, struct arena *a,
-                                 struct error *err)
+static enum status check_service(const struct yaml_document *doc, const struct yaml_node *node,
+                                 struct broker_service *s, struct arena *a, struct error *err)
 {
-    if (!is_unit_name(s->name)) return yaml_error(doc, node, err, "service name '%.*s': letters, digits and :-_.@ only", SV_ARG(s->name));
-    if (s->unit.len > 0 && !is_unit_name(s->unit)) return yaml_error(doc, node, err, "unit '%.*s' is no unit name", SV_ARG(s->unit));
-    if (s->unit.len == 0 && s->restart.n == 0) return yaml_error(doc, node, err, "service '%.*s' has neither unit nor restart", SV_ARG(s->name));
+    if (!is_unit_name(s->name))
+        return yaml_error(doc, node, err, "service name '%.*s': letters, digits and :-_.@ only",
+                          SV_ARG(s->name));
+    if (s->unit.len > 0 && !is_unit_name(s->unit))
+        return yaml_error(doc, node, err, "unit '%.*s' is no unit name", SV_ARG(s->unit));
+    if (s->unit.len == 0 && s->restart.n == 0)
+        return yaml_error(doc, node, err, "service '%.*s' has neither unit nor restart", SV_ARG(s->name));
     if (s->restart.n == 0) return STATUS_OK;
     if (!sv_starts_with(s->restart.items[0], SV("/")))
-        return yaml_error(doc, node, err, "restart of '%.*s' must begin with an absolute path, not '%.*s'", SV_ARG(s->name),
-                          SV_ARG(s->restart.items[0]));
+        return yaml_error(doc, node, err, "restart of '%.*s' must begin with an absolute path, not '%.*s'",
+                          SV_ARG(s->name), SV_ARG(s->restart.items[0]));
     if (!sv_starts_with(s->pid_file, SV("/")))
-        return yaml_error(doc, node, err, "service '%.*s' needs pid_file (an absolute path) to tell whether it came up", SV_ARG(s->name));
+        return yaml_error(doc, node, err,
+                          "service '%.*s' needs pid_file (an absolute path) to tell whether it came up",
+                          SV_ARG(s->name));
     s->restart_argv = arena_array(a, s->restart.n + 1, sizeof(*s->restart_argv));
     for (size_t i = 0; i < s->restart.n; i++)
         s->restart_argv[i] = arena_cstr(a, s->restart.items[i]);
@@ -71,14 +111,17 @@ static enum status check_service(const struct yaml_document *doc, const struct y
 static enum status read_services(struct broker_list *list, const struct yaml_document *doc, struct error *err)
 {
     struct broker_file file = {0};
-    enum status s = yaml_decode(doc, doc->root, "the allow list", file_fields, ARRAY_LEN(file_fields), &list->arena, &file, err);
+    enum status s = yaml_decode(doc, doc->root, "the allow list", file_fields, ARRAY_LEN(file_fields),
+                                &list->arena, &file, err);
     if (s != STATUS_OK) return s;
-    if (file.services->type != YAML_MAP) return yaml_error(doc, file.services, err, "services must be a map of names");
+    if (file.services->type != YAML_MAP)
+        return yaml_error(doc, file.services, err, "services must be a map of names");
     list->services = arena_array(&list->arena, file.services->n_children, sizeof(*list->services));
     for (const struct yaml_node *n = file.services->first; n != NULL; n = n->next) {
         struct broker_service *service = &list->services[list->n++];
         service->name = n->key;
-        s = yaml_decode(doc, n, "service", service_fields, ARRAY_LEN(service_fields), &list->arena, service, err);
+        s = yaml_decode(doc, n, "service", service_fields, ARRAY_LEN(service_fields), &list->arena, service,
+                        err);
         if (s == STATUS_OK) s = check_service(doc, n, service, &list->arena, err);
         if (s != STATUS_OK) return s;
     }
@@ -93,11 +136,14 @@ enum status broker_list_read(const char *path, struct broker_list *ret_list, str
         return STATUS_OK;
     }
     struct yaml_document doc;
-    enum status s = check_owner(path, err);
-    if (s == STATUS_OK) s = yaml_read(&list.arena, path, &doc, err);
+    struct strview text;
+    enum status s = read_checked(path, &list.arena, &text, err);
+    if (s == STATUS_OK) s = yaml_parse(&list.arena, path, text, &doc, err);
     if (s == STATUS_OK) s = read_services(&list, &doc, err);
-    if (s == STATUS_OK) *ret_list = list;
-    else broker_list_release(&list);
+    if (s == STATUS_OK)
+        *ret_list = list;
+    else
+        broker_list_release(&list);
     return s;
 }
 

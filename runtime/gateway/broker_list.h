@@ -1,4 +1,5 @@
-/* The broker's allow list: which service may be restarted by which function, and how. Parsed whole or refused whole. */
+/* The broker's allow list: which service may be restarted by which function, and how. Parsed whole or refused
+ * whole. */
 #ifndef BALM_GATEWAY_BROKER_LIST_H
 #define BALM_GATEWAY_BROKER_LIST_H
 
@@ -11,7 +12,7 @@ struct broker_service {
     struct strview unit;           /* for systemd; empty: argv only */
     struct yaml_text_list restart; /* argv; restart.items[0] is an absolute path */
     struct strview pid_file;
-    const char **restart_argv;     /* NULL-terminated copy of `restart` */
+    const char **restart_argv; /* NULL-terminated copy of `restart` */
 };
 
 struct broker_list {
@@ -20,8 +21,8 @@ struct broker_list {
     size_t n;
 };
 
-/* NULL path: an empty list. Refuses a file that somebody other than root or our own user owns, or that others may write.
- * Message: FILE:LINE:COLUMN and what is wrong. *ret_list is released by broker_list_release(). */
+/* NULL path: an empty list. Refuses a file that somebody other than root or our own user owns, or that others
+ * may write. Message: FILE:LINE:COLUMN and what is wrong. *ret_list is released by broker_list_release(). */
 enum status broker_list_read(const char *path, struct broker_list *ret_list, struct error *err) MUST_USE;
 void broker_list_release(struct broker_list *list);
 /* NULL: not on the list. */

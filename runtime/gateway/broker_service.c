@@ -14,8 +14,10 @@
 #define OUTPUT_SHOWN_MAX  2048
 #define CLOCK_SET_NS      (50 * NS_PER_MS)
 
-/* A fixed environment: what we were started with may hold secrets, and must not steer what runs outside the sandbox. */
-static const char *const clean_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", NULL};
+/* A fixed environment: what we were started with may hold secrets, and must not steer what runs outside the
+ * sandbox. */
+static const char *const clean_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                                        "LANG=C.UTF-8", NULL};
 
 bool broker_has_systemd(void)
 {
@@ -33,18 +35,21 @@ static const char *manager_name(const struct broker_service *s)
     return is_by_systemd(s) ? "systemd" : "argv";
 }
 
-static json_t *make_status(const struct broker_service *s, struct strview state, int64_t pid, int64_t started_unix_ns)
+static json_t *make_status(const struct broker_service *s, struct strview state, int64_t pid,
+                           int64_t started_unix_ns)
 {
     char started[RFC3339_LEN + 1] = "";
     if (started_unix_ns > 0) rfc3339_format(started_unix_ns, started);
-    return json_pack("{s:b, s:s, s:I, s:s, s:o}", "active", sv_eq(state, SV("active")), "manager", manager_name(s), "pid", (json_int_t)pid, "startedAt",
-                     started, "state", json_text(state));
+    return json_pack("{s:b, s:s, s:I, s:s, s:o}", "active", sv_eq(state, SV("active")), "manager",
+                     manager_name(s), "pid", (json_int_t)pid, "startedAt", started, "state",
+                     json_text(state));
 }
 
 /* ---- systemd ---- */
 
-/* Two clocks read one after the other never give quite the same difference, but one process has one start: who compares two answers must see
- * the same time. So a difference is kept until the wall clock has really been set. */
+/* Two clocks read one after the other never give quite the same difference, but one process has one start:
+ * who compares two answers must see the same time. So a difference is kept until the wall clock has really
+ * been set. */
 static int64_t steady(int64_t *kept, int64_t fresh)
 {
     int64_t off = fresh - *kept;
@@ -59,24 +64,35 @@ static int64_t unix_from_monotonic_us(uint64_t us)
     return steady(&kept, clock_unix_ns() - clock_monotonic_ns()) + (int64_t)us * NS_PER_US;
 }
 
-static enum status status_by_systemd(const struct broker_service *s, struct arena *a, json_t **ret_reply, struct error *err)
+static enum status status_by_systemd(const struct broker_service *s, struct arena *a, json_t **ret_reply,
+                                     struct error *err)
 {
-    const char *argv[] = {"systemctl", "show", "--no-pager", "-p", "ActiveState,MainPID,ActiveEnterTimestampMonotonic", "--",
-                          arena_cstr(a, s->unit), NULL};
+    const char *argv[] = {"systemctl",
+                          "show",
+                          "--no-pager",
+                          "-p",
+                          "ActiveState,MainPID,ActiveEnterTimestampMonotonic",
+                          "--",
+                          arena_cstr(a, s->unit),
+                          NULL};
     struct process_spec spec = {.argv = argv, .env = clean_env};
     struct process_result r;
     enum status st = process_run(&spec, sv(NULL), 4096, clock_monotonic_ns() + STATUS_TIMEOUT_NS, a, &r, err);
     if (st != STATUS_OK) return error_prefix(err, st, "systemctl show %.*s", SV_ARG(s->unit));
     if (r.exit_code != 0)
-        return error_set(err, STATUS_UNAVAILABLE, "systemctl show %.*s: exit %d: %.*s", SV_ARG(s->unit), r.exit_code, SV_ARG(sv_trim(r.stderr_text)));
+        return error_set(err, STATUS_UNAVAILABLE, "systemctl show %.*s: exit %d: %.*s", SV_ARG(s->unit),
+                         r.exit_code, SV_ARG(sv_trim(r.stderr_text)));
     struct strview rest = r.stdout_text, line, state = SV("unknown");
     uint64_t pid = 0, since_us = 0;
     while (sv_next(&rest, '\n', &line)) {
         struct strview key;
         if (!sv_next(&line, '=', &key)) continue;
-        if (sv_eq(key, SV("ActiveState"))) state = line;
-        else if (sv_eq(key, SV("MainPID"))) (void)!sv_parse_u64(line, &pid);
-        else if (sv_eq(key, SV("ActiveEnterTimestampMonotonic"))) (void)!sv_parse_u64(line, &since_us);
+        if (sv_eq(key, SV("ActiveState")))
+            state = line;
+        else if (sv_eq(key, SV("MainPID")))
+            (void)!sv_parse_u64(line, &pid);
+        else if (sv_eq(key, SV("ActiveEnterTimestampMonotonic")))
+            (void)!sv_parse_u64(line, &since_us);
     }
     *ret_reply = make_status(s, state, (int64_t)pid, since_us > 0 ? unix_from_monotonic_us(since_us) : 0);
     return STATUS_OK;
@@ -84,8 +100,9 @@ static enum status status_by_systemd(const struct broker_service *s, struct aren
 
 /* ---- argv and pid file ---- */
 
-/* Start of a process in wall time: field 22 of /proc/PID/stat is in ticks since boot, and 10 ms coarse; rounded up, so that a process that
- * was started after an intent never looks older than it by the rounding alone. 0: no such process. */
+/* Start of a process in wall time: field 22 of /proc/PID/stat is in ticks since boot, and 10 ms coarse;
+ * rounded up, so that a process that was started after an intent never looks older than it by the rounding
+ * alone. 0: no such process. */
 static int64_t process_started_unix_ns(uint64_t pid)
 {
     char path[64], text[1024];
@@ -118,37 +135,51 @@ static enum status status_by_pid_file(const struct broker_service *s, struct are
     struct strview text;
     uint64_t pid = 0;
     struct error ignored;
-    if (file_read(a, arena_cstr(a, s->pid_file), 64, &text, &ignored) != STATUS_OK || sv_parse_u64(sv_trim(text), &pid) != STATUS_OK || pid < 2) {
+    if (file_read(a, arena_cstr(a, s->pid_file), 64, &text, &ignored) != STATUS_OK ||
+        sv_parse_u64(sv_trim(text), &pid) != STATUS_OK || pid < 2) {
         *ret_reply = make_status(s, SV("inactive"), 0, 0);
         return STATUS_OK;
     }
     int64_t started = process_started_unix_ns(pid);
-    *ret_reply = make_status(s, started > 0 ? SV("active") : SV("inactive"), started > 0 ? (int64_t)pid : 0, started);
+    *ret_reply =
+        make_status(s, started > 0 ? SV("active") : SV("inactive"), started > 0 ? (int64_t)pid : 0, started);
     return STATUS_OK;
 }
 
-enum status broker_service_status(const struct broker_service *s, struct arena *a, json_t **ret_reply, struct error *err)
+enum status broker_service_status(const struct broker_service *s, struct arena *a, json_t **ret_reply,
+                                  struct error *err)
 {
     if (is_by_systemd(s)) return status_by_systemd(s, a, ret_reply, err);
     if (s->restart_argv == NULL)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "service '%.*s' is known by its unit only, and systemd is not PID 1 here", SV_ARG(s->name));
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "service '%.*s' is known by its unit only, and systemd is not PID 1 here",
+                         SV_ARG(s->name));
     return status_by_pid_file(s, a, ret_reply);
 }
 
 /* ---- restart ---- */
 
-enum status broker_service_restart(const struct broker_service *s, int64_t deadline_ns, struct arena *a, json_t **ret_reply, struct error *err)
+enum status broker_service_restart(const struct broker_service *s, int64_t deadline_ns, struct arena *a,
+                                   json_t **ret_reply, struct error *err)
 {
-    const char *systemctl[] = {"systemctl", "restart", "--no-ask-password", "--", arena_cstr(a, s->unit), NULL};
-    struct process_spec spec = {.argv = is_by_systemd(s) ? systemctl : s->restart_argv, .env = clean_env, .cwd = "/", .new_session = true};
+    const char *systemctl[] = {"systemctl", "restart", "--no-ask-password", "--", arena_cstr(a, s->unit),
+                               NULL};
+    struct process_spec spec = {.argv = is_by_systemd(s) ? systemctl : s->restart_argv,
+                                .env = clean_env,
+                                .cwd = "/",
+                                .new_session = true};
     if (spec.argv == NULL)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "service '%.*s' has no restart command, and systemd is not PID 1 here", SV_ARG(s->name));
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "service '%.*s' has no restart command, and systemd is not PID 1 here",
+                         SV_ARG(s->name));
     struct process_result r;
     enum status st = process_run(&spec, sv(NULL), PROCESS_OUTPUT_MAX, deadline_ns, a, &r, err);
-    if (st != STATUS_OK) return error_prefix(err, st, "restart of '%.*s' by %s", SV_ARG(s->name), spec.argv[0]);
+    if (st != STATUS_OK)
+        return error_prefix(err, st, "restart of '%.*s' by %s", SV_ARG(s->name), spec.argv[0]);
     struct strview words = sv_trim(r.stderr_text.len > 0 ? r.stderr_text : r.stdout_text);
     if (words.len > OUTPUT_SHOWN_MAX) words = sv_sub(words, words.len - OUTPUT_SHOWN_MAX, words.len);
     json_t *output = sv_is_utf8(words) ? json_text(words) : json_text(SV("(output is not UTF-8)"));
-    *ret_reply = json_pack("{s:i, s:s, s:o}", "exit", r.exit_code, "manager", manager_name(s), "output", output);
+    *ret_reply =
+        json_pack("{s:i, s:s, s:o}", "exit", r.exit_code, "manager", manager_name(s), "output", output);
     return STATUS_OK;
 }

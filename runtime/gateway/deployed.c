@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,11 +14,12 @@
 static enum status check_text_map(const json_t *map, const char *what, struct error *err)
 {
     if (map == NULL || json_is_null(map)) return STATUS_OK;
-    if (!json_is_object(map)) return error_set(err, STATUS_INVALID_ARGUMENT, "%s must be a map of text to text", what);
+    if (!json_is_object(map))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s must be a map of text to text", what);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, key, value)
-        if (!json_is_string(value)) return error_set(err, STATUS_INVALID_ARGUMENT, "%s: '%s' must be text", what, key);
+    json_object_foreach((json_t *)(uintptr_t)map, key, value) if (!json_is_string(value)) return error_set(
+        err, STATUS_INVALID_ARGUMENT, "%s: '%s' must be text", what, key);
     return STATUS_OK;
 }
 
@@ -27,16 +29,20 @@ static json_t *object_or_null(const json_t *body, const char *key)
     return json_is_object(o) ? o : NULL;
 }
 
-static enum status parse_secrets(const json_t *body, struct arena *a, struct deployment_spec *spec, struct error *err)
+/* Whether each can be a secret's name is checked with the rest of the spec. */
+static enum status parse_secrets(const json_t *body, struct arena *a, struct deployment_spec *spec,
+                                 struct error *err)
 {
     const json_t *list = json_object_get(body, "secrets");
+    if (list != NULL && !json_is_null(list) && !json_is_array(list))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "secrets must be a list of names");
     size_t n = json_array_size(list);
     struct strview *secrets = arena_array(a, n, sizeof(*secrets));
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(list, i);
-        secrets[i] = sv_n(json_string_value(item), json_string_length(item));
-        if (secrets[i].len == 0 || secrets[i].len > 253 || sv_find(secrets[i], '/') < secrets[i].len || secrets[i].ptr[0] == '.')
+        if (!json_is_string(item))
             return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: entry %zu is no secret's name", i + 1);
+        secrets[i] = sv_n(json_string_value(item), json_string_length(item));
     }
     spec->secrets = secrets;
     spec->n_secrets = n;
@@ -46,8 +52,11 @@ static enum status parse_secrets(const json_t *body, struct arena *a, struct dep
 /* Kubernetes quantities of memory as people write them: "128Mi", "64M", plain bytes. */
 static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct error *err)
 {
-    static const struct { const char *suffix; int64_t factor; } units[] = {{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"K", 1000},
-                                                                         {"M", 1000000},  {"G", 1000000000}, {"k", 1000},  {"m", 1000000}};
+    static const struct {
+        const char *suffix;
+        int64_t factor;
+    } units[] = {{"Ki", 1 << 10}, {"Mi", 1 << 20},   {"Gi", 1 << 30}, {"K", 1000},
+                 {"M", 1000000},  {"G", 1000000000}, {"k", 1000},     {"m", 1000000}};
     int64_t factor = 1;
     struct strview digits = text;
     for (size_t i = 0; i < ARRAY_LEN(units); i++)
@@ -57,22 +66,30 @@ static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct 
         }
     uint64_t n;
     if (sv_parse_u64(digits, &n) != STATUS_OK || n > (uint64_t)(INT64_MAX / factor))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "limits.memory '%.*s': a number of bytes, or with Ki Mi Gi K M G", (int)(text.len < 40 ? text.len : 40),
-                         text.ptr);
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "limits.memory '%.*s': a number of bytes, or with Ki Mi Gi K M G",
+                         (int)(text.len < 40 ? text.len : 40), text.ptr);
     *ret_bytes = (int64_t)n * factor;
     return STATUS_OK;
 }
 
-enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec, struct error *err)
+enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec,
+                           struct error *err)
 {
-    if (!json_is_object(body)) return error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a FunctionDeployment object");
-    struct deployment_spec spec = {.arena = a, .name = json_get_text(body, "service"), .image = json_get_text(body, "image"),
+    if (!json_is_object(body))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a FunctionDeployment object");
+    struct deployment_spec spec = {.arena = a,
+                                   .name = json_get_text(body, "service"),
+                                   .image = json_get_text(body, "image"),
                                    .process = json_get_text(body, "envProcess")};
     struct strview name_space = json_get_text(body, "namespace");
-    if (spec.name.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "service (the function's name) is required");
+    if (spec.name.len == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "service (the function's name) is required");
     if (spec.image.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "image is required");
-    if (name_space.len > 0 && !sv_eq(name_space, SV("openfaas-fn")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "namespace '%.*s' is not here: there is one, openfaas-fn", SV_ARG(name_space));
+    if (name_space.len > 0 && !sv_eq(name_space, SV(FUNCTION_NAMESPACE)))
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "namespace '%.*s' is not here: there is one, " FUNCTION_NAMESPACE,
+                         SV_ARG(sv_sub(name_space, 0, 80)));
     enum status s = check_text_map(json_object_get(body, "envVars"), "envVars", err);
     if (s == STATUS_OK) s = check_text_map(json_object_get(body, "labels"), "labels", err);
     if (s == STATUS_OK) s = check_text_map(json_object_get(body, "annotations"), "annotations", err);
@@ -86,26 +103,59 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
     return s;
 }
 
-static const char *path_of(struct gateway *g, struct arena *a, struct strview name)
+/* ---- files, on a worker thread: each change is synced ---- */
+
+struct file_work {
+    const char *folder, *path;
+    struct strview content;
+    enum status status;
+    struct error *err;
+};
+
+static struct file_work file_work(const struct gateway *g, struct arena *a, struct strview name)
 {
-    return arena_printf(a, "%s/functions/%.*s.json", g->cfg.dir, SV_ARG(name)).ptr;
+    const char *folder = arena_printf(a, "%s/functions", g->cfg.dir).ptr;
+    return (struct file_work){.folder = folder,
+                              .path = arena_printf(a, "%s/%.*s.json", folder, SV_ARG(name)).ptr};
+}
+
+static void store_work(void *arg)
+{
+    struct file_work *w = arg;
+    w->status = dir_make(w->folder, 0700, w->err);
+    if (w->status == STATUS_OK) w->status = file_write_atomic(w->path, w->content, 0600, w->err);
+}
+
+static void forget_work(void *arg)
+{
+    const struct file_work *w = arg;
+    if (unlink(w->path) != 0) return;
+    int fd = open(w->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    (void)fsync(fd);
+    (void)close(fd);
 }
 
 enum status deployed_store(struct gateway *g, struct strview name, const json_t *body, struct error *err)
 {
     struct arena a = {0};
-    enum status s = dir_make(arena_printf(&a, "%s/functions", g->cfg.dir).ptr, 0700, err);
-    if (s == STATUS_OK) s = file_write_atomic(path_of(g, &a, name), json_canonical(&a, body), 0600, err);
+    struct file_work w = file_work(g, &a, name);
+    w.content = json_canonical(&a, body);
+    w.err = err;
+    work_run(store_work, &w);
     arena_release(&a);
-    return s;
+    return w.status;
 }
 
 void deployed_forget(struct gateway *g, struct strview name)
 {
     struct arena a = {0};
-    (void)unlink(path_of(g, &a, name));
+    struct file_work w = file_work(g, &a, name);
+    work_run(forget_work, &w);
     arena_release(&a);
 }
+
+/* ---- at the start ---- */
 
 static enum status load_one(struct gateway *g, const char *path, struct arena *a, struct error *err)
 {
@@ -127,7 +177,8 @@ enum status deployed_load(struct gateway *g, struct error *err)
     DIR *dir = opendir(folder);
     enum status s = STATUS_OK;
     if (dir == NULL) {
-        if (errno != ENOENT) s = error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
+        if (errno != ENOENT)
+            s = error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
         arena_release(&a);
         return s;
     }
@@ -136,7 +187,8 @@ enum status deployed_load(struct gateway *g, struct error *err)
         if (!sv_ends_with(sv(e->d_name), SV(".json"))) continue;
         const char *path = arena_printf(&a, "%s/%s", folder, e->d_name).ptr;
         if (load_one(g, path, &a, &why) != STATUS_OK)
-            log_error("gateway", "a deployed function could not be started again", LOG_STR("file", path), LOG_STR("error", why.message));
+            log_error("gateway", "a deployed function could not be started again", LOG_STR("file", path),
+                      LOG_STR("error", why.message));
     }
     (void)closedir(dir);
     arena_release(&a);

@@ -1,12 +1,16 @@
-/* What was deployed through the API outlives a restart: DIR/functions/NAME.json, the FunctionDeployment as it was sent. */
+/* What was deployed through the API outlives a restart: DIR/functions/NAME.json, the FunctionDeployment as it
+ * was sent. */
 #ifndef BALM_GATEWAY_DEPLOYED_H
 #define BALM_GATEWAY_DEPLOYED_H
 
 #include "gateway/gateway_impl.h"
 
-/* FunctionDeployment (contracts/openfaas.md §2.4) -> spec. Borrows from `body`. STATUS_INVALID_ARGUMENT names the member. */
-enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec, struct error *err) MUST_USE;
-enum status deployed_store(struct gateway *g, struct strview name, const json_t *body, struct error *err) MUST_USE;
+/* FunctionDeployment (contracts/openfaas.md §2.4) -> spec. Borrows from `body`. STATUS_INVALID_ARGUMENT names
+ * the member. */
+enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec,
+                           struct error *err) MUST_USE;
+enum status deployed_store(struct gateway *g, struct strview name, const json_t *body,
+                           struct error *err) MUST_USE;
 /* A function that was never stored is fine. */
 void deployed_forget(struct gateway *g, struct strview name);
 /* Deploys all that are stored. One that cannot be is logged and left: the others must not suffer. */

@@ -1,4 +1,5 @@
-/* The newest output of a function: whole lines in a ring of bytes. A record is a header and its text, never split; the oldest make room. */
+/* The newest output of a function: whole lines in a ring of bytes. A record is a header and its text, never
+ * split; the oldest make room. */
 #include "gateway/gateway_impl.h"
 
 #include <stdlib.h>
@@ -13,16 +14,18 @@ struct entry {
 };
 
 struct function_log {
-    char *bytes;            /* owned, FUNCTION_LOG_BYTES; made with the first line: most functions say nothing */
-    size_t begin, end;      /* of the records, which lie one after another without wrapping */
-    uint64_t first, last;   /* numbers of the oldest and newest line; first > last: none */
+    char *bytes;       /* owned, FUNCTION_LOG_BYTES; made with the first line: most functions say nothing */
+    size_t begin, end; /* of the records, which lie one after another without wrapping */
+    uint64_t first, last; /* numbers of the oldest and newest line; first > last: none */
+    uint64_t seen;        /* a line and where it lies: readers go on from there instead of from the first */
+    size_t seen_at;
     struct fiber_event added;
 };
 
 struct function_log *function_log_new(void)
 {
     struct function_log *log = mem_zalloc(1, sizeof(*log));
-    log->first = 1;
+    log->first = log->seen = 1;
     fiber_event_init(&log->added);
     return log;
 }
@@ -45,6 +48,9 @@ static void drop_oldest(struct function_log *log)
 {
     log->begin += sizeof(struct entry) + entry_at(log, log->begin).len;
     log->first++;
+    if (log->seen >= log->first) return;
+    log->seen = log->first;
+    log->seen_at = log->begin;
 }
 
 void function_log_add(struct function_log *log, unsigned replica, int64_t time_unix_ns, struct strview line)
@@ -57,6 +63,7 @@ void function_log_add(struct function_log *log, unsigned replica, int64_t time_u
             drop_oldest(log);
         memmove(log->bytes, log->bytes + log->begin, log->end - log->begin);
         log->end -= log->begin;
+        log->seen_at -= log->begin;
         log->begin = 0;
     }
     struct entry e = {.len = (uint32_t)line.len, .replica = replica, .time_unix_ns = time_unix_ns};
@@ -67,16 +74,24 @@ void function_log_add(struct function_log *log, unsigned replica, int64_t time_u
     fiber_event_set(&log->added);
 }
 
-bool function_log_get(const struct function_log *log, uint64_t number, struct function_log_line *ret_line)
+bool function_log_get(struct function_log *log, uint64_t number, struct function_log_line *ret_line)
 {
     if (number < log->first) number = log->first;
     if (number > log->last) return false;
-    size_t at = log->begin;
-    for (uint64_t n = log->first; n < number; n++)
+    if (number < log->seen) {
+        log->seen = log->first;
+        log->seen_at = log->begin;
+    }
+    size_t at = log->seen_at;
+    for (uint64_t n = log->seen; n < number; n++)
         at += sizeof(struct entry) + entry_at(log, at).len;
+    log->seen = number;
+    log->seen_at = at;
     struct entry e = entry_at(log, at);
-    *ret_line = (struct function_log_line){
-        .number = number, .time_unix_ns = e.time_unix_ns, .replica = e.replica, .text = sv_n(log->bytes + at + sizeof(e), e.len)};
+    *ret_line = (struct function_log_line){.number = number,
+                                           .time_unix_ns = e.time_unix_ns,
+                                           .replica = e.replica,
+                                           .text = sv_n(log->bytes + at + sizeof(e), e.len)};
     return true;
 }
 

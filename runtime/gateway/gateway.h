@@ -1,16 +1,17 @@
-/* The gateway of one machine: OpenFaaS's provider REST API, the way into every function, and the supervisor of their processes.
+/* The gateway of one machine: OpenFaaS's provider REST API, the way into every function, and the supervisor
+ * of their processes.
  *
  *   :8080  /healthz                     200, no credentials
  *          /metrics                     Prometheus text, no credentials on loopback, basic auth elsewhere
- *          /function/NAME[/…]           core functions by table, deployed ones by http_forward(); NAME or NAME.openfaas-fn
- *          /async-function/NAME[/…]     recorded durably (RECORD_CALL), 202
- *          /system/functions, /system/function/NAME, /system/info, /system/logs, /system/scale-function/NAME   basic auth
+ *          /function/NAME[/…]           core functions by table, deployed ones by http_forward(); NAME or
+ * NAME.openfaas-fn /async-function/NAME[/…]     recorded durably (RECORD_CALL), 202 /system/functions,
+ * /system/function/NAME, /system/info, /system/logs, /system/scale-function/NAME   basic auth
  *
  *   supervisor.c   one `struct deployment` a function: manifest, replicas 0..N, wanted count, restart backoff
- *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool, drain, logs
- *   shim.c         static little program between platform and function: subreaper, dies with the platform, kills its tree
- *   broker.c       acts on the host on behalf of bots, by allow list
- *   routes_*.c     the REST API
+ *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
+ * drain, logs shim.c         static little program between platform and function: subreaper, dies with the
+ * platform, kills its tree broker.c       acts on the host on behalf of bots, by allow list routes_*.c the
+ * REST API
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H
@@ -22,25 +23,28 @@
 struct gateway;
 
 struct gateway_cfg {
-    const char *dir;            /* data folder: DIR/secrets, DIR/run, DIR/functions (what was deployed by the API) */
-    const char *stack_file;     /* stack.yml; NULL: none */
-    const char *functions_dir;  /* executables: image NAME:tag -> functions_dir/NAME */
-    const char *shim_path;      /* the supervision shim */
-    const char *broker_file;    /* allow list of host acts; NULL: none allowed */
+    const char *dir; /* data folder: DIR/secrets, DIR/run, DIR/functions (what was deployed by the API) */
+    const char *stack_file;    /* stack.yml; NULL: none */
+    const char *functions_dir; /* executables: image NAME:tag -> functions_dir/NAME */
+    const char *shim_path;     /* the supervision shim */
+    const char *broker_file;   /* allow list of host acts; NULL: none allowed */
     const char *host;
-    uint16_t port;              /* 0: picked */
-    bool is_insecure;           /* management API without credentials: loopback only, never as root, no Origin, no foreign Host */
+    uint16_t port;    /* 0: picked */
+    bool is_insecure; /* management API without credentials: loopback only, never as root, no Origin, no
+                         foreign Host */
     struct strview cluster;
-    int64_t idle_ns;            /* a function without requests goes to 0 replicas after this; 0: never */
-    const struct core_function *const *core; /* n_core functions and their states (set before gateway_listen) */
+    int64_t idle_ns; /* a function without requests goes to 0 replicas after this; 0: never */
+    const struct core_function *const
+        *core; /* n_core functions and their states (set before gateway_listen) */
     void *const *core_states;
     unsigned n_core;
 };
 
-/* Reads secrets (made on the first start: secrets/basic-auth-user, basic-auth-password, webhook-token, invocation-key; 0600), stack.yml and what
- * was deployed earlier, asks each executable for its manifest (--describe). Bad files: FILE:LINE:COLUMN and what is wrong; nothing is started. */
-enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct journal *j, struct gateway **ret_gateway,
-                        struct error *err) MUST_USE;
+/* Reads secrets (made on the first start: secrets/basic-auth-user, basic-auth-password, webhook-token,
+ * invocation-key; 0600), stack.yml and what was deployed earlier, asks each executable for its manifest
+ * (--describe). Bad files: FILE:LINE:COLUMN and what is wrong; nothing is started. */
+enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct journal *j,
+                        struct gateway **ret_gateway, struct error *err) MUST_USE;
 /* Opens the port. After the core functions are ready. */
 enum status gateway_listen(struct gateway *g, struct error *err) MUST_USE;
 uint16_t gateway_port(const struct gateway *g);
@@ -49,8 +53,9 @@ struct strview gateway_webhook_token_path(const struct gateway *g);
 void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);
-/* stack.yml, the allow list and every core function's reload(); a bad file keeps what is there of its part, the first sentence is returned
- * after all parts were tried. POST /system/reload does the same. From a fiber. */
+/* stack.yml, the allow list and every core function's reload(); a bad file keeps what is there of its part,
+ * the first sentence is returned after all parts were tried. POST /system/reload does the same. From a fiber.
+ */
 enum status gateway_reload(struct gateway *g, struct error *err) MUST_USE;
 
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */

@@ -2,10 +2,18 @@
  *
  *   gateway 1---n deployment 1---n replica
  *
- * A deployment is what somebody deployed (stack.yml or the API); a replica is one running process of it. Both live on the heap and are owned by
- * the one above; a replica frees itself in its own fiber, once its process has ended and nobody forwards to it any more. */
+ * A deployment is what somebody deployed (stack.yml or the API); a replica is one running process of it. Both
+ * live on the heap and are owned by the one above.
+ *
+ *   prepare --> [prepared] --commit--> [listed] --replaced, removed--> [retired] --> freed, once nobody holds
+ * it and |                                                                its last replica is gone
+ *                   +--discard--> freed
+ *
+ * A replica frees itself in its own fiber, once its process has ended and nobody forwards to it any more. */
 #ifndef BALM_GATEWAY_GATEWAY_IMPL_H
 #define BALM_GATEWAY_GATEWAY_IMPL_H
+
+#include <sys/types.h>
 
 #include "base/json.h"
 #include "base/list.h"
@@ -14,13 +22,17 @@
 #include "gateway/gateway.h"
 #include "loop/loop.h"
 
-#define DEPLOYMENTS_MAX      1000               /* descriptors and processes of one machine */
-#define REPLICAS_MAX         64                 /* of one deployment, whatever its labels say */
-#define FUNCTION_NAME_MAX    63                 /* DNS label, as OpenFaaS documents */
-#define FUNCTION_TIMEOUT_NS  (60 * NS_PER_S)    /* of a plain call through the gateway, as OpenFaaS's upstream_timeout */
-#define FUNCTION_LOG_BYTES   (256 * 1024)       /* newest output kept per deployment, for `faas-cli logs` */
-#define FUNCTION_ENV_MAX     64                 /* variables a deployment may set */
-#define STOP_GRACE_NS        (10 * NS_PER_S)    /* SIGTERM to SIGKILL */
+#define DEPLOYMENTS_MAX   1000 /* descriptors and processes of one machine */
+#define REPLICAS_MAX      64   /* of one deployment, whatever its labels say */
+#define REPLICAS_DEFAULT  5    /* of one deployment whose labels say nothing, as OpenFaaS CE */
+#define FUNCTION_NAME_MAX 63   /* DNS label, as OpenFaaS documents */
+#define FUNCTION_TIMEOUT_NS                                                                                  \
+    (60 * NS_PER_S) /* of a plain call through the gateway, as OpenFaaS's upstream_timeout */
+#define FUNCTION_LOG_BYTES (256 * 1024)    /* newest output kept per deployment, for `faas-cli logs` */
+#define FUNCTION_ENV_MAX   64              /* variables a deployment may set */
+#define STOP_GRACE_NS      (10 * NS_PER_S) /* SIGTERM to SIGKILL */
+#define KILL_GRACE_NS      (5 * NS_PER_S)  /* for the shim to kill its tree, before it is killed itself */
+#define FUNCTION_NAMESPACE "openfaas-fn"   /* the only one */
 
 /* ---- secrets ---- */
 
@@ -30,7 +42,8 @@ struct gateway_secrets {
 };
 
 /* Reads DIR/secrets; makes what is missing (0600, from getrandom). ret_is_new: the login was made now. */
-enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new, struct error *err) MUST_USE;
+enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new,
+                                 struct error *err) MUST_USE;
 void gateway_secrets_release(struct gateway_secrets *s);
 /* Constant time in what is secret. header: the Authorization value. */
 bool gateway_secrets_check_basic(const struct gateway_secrets *s, struct strview header);
@@ -39,7 +52,7 @@ bool gateway_secrets_check_bearer(const struct gateway_secrets *s, struct strvie
 /* ---- newest output of a function ---- */
 
 struct function_log_line {
-    uint64_t number;      /* 1, 2, 3 … of this deployment */
+    uint64_t number; /* 1, 2, 3 … of this deployment */
     int64_t time_unix_ns;
     unsigned replica;
     struct strview text;
@@ -50,7 +63,7 @@ struct function_log *function_log_new(void);
 void function_log_free(struct function_log *log);
 void function_log_add(struct function_log *log, unsigned replica, int64_t time_unix_ns, struct strview line);
 /* First line with number >= `number`, or false: none yet. Borrowed until the next add. */
-bool function_log_get(const struct function_log *log, uint64_t number, struct function_log_line *ret_line);
+bool function_log_get(struct function_log *log, uint64_t number, struct function_log_line *ret_line);
 uint64_t function_log_last(const struct function_log *log);
 /* Set at every add: reset it, look, wait. */
 struct fiber_event *function_log_event(struct function_log *log);
@@ -58,89 +71,134 @@ struct fiber_event *function_log_event(struct function_log *log);
 /* ---- what is deployed ---- */
 
 struct deployment_spec {
-    struct arena *arena;      /* everything below lives here */
+    struct arena *arena; /* everything below lives here */
     struct strview name, image;
-    struct strview process;   /* fprocess; empty: the image's executable */
-    json_t *env;              /* borrowed objects text -> text; NULL: none */
+    struct strview process; /* fprocess; empty: the image's executable */
+    json_t *env;            /* borrowed objects text -> text; NULL: none */
     json_t *labels, *annotations;
     const struct strview *secrets;
     size_t n_secrets;
-    int64_t memory_bytes;     /* 0: no limit */
+    int64_t memory_bytes; /* 0: no limit */
 };
 
 struct replica {
-    struct list node;         /* deployment's */
+    struct list node; /* deployment's */
     struct deployment *deployment;
-    unsigned number;
+    unsigned number; /* no other replica of this gateway's life had it */
     struct process *process;
     struct upstream *upstream;
-    int lifeline;             /* write end: closed = everything below is killed */
-    int output;               /* read end of stdout and stderr */
+    int lifeline; /* write end: closed = everything below is killed */
+    int output;   /* read end of stdout and stderr */
     unsigned inflight;
-    bool is_routed;           /* takes new requests */
-    bool is_retiring;         /* a fiber is seeing it off: `retired` will be set */
+    bool is_routed;   /* takes new requests */
+    bool is_retiring; /* a fiber is seeing it off: `retired` will be set */
     bool has_exited;
-    struct fiber_event idle;  /* set while inflight is 0 */
+    bool has_answered;       /* a connection to it may be in the pool */
+    bool is_asked;           /* in this round of asking */
+    bool is_freeze_seen;     /* it said that it acts no more; meaningful while the gateway is frozen */
+    int exit_code;           /* once it has exited */
+    struct fiber_event idle; /* set while inflight is 0 */
     struct fiber_event exited, retired;
 };
 
+/* Which build of an executable was deployed: a new one under the same name is a change. */
+struct file_identity {
+    dev_t device;
+    ino_t inode;
+    int64_t changed_ns;
+};
+
 struct deployment {
-    struct list node;         /* gateway's */
+    struct list node; /* gateway's `deployments` or `retired` */
     struct gateway *gateway;
-    struct arena arena;       /* spec and manifest */
+    struct arena arena; /* spec and manifest */
     struct deployment_spec spec;
     const char *executable;
-    json_t *manifest;         /* owned; NULL for a foreign program */
+    struct file_identity build;
+    const char *secrets_folder; /* DIR/run/secrets/NAME-SERIAL: what it may read; gone with it */
+    json_t *manifest;           /* owned */
     struct function_info info;
     struct list replicas;
-    unsigned n_routed, next_number;
+    unsigned n_routed;
     unsigned scale_min, scale_max, scale_target;
-    int64_t idle_ns;          /* 0: never to zero */
+    unsigned wanted; /* replicas: fewer are started again after backoff */
+    int64_t idle_ns; /* 0: never to zero */
     unsigned inflight, acting_inflight;
     uint64_t invocations;
     int64_t created_unix_ns, last_used_ns;
-    unsigned failures;        /* ends in a row without having served anything: backoff */
-    int64_t not_before_ns;    /* of the next start */
-    bool is_removed;
-    unsigned users;           /* fibers that hold a pointer across waits */
+    unsigned failures;     /* ends in a row without having served anything: backoff */
+    int64_t not_before_ns; /* of the next start */
+    bool is_listed;        /* in `deployments` */
+    bool is_removed;       /* in `retired` */
+    bool is_from_stack;    /* goes with its entry in stack.yml */
+    unsigned users;        /* fibers that hold a pointer across waits */
     struct function_log *log;
 };
 
 struct gateway {
     struct loop *loop;
-    struct gateway_cfg cfg;   /* strings borrowed from the caller for the gateway's life */
+    struct gateway_cfg
+        cfg;               /* strings borrowed from the caller for the gateway's life, but for the next two */
+    char *dir, *shim_path; /* owned: absolute, since functions run in another folder; cfg's point here */
     struct journal *journal;
     struct server *server;
     struct broker *broker;
     struct gateway_secrets secrets;
-    struct list deployments;
+    struct list deployments, retired;
     unsigned n_deployments;
-    int run_dir_fd;           /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
-    bool is_draining, is_frozen;
-    struct fiber_scope scope; /* replicas' and the idle watcher's fibers */
-    struct fiber_event acts_ended;
+    unsigned serial; /* of replicas and deployments */
+    int run_dir_fd;  /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
+    bool is_draining, is_frozen, is_reloading;
+    struct fiber_scope scope; /* replicas' and the watcher's fibers */
+    struct fiber_event acts_ended, reload_ended;
 };
+
+/* ---- deployment.c ---- */
+
+/* Not listed yet: spec checked and copied, executable found and asked for its manifest. STATUS_NOT_FOUND: no
+ * executable; the message says which path was looked for. Suspends. */
+enum status deployment_prepare(struct gateway *g, const struct deployment_spec *spec,
+                               struct deployment **ret_deployment, struct error *err) MUST_USE;
+/* No replica and no user is left. */
+void deployment_free(struct deployment *d);
+/* Same spec, same build of the same executable: nothing to do. */
+bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
+unsigned deployment_replicas(const struct deployment *d);
 
 /* ---- supervisor.c ---- */
 
-/* Makes or replaces a deployment: finds the executable, asks it for its manifest. A replacement takes new requests at once; the old replicas
- * end what they have. STATUS_NOT_FOUND: no executable; the message says which path was looked for. Suspends. */
-enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec, struct error *err) MUST_USE;
+/* A prepared deployment takes its name: new requests at once; the replicas of the one before end what they
+ * have. */
+void supervisor_commit(struct deployment *d);
+/* A prepared deployment that is not wanted after all. */
+void supervisor_discard(struct deployment *d);
+/* Starts a replica of a prepared deployment and waits until it answers. The message has its last words. */
+enum status supervisor_try(struct deployment *d, struct error *err) MUST_USE;
+/* Prepare and commit. */
+enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec,
+                              struct error *err) MUST_USE;
 enum status supervisor_remove(struct gateway *g, struct strview name, struct error *err) MUST_USE;
-/* `name` may carry the suffix ".openfaas-fn". NULL: not deployed. Borrowed until the next wait, unless held. */
+/* `name` may carry the suffix ".openfaas-fn". NULL: not deployed. Borrowed until the next wait, unless held.
+ */
 struct deployment *supervisor_find(struct gateway *g, struct strview name);
-/* At least n replicas (0: as many as scale_min allows). */
+/* n replicas, within the labels' bounds (0: as many as scale_min demands). */
 enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err) MUST_USE;
-/* A replica that takes requests, started if there is none; counted in flight until supervisor_release(). Suspends during restart backoff. */
-enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica, struct error *err) MUST_USE;
-void supervisor_release(struct replica *r);
-/* Stops replicas that have been idle for long: a fiber. */
-void supervisor_idle_fiber(void *gateway);
-/* Ends all replicas; suspends until they are gone. */
+/* A replica that takes requests, started if there is none; counted in flight until supervisor_release().
+ * Suspends during restart backoff; if `d` is replaced meanwhile, the replica is its successor's
+ * (replica->deployment says whose). */
+enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica,
+                               struct error *err) MUST_USE;
+/* has_answered: the replica did answer something; its crashes start to count anew. */
+void supervisor_release(struct replica *r, bool has_answered);
+/* Keeps a replica, without its being called: it is not freed until replica_unhold(). */
+void replica_hold(struct replica *r);
+void replica_unhold(struct replica *r);
+/* A process that ended or did not start: the next start is later each time: 1, 2, 4 … 60 s. */
+void deployment_note_failure(struct deployment *d);
+/* Starts again what has crashed, stops what has been idle for long: a fiber. */
+void supervisor_watch_fiber(void *gateway);
+/* Ends all replicas; their fibers are in the gateway's scope. */
 void supervisor_stop(struct gateway *g);
-/* SIGUSR1 / SIGUSR2 to every acting replica. */
-void supervisor_signal_acting(struct gateway *g, int signo);
-unsigned deployment_replicas(const struct deployment *d);
 
 /* ---- replica.c ---- */
 
@@ -148,13 +206,24 @@ unsigned deployment_replicas(const struct deployment *d);
 enum status replica_start(struct deployment *d, struct error *err) MUST_USE;
 /* No new requests; SIGTERM once it is idle, SIGKILL after the grace; its fiber frees it. Does not wait. */
 void replica_retire(struct replica *r);
+/* Everything below its shim is killed. Does not wait: `exited` will be set. */
+void replica_kill(struct replica *r);
+/* What an earlier platform left in DIR/run. */
+void replica_clean_run_dir(struct gateway *g);
+
+/* ---- invoker.c ---- */
+
+/* balm stop: nothing may act any more once it has returned STATUS_OK. Suspends. */
+enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err) MUST_USE;
 
 /* ---- stack.c ---- */
 
-/* Deploys every function of stack.yml. Message: FILE:LINE:COLUMN. */
+/* Makes what is deployed what stack.yml says, all or nothing: unchanged functions are left alone, those that
+ * came from the file and are no longer in it are removed. Message: FILE:LINE:COLUMN. Suspends. */
 enum status stack_deploy(struct gateway *g, const char *file, struct error *err) MUST_USE;
 /* Label as an unsigned number within [min, max], or `fallback`. */
-unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback, unsigned max);
+unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
+                          unsigned max);
 
 /* ---- routes ---- */
 
@@ -163,7 +232,9 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
 /* /system/…; authorized already. */
 void routes_system(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* /function/NAME… and /async-function/NAME…; rest: after the prefix. */
-void routes_function(struct gateway *g, const struct http_req *req, struct strview rest, struct http_resp *resp);
-void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest, struct http_resp *resp);
+void routes_function(struct gateway *g, const struct http_req *req, struct strview rest,
+                     struct http_resp *resp);
+void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest,
+                           struct http_resp *resp);
 
 #endif

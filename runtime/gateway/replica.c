@@ -1,6 +1,7 @@
 /* One process of a function: socket, shim, pool, output, end. */
 #include "gateway/gateway_impl.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,6 +24,10 @@
 #define LIFELINE_FD 5
 
 #define OUTPUT_LINE_MAX 4096 /* longer lines of a function are cut into pieces */
+#define OUTPUT_LAST_MAX                                                                                      \
+    (64 * 1024) /* a pipe's capacity: what may be left in it when the last writer has gone */
+#define SOCKET_NAME_MAX 96
+#define SECRET_FILE_MAX (1024 * 1024)
 #define BACKLOG         1024
 
 /* Descriptors of a start that are not yet a replica's; -1: none. */
@@ -38,26 +43,45 @@ static void close_fd(int *fd)
 
 static void start_fds_release(struct start_fds *f)
 {
-    int *all[] = {&f->listen, &f->act_ours, &f->act_theirs, &f->lifeline_read, &f->lifeline_write, &f->output_read, &f->output_write};
+    int *all[] = {&f->listen,         &f->act_ours,    &f->act_theirs,  &f->lifeline_read,
+                  &f->lifeline_write, &f->output_read, &f->output_write};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         close_fd(all[i]);
 }
 
-static enum status make_socket(const char *path, int *ret_fd, struct error *err)
+static void socket_name(const struct replica *r, char ret_name[SOCKET_NAME_MAX])
+{
+    (void)snprintf(ret_name, SOCKET_NAME_MAX, "%.*s-%u.sock", SV_ARG(r->deployment->spec.name), r->number);
+}
+
+static enum status make_socket(const struct replica *r, char ret_path[SOCKET_NAME_MAX + 32], int *ret_fd,
+                               struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path)) return error_set(err, STATUS_INVALID_ARGUMENT, "socket path %s is too long", path);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    (void)unlink(path);
+    char name[SOCKET_NAME_MAX];
+    socket_name(r, name);
+    (void)snprintf(ret_path, SOCKET_NAME_MAX + 32, "/proc/self/fd/%d/%s", r->deployment->gateway->run_dir_fd,
+                   name);
+    if (strlen(ret_path) >= sizeof(address.sun_path))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "socket path %s is too long", ret_path);
+    memcpy(address.sun_path, ret_path, strlen(ret_path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return error_set(err, status_from_errno(errno), "socket: %s", strerror(errno));
     if (bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(fd, BACKLOG) != 0) {
-        enum status s = error_set(err, status_from_errno(errno), "listen on %s: %s", path, strerror(errno));
+        enum status s =
+            error_set(err, status_from_errno(errno), "listen on %s: %s", ret_path, strerror(errno));
         (void)close(fd);
         return s;
     }
     *ret_fd = fd;
     return STATUS_OK;
+}
+
+static void remove_socket(const struct replica *r)
+{
+    char name[SOCKET_NAME_MAX];
+    socket_name(r, name);
+    (void)unlinkat(r->deployment->gateway->run_dir_fd, name, 0);
 }
 
 /* The socket pair to the broker for functions that act; the others find nothing behind descriptor 3. */
@@ -66,7 +90,9 @@ static enum status make_act_socket(const struct deployment *d, struct start_fds 
     int pair[2];
     if (!d->info.acts) {
         f->act_theirs = open("/dev/null", O_RDWR | O_CLOEXEC);
-        return f->act_theirs >= 0 ? STATUS_OK : error_set(err, status_from_errno(errno), "open /dev/null: %s", strerror(errno));
+        return f->act_theirs >= 0
+                   ? STATUS_OK
+                   : error_set(err, status_from_errno(errno), "open /dev/null: %s", strerror(errno));
     }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
         return error_set(err, status_from_errno(errno), "socketpair: %s", strerror(errno));
@@ -78,10 +104,12 @@ static enum status make_act_socket(const struct deployment *d, struct start_fds 
 static enum status make_pipes(struct start_fds *f, struct error *err)
 {
     int lifeline[2], output[2];
-    if (pipe2(lifeline, O_CLOEXEC) != 0) return error_set(err, status_from_errno(errno), "pipe: %s", strerror(errno));
+    if (pipe2(lifeline, O_CLOEXEC) != 0)
+        return error_set(err, status_from_errno(errno), "pipe: %s", strerror(errno));
     f->lifeline_read = lifeline[0];
     f->lifeline_write = lifeline[1];
-    if (pipe2(output, O_CLOEXEC) != 0) return error_set(err, status_from_errno(errno), "pipe: %s", strerror(errno));
+    if (pipe2(output, O_CLOEXEC) != 0)
+        return error_set(err, status_from_errno(errno), "pipe: %s", strerror(errno));
     f->output_read = output[0];
     f->output_write = output[1];
     (void)fcntl(f->output_read, F_SETFL, O_NONBLOCK);
@@ -90,19 +118,29 @@ static enum status make_pipes(struct start_fds *f, struct error *err)
 
 /* ---- environment and secrets ---- */
 
-/* Made anew at each start, so it need not survive power loss: no fsync on the way to a first answer. */
-static enum status write_secret(struct arena *a, const char *folder, const char *name, struct strview content, struct error *err)
+/* Made anew at each start, so it need not survive power loss: no fsync on the way to a first answer. Renamed
+ * into place: another replica may be reading. */
+static enum status write_secret(struct arena *a, const char *folder, const char *name, struct strview content,
+                                struct error *err)
 {
-    const char *path = arena_printf(a, "%s/%s", folder, name).ptr;
-    (void)unlink(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
-    if (fd < 0) return error_set(err, status_from_errno(errno), "make %s: %s", path, strerror(errno));
+    const char *path = arena_printf(a, "%s/%s", folder, name).ptr,
+               *fresh = arena_printf(a, "%s/.new", folder).ptr;
+    (void)unlink(fresh);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+    if (fd < 0) return error_set(err, status_from_errno(errno), "make %s: %s", fresh, strerror(errno));
     ssize_t n = write(fd, content.ptr, content.len);
+    int failed = errno;
     (void)close(fd);
-    return n == (ssize_t)content.len ? STATUS_OK : error_set(err, STATUS_RESOURCE_EXHAUSTED, "write %s: %s", path, strerror(errno));
+    if (n != (ssize_t)content.len)
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "write %s: %s", fresh,
+                         n < 0 ? strerror(failed) : "disk is full");
+    if (rename(fresh, path) != 0)
+        return error_set(err, status_from_errno(errno), "make %s: %s", path, strerror(errno));
+    return STATUS_OK;
 }
 
-static enum status write_invocation_key(const struct deployment *d, struct arena *a, const char *folder, struct error *err)
+static enum status write_invocation_key(const struct deployment *d, struct arena *a, const char *folder,
+                                        struct error *err)
 {
     char key[SHA256_HEX + 1];
     invocation_derive_key(d->gateway->secrets.invocation_key, d->spec.name, key);
@@ -111,68 +149,92 @@ static enum status write_invocation_key(const struct deployment *d, struct arena
     return s;
 }
 
-static enum status copy_secret(const struct deployment *d, struct arena *a, const char *folder, const char *name, struct error *err)
+static enum status copy_secret(const struct deployment *d, struct arena *a, const char *folder,
+                               const char *name, struct error *err)
 {
     struct strview content;
     const char *from = arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr;
-    enum status s = file_read(a, from, 1024 * 1024, &content, err);
-    if (s != STATUS_OK) return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
+    enum status s = file_read(a, from, SECRET_FILE_MAX, &content, err);
+    if (s != STATUS_OK)
+        return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
     s = write_secret(a, folder, name, content, err);
     mem_wipe((char *)(uintptr_t)content.ptr, content.len);
     return s;
 }
 
-/* DIR/run/secrets/NAME: what this function may read, and nothing else. */
-static enum status prepare_secrets(const struct deployment *d, struct arena *a, const char **ret_folder, struct error *err)
+static enum status prepare_secrets(const struct deployment *d, struct arena *a, struct error *err)
 {
-    const char *folder = arena_printf(a, "%s/run/secrets/%.*s", d->gateway->cfg.dir, SV_ARG(d->spec.name)).ptr;
-    enum status s = dir_make(folder, 0700, err);
-    if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, folder, err);
+    enum status s = dir_make(d->secrets_folder, 0700, err);
+    if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, d->secrets_folder, err);
     for (size_t i = 0; i < d->spec.n_secrets && s == STATUS_OK; i++)
-        s = copy_secret(d, a, folder, arena_cstr(a, d->spec.secrets[i]), err);
-    *ret_folder = folder;
+        s = copy_secret(d, a, d->secrets_folder, arena_cstr(a, d->spec.secrets[i]), err);
     return s;
 }
 
-/* Nothing of our own environment goes on: it may hold secrets. */
-static const char *const *make_env(const struct deployment *d, struct arena *a, const char *secrets_folder)
+struct env {
+    const char **items;
+    size_t n;
+};
+
+static bool has_variable(const struct env *env, const char *key)
 {
-    const char **env = arena_array(a, FUNCTION_ENV_MAX + 12, sizeof(*env));
-    size_t n = 0;
-    env[n++] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    env[n++] = "LANG=C.UTF-8";
-    env[n++] = "TMPDIR=/tmp";
-    env[n++] = "MALLOC_ARENA_MAX=1";
-    env[n++] = arena_printf(a, "BALM_LISTEN_FD=%d", LISTEN_FD).ptr;
-    env[n++] = "BALM_METRICS=off";
-    env[n++] = "OPENFAAS_NAMESPACE=openfaas-fn";
-    env[n++] = arena_printf(a, "OPENFAAS_NAME=%.*s", SV_ARG(d->spec.name)).ptr;
-    env[n++] = arena_printf(a, "secret_mount_path=%s", secrets_folder).ptr;
-    if (d->info.timeout_ns > 0) {
-        char text[DURATION_TEXT_MAX];
-        env[n++] = arena_printf(a, "exec_timeout=%s", duration_format(d->info.timeout_ns, text)).ptr;
-    }
-    const char *sanitizer = getenv("ASAN_OPTIONS");
-    if (sanitizer != NULL) env[n++] = arena_printf(a, "ASAN_OPTIONS=%s", sanitizer).ptr;
+    size_t len = strlen(key);
+    for (size_t i = 0; i < env->n; i++)
+        if (strncmp(env->items[i], key, len) == 0 && env->items[i][len] == '=') return true;
+    return false;
+}
+
+/* The first one that sets a variable has it. */
+static void add_variable(struct env *env, struct arena *a, const char *key, struct strview value)
+{
+    if (!has_variable(env, key)) env->items[env->n++] = arena_printf(a, "%s=%.*s", key, SV_ARG(value)).ptr;
+}
+
+/* First what must not be changed, then what was deployed, then defaults. Nothing of our own environment goes
+ * on: it may hold secrets. */
+static const char *const *make_env(const struct deployment *d, struct arena *a)
+{
+    static const char *const defaults[][2] = {
+        {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        {"LANG", "C.UTF-8"},
+        {"TMPDIR", "/tmp"},
+        {"MALLOC_ARENA_MAX", "1"}};
+    struct env env = {.items = arena_array(a, FUNCTION_ENV_MAX + 16, sizeof(*env.items))};
+    char text[DURATION_TEXT_MAX];
+    add_variable(&env, a, "BALM_LISTEN_FD", arena_printf(a, "%d", LISTEN_FD));
+    add_variable(&env, a, "BALM_METRICS", SV("off"));
+    add_variable(&env, a, "BALM_FROZEN", d->gateway->is_frozen ? SV("true") : SV("false"));
+    add_variable(&env, a, "OPENFAAS_NAMESPACE", SV(FUNCTION_NAMESPACE));
+    add_variable(&env, a, "OPENFAAS_NAME", d->spec.name);
+    add_variable(&env, a, "secret_mount_path", sv(d->secrets_folder));
     const char *key;
     json_t *value;
-    size_t own = 0;
-    json_object_foreach(d->spec.env, key, value)
-        if (own++ < FUNCTION_ENV_MAX) env[n++] = arena_printf(a, "%s=%s", key, json_string_value(value)).ptr;
-    return env;
+    json_object_foreach(d->spec.env, key, value) add_variable(&env, a, key, sv(json_string_value(value)));
+    if (d->info.timeout_ns > 0)
+        add_variable(&env, a, "exec_timeout", sv(duration_format(d->info.timeout_ns, text)));
+    for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
+        add_variable(&env, a, defaults[i][0], sv(defaults[i][1]));
+    if (getenv("ASAN_OPTIONS") != NULL) add_variable(&env, a, "ASAN_OPTIONS", sv(getenv("ASAN_OPTIONS")));
+    return env.items;
 }
 
 /* ---- life ---- */
 
-static enum status spawn_process(struct replica *r, struct start_fds *f, const char *secrets_folder, struct arena *a, struct error *err)
+static enum status spawn_process(struct replica *r, const struct start_fds *f, struct arena *a,
+                                 struct error *err)
 {
     struct deployment *d = r->deployment;
-    const char *argv[] = {d->gateway->cfg.shim_path, arena_printf(a, "%d", LIFELINE_FD).ptr, "-m",
-                          arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr, "--", d->executable, NULL};
+    const char *argv[] = {d->gateway->cfg.shim_path,
+                          arena_printf(a, "%d", LIFELINE_FD).ptr,
+                          "-m",
+                          arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr,
+                          "--",
+                          d->executable,
+                          NULL};
     const int extra[] = {f->act_theirs, f->listen, f->lifeline_read};
     struct process_spec spec = {
         .argv = argv,
-        .env = make_env(d, a, secrets_folder),
+        .env = make_env(d, a),
         .cwd = "/",
         .stdin_fd = -1,
         .stdout_fd = f->output_write,
@@ -201,36 +263,45 @@ static void take_lines(struct replica *r, char *line, size_t *len)
     memmove(line, line + used, *len);
 }
 
-/* Reads what the function says until nobody below holds the pipe any more. */
+/* Reads what the function says until nobody below holds the pipe any more. Whoever talks without end gets its
+ * turn, and no more. */
 static void output_fiber(void *arg)
 {
     struct replica *r = arg;
     char line[OUTPUT_LINE_MAX];
-    size_t len = 0;
-    for (;;) {
+    size_t len = 0, last_bytes = 0;
+    bool is_ending = false;
+    while (last_bytes < OUTPUT_LAST_MAX) {
         ssize_t n = read(r->output, line + len, sizeof(line) - len);
+        int events;
         if (n > 0) {
             len += (size_t)n;
             take_lines(r, line, &len);
-            continue;
+            if (is_ending || fiber_yield() != STATUS_OK) {
+                is_ending = true;
+                last_bytes += (size_t)n;
+            }
+        } else if (n < 0 && errno == EAGAIN && !is_ending) {
+            is_ending = fd_wait(r->output, POLLIN, 0, &events) != STATUS_OK;
+        } else if (n == 0 || errno != EINTR) {
+            break;
         }
-        if (n == 0) break;
-        int events;
-        if (errno == EINTR) continue;
-        if (errno != EAGAIN || fd_wait(r->output, POLLIN, 0, &events) != STATUS_OK) break;
     }
     if (len > 0) function_log_add(r->deployment->log, r->number, clock_unix_ns(), sv_n(line, len));
 }
 
-static void log_end(const struct replica *r, int code, bool was_wanted)
+static void log_end(const struct replica *r, bool was_wanted)
 {
     const struct deployment *d = r->deployment;
     struct function_log_line last = {.text = sv(NULL)};
     (void)function_log_get(d->log, function_log_last(d->log), &last);
     if (was_wanted)
-        log_warn("gateway", "function ended by itself", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number), LOG_INT("exit", code),
+        log_warn("gateway", "function ended by itself", LOG_SV("function", d->spec.name),
+                 LOG_INT("replica", r->number), LOG_INT("exit", r->exit_code),
                  LOG_SV("last_words", last.text));
-    else log_debug("gateway", "function stopped", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number), LOG_INT("exit", code));
+    else
+        log_debug("gateway", "function stopped", LOG_SV("function", d->spec.name),
+                  LOG_INT("replica", r->number), LOG_INT("exit", r->exit_code));
 }
 
 static void leave_routing(struct replica *r)
@@ -240,14 +311,29 @@ static void leave_routing(struct replica *r)
     r->deployment->n_routed--;
 }
 
-/* A process that died before it served anything is started again ever later: 1, 2, 4 … 60 s. */
-static void count_failure(struct deployment *d)
+/* The last one leaves no secrets behind. */
+static void remove_secrets(const struct deployment *d)
 {
-    unsigned shift = d->failures < 6 ? d->failures : 6;
-    int64_t wait_ns = (INT64_C(1) << shift) * NS_PER_S;
-    if (wait_ns > 60 * NS_PER_S) wait_ns = 60 * NS_PER_S;
-    d->failures++;
-    d->not_before_ns = clock_monotonic_ns() + wait_ns;
+    DIR *dir = opendir(d->secrets_folder);
+    if (dir == NULL) return;
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+        if (e->d_type == DT_REG) (void)unlinkat(dirfd(dir), e->d_name, 0);
+    (void)closedir(dir);
+    (void)rmdir(d->secrets_folder);
+}
+
+/* The process has ended, so its output does: what is left in the pipe is read, and no more is waited for. */
+static void see_off(struct replica *r, struct fiber_scope *output)
+{
+    bool was_wanted = r->is_routed;
+    r->has_exited = true;
+    leave_routing(r);
+    if (was_wanted) deployment_note_failure(r->deployment);
+    close_fd(&r->lifeline);
+    fiber_scope_cancel(output);
+    fiber_scope_join(output);
+    log_end(r, was_wanted);
+    fiber_event_set(&r->exited);
 }
 
 /* The replica's own life, from start to free. Everything that must happen at its end is here, once. */
@@ -257,25 +343,20 @@ static void replica_fiber(void *arg)
     struct deployment *d = r->deployment;
     struct fiber_scope output;
     struct error err;
-    int code = 0;
     fiber_scope_init(&output);
-    (void)!fiber_scope_spawn(&output, output_fiber, r, &err);
     fiber_shield_begin();
-    (void)!process_wait(r->process, 0, &code);
-    r->has_exited = true;
-    bool was_wanted = r->is_routed;
-    leave_routing(r);
-    if (was_wanted) count_failure(d);
-    log_end(r, code, was_wanted);
-    close_fd(&r->lifeline);
-    fiber_scope_cancel(&output);
-    fiber_scope_join(&output);
-    fiber_event_set(&r->exited);
+    if (fiber_scope_spawn(&output, output_fiber, r, &err) != STATUS_OK)
+        log_warn("gateway", "a function's output is not read", LOG_SV("function", d->spec.name),
+                 LOG_STR("error", err.message));
+    (void)!process_wait(r->process, 0, &r->exit_code);
+    see_off(r, &output);
     while (r->inflight > 0)
         (void)!fiber_event_wait(&r->idle, 0);
     if (r->is_retiring) (void)!fiber_event_wait(&r->retired, 0);
     fiber_shield_end();
+    remove_socket(r);
     list_remove(&r->node);
+    if (list_is_empty(&d->replicas)) remove_secrets(d);
     upstream_free(r->upstream);
     process_free(r->process);
     close_fd(&r->output);
@@ -283,72 +364,109 @@ static void replica_fiber(void *arg)
     d->users--;
 }
 
+/* Longer than a call can last, so that it is the call's own deadline that ends it. */
+static int64_t drain_deadline(const struct deployment *d)
+{
+    int64_t longest_ns = d->info.timeout_ns > FUNCTION_TIMEOUT_NS ? d->info.timeout_ns : FUNCTION_TIMEOUT_NS;
+    return clock_monotonic_ns() + longest_ns + NS_PER_S;
+}
+
 static void retire_fiber(void *arg)
 {
     struct replica *r = arg;
+    struct fiber_event *const idle_or_exited[] = {&r->idle, &r->exited};
+    unsigned index;
     fiber_shield_begin();
-    if (r->inflight > 0 && !r->has_exited) (void)!fiber_event_wait(&r->idle, clock_monotonic_ns() + FUNCTION_TIMEOUT_NS);
+    (void)!fiber_wait_any(idle_or_exited, 2, drain_deadline(r->deployment), &index);
     if (!r->has_exited) (void)!process_kill(r->process, SIGTERM);
-    if (fiber_event_wait(&r->exited, clock_monotonic_ns() + STOP_GRACE_NS) != STATUS_OK) close_fd(&r->lifeline);
+    if (fiber_event_wait(&r->exited, clock_monotonic_ns() + STOP_GRACE_NS) != STATUS_OK) {
+        log_warn("gateway", "function did not end after SIGTERM: it is killed",
+                 LOG_SV("function", r->deployment->spec.name), LOG_INT("replica", r->number));
+        replica_kill(r);
+        /* A shim that cannot even do that is stuck in a process that the kernel does not let go. */
+        if (fiber_event_wait(&r->exited, clock_monotonic_ns() + KILL_GRACE_NS) != STATUS_OK)
+            (void)!process_kill(r->process, SIGKILL);
+    }
     fiber_shield_end();
     fiber_event_set(&r->retired);
 }
 
-enum status replica_start(struct deployment *d, struct error *err)
+static struct replica *replica_new(struct deployment *d)
 {
-    struct gateway *g = d->gateway;
-    struct arena a = {0};
-    struct start_fds f = {-1, -1, -1, -1, -1, -1, -1};
     struct replica *r = mem_zalloc(1, sizeof(*r));
-    *r = (struct replica){.deployment = d, .number = d->next_number++, .lifeline = -1, .output = -1};
+    *r = (struct replica){.deployment = d, .number = ++d->gateway->serial, .lifeline = -1, .output = -1};
+    r->is_freeze_seen = d->gateway->is_frozen; /* it is started so */
     fiber_event_init(&r->idle);
     fiber_event_init(&r->exited);
     fiber_event_init(&r->retired);
     fiber_event_set(&r->idle);
-    const char *socket_path = arena_printf(&a, "/proc/self/fd/%d/%.*s-%u.sock", g->run_dir_fd, SV_ARG(d->spec.name), r->number).ptr;
-    const char *secrets_folder = NULL;
-    enum status s = make_socket(socket_path, &f.listen, err);
-    if (s == STATUS_OK) s = make_act_socket(d, &f, err);
-    if (s == STATUS_OK) s = make_pipes(&f, err);
-    if (s == STATUS_OK) s = prepare_secrets(d, &a, &secrets_folder, err);
-    if (s == STATUS_OK) s = upstream_new(g->loop, socket_path, NULL, 0, 0, &r->upstream, err);
-    if (s == STATUS_OK) s = spawn_process(r, &f, secrets_folder, &a, err);
-    if (s != STATUS_OK) goto out;
+    return r;
+}
 
+/* Everything that can fail before the process runs, then the process. */
+static enum status replica_open(struct replica *r, struct start_fds *f, struct error *err)
+{
+    struct arena a = {0};
+    char path[SOCKET_NAME_MAX + 32];
+    enum status s = make_socket(r, path, &f->listen, err);
+    if (s == STATUS_OK) s = make_act_socket(r->deployment, f, err);
+    if (s == STATUS_OK) s = make_pipes(f, err);
+    if (s == STATUS_OK) s = prepare_secrets(r->deployment, &a, err);
+    if (s == STATUS_OK) s = upstream_new(r->deployment->gateway->loop, path, NULL, 0, 0, &r->upstream, err);
+    if (s == STATUS_OK) s = spawn_process(r, f, &a, err);
+    arena_release(&a);
+    return s;
+}
+
+static enum status replica_watch(struct replica *r, struct start_fds *f, struct error *err)
+{
+    struct gateway *g = r->deployment->gateway;
+    enum status s = STATUS_OK;
+    if (f->act_ours >= 0) {
+        int ours = f->act_ours;
+        f->act_ours = -1; /* moved, also by a call that fails */
+        s = broker_serve(g->broker, &g->scope, ours, r->deployment->spec.name, err);
+    }
+    return s == STATUS_OK ? fiber_scope_spawn(&g->scope, replica_fiber, r, err) : s;
+}
+
+static void replica_give_up(struct replica *r)
+{
+    close_fd(&r->lifeline); /* its shim kills what has started */
+    close_fd(&r->output);
+    remove_socket(r);
+    upstream_free(r->upstream);
+    process_free(r->process);
+    free(r);
+}
+
+enum status replica_start(struct deployment *d, struct error *err)
+{
+    struct start_fds f = {-1, -1, -1, -1, -1, -1, -1};
+    struct replica *r = replica_new(d);
+    enum status s = replica_open(r, &f, err);
     r->lifeline = f.lifeline_write;
     r->output = f.output_read;
     f.lifeline_write = f.output_read = -1;
+    if (s == STATUS_OK) s = replica_watch(r, &f, err);
+    start_fds_release(&f);
+    if (s != STATUS_OK) {
+        replica_give_up(r);
+        return error_prefix(err, s, "start function '%.*s'", SV_ARG(d->spec.name));
+    }
     r->is_routed = true;
     d->n_routed++;
     d->users++;
     list_push_back(&d->replicas, &r->node);
-    if (f.act_ours >= 0) {
-        int ours = f.act_ours;
-        f.act_ours = -1;
-        s = broker_serve(g->broker, &g->scope, ours, d->spec.name, err);
-    }
-    if (s == STATUS_OK) s = fiber_scope_spawn(&g->scope, replica_fiber, r, err);
-    if (s != STATUS_OK) { /* no fiber left to watch it: end it here */
-        list_remove(&r->node);
-        d->n_routed--;
-        d->users--;
-        close_fd(&r->lifeline);
-        close_fd(&r->output);
-        process_free(r->process);
-        r->process = NULL;
-        goto out;
-    }
-    log_debug("gateway", "function started", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number), LOG_INT("pid", process_pid(r->process)));
-    r = NULL;
-out:
-    start_fds_release(&f);
-    if (r != NULL) {
-        upstream_free(r->upstream);
-        free(r);
-    }
-    arena_release(&a);
-    if (s != STATUS_OK) error_prefix(err, s, "start function '%.*s'", SV_ARG(d->spec.name));
-    return s;
+    log_debug("gateway", "function started", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number),
+              LOG_INT("pid", process_pid(r->process)));
+    return STATUS_OK;
+}
+
+void replica_kill(struct replica *r)
+{
+    leave_routing(r);
+    close_fd(&r->lifeline);
 }
 
 void replica_retire(struct replica *r)
@@ -358,6 +476,38 @@ void replica_retire(struct replica *r)
     leave_routing(r);
     r->is_retiring = true;
     if (fiber_scope_spawn(&r->deployment->gateway->scope, retire_fiber, r, &err) == STATUS_OK) return;
-    close_fd(&r->lifeline); /* no fiber to be polite with */
+    replica_kill(r); /* no fiber to be polite with */
     fiber_event_set(&r->retired);
+}
+
+/* ---- what an earlier platform left ---- */
+
+static void remove_folder(int at_fd, const char *name)
+{
+    int fd = openat(at_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        if (fd >= 0) (void)close(fd);
+        return;
+    }
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        if (unlinkat(fd, e->d_name, 0) != 0 && errno == EISDIR) remove_folder(fd, e->d_name);
+    }
+    (void)closedir(dir);
+    (void)unlinkat(at_fd, name, AT_REMOVEDIR);
+}
+
+void replica_clean_run_dir(struct gateway *g)
+{
+    remove_folder(g->run_dir_fd, "secrets");
+    int fd = openat(g->run_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (dir == NULL) {
+        if (fd >= 0) (void)close(fd);
+        return;
+    }
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+        if (sv_ends_with(sv(e->d_name), SV(".sock"))) (void)unlinkat(fd, e->d_name, 0);
+    (void)closedir(dir);
 }

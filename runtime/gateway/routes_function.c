@@ -1,4 +1,5 @@
-/* The way into deployed functions: at once, or recorded and later (contracts/openfaas.md §1.10, §2.10, §2.11). */
+/* The way into deployed functions: at once, or recorded and later (contracts/openfaas.md §1.10, §2.10,
+ * §2.11). */
 #include "gateway/gateway_impl.h"
 
 #include <openssl/evp.h>
@@ -9,8 +10,13 @@
 #include "base/random.h"
 #include "metrics/metrics.h"
 
-#define ASYNC_BODY_MAX (512 * 1024) /* a record holds the body in base64, and RECORD_BYTES_MAX is 1 MiB */
-#define EXTRA_HEADERS  4
+#define ASYNC_BODY_MAX   (512 * 1024) /* a record holds the body in base64, and RECORD_BYTES_MAX is 1 MiB */
+#define EXTRA_HEADERS    4
+#define FORWARD_ATTEMPTS 2
+#define FORWARD_AGAIN_MS 10
+#define CALL_ID_MAX      128
+#define CALLBACK_MAX     2048
+#define DURABLE_WAIT_NS  (30 * NS_PER_S)
 
 /* NAME[/path]: the function and what it shall see as its target. */
 struct function_target {
@@ -22,7 +28,8 @@ static struct function_target split_target(const struct http_req *req, struct st
     struct function_target t = {.name = sv_sub(rest, 0, sv_find(rest, '/'))};
     struct strview path = sv_sub(rest, t.name.len, rest.len);
     if (path.len == 0) path = SV("/");
-    t.target = req->query.len > 0 ? arena_printf(req->arena, "%.*s?%.*s", SV_ARG(path), SV_ARG(req->query)) : path;
+    t.target =
+        req->query.len > 0 ? arena_printf(req->arena, "%.*s?%.*s", SV_ARG(path), SV_ARG(req->query)) : path;
     return t;
 }
 
@@ -32,7 +39,8 @@ static void answer_text(const struct http_req *req, struct http_resp *resp, int 
     http_resp_header(resp, SV("x-content-type-options"), SV("nosniff"));
 }
 
-/* An error that is ours and not the function's carries X-OpenFaaS-Internal, so that a caller knows that it may try again. */
+/* An error that is ours and not the function's carries X-OpenFaaS-Internal, so that a caller knows that it
+ * may try again. */
 static void answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err)
 {
     int status = err->code == STATUS_UNKNOWN ? 502 : status_to_http(err->code);
@@ -46,9 +54,11 @@ static void count_invocation(struct strview name, int status, int64_t began_ns)
     static struct metric_family *total, *seconds;
     if (total == NULL) {
         static const char *const labels[] = {"code", "function"};
-        total = metrics_family(METRIC_COUNTER, "balm_function_invocations_total", "Calls of deployed functions through the gateway.", labels, 2, NULL, 0);
-        seconds = metrics_family(METRIC_HISTOGRAM, "balm_function_duration_seconds", "From the request to the end of the function's answer.", labels + 1, 1,
-                                 NULL, 0);
+        total = metrics_family(METRIC_COUNTER, "balm_function_invocations_total",
+                               "Calls of deployed functions through the gateway.", labels, 2, NULL, 0);
+        seconds =
+            metrics_family(METRIC_HISTOGRAM, "balm_function_duration_seconds",
+                           "From the request to the end of the function's answer.", labels + 1, 1, NULL, 0);
     }
     char code[16];
     (void)snprintf(code, sizeof(code), "%d", status);
@@ -56,13 +66,16 @@ static void count_invocation(struct strview name, int status, int64_t began_ns)
     metric_observe(metrics_series(seconds, &name), (double)(clock_monotonic_ns() - began_ns) / 1e9);
 }
 
-/* X-Call-Id and X-Start-Time, X-Forwarded-*: added where the caller sent none. The answer carries the call id only if it was made here. */
-static const struct http_header *add_headers(const struct http_req *req, struct http_resp *resp, size_t *ret_n)
+/* X-Start-Time is ours to say; X-Call-Id and X-Forwarded-* are added where the caller sent none. The answer
+ * carries the call id only if it was made here. */
+static const struct http_header *add_headers(const struct http_req *req, struct http_resp *resp,
+                                             size_t *ret_n)
 {
     struct arena *a = req->arena;
     struct http_header *headers = arena_array(a, req->n_headers + EXTRA_HEADERS, sizeof(*headers));
-    size_t n = req->n_headers;
-    if (n > 0) memcpy(headers, req->headers, n * sizeof(*headers));
+    size_t n = 0;
+    for (size_t i = 0; i < req->n_headers; i++)
+        if (!sv_eq(req->headers[i].name, SV("x-start-time"))) headers[n++] = req->headers[i];
     struct strview start = arena_printf(a, "%lld", (long long)req->received_unix_ns);
     if (http_req_header(req, SV("x-call-id")).len == 0) {
         char id[UUID_LEN + 1];
@@ -72,8 +85,10 @@ static const struct http_header *add_headers(const struct http_req *req, struct 
     }
     headers[n++] = (struct http_header){SV("x-start-time"), start};
     http_resp_header(resp, SV("x-start-time"), start);
-    if (http_req_header(req, SV("x-forwarded-host")).len == 0) headers[n++] = (struct http_header){SV("x-forwarded-host"), req->authority};
-    if (http_req_header(req, SV("x-forwarded-for")).len == 0) headers[n++] = (struct http_header){SV("x-forwarded-for"), req->peer};
+    if (http_req_header(req, SV("x-forwarded-host")).len == 0)
+        headers[n++] = (struct http_header){SV("x-forwarded-host"), req->authority};
+    if (http_req_header(req, SV("x-forwarded-for")).len == 0)
+        headers[n++] = (struct http_header){SV("x-forwarded-for"), req->peer};
     *ret_n = n;
     return headers;
 }
@@ -82,53 +97,91 @@ static struct deployment *find_open(struct gateway *g, struct strview name, stru
 {
     struct deployment *d = supervisor_find(g, name);
     if (d == NULL) {
-        (void)!error_set(err, STATUS_NOT_FOUND, "error finding function %.*s: it is not deployed", SV_ARG(name));
+        (void)!error_set(err, STATUS_NOT_FOUND, "error finding function %.*s: it is not deployed",
+                         SV_ARG(name));
         return NULL;
     }
     if (!d->info.acts) return d;
-    (void)!error_set(err, STATUS_PERMISSION_DENIED,
-                     "function %.*s acts: it takes invocations signed for one intent, which a runbook makes, and no direct calls", SV_ARG(name));
+    (void)!error_set(
+        err, STATUS_PERMISSION_DENIED,
+        "function %.*s acts: it takes invocations signed for one intent, which a runbook makes, and no direct calls",
+        SV_ARG(name));
     return NULL;
 }
 
-void routes_function(struct gateway *g, const struct http_req *req, struct strview rest, struct http_resp *resp)
+static bool is_known_method(struct strview method)
+{
+    static const char *const known[] = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (sv_eq(method, sv(known[i]))) return true;
+    return false;
+}
+
+/* Could not even connect: the process has just died, and its end is known in a moment. Then the next one is
+ * asked. */
+static enum status forward(struct deployment *d, const struct forward_spec *spec, const struct http_req *req,
+                           struct http_resp *resp, int *ret_status, struct error *err)
+{
+    for (unsigned attempt = 1;; attempt++) {
+        struct replica *r;
+        enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
+        if (s != STATUS_OK) return s;
+        s = http_forward_stream(r->upstream, spec, req, resp, ret_status, err);
+        supervisor_release(r, s == STATUS_OK);
+        if (s != STATUS_UNAVAILABLE || !err->can_retry || attempt == FORWARD_ATTEMPTS) return s;
+        if (sleep_ms(FORWARD_AGAIN_MS) != STATUS_OK) return s;
+    }
+}
+
+void routes_function(struct gateway *g, const struct http_req *req, struct strview rest,
+                     struct http_resp *resp)
 {
     struct function_target t = split_target(req, rest);
     struct error err;
+    if (!is_known_method(req->method)) {
+        answer_text(req, resp, 405, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        return;
+    }
     struct deployment *d = find_open(g, t.name, &err);
     if (d == NULL) {
         answer_error(req, resp, &err);
         return;
     }
-    struct forward_spec spec = {.method = req->method, .target = t.target, .authority = req->authority, .body = req->body,
+    struct forward_spec spec = {.method = req->method,
+                                .target = t.target,
+                                .authority = req->authority,
+                                .body = req->body,
                                 .deadline_ns = req->received_ns + FUNCTION_TIMEOUT_NS};
     spec.headers = add_headers(req, resp, &spec.n_headers);
-    struct replica *r;
-    struct strview name = d->spec.name;
     int status = 0;
     d->users++;
-    enum status s = supervisor_acquire(d, spec.deadline_ns, &r, &err);
-    if (s == STATUS_OK) {
-        s = http_forward_stream(r->upstream, &spec, req, resp, &status, &err);
-        supervisor_release(r);
-    }
+    enum status s = forward(d, &spec, req, resp, &status, &err);
     if (s != STATUS_OK) answer_error(req, resp, &err);
-    count_invocation(name, s == STATUS_OK ? status : resp->status, req->received_ns);
+    count_invocation(d->spec.name, s == STATUS_OK ? status : resp->status, req->received_ns);
     d->users--;
 }
 
 /* ---- recorded first ---- */
 
-static struct strview encode_headers(const struct http_req *req)
+static bool is_kept(struct strview name)
 {
-    static const char *const dropped[] = {"authorization", "connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"};
+    static const char *const dropped[] = {
+        "authorization", "connection",        "content-length", "host",     "keep-alive", "te",
+        "trailer",       "transfer-encoding", "upgrade",        "x-call-id"};
+    for (size_t i = 0; i < ARRAY_LEN(dropped); i++)
+        if (sv_eq(name, sv(dropped[i]))) return false;
+    return !sv_starts_with(name, SV("proxy-"));
+}
+
+static struct strview encode_headers(const struct http_req *req, struct strview call_id)
+{
     json_t *object = json_object();
     for (size_t i = 0; i < req->n_headers; i++) {
-        bool is_kept = true;
-        for (size_t k = 0; k < ARRAY_LEN(dropped); k++)
-            if (sv_eq(req->headers[i].name, sv(dropped[k]))) is_kept = false;
-        if (is_kept) (void)json_object_setn_new(object, req->headers[i].name.ptr, req->headers[i].name.len, json_text(req->headers[i].value));
+        const struct http_header *h = &req->headers[i];
+        if (is_kept(h->name) && sv_is_utf8(h->name) && sv_is_utf8(h->value))
+            (void)json_object_setn_new(object, h->name.ptr, h->name.len, json_text(h->value));
     }
+    (void)json_object_set_new(object, "x-call-id", json_text(call_id));
     struct strview text = json_canonical(req->arena, object);
     json_release(object);
     return text;
@@ -142,54 +195,76 @@ static struct strview encode_body(const struct http_req *req)
     return sv_n((char *)out, (size_t)n);
 }
 
-static enum status record_call(struct gateway *g, const struct http_req *req, const struct function_target *t, struct strview name,
-                               struct strview call_id, struct error *err)
+/* The record's identity is made here: a caller that chose it could name somebody else's intent. Its own call
+ * id is a header like others. */
+static enum status record_call(struct gateway *g, const struct http_req *req, const struct function_target *t,
+                               struct strview name, const char *intent, struct strview call_id,
+                               struct error *err)
 {
     struct record call = {
         .kind = RECORD_CALL,
         .time_ns = req->received_unix_ns,
         .function = name,
-        .intent = call_id,
-        .target = arena_printf(req->arena, "call/%.*s", SV_ARG(call_id)), /* calls of one function do not wait for each other */
+        .intent = sv(intent),
+        .target = arena_printf(req->arena, "call/%s",
+                               intent), /* calls of one function do not wait for each other */
         .method = req->method,
         .path = t->target,
-        .headers = encode_headers(req),
+        .headers = encode_headers(req, call_id),
         .body_base64 = encode_body(req),
         .callback = http_req_header(req, SV("x-callback-url")),
     };
     uint64_t seq;
     enum status s = journal_append(g->journal, &call, 1, &seq, err);
-    return s == STATUS_OK ? journal_wait_durable(g->journal, seq, 0, err) : s;
+    if (s == STATUS_OK)
+        s = journal_wait_durable(g->journal, seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err);
+    return s;
 }
 
-void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest, struct http_resp *resp)
+/* What makes a call impossible to record, in a sentence; NULL: nothing. */
+static const char *find_fault(const struct http_req *req, const struct function_target *t, int *ret_status)
+{
+    struct strview callback = http_req_header(req, SV("x-callback-url")),
+                   call_id = http_req_header(req, SV("x-call-id"));
+    *ret_status = 405;
+    if (!sv_eq(req->method, SV("POST"))) return "asynchronous calls are POST only";
+    *ret_status = 413;
+    if (req->body.len > ASYNC_BODY_MAX) return "the body of an asynchronous call is limited to 512 KiB";
+    *ret_status = 400;
+    if (call_id.len > CALL_ID_MAX || !sv_is_utf8(call_id)) return "X-Call-Id: at most 128 bytes of UTF-8";
+    if (!sv_is_utf8(t->target)) return "the path is not UTF-8";
+    bool is_http = sv_starts_with(callback, SV("http://")) || sv_starts_with(callback, SV("https://"));
+    if (callback.len > 0 && (!is_http || callback.len > CALLBACK_MAX || !sv_is_utf8(callback)))
+        return "X-Callback-Url: an http:// or https:// URL of at most 2048 bytes";
+    return NULL;
+}
+
+void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest,
+                           struct http_resp *resp)
 {
     struct function_target t = split_target(req, rest);
     struct error err;
-    if (!sv_eq(req->method, SV("POST"))) {
-        answer_text(req, resp, 405, "asynchronous calls are POST only");
+    int status;
+    const char *fault = find_fault(req, &t, &status);
+    if (fault != NULL) {
+        answer_text(req, resp, status, fault);
         return;
     }
-    if (req->body.len > ASYNC_BODY_MAX) {
-        answer_text(req, resp, 413, "the body of an asynchronous call is limited to 512 KiB");
-        return;
-    }
-    struct deployment *d = find_open(g, t.name, &err);
+    const struct deployment *d = find_open(g, t.name, &err);
     if (d == NULL) {
         answer_error(req, resp, &err);
         return;
     }
-    char uuid[UUID_LEN + 1];
+    char intent[UUID_LEN + 1];
     struct strview call_id = http_req_header(req, SV("x-call-id"));
-    if (call_id.len == 0 || call_id.len > 128) {
-        random_uuid(uuid);
-        call_id = arena_copy(req->arena, sv(uuid));
-    }
-    if (record_call(g, req, &t, arena_copy(req->arena, d->spec.name), call_id, &err) != STATUS_OK) {
+    random_uuid(intent);
+    if (call_id.len == 0) call_id = arena_copy(req->arena, sv(intent));
+    if (record_call(g, req, &t, arena_copy(req->arena, d->spec.name), intent, call_id, &err) != STATUS_OK) {
         answer_error(req, resp, &err);
         return;
     }
     resp->status = 202;
     http_resp_header(resp, SV("x-call-id"), call_id);
-    http_resp_header(resp, SV("x-start-time"), arena_printf(req->arena, "%lld", (long long)req->received_unix_ns));
+    http_resp_header(resp, SV("x-start-time"),
+                     arena_printf(req->arena, "%lld", (long long)req->received_unix_ns));
 }

@@ -1,4 +1,5 @@
-/* OpenFaaS's provider API (contracts/openfaas.md §2): functions, scale, logs, info, namespaces. Plain-text errors, as its clients print them. */
+/* OpenFaaS's provider API (contracts/openfaas.md §2): functions, scale, logs, info, namespaces. Plain-text
+ * errors, as its clients print them. */
 #include "gateway/gateway_impl.h"
 
 #include <stdlib.h>
@@ -10,7 +11,6 @@
 #include "gateway/deployed.h"
 
 #define LOG_LOOKBACK_NS (5 * 60 * NS_PER_S) /* without `since`, as faasd and faas-netes */
-#define NAMESPACE       "openfaas-fn"
 
 static void answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
 {
@@ -26,7 +26,8 @@ static void answer_json(const struct http_req *req, struct http_resp *resp, int 
 static void answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err)
 {
     int status = status_to_http(err->code);
-    if (err->code == STATUS_NOT_FOUND && !sv_eq(req->method, SV("GET"))) status = 400; /* an image without executable; a missing function is said before */
+    if (err->code == STATUS_NOT_FOUND && !sv_eq(req->method, SV("GET")))
+        status = 400; /* an image without executable; a missing function is said before */
     if (err->code == STATUS_FAILED_PRECONDITION) status = 400;
     answer_text(req, resp, status, err->message);
 }
@@ -51,27 +52,56 @@ static json_t *function_status(const struct deployment *d)
     char created[RFC3339_LEN + 1];
     rfc3339_format(d->created_unix_ns, created);
     unsigned n = deployment_replicas(d);
-    json_t *o = json_pack("{s:o, s:o, s:s, s:I, s:i, s:i, s:s, s:o, s:o, s:o, s:o}", "name", json_text(d->spec.name), "image", json_text(d->spec.image),
-                          "namespace", NAMESPACE, "invocationCount", (json_int_t)d->invocations, "replicas", (int)n, "availableReplicas", (int)n,
-                          "createdAt", created, "labels", map_or_empty(d->spec.labels), "annotations",
-                          map_or_empty(d->spec.annotations), "envVars", map_or_empty(d->spec.env), "secrets",
-                          text_list(d->spec.secrets, d->spec.n_secrets));
+    json_t *o =
+        json_pack("{s:o, s:o, s:s, s:I, s:i, s:i, s:s, s:o, s:o, s:o, s:o}", "name", json_text(d->spec.name),
+                  "image", json_text(d->spec.image), "namespace", FUNCTION_NAMESPACE, "invocationCount",
+                  (json_int_t)d->invocations, "replicas", (int)(n > d->wanted ? n : d->wanted),
+                  "availableReplicas", (int)n, "createdAt", created, "labels", map_or_empty(d->spec.labels),
+                  "annotations", map_or_empty(d->spec.annotations), "envVars", map_or_empty(d->spec.env),
+                  "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
     if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
     return o;
 }
 
+/* Namespace in the body or in the query, as clients differ; the body's wins. */
+static bool is_our_namespace(const struct http_req *req, const json_t *body)
+{
+    struct strview name = json_get_text(body, "namespace");
+    if (name.len == 0 && !http_query_get(req, SV("namespace"), &name)) return true;
+    return name.len == 0 || sv_eq(name, SV(FUNCTION_NAMESPACE));
+}
+
 static void list_functions(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     json_t *list = json_array();
-    struct strview name_space;
-    bool is_ours = !http_query_get(req, SV("namespace"), &name_space) || name_space.len == 0 || sv_eq(name_space, SV(NAMESPACE));
+    bool is_ours = is_our_namespace(req, NULL);
     for (struct list *n = g->deployments.next; is_ours && n != &g->deployments; n = n->next)
         (void)json_array_append_new(list, function_status(container_of(n, struct deployment, node)));
     answer_json(req, resp, 200, list);
 }
 
-static void deploy_function(struct gateway *g, const struct http_req *req, const json_t *body, struct http_resp *resp)
+/* Whoever deploys wants to hear now whether it starts; and `faas-cli ready` waits for a replica. Stored
+ * before it takes over: what was acknowledged is there after a restart. */
+static enum status deploy(struct gateway *g, const struct deployment_spec *spec, const json_t *body,
+                          struct error *err)
+{
+    struct deployment *d;
+    enum status s = deployment_prepare(g, spec, &d, err);
+    if (s != STATUS_OK) return s;
+    d->users++;
+    s = supervisor_try(d, err);
+    if (s == STATUS_OK) s = deployed_store(g, d->spec.name, body, err);
+    d->users--;
+    if (s == STATUS_OK)
+        supervisor_commit(d);
+    else
+        supervisor_discard(d);
+    return s;
+}
+
+static void deploy_function(struct gateway *g, const struct http_req *req, const json_t *body,
+                            struct http_resp *resp)
 {
     struct deployment_spec spec;
     struct error err;
@@ -83,37 +113,47 @@ static void deploy_function(struct gateway *g, const struct http_req *req, const
             answer_text(req, resp, 404, "no such function");
             return;
         }
-        if (!is_update && exists) s = error_set(&err, STATUS_ALREADY_EXISTS, "function %.*s already exists", SV_ARG(spec.name));
+        if (!is_update && exists)
+            s = error_set(&err, STATUS_ALREADY_EXISTS, "function %.*s already exists", SV_ARG(spec.name));
     }
-    if (s == STATUS_OK) s = supervisor_deploy(g, &spec, &err);
-    if (s == STATUS_OK) s = deployed_store(g, spec.name, body, &err);
-    /* One is started at once: `faas-cli ready` waits for it, and whoever deploys wants to hear now that it does not start. */
-    if (s == STATUS_OK) s = supervisor_scale(supervisor_find(g, spec.name), 1, &err);
-    if (s != STATUS_OK) answer_error(req, resp, &err);
-    else resp->status = 202;
+    if (s == STATUS_OK) s = deploy(g, &spec, body, &err);
+    if (s != STATUS_OK)
+        answer_error(req, resp, &err);
+    else
+        resp->status = 202;
 }
 
-static void remove_function(struct gateway *g, const struct http_req *req, const json_t *body, struct http_resp *resp)
+static void remove_function(struct gateway *g, const struct http_req *req, const json_t *body,
+                            struct http_resp *resp)
 {
     struct error err;
     struct strview name = json_get_text(body, "functionName");
     if (name.len == 0) {
         answer_text(req, resp, 400, "functionName is required");
-    } else if (supervisor_remove(g, name, &err) != STATUS_OK) {
-        answer_text(req, resp, 404, err.message);
-    } else {
-        deployed_forget(g, name);
-        resp->status = 202;
+        return;
     }
+    const struct deployment *d = is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
+    if (d == NULL) {
+        answer_text(req, resp, 404, "no such function");
+        return;
+    }
+    name = arena_copy(req->arena, d->spec.name); /* as it is stored: without a namespace */
+    if (supervisor_remove(g, name, &err) != STATUS_OK) {
+        answer_error(req, resp, &err);
+        return;
+    }
+    deployed_forget(g, name);
+    resp->status = 202;
 }
 
 /* A JSON object, sent as JSON: a page in a browser cannot send that type without being asked first. */
-static bool read_body(const struct http_req *req, struct http_resp *resp, json_t **ret_body)
+static bool read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
+                      json_t **ret_body)
 {
     struct error err;
     struct strview type = http_req_header(req, SV("content-type"));
     if (!sv_eq_nocase(sv_trim(sv_sub(type, 0, sv_find(type, ';'))), SV("application/json"))) {
-        answer_text(req, resp, 415, "Content-Type must be application/json");
+        answer_text(req, resp, g->cfg.is_insecure ? 403 : 415, "Content-Type must be application/json");
         return false;
     }
     if (json_parse(req->body, 0, ret_body, &err) == STATUS_OK) return true;
@@ -133,34 +173,42 @@ static void handle_functions(struct gateway *g, const struct http_req *req, stru
         return;
     }
     json_t *body = NULL;
-    if (!read_body(req, resp, &body)) return;
-    if (is_delete) remove_function(g, req, body, resp);
-    else deploy_function(g, req, body, resp);
+    if (!read_body(g, req, resp, &body)) return;
+    if (is_delete)
+        remove_function(g, req, body, resp);
+    else
+        deploy_function(g, req, body, resp);
     json_release(body);
 }
 
-static void handle_function(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp)
+static void handle_function(struct gateway *g, const struct http_req *req, struct strview name,
+                            struct http_resp *resp)
 {
-    struct deployment *d = supervisor_find(g, name);
-    if (d == NULL) answer_text(req, resp, 404, "no such function");
-    else answer_json(req, resp, 200, function_status(d));
+    const struct deployment *d = is_our_namespace(req, NULL) ? supervisor_find(g, name) : NULL;
+    if (d == NULL)
+        answer_text(req, resp, 404, "no such function");
+    else
+        answer_json(req, resp, 200, function_status(d));
 }
 
-static void handle_scale(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp)
+static void handle_scale(struct gateway *g, const struct http_req *req, struct strview name,
+                         struct http_resp *resp)
 {
-    struct deployment *d = supervisor_find(g, name);
     json_t *body = NULL;
     struct error err;
-    if (d == NULL) {
-        answer_text(req, resp, 404, "no such function");
-        return;
-    }
-    if (!read_body(req, resp, &body)) return;
-    json_int_t n = json_integer_value(json_object_get(body, "replicas"));
+    if (!read_body(g, req, resp, &body)) return;
+    struct deployment *d = is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
+    const json_t *replicas = json_object_get(body, "replicas");
+    json_int_t n = json_is_integer(replicas) ? json_integer_value(replicas) : -1;
     json_release(body);
-    if (n < 0 || n > REPLICAS_MAX) answer_text(req, resp, 400, "replicas: 0 to 64");
-    else if (supervisor_scale(d, (unsigned)n, &err) != STATUS_OK) answer_error(req, resp, &err);
-    else resp->status = 202;
+    if (d == NULL)
+        answer_text(req, resp, 404, "no such function");
+    else if (n < 0 || n > REPLICAS_MAX)
+        answer_text(req, resp, 400, "replicas: 0 to 64");
+    else if (supervisor_scale(d, (unsigned)n, &err) != STATUS_OK)
+        answer_error(req, resp, &err);
+    else
+        resp->status = 202;
 }
 
 /* ---- logs ---- */
@@ -176,11 +224,14 @@ static enum status parse_log_query(const struct http_req *req, struct log_query 
 {
     struct strview value;
     *q = (struct log_query){.since_unix_ns = clock_unix_ns() - LOG_LOOKBACK_NS};
-    if (!http_query_get(req, SV("name"), &q->name) || q->name.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "name is required");
-    if (http_query_get(req, SV("follow"), &value)) q->is_following = sv_eq(value, SV("true")) || sv_eq(value, SV("1"));
+    if (!http_query_get(req, SV("name"), &q->name) || q->name.len == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "name is required");
+    if (http_query_get(req, SV("follow"), &value))
+        q->is_following = sv_eq(value, SV("true")) || sv_eq(value, SV("1"));
     if (http_query_get(req, SV("tail"), &value)) {
         int64_t n;
-        if (sv_parse_i64(value, &n) != STATUS_OK) return error_set(err, STATUS_INVALID_ARGUMENT, "tail '%.*s' is no number", SV_ARG(value));
+        if (sv_parse_i64(value, &n) != STATUS_OK)
+            return error_set(err, STATUS_INVALID_ARGUMENT, "tail '%.*s' is no number", SV_ARG(value));
         q->tail = n > 0 ? (uint64_t)n : 0;
     }
     if (http_query_get(req, SV("since"), &value) && rfc3339_parse(value, &q->since_unix_ns) != STATUS_OK)
@@ -188,23 +239,25 @@ static enum status parse_log_query(const struct http_req *req, struct log_query 
     return STATUS_OK;
 }
 
-static enum status write_log_line(const struct http_req *req, struct http_resp *resp, struct strview name, const struct function_log_line *line)
+static enum status write_log_line(struct http_resp *resp, struct strview name,
+                                  const struct function_log_line *line)
 {
     char time[RFC3339_LEN + 1], instance[96];
     rfc3339_format(line->time_unix_ns, time);
     (void)snprintf(instance, sizeof(instance), "%.*s-%u", SV_ARG(name), line->replica);
     struct buf text;
     buf_init(&text, 64 * 1024);
-    buf_printf(&text, "{\"instance\":\"%s\",\"name\":\"%.*s\",\"namespace\":\"" NAMESPACE "\",\"text\":", instance, SV_ARG(name));
+    buf_printf(&text,
+               "{\"instance\":\"%s\",\"name\":\"%.*s\",\"namespace\":\"" FUNCTION_NAMESPACE "\",\"text\":",
+               instance, SV_ARG(name));
     buf_append_json_string(&text, line->text);
     buf_printf(&text, ",\"timestamp\":\"%s\"}\n", time);
     enum status s = http_resp_write(resp, buf_view(&text));
     buf_release(&text);
-    (void)req;
     return s;
 }
 
-static uint64_t first_log_line(const struct function_log *log, const struct log_query *q)
+static uint64_t first_log_line(struct function_log *log, const struct log_query *q)
 {
     uint64_t last = function_log_last(log), number = 1;
     if (q->tail > 0 && last > q->tail) number = last - q->tail + 1;
@@ -214,7 +267,7 @@ static uint64_t first_log_line(const struct function_log *log, const struct log_
     return number;
 }
 
-static void stream_logs(struct deployment *d, const struct log_query *q, const struct http_req *req, struct http_resp *resp)
+static void stream_logs(struct deployment *d, const struct log_query *q, struct http_resp *resp)
 {
     struct function_log *log = d->log;
     uint64_t next = first_log_line(log, q);
@@ -222,7 +275,7 @@ static void stream_logs(struct deployment *d, const struct log_query *q, const s
         struct function_log_line line;
         while (function_log_get(log, next, &line)) {
             next = line.number + 1;
-            if (write_log_line(req, resp, q->name, &line) != STATUS_OK) return;
+            if (write_log_line(resp, d->spec.name, &line) != STATUS_OK) return;
         }
         if (!q->is_following || d->is_removed || d->gateway->is_draining) return;
         fiber_event_reset(function_log_event(log));
@@ -239,15 +292,14 @@ static void handle_logs(struct gateway *g, const struct http_req *req, struct ht
         answer_text(req, resp, 422, err.message);
         return;
     }
-    struct deployment *d = supervisor_find(g, q.name);
+    struct deployment *d = is_our_namespace(req, NULL) ? supervisor_find(g, q.name) : NULL;
     if (d == NULL) {
         answer_text(req, resp, 404, "no such function");
         return;
     }
     http_resp_header(resp, SV("content-type"), SV("application/x-ndjson"));
-    if (http_resp_stream(resp) != STATUS_OK) return;
     d->users++;
-    stream_logs(d, &q, req, resp);
+    if (http_resp_stream(resp) == STATUS_OK) stream_logs(d, &q, resp);
     d->users--;
 }
 
@@ -257,17 +309,22 @@ static void handle_info(const struct http_req *req, struct http_resp *resp)
 {
     struct utsname host;
     (void)uname(&host);
-    const char *arch = strcmp(host.machine, "aarch64") == 0 ? "arm64" : strcmp(host.machine, "x86_64") == 0 ? "x86_64" : host.machine;
+    const char *arch = strcmp(host.machine, "aarch64") == 0  ? "arm64"
+                       : strcmp(host.machine, "x86_64") == 0 ? "x86_64"
+                                                             : host.machine;
     answer_json(req, resp, 200,
-                json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider", "orchestration", "balm", "provider", "balm",
-                          "version", "release", BALM_VERSION, "sha", "", "version", "release", BALM_VERSION, "sha", ""));
+                json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider",
+                          "orchestration", "balm", "provider", "balm", "version", "release", BALM_VERSION,
+                          "sha", "", "version", "release", BALM_VERSION, "sha", ""));
 }
 
 static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     struct error err;
-    if (gateway_reload(g, &err) == STATUS_OK) answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
-    else http_resp_error(resp, req->arena, &err);
+    if (gateway_reload(g, &err) == STATUS_OK)
+        answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
+    else
+        http_resp_error(resp, req->arena, &err);
 }
 
 static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)
@@ -293,9 +350,11 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
     } else if (sv_eq(path, SV("info"))) {
         if (takes(req, resp, "GET")) handle_info(req, resp);
     } else if (sv_eq(path, SV("namespaces"))) {
-        if (takes(req, resp, "GET")) answer_json(req, resp, 200, json_pack("[s]", NAMESPACE));
+        if (takes(req, resp, "GET")) answer_json(req, resp, 200, json_pack("[s]", FUNCTION_NAMESPACE));
     } else if (sv_eq(path, SV("reload"))) {
         if (takes(req, resp, "POST")) handle_reload(g, req, resp);
+    } else if (sv_eq(path, SV("secrets")) || sv_eq(first, SV("namespace"))) {
+        answer_text(req, resp, 501, "balm does not do this");
     } else {
         answer_text(req, resp, 404, "no such path below /system/");
     }

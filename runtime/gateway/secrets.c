@@ -28,8 +28,8 @@ static void wipe(struct strview *s)
 }
 
 /* Content of DIR/secrets/NAME, made from `n_random` bytes in hex (or `fixed`) where it is missing. */
-static enum status load(struct arena *a, const char *dir, const char *name, const char *fixed, size_t n_random, struct strview *ret_secret,
-                        bool *ret_is_new, struct error *err)
+static enum status load(struct arena *a, const char *dir, const char *name, const char *fixed,
+                        size_t n_random, struct strview *ret_secret, bool *ret_is_new, struct error *err)
 {
     const char *path = arena_printf(a, "%s/secrets/%s", dir, name).ptr;
     struct strview content;
@@ -40,19 +40,22 @@ static enum status load(struct arena *a, const char *dir, const char *name, cons
         random_bytes(bytes, n_random);
         hex_encode(bytes, n_random, hex);
         content = fixed != NULL ? sv(fixed) : arena_copy(a, sv(hex));
+        mem_wipe(bytes, sizeof(bytes));
         mem_wipe(hex, sizeof(hex));
         *ret_is_new = true;
         s = file_write_atomic(path, content, 0600, err);
     }
     if (s != STATUS_OK) return s;
     content = sv_trim(content);
-    if (content.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "%s is empty: delete it to have a new one made", path);
+    if (content.len == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s is empty: delete it to have a new one made", path);
     *ret_secret = heap_copy(content);
     mem_wipe((char *)(uintptr_t)content.ptr, fixed != NULL ? 0 : content.len);
     return STATUS_OK;
 }
 
-enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new, struct error *err)
+enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new,
+                                 struct error *err)
 {
     struct arena a = {0};
     struct gateway_secrets *g = ret_secrets;
@@ -87,7 +90,9 @@ bool gateway_secrets_check_basic(const struct gateway_secrets *s, struct strview
 {
     struct strview encoded;
     unsigned char login[SECRET_MAX * 2];
-    if (!take_scheme(header, SV("Basic "), &encoded) || encoded.len == 0 || encoded.len > SECRET_MAX || encoded.len % 4 != 0) return false;
+    if (!take_scheme(header, SV("Basic "), &encoded) || encoded.len == 0 || encoded.len > SECRET_MAX ||
+        encoded.len % 4 != 0)
+        return false;
     int n = EVP_DecodeBlock(login, (const unsigned char *)encoded.ptr, (int)encoded.len);
     if (n < 0) return false;
     for (size_t i = encoded.len; i > 0 && encoded.ptr[i - 1] == '=' && n > 0; i--)

@@ -1,16 +1,24 @@
-/* balm-shim: stands between the platform and one function process, so that nothing outlives the platform unknown.
+/* balm-shim: stands between the platform and one function process, so that nothing outlives the platform
+ * unknown.
  *
  *   balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG …]
  *
  *   platform --(pipe, write end)--> shim --fork, exec--> function --…--> whatever it starts
  *
- * - The platform holds the write end of the lifeline and never writes. Its end (also by kill -9 of the platform) means: kill everything below, now:
- *   an act that was under way is found without outcome by the next platform, which must not meet the old process still acting.
- * - As subreaper the shim inherits every orphan below, so "everything" is found through /proc/self/task/TID/children.
- * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What it left behind is killed.
- * - The function gets no_new_privs, its limits, a session of its own, and every descriptor the platform passed except the lifeline.
+ * - The platform holds the write end of the lifeline and never writes. Its end (also by kill -9 of the
+ * platform) means: kill everything below, now: an act that was under way is found without outcome by the next
+ * platform, which must not meet the old process still acting.
+ * - As subreaper the shim inherits every orphan below, so "everything" is found through
+ * /proc/self/task/TID/children.
+ * - The shim's own death kills the function as well; what that started stays then, which only a kill -9 of
+ * the shim can bring about.
+ * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
+ * it left behind is killed.
+ * - The function gets no_new_privs, its limits, a session of its own, and every descriptor the platform
+ * passed except the lifeline.
  *
- * Linked statically and without our libraries: it costs some 60 KiB a replica and starts in well under a millisecond. */
+ * Linked statically and without our libraries: it costs some 60 KiB a replica and starts in well under a
+ * millisecond. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -84,8 +92,16 @@ static void set_limits(unsigned long long memory_bytes)
     (void)setrlimit(RLIMIT_DATA, &memory);
 }
 
-static void become_function(char **argv, const sigset_t *mask, int lifeline, unsigned long long memory_bytes)
+static void become_function(char **argv, pid_t shim, const sigset_t *mask, int lifeline,
+                            unsigned long long memory_bytes)
 {
+    /* Should the shim itself be killed, the function goes with it. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) _exit(fail("set the death signal"));
+    if (getppid() != shim) _exit(128 + SIGKILL);
+    /* `balm stop` may come before the function can catch its signals: that must not end it. It is told again.
+     */
+    (void)signal(SIGUSR1, SIG_IGN);
+    (void)signal(SIGUSR2, SIG_IGN);
     (void)close(lifeline);
     (void)setsid();
     (void)sigprocmask(SIG_SETMASK, mask, NULL);
@@ -154,10 +170,11 @@ int main(int argc, char **argv)
     int signals = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signals < 0) return fail("signalfd");
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return fail("become subreaper");
-    pid_t function = fork();
+    pid_t shim = getpid(), function = fork();
     if (function < 0) return fail("fork");
-    if (function == 0) become_function(argv + i + 1, &before, lifeline, memory_bytes);
-    /* The function's descriptors are its own now: an open listener here would keep its port alive after it. */
+    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, memory_bytes);
+    /* The function's descriptors are its own now: an open listener here would keep its port alive after it.
+     */
     for (int fd = 3; fd < 1024; fd++)
         if (fd != lifeline && fd != signals) (void)close(fd);
     return watch(function, lifeline, signals);

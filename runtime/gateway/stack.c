@@ -1,4 +1,5 @@
-/* stack.yml (contracts/openfaas.md §4.1): what of it says how to run a function here. What only builds an image is accepted and left alone. */
+/* stack.yml (contracts/openfaas.md §4.1): what of it says how to run a function here. What only builds an
+ * image is accepted and left alone. */
 #include "gateway/gateway_impl.h"
 
 #include <string.h>
@@ -13,24 +14,36 @@ struct stack_file {
 static const struct yaml_field file_fields[] = {
     {.name = "version", .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_file, version)},
     {.name = "provider", .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_file, provider)},
-    {.name = "functions", .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_file, functions), .is_required = true},
+    {.name = "functions",
+     .type = YAML_FIELD_NODE,
+     .offset = offsetof(struct stack_file, functions),
+     .is_required = true},
     {.name = "configuration", .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_file, configuration)},
 };
 
 struct stack_function {
     struct strview lang, handler, image, process, name_space;
-    const struct yaml_node *environment, *labels, *annotations, *limits, *requests, *constraints, *build_args, *build_options, *environment_file,
-        *platforms, *publish;
+    const struct yaml_node *environment, *labels, *annotations, *limits, *requests, *constraints, *build_args,
+        *build_options, *environment_file, *build_secrets, *platforms, *publish;
     bool skip_build, read_only_root;
     struct yaml_text_list secrets;
 };
 
-#define NODE(n, m) {.name = n, .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_function, m)}
-#define TEXT(n, m) {.name = n, .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_function, m)}
+#define NODE(n, m)                                                                                           \
+    {                                                                                                        \
+        .name = n, .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_function, m)                     \
+    }
+#define TEXT(n, m)                                                                                           \
+    {                                                                                                        \
+        .name = n, .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_function, m)                     \
+    }
 static const struct yaml_field function_fields[] = {
     TEXT("lang", lang),
     TEXT("handler", handler),
-    {.name = "image", .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_function, image), .is_required = true},
+    {.name = "image",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct stack_function, image),
+     .is_required = true},
     TEXT("fprocess", process),
     TEXT("namespace", name_space),
     NODE("environment", environment),
@@ -41,11 +54,14 @@ static const struct yaml_field function_fields[] = {
     NODE("requests", requests),
     NODE("constraints", constraints),
     NODE("build_args", build_args),
+    NODE("build_secrets", build_secrets),
     NODE("build_options", build_options),
     NODE("platforms", platforms),
     NODE("publish", publish),
     {.name = "skip_build", .type = YAML_FIELD_BOOL, .offset = offsetof(struct stack_function, skip_build)},
-    {.name = "readonly_root_filesystem", .type = YAML_FIELD_BOOL, .offset = offsetof(struct stack_function, read_only_root)},
+    {.name = "readonly_root_filesystem",
+     .type = YAML_FIELD_BOOL,
+     .offset = offsetof(struct stack_function, read_only_root)},
     {.name = "secrets", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct stack_function, secrets)},
 };
 
@@ -60,27 +76,37 @@ static const struct yaml_field limit_fields[] = {
 };
 
 /* A map of scalars, every value as text, whatever it looks like. */
-static enum status text_map(const struct yaml_document *doc, const struct yaml_node *map, const char *what, json_t **ret_map, struct error *err)
+static enum status text_map(const struct yaml_document *doc, const struct yaml_node *map, const char *what,
+                            json_t **ret_map, struct error *err)
 {
     *ret_map = NULL;
     if (map == NULL) return STATUS_OK;
     if (map->type != YAML_MAP) return yaml_error(doc, map, err, "%s must be a map", what);
     *ret_map = json_object();
     for (const struct yaml_node *n = map->first; n != NULL; n = n->next) {
-        if (n->type != YAML_SCALAR) return yaml_error(doc, n, err, "%s: '%.*s' must be a single value", what, SV_ARG(n->key));
+        if (n->type != YAML_SCALAR)
+            return yaml_error(doc, n, err, "%s: '%.*s' must be a single value", what, SV_ARG(n->key));
         (void)json_object_setn_new(*ret_map, n->key.ptr, n->key.len, json_text(n->text));
     }
     return STATUS_OK;
 }
 
-static enum status read_function(const struct yaml_document *doc, const struct yaml_node *node, struct arena *a, struct deployment_spec *spec,
-                                 struct error *err)
+static enum status read_function(const struct yaml_document *doc, const struct yaml_node *node,
+                                 struct arena *a, struct deployment_spec *spec, struct error *err)
 {
     struct stack_function f = {0};
     struct stack_limits limits = {0};
     *spec = (struct deployment_spec){.arena = a, .name = node->key};
-    enum status s = yaml_decode(doc, node, "function", function_fields, ARRAY_LEN(function_fields), a, &f, err);
-    if (s == STATUS_OK && f.limits != NULL) s = yaml_decode(doc, f.limits, "limits", limit_fields, ARRAY_LEN(limit_fields), a, &limits, err);
+    enum status s =
+        yaml_decode(doc, node, "function", function_fields, ARRAY_LEN(function_fields), a, &f, err);
+    if (s == STATUS_OK && f.limits != NULL)
+        s = yaml_decode(doc, f.limits, "limits", limit_fields, ARRAY_LEN(limit_fields), a, &limits, err);
+    if (s == STATUS_OK && f.environment_file != NULL)
+        s = yaml_error(doc, f.environment_file, err,
+                       "environment_file is read by faas-cli only: put the variables under environment");
+    if (s == STATUS_OK && f.name_space.len > 0 && !sv_eq(f.name_space, SV(FUNCTION_NAMESPACE)))
+        s = yaml_error(doc, node, err, "namespace '%.*s' is not here: there is one, " FUNCTION_NAMESPACE,
+                       SV_ARG(f.name_space));
     if (s == STATUS_OK) s = text_map(doc, f.environment, "environment", &spec->env, err);
     if (s == STATUS_OK) s = text_map(doc, f.labels, "labels", &spec->labels, err);
     if (s == STATUS_OK) s = text_map(doc, f.annotations, "annotations", &spec->annotations, err);
@@ -92,13 +118,28 @@ static enum status read_function(const struct yaml_document *doc, const struct y
     return s;
 }
 
-static enum status deploy_one(struct gateway *g, const struct yaml_document *doc, const struct yaml_node *node, struct arena *a, struct error *err)
+/* What the file asks for, entry by entry: all are prepared before the first is committed. */
+struct stack_entry {
+    struct strview name;
+    struct deployment *prepared; /* NULL: runs as it is */
+};
+
+struct stack_plan {
+    struct stack_entry *entries;
+    size_t n;
+};
+
+static enum status plan_one(struct gateway *g, const struct yaml_document *doc, const struct yaml_node *node,
+                            struct arena *a, struct stack_entry *entry, struct error *err)
 {
     struct deployment_spec spec;
     struct error why;
     enum status s = read_function(doc, node, a, &spec, err);
+    entry->name = spec.name;
     if (s == STATUS_OK) {
-        s = supervisor_deploy(g, &spec, &why);
+        struct deployment *now = supervisor_find(g, spec.name);
+        if (now == NULL || !deployment_is_current(now, &spec))
+            s = deployment_prepare(g, &spec, &entry->prepared, &why);
         if (s != STATUS_OK) s = yaml_error(doc, node, err, "%s", why.message);
     }
     json_release(spec.env);
@@ -107,25 +148,78 @@ static enum status deploy_one(struct gateway *g, const struct yaml_document *doc
     return s;
 }
 
+static bool plan_has(const struct stack_plan *plan, struct strview name)
+{
+    for (size_t i = 0; i < plan->n; i++)
+        if (sv_eq(plan->entries[i].name, name)) return true;
+    return false;
+}
+
+static void remove_vanished(struct gateway *g, const struct stack_plan *plan)
+{
+    struct list *next;
+    for (struct list *n = g->deployments.next; n != &g->deployments; n = next) {
+        struct deployment *d = container_of(n, struct deployment, node);
+        struct error ignored;
+        next = n->next;
+        if (d->is_from_stack && !plan_has(plan, d->spec.name))
+            (void)!supervisor_remove(g, d->spec.name, &ignored);
+    }
+}
+
+static void plan_commit(struct gateway *g, const struct stack_plan *plan)
+{
+    remove_vanished(g, plan);
+    for (size_t i = 0; i < plan->n; i++) {
+        struct stack_entry *e = &plan->entries[i];
+        if (e->prepared != NULL) supervisor_commit(e->prepared);
+        struct deployment *d = supervisor_find(g, e->name);
+        if (d != NULL) d->is_from_stack = true;
+    }
+}
+
+static enum status plan_make(struct gateway *g, const struct yaml_document *doc,
+                             const struct yaml_node *functions, struct arena *a, struct stack_plan *plan,
+                             struct error *err)
+{
+    enum status s = STATUS_OK;
+    if (functions->n_children > DEPLOYMENTS_MAX)
+        return yaml_error(doc, functions, err, "%zu functions, at most %d are allowed", functions->n_children,
+                          DEPLOYMENTS_MAX);
+    plan->entries = arena_array(a, functions->n_children, sizeof(*plan->entries));
+    for (const struct yaml_node *n = functions->first; n != NULL && s == STATUS_OK; n = n->next)
+        s = plan_one(g, doc, n, a, &plan->entries[plan->n++], err);
+    for (size_t i = 0; i < plan->n && s != STATUS_OK; i++)
+        if (plan->entries[i].prepared != NULL) supervisor_discard(plan->entries[i].prepared);
+    return s;
+}
+
+static enum status check_provider(const struct yaml_document *doc, const struct yaml_node *provider,
+                                  struct error *err)
+{
+    struct strview name = {0};
+    if (provider == NULL) return STATUS_OK;
+    const struct yaml_node *node = yaml_get(provider, SV("name"));
+    if (node != NULL) name = node->text;
+    if (sv_eq(name, SV("openfaas"))) return STATUS_OK;
+    return yaml_error(doc, node != NULL ? node : provider, err, "provider: name must be openfaas");
+}
+
 enum status stack_deploy(struct gateway *g, const char *file, struct error *err)
 {
     if (file == NULL) return STATUS_OK;
     struct arena a = {0};
     struct yaml_document doc;
     struct stack_file stack = {0};
+    struct stack_plan plan = {0};
     enum status s = yaml_read(&a, file, &doc, err);
-    if (s == STATUS_OK) s = yaml_decode(&doc, doc.root, "stack file", file_fields, ARRAY_LEN(file_fields), &a, &stack, err);
-    if (s == STATUS_OK && stack.functions->type != YAML_MAP) s = yaml_error(&doc, stack.functions, err, "functions must be a map of names");
     if (s == STATUS_OK)
-        for (const struct yaml_node *n = stack.functions->first; n != NULL && s == STATUS_OK; n = n->next)
-            s = deploy_one(g, &doc, n, &a, err);
+        s = yaml_decode(&doc, doc.root, "stack file", file_fields, ARRAY_LEN(file_fields), &a, &stack, err);
+    if (s == STATUS_OK) s = check_provider(&doc, stack.provider, err);
+    if (s == STATUS_OK && stack.functions->type != YAML_MAP)
+        s = yaml_error(&doc, stack.functions, err, "functions must be a map of names");
+    if (s == STATUS_OK) s = plan_make(g, &doc, stack.functions, &a, &plan, err);
+    if (s == STATUS_OK) plan_commit(g, &plan);
     arena_release(&a);
     return s;
-}
-
-unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback, unsigned max)
-{
-    uint64_t value;
-    if (spec->labels == NULL || sv_parse_u64(json_get_text(spec->labels, label), &value) != STATUS_OK) return fallback;
-    return value < max ? (unsigned)value : max;
 }

@@ -1,213 +1,23 @@
-/* What is deployed, how many of it run, and who gets the next request. */
+/* Which deployment has a name, how many replicas it runs, and which one gets the next request. */
 #include "gateway/gateway_impl.h"
 
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
-#include "base/memory.h"
-#include "config/config.h"
 #include "log/log.h"
 
-#define DESCRIBE_TIMEOUT_NS (5 * NS_PER_S)
-#define IDLE_LOOK_MS        500
-#define NAMESPACE_SUFFIX    ".openfaas-fn"
-#define TARGET_DEFAULT      50 /* requests in flight a replica before another one is started */
+#define WATCH_MS         250
+#define NAMESPACE_SUFFIX "." FUNCTION_NAMESPACE
+#define TRY_TIMEOUT_NS   (10 * NS_PER_S)
+#define BACKOFF_MAX_NS   (60 * NS_PER_S)
+#define LAST_WORDS_MAX   200
 
-/* ---- manifest ---- */
-
-static bool json_is_yes(const json_t *object, const char *key)
-{
-    return json_is_true(json_object_get(object, key));
-}
-
-static enum on_unknown parse_on_unknown(struct strview text)
-{
-    if (sv_eq(text, SV("rerun"))) return ON_UNKNOWN_RERUN;
-    return sv_eq(text, SV("reread")) ? ON_UNKNOWN_REREAD : ON_UNKNOWN_ESCALATE;
-}
-
-static void info_from_manifest(struct deployment *d)
-{
-    const json_t *m = d->manifest;
-    d->info = (struct function_info){
-        .name = d->spec.name,
-        .acts = json_is_yes(m, "acts"),
-        .is_destructive = json_is_yes(m, "destructive"),
-        .removes_series = json_is_yes(m, "removes_series"),
-        .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
-        .manifest_json = m != NULL ? json_canonical(&d->arena, m) : SV("{}"),
-    };
-    if (duration_parse(json_get_text(m, "timeout"), &d->info.timeout_ns) != STATUS_OK) d->info.timeout_ns = 30 * NS_PER_S;
-}
-
-/* A function of ours says what it is (--describe). Another program says something else or nothing, and is a plain function. */
-static enum status read_manifest(struct deployment *d, struct error *err)
-{
-    const char *argv[] = {d->executable, "--describe", NULL};
-    struct process_spec spec = {.argv = argv, .env = (const char *const[]){"LANG=C.UTF-8", NULL}, .cwd = "/"};
-    struct process_result r;
-    enum status s = process_run(&spec, sv(NULL), 256 * 1024, clock_monotonic_ns() + DESCRIBE_TIMEOUT_NS, &d->arena, &r, err);
-    if (s != STATUS_OK) return error_prefix(err, s, "%s --describe", d->executable);
-    if (r.exit_code == 0 && json_parse(r.stdout_text, 0, &d->manifest, NULL) == STATUS_OK && json_is_object(d->manifest)) {
-        info_from_manifest(d);
-        return STATUS_OK;
-    }
-    return error_set(err, STATUS_FAILED_PRECONDITION, "%s does not say what it is: --describe gave exit %d and no manifest (%.*s)", d->executable,
-                     r.exit_code, (int)(r.stderr_text.len < 200 ? r.stderr_text.len : 200), r.stderr_text.ptr);
-}
-
-/* "registry/team/echo:1.2" -> functions_dir/echo */
-static enum status find_executable(struct deployment *d, struct error *err)
-{
-    struct strview image = d->spec.image, part, last = image;
-    while (sv_next(&image, '/', &part))
-        last = part;
-    last = sv_sub(last, 0, sv_find(last, ':'));
-    last = sv_sub(last, 0, sv_find(last, '@'));
-    if (last.len == 0 || sv_starts_with(last, SV(".")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' names no executable", SV_ARG(d->spec.image));
-    char real[4096];
-    const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(last)).ptr;
-    if (realpath(path, real) == NULL || access(real, X_OK) != 0)
-        return error_set(err, STATUS_NOT_FOUND, "image '%.*s': no executable %s", SV_ARG(d->spec.image), path);
-    d->executable = arena_cstr(&d->arena, sv(real));
-    return STATUS_OK;
-}
-
-/* ---- deployments ---- */
-
-static void copy_spec(struct deployment *d, const struct deployment_spec *from)
-{
-    struct arena *a = &d->arena;
-    d->spec = *from;
-    d->spec.arena = a;
-    d->spec.name = arena_copy(a, from->name);
-    d->spec.image = arena_copy(a, from->image);
-    d->spec.process = arena_copy(a, from->process);
-    d->spec.env = json_deep_copy(from->env);
-    d->spec.labels = json_deep_copy(from->labels);
-    d->spec.annotations = json_deep_copy(from->annotations);
-    struct strview *secrets = arena_array(a, from->n_secrets, sizeof(*secrets));
-    for (size_t i = 0; i < from->n_secrets; i++)
-        secrets[i] = arena_copy(a, from->secrets[i]);
-    d->spec.secrets = secrets;
-}
-
-static void deployment_free(struct deployment *d)
-{
-    json_release(d->spec.env);
-    json_release(d->spec.labels);
-    json_release(d->spec.annotations);
-    json_release(d->manifest);
-    function_log_free(d->log);
-    arena_release(&d->arena);
-    free(d);
-}
-
-static struct deployment *deployment_new(struct gateway *g, const struct deployment_spec *spec)
-{
-    struct deployment *d = mem_zalloc(1, sizeof(*d));
-    d->gateway = g;
-    list_init(&d->replicas);
-    copy_spec(d, spec);
-    d->next_number = 1;
-    d->created_unix_ns = clock_unix_ns();
-    d->last_used_ns = clock_monotonic_ns();
-    d->log = function_log_new();
-    d->scale_max = deployment_label(spec, "com.openfaas.scale.max", 1, REPLICAS_MAX);
-    if (d->scale_max == 0) d->scale_max = 1;
-    d->scale_min = deployment_label(spec, "com.openfaas.scale.min", 0, d->scale_max);
-    d->scale_target = deployment_label(spec, "com.openfaas.scale.target", TARGET_DEFAULT, 100000);
-    if (d->scale_target == 0) d->scale_target = 1;
-    d->idle_ns = g->cfg.idle_ns;
-    return d;
-}
-
-/* Frees what was removed or replaced once nobody looks at it any more. */
-static void reap_fiber(void *arg)
-{
-    struct deployment *d = arg;
-    while (d->users > 0 || !list_is_empty(&d->replicas))
-        if (sleep_ms(50) != STATUS_OK) {
-            fiber_shield_begin();
-            while (d->users > 0 || !list_is_empty(&d->replicas))
-                (void)!sleep_ms(5);
-            fiber_shield_end();
-        }
-    deployment_free(d);
-}
-
-static void retire_deployment(struct deployment *d)
-{
-    struct error err;
-    d->is_removed = true;
-    list_remove(&d->node);
-    d->gateway->n_deployments--;
-    for (struct list *n = d->replicas.next; n != &d->replicas; n = n->next)
-        replica_retire(container_of(n, struct replica, node));
-    if (fiber_scope_spawn(&d->gateway->scope, reap_fiber, d, &err) != STATUS_OK)
-        log_error("gateway", "a removed function is kept in memory", LOG_STR("error", err.message));
-}
-
-static enum status check_spec(const struct gateway *g, const struct deployment_spec *spec, struct error *err)
-{
-    struct strview name = spec->name;
-    bool is_fine = name.len > 0 && name.len <= FUNCTION_NAME_MAX && name.ptr[0] != '-' && name.ptr[name.len - 1] != '-';
-    for (size_t i = 0; i < name.len && is_fine; i++) {
-        char c = name.ptr[i];
-        is_fine = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-    }
-    if (!is_fine)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "function name '%.*s': 1 to %d lower-case letters, digits and inner '-'",
-                         (int)(name.len < 80 ? name.len : 80), name.ptr, FUNCTION_NAME_MAX);
-    for (unsigned i = 0; i < g->cfg.n_core; i++)
-        if (sv_eq(name, sv(g->cfg.core[i]->name)))
-            return error_set(err, STATUS_ALREADY_EXISTS, "'%.*s' is a core function of balm and cannot be replaced", SV_ARG(name));
-    if (g->n_deployments >= DEPLOYMENTS_MAX) return error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d functions are deployed", DEPLOYMENTS_MAX);
-    return STATUS_OK;
-}
-
-enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec, struct error *err)
-{
-    enum status s = check_spec(g, spec, err);
-    if (s != STATUS_OK) return s;
-    struct deployment *d = deployment_new(g, spec);
-    s = find_executable(d, err);
-    if (s == STATUS_OK) s = read_manifest(d, err);
-    if (s != STATUS_OK) {
-        deployment_free(d);
-        return s;
-    }
-    struct deployment *old = supervisor_find(g, d->spec.name);
-    if (old != NULL) {
-        d->created_unix_ns = old->created_unix_ns;
-        d->invocations = old->invocations;
-        retire_deployment(old);
-    }
-    list_push_back(&g->deployments, &d->node);
-    g->n_deployments++;
-    for (unsigned i = 0; i < d->scale_min && s == STATUS_OK; i++)
-        s = replica_start(d, err);
-    log_info("gateway", old != NULL ? "function replaced" : "function deployed", LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
-             LOG_STR("executable", d->executable));
-    return s;
-}
-
-enum status supervisor_remove(struct gateway *g, struct strview name, struct error *err)
-{
-    struct deployment *d = supervisor_find(g, name);
-    if (d == NULL) return error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed", SV_ARG(name));
-    retire_deployment(d);
-    log_info("gateway", "function removed", LOG_SV("function", name));
-    return STATUS_OK;
-}
+/* ---- names ---- */
 
 struct deployment *supervisor_find(struct gateway *g, struct strview name)
 {
-    if (sv_ends_with(name, SV(NAMESPACE_SUFFIX))) name = sv_sub(name, 0, name.len - (sizeof(NAMESPACE_SUFFIX) - 1));
+    if (sv_ends_with(name, SV(NAMESPACE_SUFFIX)))
+        name = sv_sub(name, 0, name.len - (sizeof(NAMESPACE_SUFFIX) - 1));
     for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next) {
         struct deployment *d = container_of(n, struct deployment, node);
         if (sv_eq(d->spec.name, name)) return d;
@@ -215,29 +25,177 @@ struct deployment *supervisor_find(struct gateway *g, struct strview name)
     return NULL;
 }
 
-unsigned deployment_replicas(const struct deployment *d)
+/* Frees what was removed or replaced once nobody looks at it any more. */
+static void reap_fiber(void *arg)
 {
-    return d->n_routed;
+    struct deployment *d = arg;
+    fiber_shield_begin();
+    while (d->users > 0 || !list_is_empty(&d->replicas))
+        (void)!sleep_ms(d->gateway->is_draining ? 2 : 50);
+    fiber_shield_end();
+    list_remove(&d->node);
+    deployment_free(d);
+}
+
+static void retire_deployment(struct deployment *d)
+{
+    struct error err;
+    struct gateway *g = d->gateway;
+    if (d->is_listed) g->n_deployments--;
+    d->is_listed = false;
+    d->is_removed = true;
+    list_remove(&d->node);
+    list_push_back(&g->retired, &d->node);
+    for (struct list *n = d->replicas.next; n != &d->replicas; n = n->next)
+        replica_retire(container_of(n, struct replica, node));
+    if (fiber_scope_spawn(&g->scope, reap_fiber, d, &err) != STATUS_OK)
+        log_error("gateway", "a removed function is kept in memory", LOG_STR("error", err.message));
+}
+
+static void ensure_wanted(struct deployment *d)
+{
+    struct error err;
+    while (d->n_routed < d->wanted) {
+        if (replica_start(d, &err) == STATUS_OK) continue;
+        deployment_note_failure(d);
+        log_warn("gateway", "function does not start", LOG_SV("function", d->spec.name),
+                 LOG_STR("error", err.message),
+                 LOG_INT("retry_ms", (d->not_before_ns - clock_monotonic_ns()) / NS_PER_MS));
+        return;
+    }
+}
+
+void supervisor_commit(struct deployment *d)
+{
+    struct gateway *g = d->gateway;
+    struct deployment *old = supervisor_find(g, d->spec.name);
+    if (old != NULL) {
+        d->created_unix_ns = old->created_unix_ns;
+        d->invocations = old->invocations;
+        if (d->wanted < old->wanted) d->wanted = old->wanted < d->scale_max ? old->wanted : d->scale_max;
+    }
+    list_push_back(&g->deployments, &d->node);
+    d->is_listed = true;
+    g->n_deployments++;
+    d->last_used_ns = clock_monotonic_ns();
+    ensure_wanted(d); /* before the old ones stop: a replacement takes over as wide as they were */
+    if (old != NULL) retire_deployment(old);
+    log_info("gateway", old != NULL ? "function replaced" : "function deployed",
+             LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
+             LOG_STR("executable", d->executable));
+}
+
+void supervisor_discard(struct deployment *d)
+{
+    if (list_is_empty(&d->replicas) && d->users == 0)
+        deployment_free(d);
+    else
+        retire_deployment(d);
+}
+
+enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec, struct error *err)
+{
+    struct deployment *d;
+    enum status s = deployment_prepare(g, spec, &d, err);
+    if (s == STATUS_OK) supervisor_commit(d);
+    return s;
+}
+
+enum status supervisor_remove(struct gateway *g, struct strview name, struct error *err)
+{
+    struct deployment *d = supervisor_find(g, name);
+    if (d == NULL)
+        return error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed",
+                         SV_ARG(sv_sub(name, 0, 80)));
+    log_info("gateway", "function removed", LOG_SV("function", d->spec.name));
+    retire_deployment(d);
+    return STATUS_OK;
+}
+
+/* ---- trying it before it is routed to ---- */
+
+static struct strview last_words(const struct deployment *d)
+{
+    struct function_log_line line = {.text = sv(NULL)};
+    (void)function_log_get(d->log, function_log_last(d->log), &line);
+    return sv_sub(line.text, 0, LAST_WORDS_MAX);
+}
+
+/* Any answer but "not now" will do: /_/health is the watchdog's contract, and a plain program may not know
+ * it. */
+static enum status ask_health(struct replica *r, int64_t deadline_ns, struct error *err)
+{
+    struct arena a = {0};
+    struct http_reply reply;
+    struct forward_spec spec = {.method = SV("GET"),
+                                .target = SV("/_/health"),
+                                .authority = SV("localhost"),
+                                .deadline_ns = deadline_ns};
+    enum status s = http_forward(r->upstream, &spec, &a, &reply, err);
+    if (s == STATUS_OK && reply.status == 503)
+        s = error_set(err, STATUS_UNAVAILABLE, "/_/health answers 503");
+    arena_release(&a);
+    return s;
+}
+
+static enum status await_health(struct replica *r, struct error *err)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + TRY_TIMEOUT_NS;
+    for (;;) {
+        enum status s = ask_health(r, deadline_ns, err);
+        if (s == STATUS_OK) r->has_answered = true;
+        if (s != STATUS_UNAVAILABLE || r->has_exited || clock_monotonic_ns() >= deadline_ns) return s;
+        if (fiber_event_wait(&r->exited, clock_monotonic_ns() + 20 * NS_PER_MS) == STATUS_CANCELLED)
+            return STATUS_CANCELLED;
+    }
+}
+
+enum status supervisor_try(struct deployment *d, struct error *err)
+{
+    struct error why = {0};
+    enum status s = replica_start(d, err);
+    if (s != STATUS_OK) return s;
+    if (d->wanted == 0) d->wanted = 1;
+    struct replica *r = container_of(d->replicas.prev, struct replica, node);
+    replica_hold(r);
+    s = await_health(r, &why);
+    if (s != STATUS_OK && r->has_exited)
+        s = error_set(err, STATUS_FAILED_PRECONDITION,
+                      "function '%.*s' ended at its start with exit %d: %.*s", SV_ARG(d->spec.name),
+                      r->exit_code, SV_ARG(last_words(d)));
+    else if (s != STATUS_OK)
+        s = error_set(err, s == STATUS_CANCELLED ? s : STATUS_FAILED_PRECONDITION,
+                      "function '%.*s' did not come up within %d s: %s", SV_ARG(d->spec.name),
+                      (int)(TRY_TIMEOUT_NS / NS_PER_S), why.message);
+    replica_unhold(r);
+    return s;
 }
 
 /* ---- scaling ---- */
+
+void deployment_note_failure(struct deployment *d)
+{
+    unsigned shift = d->failures < 6 ? d->failures : 6;
+    int64_t wait_ns = (INT64_C(1) << shift) * NS_PER_S;
+    d->failures++;
+    d->not_before_ns = clock_monotonic_ns() + (wait_ns < BACKOFF_MAX_NS ? wait_ns : BACKOFF_MAX_NS);
+}
 
 enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err)
 {
     enum status s = STATUS_OK;
     if (n < d->scale_min) n = d->scale_min;
     if (n > d->scale_max) n = d->scale_max;
+    d->wanted = n;
     while (d->n_routed < n && s == STATUS_OK)
         s = replica_start(d, err);
-    struct list *next;
-    for (struct list *node = d->replicas.next; node != &d->replicas && d->n_routed > n; node = next) {
-        next = node->next;
-        replica_retire(container_of(node, struct replica, node));
-    }
+    for (struct list *node = d->replicas.next; node != &d->replicas && d->n_routed > n; node = node->next)
+        replica_retire(
+            container_of(node, struct replica, node)); /* its fiber, not this loop, takes it off the list */
     return s;
 }
 
-/* Least busy replica that takes requests. */
+/* Least busy replica that takes requests; NULL: none. */
 static struct replica *pick(struct deployment *d)
 {
     struct replica *best = NULL;
@@ -250,83 +208,112 @@ static struct replica *pick(struct deployment *d)
 
 static enum status wait_for_backoff(struct deployment *d, int64_t deadline_ns, struct error *err)
 {
-    if (d->not_before_ns <= clock_monotonic_ns()) return STATUS_OK;
-    if (d->not_before_ns > deadline_ns)
-        return error_set(err, STATUS_UNAVAILABLE, "function '%.*s' ended %u times in a row; its next start is in %lld s", SV_ARG(d->spec.name), d->failures,
-                         (long long)((d->not_before_ns - clock_monotonic_ns()) / NS_PER_S + 1));
-    d->users++;
-    enum status s = sleep_until(d->not_before_ns);
-    d->users--;
-    return s == STATUS_OK ? s : error_set(err, s, "waiting for the next start of '%.*s'", SV_ARG(d->spec.name));
+    while (d->n_routed == 0 && !d->is_removed && d->not_before_ns > clock_monotonic_ns()) {
+        if (d->not_before_ns > deadline_ns)
+            return error_set(err, STATUS_UNAVAILABLE,
+                             "function '%.*s' ended %u times in a row; its next start is in %lld s",
+                             SV_ARG(d->spec.name), d->failures,
+                             (long long)((d->not_before_ns - clock_monotonic_ns()) / NS_PER_S + 1));
+        d->users++;
+        enum status s = sleep_until(d->not_before_ns);
+        d->users--;
+        if (s != STATUS_OK)
+            return error_set(err, s, "waiting for the next start of '%.*s'", SV_ARG(d->spec.name));
+    }
+    return STATUS_OK;
 }
 
-enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica, struct error *err)
+static enum status start_first(struct deployment *d, int64_t deadline_ns, struct error *err)
 {
-    if (d->n_routed == 0) {
-        enum status s = wait_for_backoff(d, deadline_ns, err);
+    enum status s = wait_for_backoff(d, deadline_ns, err);
+    if (s != STATUS_OK || d->is_removed || d->n_routed > 0) return s;
+    s = replica_start(d, err);
+    if (s == STATUS_OK && d->wanted == 0) d->wanted = 1;
+    return s;
+}
+
+/* A busy one serves as well, so it is no error if there cannot be another. */
+static void widen(struct deployment *d)
+{
+    struct error ignored;
+    if (d->n_routed >= d->scale_max || d->not_before_ns > clock_monotonic_ns()) return;
+    if (replica_start(d, &ignored) == STATUS_OK && d->wanted < d->n_routed) d->wanted = d->n_routed;
+}
+
+enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica,
+                               struct error *err)
+{
+    struct gateway *g = d->gateway;
+    while (d->n_routed == 0) {
+        enum status s = start_first(d, deadline_ns, err);
         if (s != STATUS_OK) return s;
-        if (d->is_removed) return error_set(err, STATUS_NOT_FOUND, "function '%.*s' was removed", SV_ARG(d->spec.name));
-        if (d->n_routed == 0) s = replica_start(d, err);
-        if (s != STATUS_OK) return s;
+        if (!d->is_removed) continue;
+        struct deployment *next = supervisor_find(g, d->spec.name);
+        if (next == NULL)
+            return error_set(err, STATUS_NOT_FOUND, "function '%.*s' was removed", SV_ARG(d->spec.name));
+        d = next;
     }
     struct replica *r = pick(d);
-    if (r->inflight >= d->scale_target && d->n_routed < d->scale_max) {
-        struct error ignored; /* the busy one serves as well */
-        if (replica_start(d, &ignored) == STATUS_OK) r = pick(d);
+    if (r->inflight >= d->scale_target) {
+        widen(d);
+        r = pick(d);
     }
-    r->inflight++;
     d->inflight++;
-    d->users++;
     d->invocations++;
-    fiber_event_reset(&r->idle);
+    replica_hold(r);
     *ret_replica = r;
     return STATUS_OK;
 }
 
-void supervisor_release(struct replica *r)
+void supervisor_release(struct replica *r, bool has_answered)
 {
     struct deployment *d = r->deployment;
     d->inflight--;
-    d->users--;
     d->last_used_ns = clock_monotonic_ns();
-    if (!r->has_exited) d->failures = 0;
+    if (has_answered) {
+        r->has_answered = true;
+        d->failures = 0;
+    }
+    replica_unhold(r);
+}
+
+void replica_hold(struct replica *r)
+{
+    r->inflight++;
+    fiber_event_reset(&r->idle);
+}
+
+void replica_unhold(struct replica *r)
+{
     if (--r->inflight == 0) fiber_event_set(&r->idle);
 }
 
-static void look_for_idle(struct deployment *d, int64_t now_ns)
+static void look_after(struct deployment *d, int64_t now_ns)
 {
-    if (d->idle_ns == 0 || d->inflight > 0 || d->n_routed <= d->scale_min || now_ns - d->last_used_ns < d->idle_ns) return;
     struct error ignored;
-    (void)!supervisor_scale(d, d->scale_min, &ignored);
-    log_debug("gateway", "function scaled down", LOG_SV("function", d->spec.name), LOG_INT("replicas", d->n_routed));
-}
-
-void supervisor_idle_fiber(void *gateway)
-{
-    struct gateway *g = gateway;
-    while (sleep_ms(IDLE_LOOK_MS) == STATUS_OK) {
-        int64_t now_ns = clock_monotonic_ns();
-        for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
-            look_for_idle(container_of(n, struct deployment, node), now_ns);
+    bool is_idle = d->idle_ns > 0 && d->inflight == 0 && now_ns - d->last_used_ns >= d->idle_ns;
+    if (is_idle && (d->wanted > d->scale_min || d->n_routed > d->scale_min)) {
+        (void)!supervisor_scale(d, d->scale_min, &ignored);
+        log_debug("gateway", "function scaled down", LOG_SV("function", d->spec.name),
+                  LOG_INT("replicas", d->n_routed));
+    } else if (now_ns >= d->not_before_ns) {
+        ensure_wanted(d);
     }
 }
 
-/* ---- everything ---- */
-
-void supervisor_signal_acting(struct gateway *g, int signo)
+void supervisor_watch_fiber(void *gateway)
 {
-    for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next) {
-        struct deployment *d = container_of(n, struct deployment, node);
-        if (!d->info.acts) continue;
-        for (struct list *m = d->replicas.next; m != &d->replicas; m = m->next) {
-            struct replica *r = container_of(m, struct replica, node);
-            if (!r->has_exited) (void)!process_kill(r->process, signo);
-        }
+    struct gateway *g = gateway;
+    while (sleep_ms(WATCH_MS) == STATUS_OK) {
+        int64_t now_ns = clock_monotonic_ns();
+        for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
+            look_after(container_of(n, struct deployment, node), now_ns);
     }
 }
 
 void supervisor_stop(struct gateway *g)
 {
+    g->is_draining = true;
     while (!list_is_empty(&g->deployments))
         retire_deployment(container_of(g->deployments.next, struct deployment, node));
 }

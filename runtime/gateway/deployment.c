@@ -1,0 +1,272 @@
+/* What is deployed: the spec as it was given, the executable that it names, and what that says of itself. */
+#include "gateway/gateway_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "config/config.h"
+
+#define DESCRIBE_TIMEOUT_NS (5 * NS_PER_S)
+#define DESCRIBE_BYTES_MAX  (256 * 1024)
+#define TARGET_DEFAULT      50  /* requests in flight a replica before another one is started */
+#define SECRET_NAME_MAX     253 /* DNS subdomain, as Kubernetes */
+#define SECRETS_MAX         64
+
+/* ---- the spec ---- */
+
+static enum status check_name(const struct gateway *g, struct strview name, struct error *err)
+{
+    bool is_fine =
+        name.len > 0 && name.len <= FUNCTION_NAME_MAX && name.ptr[0] != '-' && name.ptr[name.len - 1] != '-';
+    for (size_t i = 0; i < name.len && is_fine; i++) {
+        char c = name.ptr[i];
+        is_fine = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+    }
+    if (!is_fine)
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "function name '%.*s': 1 to %d lower-case letters, digits and inner '-'",
+                         SV_ARG(sv_sub(name, 0, 80)), FUNCTION_NAME_MAX);
+    for (unsigned i = 0; i < g->cfg.n_core; i++)
+        if (sv_eq(name, sv(g->cfg.core[i]->name)))
+            return error_set(err, STATUS_ALREADY_EXISTS,
+                             "'%.*s' is a core function of balm and cannot be replaced", SV_ARG(name));
+    return STATUS_OK;
+}
+
+/* A name becomes a path below DIR/secrets/functions. */
+static enum status check_secrets(const struct deployment_spec *spec, struct error *err)
+{
+    if (spec->n_secrets > SECRETS_MAX)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: %zu, at most %d are allowed",
+                         spec->n_secrets, SECRETS_MAX);
+    for (size_t i = 0; i < spec->n_secrets; i++) {
+        struct strview name = spec->secrets[i];
+        bool is_fine = name.len > 0 && name.len <= SECRET_NAME_MAX && name.ptr[0] != '.' &&
+                       memchr(name.ptr, '\0', name.len) == NULL;
+        if (!is_fine || sv_find(name, '/') < name.len)
+            return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: entry %zu is no secret's name", i + 1);
+        if (sv_eq(name, SV(INVOCATION_KEY_SECRET)))
+            return error_set(err, STATUS_INVALID_ARGUMENT,
+                             "secrets: '" INVOCATION_KEY_SECRET "' is the platform's own");
+    }
+    return STATUS_OK;
+}
+
+/* LD_* would have the loader run something else than the executable that the image names. */
+static enum status check_env(const struct deployment_spec *spec, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    if (json_object_size(spec->env) > FUNCTION_ENV_MAX)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "environment: %zu variables, at most %d are allowed",
+                         json_object_size(spec->env), FUNCTION_ENV_MAX);
+    json_object_foreach(spec->env, key, value)
+    {
+        if (key[0] == '\0' || strchr(key, '=') != NULL || strncmp(key, "LD_", 3) == 0)
+            return error_set(err, STATUS_INVALID_ARGUMENT, "environment: '%.80s' cannot be set", key);
+        if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
+            return error_set(err, STATUS_INVALID_ARGUMENT,
+                             "environment: the value of '%.80s' is no text for a variable", key);
+    }
+    return STATUS_OK;
+}
+
+static enum status check_spec(const struct gateway *g, const struct deployment_spec *spec, struct error *err)
+{
+    enum status s = check_name(g, spec->name, err);
+    if (s == STATUS_OK) s = check_secrets(spec, err);
+    if (s == STATUS_OK) s = check_env(spec, err);
+    if (s == STATUS_OK && g->n_deployments >= DEPLOYMENTS_MAX)
+        s = error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d functions are deployed", DEPLOYMENTS_MAX);
+    return s;
+}
+
+static void copy_spec(struct deployment *d, const struct deployment_spec *from)
+{
+    struct arena *a = &d->arena;
+    d->spec = *from;
+    d->spec.arena = a;
+    d->spec.name = arena_copy(a, from->name);
+    d->spec.image = arena_copy(a, from->image);
+    d->spec.process = arena_copy(a, from->process);
+    d->spec.env = json_deep_copy(from->env);
+    d->spec.labels = json_deep_copy(from->labels);
+    d->spec.annotations = json_deep_copy(from->annotations);
+    struct strview *secrets = arena_array(a, from->n_secrets, sizeof(*secrets));
+    for (size_t i = 0; i < from->n_secrets; i++)
+        secrets[i] = arena_copy(a, from->secrets[i]);
+    d->spec.secrets = secrets;
+}
+
+static bool is_same_map(const json_t *a, const json_t *b)
+{
+    if (json_object_size(a) == 0 && json_object_size(b) == 0) return true;
+    return json_equal(a, b) != 0;
+}
+
+static bool is_same_spec(const struct deployment_spec *a, const struct deployment_spec *b)
+{
+    bool is_same = sv_eq(a->image, b->image) && sv_eq(a->process, b->process) &&
+                   a->memory_bytes == b->memory_bytes && is_same_map(a->env, b->env) &&
+                   is_same_map(a->labels, b->labels) && is_same_map(a->annotations, b->annotations) &&
+                   a->n_secrets == b->n_secrets;
+    for (size_t i = 0; is_same && i < a->n_secrets; i++)
+        is_same = sv_eq(a->secrets[i], b->secrets[i]);
+    return is_same;
+}
+
+/* ---- the executable ---- */
+
+static bool identify(const char *path, struct file_identity *ret_build)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return false;
+    *ret_build =
+        (struct file_identity){.device = st.st_dev,
+                               .inode = st.st_ino,
+                               .changed_ns = (int64_t)st.st_ctim.tv_sec * NS_PER_S + st.st_ctim.tv_nsec};
+    return true;
+}
+
+/* "registry/team/echo:1.2" -> functions_dir/echo */
+static enum status find_executable(struct deployment *d, struct error *err)
+{
+    struct strview image = d->spec.image, part, last = image;
+    while (sv_next(&image, '/', &part))
+        last = part;
+    last = sv_sub(last, 0, sv_find(last, ':'));
+    last = sv_sub(last, 0, sv_find(last, '@'));
+    if (last.len == 0 || last.ptr[0] == '.' || memchr(last.ptr, '\0', last.len) != NULL)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' names no executable",
+                         SV_ARG(sv_sub(d->spec.image, 0, 128)));
+    const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(last)).ptr;
+    char *real = realpath(path, NULL);
+    bool is_there = real != NULL && identify(real, &d->build) && access(real, X_OK) == 0;
+    if (is_there) d->executable = arena_cstr(&d->arena, sv(real));
+    free(real);
+    if (is_there) return STATUS_OK;
+    return error_set(err, STATUS_NOT_FOUND, "image '%.*s': no executable %s",
+                     SV_ARG(sv_sub(d->spec.image, 0, 128)), path);
+}
+
+/* ---- the manifest ---- */
+
+static bool json_is_yes(const json_t *object, const char *key)
+{
+    return json_is_true(json_object_get(object, key));
+}
+
+static enum on_unknown parse_on_unknown(struct strview text)
+{
+    if (sv_eq(text, SV("rerun"))) return ON_UNKNOWN_RERUN;
+    return sv_eq(text, SV("reread")) ? ON_UNKNOWN_REREAD : ON_UNKNOWN_ESCALATE;
+}
+
+static void info_from_manifest(struct deployment *d)
+{
+    const json_t *m = d->manifest;
+    d->info = (struct function_info){
+        .name = d->spec.name,
+        .acts = json_is_yes(m, "acts"),
+        .is_destructive = json_is_yes(m, "destructive"),
+        .removes_series = json_is_yes(m, "removes_series"),
+        .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
+        .manifest_json = json_canonical(&d->arena, m),
+    };
+    if (duration_parse(json_get_text(m, "timeout"), &d->info.timeout_ns) != STATUS_OK)
+        d->info.timeout_ns = 30 * NS_PER_S;
+}
+
+/* What a function may do is known before it first runs: one that cannot say it (--describe) is not deployed.
+ */
+static enum status read_manifest(struct deployment *d, struct error *err)
+{
+    const char *argv[] = {d->executable, "--describe", NULL};
+    struct process_spec spec = {.argv = argv, .env = (const char *const[]){"LANG=C.UTF-8", NULL}, .cwd = "/"};
+    struct process_result r;
+    int64_t deadline_ns = clock_monotonic_ns() + DESCRIBE_TIMEOUT_NS;
+    enum status s = process_run(&spec, sv(NULL), DESCRIBE_BYTES_MAX, deadline_ns, &d->arena, &r, err);
+    if (s != STATUS_OK) return error_prefix(err, s, "%s --describe", d->executable);
+    if (r.exit_code == 0 && json_parse(r.stdout_text, 0, &d->manifest, NULL) == STATUS_OK &&
+        json_is_object(d->manifest)) {
+        info_from_manifest(d);
+        return STATUS_OK;
+    }
+    return error_set(err, STATUS_FAILED_PRECONDITION,
+                     "%s does not say what it is: --describe gave exit %d and no manifest (%.*s)",
+                     d->executable, r.exit_code, SV_ARG(sv_sub(sv_trim(r.stderr_text), 0, 200)));
+}
+
+/* ---- life ---- */
+
+static struct deployment *deployment_new(struct gateway *g, const struct deployment_spec *spec)
+{
+    struct deployment *d = mem_zalloc(1, sizeof(*d));
+    d->gateway = g;
+    list_init(&d->replicas);
+    copy_spec(d, spec);
+    d->secrets_folder =
+        arena_printf(&d->arena, "%s/run/secrets/%.*s-%u", g->cfg.dir, SV_ARG(spec->name), ++g->serial).ptr;
+    d->created_unix_ns = clock_unix_ns();
+    d->last_used_ns = clock_monotonic_ns();
+    d->log = function_log_new();
+    d->scale_max = deployment_label(spec, "com.openfaas.scale.max", REPLICAS_DEFAULT, REPLICAS_MAX);
+    if (d->scale_max == 0) d->scale_max = 1;
+    d->scale_min = deployment_label(spec, "com.openfaas.scale.min", 0, d->scale_max);
+    d->scale_target = deployment_label(spec, "com.openfaas.scale.target", TARGET_DEFAULT, 100000);
+    if (d->scale_target == 0) d->scale_target = 1;
+    d->wanted = d->scale_min;
+    d->idle_ns = g->cfg.idle_ns;
+    return d;
+}
+
+void deployment_free(struct deployment *d)
+{
+    json_release(d->spec.env);
+    json_release(d->spec.labels);
+    json_release(d->spec.annotations);
+    json_release(d->manifest);
+    function_log_free(d->log);
+    arena_release(&d->arena);
+    free(d);
+}
+
+enum status deployment_prepare(struct gateway *g, const struct deployment_spec *spec,
+                               struct deployment **ret_deployment, struct error *err)
+{
+    enum status s = check_spec(g, spec, err);
+    if (s != STATUS_OK) return s;
+    struct deployment *d = deployment_new(g, spec);
+    s = find_executable(d, err);
+    if (s == STATUS_OK) s = read_manifest(d, err);
+    if (s == STATUS_OK)
+        *ret_deployment = d;
+    else
+        deployment_free(d);
+    return s;
+}
+
+bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
+{
+    struct file_identity now;
+    return is_same_spec(&d->spec, spec) && identify(d->executable, &now) && now.device == d->build.device &&
+           now.inode == d->build.inode && now.changed_ns == d->build.changed_ns;
+}
+
+unsigned deployment_replicas(const struct deployment *d)
+{
+    return d->n_routed;
+}
+
+unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
+                          unsigned max)
+{
+    uint64_t value;
+    if (spec->labels == NULL || sv_parse_u64(json_get_text(spec->labels, label), &value) != STATUS_OK)
+        return fallback;
+    return value < max ? (unsigned)value : max;
+}

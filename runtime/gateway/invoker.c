@@ -1,0 +1,304 @@
+/* How the dispatcher reaches bots: signed invocations, plain calls from the queue, and balm stop. */
+#include "gateway/gateway_impl.h"
+
+#include <signal.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "log/log.h"
+
+#define ACT_GRACE_NS   (10 * NS_PER_S)   /* balm stop: how long an act under way may take to notice */
+#define ASK_TIMEOUT_NS (250 * NS_PER_MS) /* one bot that says nothing must not use up the others' time */
+#define ASK_AGAIN_MS   10
+
+static struct deployment *find_or_say(struct gateway *g, struct strview name, struct error *err)
+{
+    struct deployment *d = supervisor_find(g, name);
+    if (d == NULL) (void)!error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed", SV_ARG(name));
+    return d;
+}
+
+static enum status invoker_info(void *arg, struct strview function, struct function_info *ret_info,
+                                struct error *err)
+{
+    struct deployment *d = find_or_say(arg, function, err);
+    if (d == NULL) return STATUS_NOT_FOUND;
+    *ret_info = d->info;
+    return STATUS_OK;
+}
+
+static int64_t monotonic_from_unix(int64_t unix_ns)
+{
+    return clock_monotonic_ns() + (unix_ns - clock_unix_ns());
+}
+
+/* Did it reach the handler? Surely not, only if no connection came about to a process that has never answered
+ * anything: one from the pool may have taken the request before it died. Everything else is a lost answer,
+ * and the bot's on_unknown decides. */
+static enum status judge_lost(const struct replica *r, enum status s, const struct error *why,
+                              struct error *err)
+{
+    bool is_unsent = s == STATUS_UNAVAILABLE && why->can_retry && !r->has_answered;
+    bool is_lost = s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED;
+    if (err != NULL) *err = *why;
+    if (is_unsent || !is_lost) return s;
+    return error_set(err, STATUS_UNKNOWN, "%s", why->message);
+}
+
+static enum status sign(struct gateway *g, const struct invocation *inv, struct arena *a,
+                        struct forward_spec *spec, struct http_header *headers, struct error *err)
+{
+    char key[SHA256_HEX + 1];
+    invocation_derive_key(g->secrets.invocation_key, inv->function, key);
+    enum status s =
+        invocation_sign(inv, g->cfg.cluster, sv(key), spec->body, a, headers, &spec->n_headers, err);
+    mem_wipe(key, sizeof(key));
+    spec->headers = headers;
+    return s;
+}
+
+static enum status frozen(struct error *err)
+{
+    return error_set(err, STATUS_CANCELLED, "balm stop is in force");
+}
+
+static enum status send_invocation(struct gateway *g, struct deployment *d, const struct invocation *inv,
+                                   struct strview params, struct arena *a, struct invocation_reply *ret_reply,
+                                   struct error *err)
+{
+    struct http_header headers[INVOCATION_HEADERS_MAX];
+    struct forward_spec spec = {.method = SV("POST"),
+                                .target = SV("/"),
+                                .authority = inv->function,
+                                .body = params,
+                                .deadline_ns = monotonic_from_unix(inv->deadline_unix_ns)};
+    struct replica *r;
+    struct http_reply reply;
+    enum status s = sign(g, inv, a, &spec, headers, err);
+    if (s == STATUS_OK) s = supervisor_acquire(d, spec.deadline_ns, &r, err);
+    if (s != STATUS_OK) {
+        if (err != NULL)
+            err->can_retry =
+                s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED || s == STATUS_DEADLINE_EXCEEDED;
+        return s == STATUS_DEADLINE_EXCEEDED ? STATUS_UNAVAILABLE
+                                             : s; /* it was not sent: that is no lost answer */
+    }
+    struct error why;
+    s = g->is_frozen ? frozen(&why) : http_forward(r->upstream, &spec, a, &reply, &why);
+    if (s != STATUS_OK) s = judge_lost(r, s, &why, err);
+    supervisor_release(r, s == STATUS_OK);
+    return s == STATUS_OK ? invocation_parse_reply(reply.status, reply.body, a, ret_reply, err) : s;
+}
+
+static enum status invoker_invoke(void *arg, const struct invocation *inv, struct strview params,
+                                  struct arena *a, struct invocation_reply *ret_reply, struct error *err)
+{
+    struct gateway *g = arg;
+    struct deployment *d = find_or_say(g, inv->function, err);
+    if (d == NULL) return STATUS_NOT_FOUND;
+    if (g->is_frozen) return frozen(err);
+    d->users++;
+    d->acting_inflight++;
+    enum status s = send_invocation(g, d, inv, params, a, ret_reply, err);
+    d->acting_inflight--;
+    d->users--;
+    fiber_event_set(&g->acts_ended);
+    return s;
+}
+
+static enum status invoker_call(void *arg, struct strview function, const struct http_req *req,
+                                int64_t deadline_ns, struct arena *a, int *ret_http_status,
+                                struct strview *ret_body, struct error *err)
+{
+    struct gateway *g = arg;
+    struct deployment *d = find_or_say(g, function, err);
+    if (d == NULL) return STATUS_NOT_FOUND;
+    if (d->info.acts)
+        return error_set(err, STATUS_PERMISSION_DENIED,
+                         "function '%.*s' acts: it takes signed invocations only", SV_ARG(function));
+    struct forward_spec spec = {.method = req->method,
+                                .target = req->target,
+                                .authority = req->authority,
+                                .headers = req->headers,
+                                .n_headers = req->n_headers,
+                                .body = req->body,
+                                .deadline_ns = deadline_ns};
+    struct replica *r;
+    struct http_reply reply;
+    d->users++;
+    enum status s = supervisor_acquire(d, deadline_ns, &r, err);
+    if (s == STATUS_OK) {
+        s = http_forward(r->upstream, &spec, a, &reply, err);
+        supervisor_release(r, s == STATUS_OK);
+    }
+    d->users--;
+    if (s != STATUS_OK) return s;
+    *ret_http_status = reply.status;
+    *ret_body = reply.body;
+    return STATUS_OK;
+}
+
+/* ---- balm stop ---- */
+
+static struct replica *find_acting_in(struct list *deployments, bool (*is_it)(const struct replica *r))
+{
+    for (struct list *n = deployments->next; n != deployments; n = n->next) {
+        struct deployment *d = container_of(n, struct deployment, node);
+        for (struct list *m = d->replicas.next; d->info.acts && m != &d->replicas; m = m->next) {
+            struct replica *r = container_of(m, struct replica, node);
+            if (!r->has_exited && is_it(r)) return r;
+        }
+    }
+    return NULL;
+}
+
+/* Replaced and removed deployments count: their replicas end what they have. */
+static struct replica *find_acting(struct gateway *g, bool (*is_it)(const struct replica *r))
+{
+    struct replica *r = find_acting_in(&g->deployments, is_it);
+    return r != NULL ? r : find_acting_in(&g->retired, is_it);
+}
+
+static void signal_acting(struct gateway *g, int signo)
+{
+    struct list *const lists[] = {&g->deployments, &g->retired};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        for (struct list *n = lists[i]->next; n != lists[i]; n = n->next) {
+            struct deployment *d = container_of(n, struct deployment, node);
+            for (struct list *m = d->replicas.next; d->info.acts && m != &d->replicas; m = m->next) {
+                struct replica *r = container_of(m, struct replica, node);
+                r->is_freeze_seen = false;
+                r->is_asked = false;
+                if (!r->has_exited) (void)!process_kill(r->process, signo);
+            }
+        }
+}
+
+static bool is_unseen(const struct replica *r)
+{
+    return !r->is_freeze_seen;
+}
+
+static bool is_to_be_asked(const struct replica *r)
+{
+    return !r->is_freeze_seen && !r->is_asked;
+}
+
+/* "The signal has arrived, and so many invocations have not ended yet" (function_serve.c). The signal is sent
+ * again: one that came before the process could catch it is lost. */
+static void ask_frozen(struct replica *r, int64_t deadline_ns)
+{
+    struct arena a = {0};
+    struct http_reply reply;
+    struct error ignored;
+    struct forward_spec spec = {.method = SV("GET"),
+                                .target = SV("/_/health"),
+                                .authority = SV("localhost"),
+                                .deadline_ns = deadline_ns};
+    replica_hold(r);
+    r->is_asked = true;
+    (void)!process_kill(r->process, SIGUSR1);
+    if (http_forward(r->upstream, &spec, &a, &reply, &ignored) == STATUS_OK) {
+        r->has_answered = true;
+        r->is_freeze_seen =
+            sv_eq(http_header_get(reply.headers, reply.n_headers, SV("x-balm-frozen")), SV("0"));
+    }
+    replica_unhold(r);
+    arena_release(&a);
+}
+
+static void ask_round(struct gateway *g, int64_t deadline_ns)
+{
+    struct replica *r;
+    while ((r = find_acting(g, is_to_be_asked)) != NULL) {
+        int64_t until_ns = clock_monotonic_ns() + ASK_TIMEOUT_NS;
+        ask_frozen(r, until_ns < deadline_ns ? until_ns : deadline_ns);
+    }
+    struct list *const lists[] = {&g->deployments, &g->retired};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        for (struct list *n = lists[i]->next; n != lists[i]; n = n->next) {
+            struct deployment *d = container_of(n, struct deployment, node);
+            for (struct list *m = d->replicas.next; m != &d->replicas; m = m->next)
+                container_of(m, struct replica, node)->is_asked = false;
+        }
+}
+
+/* Until every acting process has said that it acts no more. */
+static enum status await_bots(struct gateway *g, int64_t deadline_ns)
+{
+    while (find_acting(g, is_unseen) != NULL) {
+        if (fiber_is_cancelled()) return STATUS_CANCELLED;
+        if (clock_monotonic_ns() >= deadline_ns) return STATUS_DEADLINE_EXCEEDED;
+        ask_round(g, deadline_ns);
+        if (find_acting(g, is_unseen) != NULL) (void)!sleep_ms(ASK_AGAIN_MS);
+    }
+    return STATUS_OK;
+}
+
+/* Who did not notice in time loses its process: the outcome of its act is unknown and is treated as
+ * on_unknown says. */
+static enum status kill_unseen(struct gateway *g, struct error *err)
+{
+    struct replica *r;
+    while ((r = find_acting(g, is_unseen)) != NULL) {
+        struct strview name = r->deployment->spec.name;
+        log_warn("gateway", "balm stop: function did not stop acting within the grace, it is killed",
+                 LOG_SV("function", name), LOG_INT("replica", r->number));
+        replica_hold(r);
+        replica_kill(r);
+        enum status s = fiber_event_wait(&r->exited, clock_monotonic_ns() + KILL_GRACE_NS);
+        if (s != STATUS_OK)
+            (void)!error_set(err, s, "balm stop: function '%.*s' could not be killed", SV_ARG(name));
+        r->is_freeze_seen = s == STATUS_OK;
+        replica_unhold(r);
+        if (s != STATUS_OK) return s;
+    }
+    return STATUS_OK;
+}
+
+static bool is_answer_due(const struct gateway *g)
+{
+    const struct list *const lists[] = {&g->deployments, &g->retired};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        for (const struct list *n = lists[i]->next; n != lists[i]; n = n->next)
+            if (container_of(n, struct deployment, node)->acting_inflight > 0) return true;
+    return false;
+}
+
+/* The processes act no more; their answers are a matter of moments, and are not waited for longer. */
+static enum status await_answers(struct gateway *g)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + NS_PER_S;
+    while (is_answer_due(g)) {
+        fiber_event_reset(&g->acts_ended);
+        enum status s = fiber_event_wait(&g->acts_ended, deadline_ns);
+        if (s != STATUS_OK) return s == STATUS_CANCELLED ? s : STATUS_OK;
+    }
+    return STATUS_OK;
+}
+
+enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
+{
+    g->is_frozen = is_frozen;
+    signal_acting(g, is_frozen ? SIGUSR1 : SIGUSR2);
+    int64_t deadline_ns = clock_monotonic_ns() + ACT_GRACE_NS;
+    broker_freeze(g->broker, is_frozen);
+    if (!is_frozen) return STATUS_OK;
+    enum status s = await_bots(g, deadline_ns);
+    if (s == STATUS_DEADLINE_EXCEEDED) s = kill_unseen(g, err);
+    if (s == STATUS_OK) s = await_answers(g);
+    if (s == STATUS_CANCELLED) return error_set(err, s, "balm stop was cut short while acts were ending");
+    return s;
+}
+
+static enum status invoker_freeze(void *arg, bool is_frozen, struct error *err)
+{
+    return gateway_freeze(arg, is_frozen, err);
+}
+
+const struct invoker_ops gateway_invoker = {.name = "local",
+                                            .info = invoker_info,
+                                            .invoke = invoker_invoke,
+                                            .call = invoker_call,
+                                            .freeze = invoker_freeze};
