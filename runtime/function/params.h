@@ -1,8 +1,10 @@
-/* Parameters of a bot: from the JSON of an invocation into its struct, by the table that `balm generate` makes from bot.yaml.
+/* Parameters of a bot: from the JSON of an invocation into its struct, by the table that `balm generate`
+ * makes from bot.yaml.
  *
- * Everything in them came from alerts, so nothing is taken on trust: an unknown parameter is refused (with the nearest known name), each
- * limit and pattern is checked, and texts are copied to the arena, NUL-terminated. A runbook fills parameters from labels, which are texts;
- * so numbers and booleans are taken from a text that spells one, too. Pure. */
+ * Everything in them came from alerts, so nothing is taken on trust: an unknown parameter is refused (with
+ * the nearest known name), each limit and pattern is checked, and texts are copied to the arena,
+ * NUL-terminated. A runbook fills parameters from labels, which are texts; so numbers and booleans are
+ * taken from a text that spells one, too. Pure. */
 #ifndef BALM_FUNCTION_PARAMS_H
 #define BALM_FUNCTION_PARAMS_H
 
@@ -17,7 +19,8 @@ enum param_type {
     PARAM_TEXT_LIST, /* struct param_text_list; min..max: entries, each at most PARAM_TEXT_MAX bytes */
 };
 
-/* What a text may look like. bot.yaml names them; the manifest's JSON Schema has the same as regular expressions. */
+/* What a text may look like. bot.yaml names them; the manifest's JSON Schema has the same as regular
+ * expressions. */
 enum param_pattern {
     PARAM_ANY,           /* any UTF-8 without NUL */
     PARAM_LINE,          /* "line": no control characters */
@@ -45,10 +48,12 @@ struct param_field {
     const char *const *names; /* TEXT, TEXT_LIST: the allowed ones, NULL-terminated; NULL: any */
 };
 
-/* body: an object, or NULL for none. *ret_params holds the defaults; absent parameters keep them. `function` is for messages.
+/* body: an object, or NULL for none. *ret_params holds the defaults; absent parameters keep them.
+ * `function` is for messages.
  * STATUS_INVALID_ARGUMENT: "parameter 'unti' is not known to service-restart (did you mean 'unit'?)". */
-enum status params_decode(const char *function, const struct param_field *fields, size_t n, const json_t *body, struct arena *a,
-                          void *ret_params, struct error *err) MUST_USE;
+enum status params_decode(const char *function, const struct param_field *fields, size_t n,
+                          const json_t *body, struct arena *a, void *ret_params, struct error *err) MUST_USE;
+/* Is it what the pattern allows? For values that do not come as parameters: a secret, an entry of a list. */
 bool param_pattern_matches(enum param_pattern pattern, struct strview text);
 
 #endif
