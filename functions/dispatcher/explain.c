@@ -249,12 +249,11 @@ static struct strview line_of(struct arena *a, const struct record *r)
     case RECORD_FIRED:
         return arena_printf(a, "the time for '%.*s' is over", SV_ARG(r->purpose));
     case RECORD_VERIFIED:
-        if (r->ok) return arena_printf(a, "verified by %.*s", SV_ARG(r->how));
-        return arena_printf(a, "not verified (%.*s)", SV_ARG(r->how));
+        return arena_printf(a, "%s %.*s", r->ok ? "yes, by" : "no,", SV_ARG(r->how));
     case RECORD_ESCALATED:
         return arena_printf(a, "needs a person: %.*s", SV_ARG(r->reason));
     case RECORD_CLOSED:
-        return arena_printf(a, "closed: %.*s", SV_ARG(r->state));
+        return r->state;
     case RECORD_NOTE:
         return arena_printf(a, "%.*s: %.*s", SV_ARG(r->actor), SV_ARG(r->message));
     default:

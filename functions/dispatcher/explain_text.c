@@ -221,8 +221,7 @@ static void put_end(struct buf *out, const json_t *root)
         buf_append(out, SV("  "));
         put(out, clock_part(json_get_text(line, "time")));
         buf_printf(out, "  %6" JSON_INTEGER_FORMAT "  ", json_integer_value(json_object_get(line, "seq")));
-        put_member(out, line, "kind");
-        buf_append(out, SV(": "));
+        buf_printf(out, "%-10s", json_string_value(json_object_get(line, "kind")));
         put_member(out, line, "text");
         buf_append_char(out, '\n');
     }
