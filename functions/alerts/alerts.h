@@ -1,9 +1,10 @@
 /* The intake: Alertmanager's webhook in, `signal` records out (README.md beside this file).
  *
- *   POST /  body -> webhook_decode -> each alert judged by the episode table -> journal_append -> wait until durable -> 202
+ *   POST /  body -> webhook_decode -> each alert judged by the episode table -> journal_append
+ *           -> wait until durable -> 202
  *
- * Between judging an alert and appending its record nothing waits, so the same alert delivered twice at once gives one signal, and
- * both deliveries wait for the same sequence. */
+ * Between judging an alert and appending its record nothing waits, so the same alert delivered twice at
+ * once gives one signal, and both deliveries wait for the same sequence. */
 #ifndef BALM_FUNCTIONS_ALERTS_ALERTS_H
 #define BALM_FUNCTIONS_ALERTS_ALERTS_H
 

@@ -481,7 +481,7 @@ static void register_metrics(struct intake *in)
                              *const stage_label[] = {"stage"};
     static const char *const results[RESULTS] = {"accepted", "duplicate", "rejected"};
     /* As the dispatcher registers it: one family, one set of buckets. */
-    static const double buckets[] = {.001, .0025, .005, .01, .025, .05, .1, .25, .5,
+    static const double buckets[] = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
                                      1,    2.5,   5,    10,  30,   60,  120, 300, 900};
     struct metric_family *alerts = metrics_family(METRIC_COUNTER, "balm_alerts_total",
                                                   "Alerts by what became of them.", result_label, 1, NULL, 0);
@@ -493,10 +493,9 @@ static void register_metrics(struct intake *in)
                                   "Webhook deliveries by HTTP status.", code_label, 1, NULL, 0);
     struct strview accepted = SV("202");
     in->accepted_requests = metrics_series(in->requests, &accepted);
-    struct metric_family *stages =
-        metrics_family(METRIC_HISTOGRAM, "balm_stage_seconds",
-                       "From the receipt of an alert to each stage of its incident.", stage_label, 1, buckets,
-                       ARRAY_LEN(buckets));
+    struct metric_family *stages = metrics_family(
+        METRIC_HISTOGRAM, "balm_stage_seconds", "From the receipt of an alert to each stage of its incident.",
+        stage_label, 1, buckets, ARRAY_LEN(buckets));
     struct strview durable = SV("durable");
     in->durable_seconds = metrics_series(stages, &durable);
 }

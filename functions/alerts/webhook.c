@@ -58,7 +58,8 @@ static bool scan_text(struct reader *r, const char *name, struct strview *ret_te
 
 /* ---- label sets ---- */
 
-/* Any UTF-8 as Prometheus 3 and Alertmanager 0.27 have it (k8s.pod.name); the scanner has seen to the encoding. */
+/* Any UTF-8 as Prometheus 3 and Alertmanager 0.27 have it (k8s.pod.name); the scanner has seen to the
+ * encoding. */
 static bool is_label_name(struct strview s)
 {
     for (size_t i = 0; i < s.len; i++)

@@ -1,9 +1,10 @@
 /* Alertmanager's webhook body, version 4 (contracts/alertmanager-loki.md §1.1): bytes in, checked alerts out.
  * Pure: no clock, no waits, any thread.
  *
- *   the body as a whole is wrong: not JSON, not version 4, no alerts,    -> STATUS_INVALID_ARGUMENT and one
- *   nested too deep, not UTF-8                                              sentence that says what and where
- *   one alert of it is wrong                                             -> its `reason` is set, the others stand
+ *   the body as a whole is wrong: not JSON, not version 4, no alerts,  -> STATUS_INVALID_ARGUMENT and one
+ *   nested too deep, not UTF-8                                            sentence that says what and where
+ *   one alert of it is wrong                                           -> its `reason` is set, the others
+ *                                                                         stand
  *
  * One pass without a tree; strings borrow from the body where they have no escapes. */
 #ifndef BALM_FUNCTIONS_ALERTS_WEBHOOK_H
@@ -33,14 +34,14 @@ struct webhook_alert {
     struct record_labels labels, annotations; /* sorted */
     int64_t starts_at_ns, ends_at_ns;         /* endsAt: 0 while it fires */
     struct strview generator_url;
-    struct strview fingerprint;               /* the sender's; where it sent none, ours */
-    struct strview fingerprint_computed;      /* ours, only where the sender's differs */
+    struct strview fingerprint;          /* the sender's; where it sent none, ours */
+    struct strview fingerprint_computed; /* ours, only where the sender's differs */
     struct strview reason;   /* empty: it is fine. Else why it is rejected, and nothing above counts */
     struct strview evidence; /* how a rejected one began, at most WEBHOOK_EVIDENCE_BYTES_MAX */
 };
 
 struct webhook {
-    struct strview receiver;   /* without the regexp quoting that Alertmanager adds: "bot.main" */
+    struct strview receiver; /* without the regexp quoting that Alertmanager adds: "bot.main" */
     struct strview group_key;
     uint64_t truncated_alerts; /* cut off by the sender's max_alerts */
     struct webhook_alert *alerts;

@@ -38,7 +38,8 @@ static struct bench {
 static void open_intake(bool fold)
 {
     struct error err;
-    cr_assert_eq(journal_open_sqlite(bench.loop, &bench.cfg, &bench.journal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_open_sqlite(bench.loop, &bench.cfg, &bench.journal, &err), STATUS_OK, "%s",
+                 err.message);
     bench.env.loop = bench.loop;
     bench.env.journal = bench.journal;
     cr_assert_eq(alerts_function.start(&bench.env, &bench.state, &err), STATUS_OK, "%s", err.message);
@@ -100,16 +101,26 @@ struct reply {
     struct strview body, retry_after;
 };
 
-static struct reply request(const char *method, const char *path, struct strview body, int64_t now_ns, struct strview traceparent)
+static struct reply request(const char *method, const char *path, struct strview body, int64_t now_ns,
+                            struct strview traceparent)
 {
-    struct http_header headers[] = {{SV("content-type"), SV("application/json")}, {SV("traceparent"), traceparent}};
+    struct http_header headers[] = {{SV("content-type"), SV("application/json")},
+                                    {SV("traceparent"), traceparent}};
     struct arena *a = &bench.arena;
-    struct http_req req = {.method = sv(method), .target = sv(path), .path = sv(path), .peer = SV("127.0.0.1:1"), .headers = headers,
-                           .n_headers = traceparent.len > 0 ? 2 : 1, .body = body, .arena = a, .received_unix_ns = now_ns,
+    struct http_req req = {.method = sv(method),
+                           .target = sv(path),
+                           .path = sv(path),
+                           .peer = SV("127.0.0.1:1"),
+                           .headers = headers,
+                           .n_headers = traceparent.len > 0 ? 2 : 1,
+                           .body = body,
+                           .arena = a,
+                           .received_unix_ns = now_ns,
                            .received_ns = clock_monotonic_ns()};
     struct http_resp resp = {.status = 200};
     alerts_function.handle(bench.state, &req, &resp);
-    return (struct reply){resp.status, resp.body, http_header_get(resp.headers, resp.n_headers, SV("retry-after"))};
+    return (struct reply){resp.status, resp.body,
+                          http_header_get(resp.headers, resp.n_headers, SV("retry-after"))};
 }
 
 static struct reply post(struct strview body, int64_t now_ns)
@@ -119,10 +130,11 @@ static struct reply post(struct strview body, int64_t now_ns)
 
 static struct strview alert(const char *status, const char *name, const char *starts, const char *ends)
 {
-    return arena_printf(&bench.arena,
-                        "{\"status\":\"%s\",\"labels\":{\"alertname\":\"%s\",\"job\":\"web\"},\"annotations\":{\"summary\":\"s\"},"
-                        "\"startsAt\":\"%s\",\"endsAt\":\"%s\",\"generatorURL\":\"http://p/g\"}",
-                        status, name, starts, ends);
+    return arena_printf(
+        &bench.arena,
+        "{\"status\":\"%s\",\"labels\":{\"alertname\":\"%s\",\"job\":\"web\"},\"annotations\":{\"summary\":\"s\"},"
+        "\"startsAt\":\"%s\",\"endsAt\":\"%s\",\"generatorURL\":\"http://p/g\"}",
+        status, name, starts, ends);
 }
 
 static struct strview firing(const char *name, const char *starts)
@@ -139,7 +151,8 @@ static struct strview body_of(const struct strview *alerts, size_t n)
 {
     struct buf b;
     buf_init(&b, 8 << 20);
-    buf_append(&b, SV("{\"version\":\"4\",\"receiver\":\"bot\\\\.main\",\"groupKey\":\"{}:{}\",\"alerts\":["));
+    buf_append(&b,
+               SV("{\"version\":\"4\",\"receiver\":\"bot\\\\.main\",\"groupKey\":\"{}:{}\",\"alerts\":["));
     for (size_t i = 0; i < n; i++) {
         if (i > 0) buf_append_char(&b, ',');
         buf_append(&b, alerts[i]);
@@ -155,7 +168,8 @@ static struct strview body_1(struct strview only)
     return body_of(&only, 1);
 }
 
-static void expect_counts(struct reply r, int status, unsigned accepted, unsigned duplicate, unsigned rejected)
+static void expect_counts(struct reply r, int status, unsigned accepted, unsigned duplicate,
+                          unsigned rejected)
 {
     json_t *tree = NULL;
     cr_expect_eq(r.status, status, "%d %.*s", r.status, SV_ARG(r.body));
@@ -177,7 +191,8 @@ static const struct record *record_at(uint64_t seq)
     struct journal_entry *entries;
     size_t n;
     struct error err;
-    cr_assert_eq(journal_read(bench.journal, seq, 1, true, &bench.arena, &entries, &n, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_read(bench.journal, seq, 1, true, &bench.arena, &entries, &n, &err), STATUS_OK, "%s",
+                 err.message);
     cr_assert_eq(n, 1, "record %llu", (unsigned long long)seq);
     return entries[0].record;
 }
@@ -189,7 +204,8 @@ static const struct record *record_at(uint64_t seq)
 
 static void new_alert(void)
 {
-    struct reply r = request("POST", "/", body_1(firing("Down", S1)), T0, SV("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+    struct reply r = request("POST", "/", body_1(firing("Down", S1)), T0,
+                             SV("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
     expect_counts(r, 202, 1, 0, 0);
     expect_all_durable();
     cr_assert_eq(journal_last_seq(bench.journal), 1);
@@ -221,9 +237,13 @@ Test(alerts, new_alert_is_a_durable_signal)
 
 static void malformed_trace(void)
 {
-    static const char *const bad[] = {"", "00-", "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-                                      "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+    static const char *const bad[] = {"",
+                                      "00-",
+                                      "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+                                      "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                                      "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+                                      "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
                                       "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01x"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char name[20];
@@ -249,7 +269,8 @@ static void life_of_an_episode(void)
     cr_assert(sv_eq(record_at(2)->incident, incident));
     cr_assert_neq(record_at(2)->ends_at_ns, 0);
     expect_counts(post(body_1(resolved("Down", S1)), T0 + 4), 202, 0, 1, 0);
-    expect_counts(post(body_1(firing("Down", S1)), T0 + 5), 202, 0, 1, 0); /* late: overtaken by its resolve */
+    /* Late: overtaken by its resolve. */
+    expect_counts(post(body_1(firing("Down", S1)), T0 + 5), 202, 0, 1, 0);
     cr_assert_eq(journal_last_seq(bench.journal), 2);
     expect_counts(post(body_1(firing("Down", S2)), T0 + 6), 202, 1, 0, 0);
     cr_assert_not(sv_eq(record_at(3)->incident, incident));
@@ -373,17 +394,23 @@ Test(alerts, large_group_is_taken_whole)
 
 static void bad_in_group(void)
 {
-    struct strview mixed[] = {firing("Good", S1), SV("{\"status\":\"firing\",\"labels\":{\"alertname\":\"\xC3\xA4\",\"x\":1},\"quote\":\"\\\"\"}"),
-                              firing("Fine", S1)};
+    struct strview mixed[] = {
+        firing("Good", S1),
+        SV("{\"status\":\"firing\",\"labels\":{\"alertname\":\"\xC3\xA4\",\"x\":1},\"quote\":\"\\\"\"}"),
+        firing("Fine", S1)};
     struct reply r = post(body_of(mixed, 3), T0);
     expect_counts(r, 202, 2, 0, 1);
-    cr_assert(sv_contains(r.body, SV("\"error\":\"alerts[1]: label \\\"x\\\" is not a string\"")), "%.*s", SV_ARG(r.body));
+    cr_assert(sv_contains(r.body, SV("\"error\":\"alerts[1]: label \\\"x\\\" is not a string\"")), "%.*s",
+              SV_ARG(r.body));
     const struct record *rejected = record_at(2);
     cr_assert_eq(rejected->kind, RECORD_REJECTED);
     cr_assert(sv_eq(rejected->reason, SV("alerts[1]: label \"x\" is not a string")));
-    cr_assert(sv_eq(rejected->detail, SV("{\"evidence\":\"{\\\"status\\\":\\\"firing\\\",\\\"labels\\\":{\\\"alertname\\\":\\\"\xC3\xA4\\\",\\\"x\\\":1},"
-                                         "\\\"quote\\\":\\\"\\\\\\\"\\\"}\",\"index\":1}")),
-              "%.*s", SV_ARG(rejected->detail));
+    cr_assert(
+        sv_eq(
+            rejected->detail,
+            SV("{\"evidence\":\"{\\\"status\\\":\\\"firing\\\",\\\"labels\\\":{\\\"alertname\\\":\\\"\xC3\xA4\\\",\\\"x\\\":1},"
+               "\\\"quote\\\":\\\"\\\\\\\"\\\"}\",\"index\":1}")),
+        "%.*s", SV_ARG(rejected->detail));
     cr_assert(sv_eq(rejected->source, SV("alertmanager")));
     cr_assert(sv_eq(rejected->receiver, SV("bot.main")));
     expect_all_durable();
@@ -412,8 +439,11 @@ static void bad_body(void)
 {
     struct reply r = post(SV("{\"version\":\"4\",\"alerts\":[{]}"), T0);
     cr_assert_eq(r.status, 400);
-    cr_assert(sv_starts_with(r.body, SV("{\"error\":\"JSON: a member name in quotes is expected at line 1 column 27, in alerts[0]\"}")), "%.*s",
-              SV_ARG(r.body));
+    cr_assert(
+        sv_starts_with(
+            r.body,
+            SV("{\"error\":\"JSON: a member name in quotes is expected at line 1 column 27, in alerts[0]\"}")),
+        "%.*s", SV_ARG(r.body));
     r = post(SV("{\"version\":\"1\",\"alerts\":[{}]}"), T0);
     cr_assert_eq(r.status, 400);
     cr_assert_eq(journal_last_seq(bench.journal), 0);
@@ -440,7 +470,9 @@ Test(alerts, other_methods_and_paths_are_refused)
 
 static void foreign_fingerprint(void)
 {
-    static const char fmt[] = "{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\",\"kind\":\"r500\"},\"startsAt\":\"" S1 "\",\"fingerprint\":\"%s\"}";
+    static const char fmt[] =
+        "{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\",\"kind\":\"r500\"},\"startsAt\":\"" S1
+        "\",\"fingerprint\":\"%s\"}";
     expect_counts(post(body_1(arena_printf(&bench.arena, fmt, "0123456789abcdef")), T0), 202, 1, 0, 0);
     cr_assert(sv_eq(record_at(1)->fingerprint, SV("0123456789abcdef")));
     cr_assert(sv_eq(record_at(1)->fingerprint_computed, SV("129c009076f06444")));
@@ -507,7 +539,8 @@ static void failing_disk(void)
     expect_counts(post(body_1(firing("Before", S1)), T0), 202, 1, 0, 0);
     give_disk(1); /* every write of the store fails from here on */
     expect_unavailable(post(body_1(firing("Down", S1)), T0));
-    expect_unavailable(post(body_1(firing("Before", S1)), T0)); /* not even a duplicate while nobody knows what is on disk */
+    /* Not even a duplicate while nobody knows what is on disk. */
+    expect_unavailable(post(body_1(firing("Before", S1)), T0));
     give_disk(RLIM_INFINITY);
     int64_t deadline_ns = clock_monotonic_ns() + WAIT_MAX;
     struct reply r;
@@ -579,9 +612,9 @@ static void counted(void)
     buf_init(&text, 1 << 20);
     metrics_write(&text);
     static const char *const lines[] = {
-        "balm_alerts_total{result=\"accepted\"} 2\n", "balm_alerts_total{result=\"duplicate\"} 1\n", "balm_alerts_total{result=\"rejected\"} 1\n",
-        "balm_alerts_requests_total{code=\"202\"} 1\n", "balm_alerts_requests_total{code=\"400\"} 1\n",
-        "balm_stage_seconds_count{stage=\"durable\"} 1\n"};
+        "balm_alerts_total{result=\"accepted\"} 2\n",   "balm_alerts_total{result=\"duplicate\"} 1\n",
+        "balm_alerts_total{result=\"rejected\"} 1\n",   "balm_alerts_requests_total{code=\"202\"} 1\n",
+        "balm_alerts_requests_total{code=\"400\"} 1\n", "balm_stage_seconds_count{stage=\"durable\"} 1\n"};
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)
         cr_expect(sv_contains(buf_view(&text), sv(lines[i])), "%s", lines[i]);
     buf_release(&text);

@@ -19,7 +19,8 @@ static void tear_down(void)
 
 TestSuite(webhook, .fini = tear_down);
 
-/* A heap copy of exact size, so that ASan sees a read past the end; freed with the arena's content still borrowed from it only by us. */
+/* A heap copy of exact size, so that ASan sees a read past the end; freed with the arena's content still
+ * borrowed from it only by us. */
 static enum status decode(struct strview body)
 {
     err = (struct error){0};
@@ -31,7 +32,8 @@ static enum status decode_text(const char *body)
     return decode(sv(body));
 }
 
-/* What Alertmanager 0.25 sent (measured): quoting of <, >, & and of the receiver's name, zero endsAt, one final newline. */
+/* What Alertmanager 0.25 sent (measured): quoting of <, >, & and of the receiver's name, zero endsAt, one
+ * final newline. */
 static const char real[] =
     "{\"receiver\":\"bot\\\\.main\",\"status\":\"firing\",\"alerts\":[{\"status\":\"firing\",\"labels\":{\"alertname\":\"KubePodCrashLooping\","
     "\"namespace\":\"a\",\"pod\":\"p1\",\"severity\":\"warning\"},\"annotations\":{\"summary\":\"rate \\u003e 5 \\u0026 rising \\u003c 9\"},"
@@ -68,16 +70,19 @@ Test(webhook, of_a_real_alertmanager_is_read)
 
 Test(webhook, without_escapes_borrows_from_the_body)
 {
-    struct strview body = SV("{\"version\":\"4\",\"alerts\":[{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22T08:00:00Z\","
-                             "\"generatorURL\":\"http://g\"}]}");
+    struct strview body = SV(
+        "{\"version\":\"4\",\"alerts\":[{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22T08:00:00Z\","
+        "\"generatorURL\":\"http://g\"}]}");
     cr_assert_eq(webhook_decode(body, &arena, &hook, &err), STATUS_OK);
-    cr_assert(hook.alerts[0].generator_url.ptr > body.ptr && hook.alerts[0].generator_url.ptr < body.ptr + body.len);
+    cr_assert(hook.alerts[0].generator_url.ptr > body.ptr &&
+              hook.alerts[0].generator_url.ptr < body.ptr + body.len);
 }
 
 /* ---- the whole body ---- */
 
-#define GOOD_ALERT "{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22T08:00:00Z\"}"
-#define GOOD_BODY  "{\"version\":\"4\",\"alerts\":[" GOOD_ALERT "]}"
+#define GOOD_ALERT                                                                                           \
+    "{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22T08:00:00Z\"}"
+#define GOOD_BODY "{\"version\":\"4\",\"alerts\":[" GOOD_ALERT "]}"
 
 Test(webhook, that_is_wrong_as_a_whole_says_what_and_where)
 {
@@ -99,16 +104,21 @@ Test(webhook, that_is_wrong_as_a_whole_says_what_and_where)
         {"{\"version\":4,\"alerts\":[" GOOD_ALERT "]}", "\"version\" is not a string"},
         {"{\"alerts\":[" GOOD_ALERT "]}", "\"version\" is missing"},
         {"{\"version\":\"4\",\"receiver\":7,\"alerts\":[" GOOD_ALERT "]}", "\"receiver\" is not a string"},
-        {"{\"version\":\"4\",\"groupKey\":\"a\\u0000b\",\"alerts\":[" GOOD_ALERT "]}", "\"groupKey\" has a NUL"},
+        {"{\"version\":\"4\",\"groupKey\":\"a\\u0000b\",\"alerts\":[" GOOD_ALERT "]}",
+         "\"groupKey\" has a NUL"},
         {GOOD_BODY "x", "something follows the end of the value at line 1"},
         {GOOD_BODY GOOD_BODY, "something follows"},
-        {"{\"version\":\"4\",\n\"alerts\":[" GOOD_ALERT ",\n{\"labels\":{\"\xC3\xA4\":tru}}]}", "JSON: a value is expected at line 3 column 16, in alerts[1]"},
+        {"{\"version\":\"4\",\n\"alerts\":[" GOOD_ALERT ",\n{\"labels\":{\"\xC3\xA4\":tru}}]}",
+         "JSON: a value is expected at line 3 column 16, in alerts[1]"},
         {"{\"version\":\"4\",\"alerts\":[" GOOD_ALERT ",]}", "a value is expected after ','"},
         {"{\"version\":\"4\",\"alerts\":[" GOOD_ALERT, "the text ends too early"},
-        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"\xFF\"}}]}", "JSON: invalid UTF-8 at line 1 column 50, in alerts[0]"},
+        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"\xFF\"}}]}",
+         "JSON: invalid UTF-8 at line 1 column 50, in alerts[0]"},
         {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"\xED\xA0\x80\"}}]}", "invalid UTF-8"},
-        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"\\ud800\"}}]}", "half of a surrogate pair"},
-        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"a\tb\"}}]}", "control character in a string"},
+        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"\\ud800\"}}]}",
+         "half of a surrogate pair"},
+        {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"a\tb\"}}]}",
+         "control character in a string"},
         {"{\"version\":\"4\",\"alerts\":[{\"labels\":{\"alertname\":\"a\\x\"}}]}", "unknown escape"},
         {"{\"version\":\"4\",\"alerts\":[{labels:{}}]}", "a member name in quotes is expected"},
         {"{\"version\":\"4\",\"x\":01}", "a number has a leading zero"},
@@ -123,8 +133,10 @@ Test(webhook, that_is_wrong_as_a_whole_says_what_and_where)
 
 Test(webhook, nested_deeply_is_refused_wherever_it_nests)
 {
-    static const char *const places[] = {"{\"version\":\"4\",\"x\":", "{\"version\":\"4\",\"alerts\":", "{\"version\":\"4\",\"alerts\":[{\"labels\":",
-                                         "{\"version\":\"4\",\"alerts\":[{\"labels\":{\"a\":", "{\"version\":"};
+    static const char *const places[] = {
+        "{\"version\":\"4\",\"x\":", "{\"version\":\"4\",\"alerts\":",
+        "{\"version\":\"4\",\"alerts\":[{\"labels\":", "{\"version\":\"4\",\"alerts\":[{\"labels\":{\"a\":",
+        "{\"version\":"};
     struct buf body;
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         buf_init(&body, 4 << 20);
@@ -139,9 +151,11 @@ Test(webhook, nested_deeply_is_refused_wherever_it_nests)
 
 Test(webhook, unknown_members_and_space_are_passed_over)
 {
-    cr_assert_eq(decode_text(" {\n \"new\" : {\"deep\":[[1e5,-0.5,true,false,null,\"\\u0041\"],{}]} , \"version\" : \"4\",\r\n\t\"alerts\" : [ {\"x\":[],"
-                             "\"labels\" : { \"alertname\" : \"A\" } , \"status\" : \"firing\", \"startsAt\" : \"2026-11-22T08:00:00Z\" } ] } \n"), STATUS_OK,
-                 "%s", err.message);
+    cr_assert_eq(
+        decode_text(
+            " {\n \"new\" : {\"deep\":[[1e5,-0.5,true,false,null,\"\\u0041\"],{}]} , \"version\" : \"4\",\r\n\t\"alerts\" : [ {\"x\":[],"
+            "\"labels\" : { \"alertname\" : \"A\" } , \"status\" : \"firing\", \"startsAt\" : \"2026-11-22T08:00:00Z\" } ] } \n"),
+        STATUS_OK, "%s", err.message);
     cr_assert_eq(hook.n_alerts, 1);
     cr_assert_eq(hook.n_rejected, 0);
 }
@@ -153,7 +167,10 @@ Test(webhook, alert_count_is_bounded)
         buf_init(&body, 8 << 20);
         buf_append(&body, SV("{\"version\":\"4\",\"alerts\":["));
         for (unsigned i = 0; i < n; i++)
-            buf_printf(&body, "%s{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\",\"n\":\"%u\"},\"startsAt\":\"2026-11-22T08:00:00Z\"}", i ? "," : "", i);
+            buf_printf(
+                &body,
+                "%s{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\",\"n\":\"%u\"},\"startsAt\":\"2026-11-22T08:00:00Z\"}",
+                i ? "," : "", i);
         buf_append(&body, SV("]}"));
         bool is_fine = n <= WEBHOOK_ALERTS_MAX;
         cr_assert_eq(decode(buf_view(&body)), is_fine ? STATUS_OK : STATUS_INVALID_ARGUMENT);
@@ -170,12 +187,17 @@ Test(webhook, alert_count_is_bounded)
 Test(webhook, receiver_is_unquoted)
 {
     static const char *const names[][2] = {
-        {"plain", "plain"},          {"bot\\\\.main", "bot.main"},         {"a\\\\+b\\\\(c\\\\)\\\\[d\\\\]", "a+b(c)[d]"},
-        {"back\\\\\\\\slash", "back\\slash"}, {"end\\\\", "end\\"}, {"\\\\d", "\\d"},
+        {"plain", "plain"},
+        {"bot\\\\.main", "bot.main"},
+        {"a\\\\+b\\\\(c\\\\)\\\\[d\\\\]", "a+b(c)[d]"},
+        {"back\\\\\\\\slash", "back\\slash"},
+        {"end\\\\", "end\\"},
+        {"\\\\d", "\\d"},
     };
     char body[400];
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        (void)snprintf(body, sizeof(body), "{\"version\":\"4\",\"receiver\":\"%s\",\"alerts\":[" GOOD_ALERT "]}", names[i][0]);
+        (void)snprintf(body, sizeof(body),
+                       "{\"version\":\"4\",\"receiver\":\"%s\",\"alerts\":[" GOOD_ALERT "]}", names[i][0]);
         cr_assert_eq(decode_text(body), STATUS_OK, "%s", err.message);
         cr_assert(sv_eq(hook.receiver, sv(names[i][1])), "%.*s", SV_ARG(hook.receiver));
     }
@@ -212,7 +234,8 @@ Test(webhook, long_receiver_is_refused)
 {
     static const char fmt[] = "{\"version\":\"4\",\"receiver\":\"@\",\"alerts\":[" GOOD_ALERT "]}";
     cr_assert_eq(decode(formatted(fmt, repeated('r', WEBHOOK_RECEIVER_BYTES_MAX))), STATUS_OK);
-    cr_assert_eq(decode(formatted(fmt, repeated('r', WEBHOOK_RECEIVER_BYTES_MAX + 1))), STATUS_INVALID_ARGUMENT);
+    cr_assert_eq(decode(formatted(fmt, repeated('r', WEBHOOK_RECEIVER_BYTES_MAX + 1))),
+                 STATUS_INVALID_ARGUMENT);
 }
 
 /* ---- single alerts ---- */
@@ -220,7 +243,8 @@ Test(webhook, long_receiver_is_refused)
 /* `members` of an alert that is otherwise fine, between two that are. */
 static const struct webhook_alert *decode_alert(struct strview members)
 {
-    struct strview body = formatted("{\"version\":\"4\",\"alerts\":[" GOOD_ALERT ",@," GOOD_ALERT "]}", arena_cstr(&arena, members));
+    struct strview body = formatted("{\"version\":\"4\",\"alerts\":[" GOOD_ALERT ",@," GOOD_ALERT "]}",
+                                    arena_cstr(&arena, members));
     cr_assert_eq(decode(body), STATUS_OK, "%s", err.message);
     cr_assert_eq(hook.n_alerts, 3);
     cr_assert_eq(hook.alerts[0].reason.len + hook.alerts[2].reason.len, 0, "the others stand");
@@ -254,25 +278,35 @@ Test(webhook, alert_that_is_wrong_is_rejected_alone)
         {"{" FIRING ",\"labels\":{\"alertname\":\"A\",\"a\\tb\":\"\"}}", "is not a label name"},
         {"{" FIRING ",\"labels\":{\"alertname\":\"A\",\"a\":\"x\\u0000\"}}", "label \"a\" has a NUL"},
         {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":[]}", "annotations is not an object"},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"x\":1}}", "annotation \"x\" is not a string"},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"\":\"x\"}}", "annotation name \"\""},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"x\":\"\\u0000\"}}", "annotation \"x\" has a NUL"},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"x\":1}}",
+         "annotation \"x\" is not a string"},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"\":\"x\"}}",
+         "annotation name \"\""},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"x\":\"\\u0000\"}}",
+         "annotation \"x\" has a NUL"},
         {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":7}", "generatorURL is not a string"},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":\"\\u0000\"}", "generatorURL has a NUL"},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":\"\\u0000\"}",
+         "generatorURL has a NUL"},
         {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"fingerprint\":7}", "fingerprint is not a string"},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"fingerprint\":\"../etc\"}", "fingerprint \"../etc\""},
-        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"endsAt\":\"soon\"}", "endsAt \"soon\" is not a time"},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"fingerprint\":\"../etc\"}",
+         "fingerprint \"../etc\""},
+        {"{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"endsAt\":\"soon\"}",
+         "endsAt \"soon\" is not a time"},
         {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"}}", "startsAt is missing"},
-        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":1763798400}", "startsAt is not a string"},
-        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22\"}", "startsAt \"2026-11-22\" is not a time"},
-        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"0001-01-01T00:00:00Z\"}", "is unset or out of range"},
+        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":1763798400}",
+         "startsAt is not a string"},
+        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"2026-11-22\"}",
+         "startsAt \"2026-11-22\" is not a time"},
+        {"{\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"startsAt\":\"0001-01-01T00:00:00Z\"}",
+         "is unset or out of range"},
         {"{\"labels\":{\"alertname\":\"A\"}" STARTS "}", "status is missing"},
         {"{\"status\":\"burning\",\"labels\":{\"alertname\":\"A\"}" STARTS "}", "status is \"burning\""},
         {"{\"status\":true,\"labels\":{\"alertname\":\"A\"}" STARTS "}", "status is not a string"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         const struct webhook_alert *alert = decode_alert(sv(bad[i].alert));
-        cr_expect(sv_contains(alert->reason, sv(bad[i].says)), "%s: %.*s", bad[i].alert, SV_ARG(alert->reason));
+        cr_expect(sv_contains(alert->reason, sv(bad[i].says)), "%s: %.*s", bad[i].alert,
+                  SV_ARG(alert->reason));
         cr_expect(sv_starts_with(alert->reason, SV("alerts[1]: ")));
         struct strview evidence = sv_sub(sv(bad[i].alert), 0, WEBHOOK_EVIDENCE_BYTES_MAX);
         cr_expect(sv_eq(alert->evidence, evidence), "%.*s", SV_ARG(alert->evidence));
@@ -282,11 +316,15 @@ Test(webhook, alert_that_is_wrong_is_rejected_alone)
 Test(webhook, alert_with_odd_but_fine_members_is_taken)
 {
     static const char *const fine[] = {
-        "{" FIRING ",\"labels\":{\"alertname\":\"A\",\"empty\":\"\",\"_x9\":\"\xF0\x9F\x98\x80 \\ud83d\\ude00\"}}",
-        "{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":null,\"endsAt\":null,\"generatorURL\":null,\"fingerprint\":null}",
+        "{" FIRING
+        ",\"labels\":{\"alertname\":\"A\",\"empty\":\"\",\"_x9\":\"\xF0\x9F\x98\x80 \\ud83d\\ude00\"}}",
+        "{" FIRING
+        ",\"labels\":{\"alertname\":\"A\"},\"annotations\":null,\"endsAt\":null,\"generatorURL\":null,\"fingerprint\":null}",
         "{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"free.text-name \xC3\xA4\":\"\"}}",
-        "{" FIRING ",\"labels\":{\"alertname\":\"x\",\"alertname\":\"A\"}}", /* given twice: the last counts, as in Go */
-        "{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"endsAt\":\"\",\"silenceURL\":\"x\",\"values\":{\"A\":1.5}}",
+        /* Given twice: the last counts, as in Go. */
+        "{" FIRING ",\"labels\":{\"alertname\":\"x\",\"alertname\":\"A\"}}",
+        "{" FIRING
+        ",\"labels\":{\"alertname\":\"A\"},\"endsAt\":\"\",\"silenceURL\":\"x\",\"values\":{\"A\":1.5}}",
     };
     for (size_t i = 0; i < ARRAY_LEN(fine); i++) {
         const struct webhook_alert *alert = decode_alert(sv(fine[i]));
@@ -307,15 +345,22 @@ static void check_limit(const char *fmt, size_t max, const char *says)
 
 Test(webhook, alert_limits_are_exact)
 {
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\",\"pod\":\"@\"}}", WEBHOOK_VALUE_BYTES_MAX, "label \"pod\" has 4097 bytes, at most 4096");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\",\"@\":\"x\"}}", WEBHOOK_NAME_BYTES_MAX, "has 257 bytes, at most 256");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"@\"}}", WEBHOOK_ALERTNAME_BYTES_MAX, "label \"alertname\" has 1025 bytes");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"@\":\"x\"}}", WEBHOOK_NAME_BYTES_MAX, "has 257 bytes, 1 to 256");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"a\":\"b\",\"text\":\"@\"}}", WEBHOOK_ANNOTATIONS_BYTES_MAX - 6,
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\",\"pod\":\"@\"}}", WEBHOOK_VALUE_BYTES_MAX,
+                "label \"pod\" has 4097 bytes, at most 4096");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\",\"@\":\"x\"}}", WEBHOOK_NAME_BYTES_MAX,
+                "has 257 bytes, at most 256");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"@\"}}", WEBHOOK_ALERTNAME_BYTES_MAX,
+                "label \"alertname\" has 1025 bytes");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"@\":\"x\"}}",
+                WEBHOOK_NAME_BYTES_MAX, "has 257 bytes, 1 to 256");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"a\":\"b\",\"text\":\"@\"}}",
+                WEBHOOK_ANNOTATIONS_BYTES_MAX - 6,
                 "annotation \"text\" brings the annotations to 16385 bytes");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"fingerprint\":\"@\"}", WEBHOOK_FINGERPRINT_BYTES_MAX, "fingerprint has 65 bytes");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"fingerprint\":\"@\"}",
+                WEBHOOK_FINGERPRINT_BYTES_MAX, "fingerprint has 65 bytes");
     size_t frame = strlen("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":\"\"}");
-    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":\"@\"}", WEBHOOK_ALERT_BYTES_MAX - frame, "65537 bytes, at most 65536");
+    check_limit("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"generatorURL\":\"@\"}",
+                WEBHOOK_ALERT_BYTES_MAX - frame, "65537 bytes, at most 65536");
 }
 
 Test(webhook, label_and_annotation_counts_are_bounded)
@@ -324,13 +369,17 @@ Test(webhook, label_and_annotation_counts_are_bounded)
     for (unsigned kind = 0; kind < 2; kind++) {
         for (unsigned n = WEBHOOK_LABELS_MAX; n <= WEBHOOK_LABELS_MAX + 1; n++) {
             buf_init(&members, 1 << 20);
-            buf_append(&members, kind == 0 ? SV("{" FIRING ",\"labels\":{\"alertname\":\"A\"") :
-                                             SV("{" FIRING ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"alertname\":\"A\""));
+            buf_append(&members,
+                       kind == 0
+                           ? SV("{" FIRING ",\"labels\":{\"alertname\":\"A\"")
+                           : SV("{" FIRING
+                                ",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"alertname\":\"A\""));
             for (unsigned i = 1; i < n; i++)
                 buf_printf(&members, ",\"l%u\":\"v\"", i);
             buf_append(&members, SV("}}"));
             const struct webhook_alert *alert = decode_alert(buf_view(&members));
-            cr_assert_eq(sv_contains(alert->reason, SV("more than 128 ")), n > WEBHOOK_LABELS_MAX, "%.*s", SV_ARG(alert->reason));
+            cr_assert_eq(sv_contains(alert->reason, SV("more than 128 ")), n > WEBHOOK_LABELS_MAX, "%.*s",
+                         SV_ARG(alert->reason));
             buf_release(&members);
         }
     }
@@ -339,7 +388,8 @@ Test(webhook, label_and_annotation_counts_are_bounded)
 Test(webhook, evidence_is_not_cut_inside_a_character)
 {
     const char *filler = repeated('f', WEBHOOK_EVIDENCE_BYTES_MAX - 11);
-    const struct webhook_alert *alert = decode_alert(formatted("{\"summary@\":\"\xF0\x9F\x98\x80\xF0\x9F\x98\x80\"}", filler));
+    const struct webhook_alert *alert =
+        decode_alert(formatted("{\"summary@\":\"\xF0\x9F\x98\x80\xF0\x9F\x98\x80\"}", filler));
     cr_assert(alert->reason.len > 0);
     cr_assert(sv_is_utf8(alert->evidence));
     cr_assert_leq(alert->evidence.len, WEBHOOK_EVIDENCE_BYTES_MAX);
@@ -348,7 +398,9 @@ Test(webhook, evidence_is_not_cut_inside_a_character)
 
 Test(webhook, fingerprint_that_differs_is_kept_beside_ours)
 {
-    const struct webhook_alert *alert = decode_alert(SV("{" FIRING ",\"labels\":{\"kind\":\"r500\",\"alertname\":\"A\"},\"fingerprint\":\"deadbeefdeadbeef\"}"));
+    const struct webhook_alert *alert = decode_alert(
+        SV("{" FIRING
+           ",\"labels\":{\"kind\":\"r500\",\"alertname\":\"A\"},\"fingerprint\":\"deadbeefdeadbeef\"}"));
     cr_assert_eq(alert->reason.len, 0);
     cr_assert(sv_eq(alert->fingerprint, SV("deadbeefdeadbeef")));
     cr_assert(sv_eq(alert->fingerprint_computed, SV("129c009076f06444")));
@@ -365,7 +417,8 @@ Test(webhook, cut_at_any_byte_is_refused)
     for (size_t len = 0; len < end; len++) {
         char *copy = malloc(len ? len : 1);
         memcpy(copy, real, len);
-        cr_assert_eq(webhook_decode(sv_n(copy, len), &arena, &hook, &err), STATUS_INVALID_ARGUMENT, "%zu", len);
+        cr_assert_eq(webhook_decode(sv_n(copy, len), &arena, &hook, &err), STATUS_INVALID_ARGUMENT, "%zu",
+                     len);
         free(copy);
         arena_reset(&arena);
     }
@@ -378,7 +431,8 @@ static uint64_t first_seed(void)
     return text != NULL && sv_parse_u64(sv(text), &seed) == STATUS_OK ? seed : 20261122;
 }
 
-/* Random damage never crashes. Whatever is refused as JSON, jansson refuses too; whatever is taken, jansson takes. */
+/* Random damage never crashes. Whatever is refused as JSON, jansson refuses too; whatever is taken,
+ * jansson takes. */
 Test(webhook, damaged_is_judged_as_by_another_parser)
 {
     enum { ROUNDS = 30000 };
@@ -390,7 +444,8 @@ Test(webhook, damaged_is_judged_as_by_another_parser)
         memcpy(bytes, real, len);
         for (uint64_t n = 1 + random_seeded_below(&rng, 3); n > 0; n--) {
             size_t at = random_seeded_below(&rng, len);
-            bytes[at] = random_seeded_below(&rng, 3) ? "\"\\{}[],:0-u\xFF"[random_seeded_below(&rng, 12)] : (char)random_seeded_below(&rng, 256);
+            bytes[at] = random_seeded_below(&rng, 3) ? "\"\\{}[],:0-u\xFF"[random_seeded_below(&rng, 12)]
+                                                     : (char)random_seeded_below(&rng, 256);
         }
         enum status status = webhook_decode(sv_n(bytes, len), &arena, &hook, &err);
         json_t *tree = NULL;
@@ -399,9 +454,11 @@ Test(webhook, damaged_is_judged_as_by_another_parser)
         json_release(tree);
         bool is_json_problem = strncmp(err.message, "JSON:", 5) == 0;
         /* jansson gives up on a NUL in a name, which JSON allows. */
-        if (other != STATUS_OK && strstr(json_err.message, "NUL byte in object key") != NULL) other = STATUS_OK;
+        if (other != STATUS_OK && strstr(json_err.message, "NUL byte in object key") != NULL)
+            other = STATUS_OK;
         if (status == STATUS_OK || is_json_problem)
-            cr_assert_eq(status == STATUS_OK, other == STATUS_OK, "seed %llu: %s | %s", (unsigned long long)seed, err.message, json_err.message);
+            cr_assert_eq(status == STATUS_OK, other == STATUS_OK, "seed %llu: %s | %s",
+                         (unsigned long long)seed, err.message, json_err.message);
         n_taken += status == STATUS_OK;
         err = (struct error){0};
         json_err = (struct error){0};
