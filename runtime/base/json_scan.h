@@ -1,11 +1,11 @@
-/* Reading JSON in one pass without building a tree, for the two hot paths (records, the alert webhook); all else
- * uses base/json.h.
+/* Reading JSON in one pass without building a tree, for the two hot paths (records, the alert webhook);
+ * all else uses base/json.h.
  *
- * A cursor over bytes and calls that expect something at it. Errors stick: the first one is kept in `problem`
- * (static text) and `at`, every later call does nothing and returns false, so a reader checks json_scan_failed()
- * where it matters. Strings without escapes borrow from the text, others live in the arena. Strict RFC 8259 with
- * well-formed UTF-8 and no lone surrogates; \u0000 is accepted and gives a NUL byte. Nesting is bounded by
- * JSON_DEPTH_MAX; nothing here recurses.
+ * A cursor over bytes and calls that expect something at it. Errors stick: the first one is kept in
+ * `problem` (static text) and `at`, every later call does nothing and returns false, so a reader checks
+ * json_scan_failed() where it matters. Strings without escapes borrow from the text, others live in the
+ * arena. Strict RFC 8259 with well-formed UTF-8 and no lone surrogates; \u0000 is accepted and gives a NUL
+ * byte. Nesting is bounded by JSON_DEPTH_MAX; nothing here recurses.
  *
  *     bool is_first = true;
  *     if (json_scan_open(&s, '{'))
@@ -28,8 +28,8 @@ void json_scan_init(struct json_scan *s, struct strview text, struct arena *a);
 char json_scan_peek(struct json_scan *s);
 /* An object ('{') or array ('[') begins here. */
 bool json_scan_open(struct json_scan *s, char bracket);
-/* The next member's name, its ':' consumed; false after the '}' was consumed, or on error. *is_first starts as
- * true. */
+/* The next member's name, its ':' consumed; false after the '}' was consumed, or on error. *is_first
+ * starts as true. */
 bool json_scan_member(struct json_scan *s, bool *is_first, struct strview *ret_name);
 /* A further element follows; false after the ']' was consumed, or on error. */
 bool json_scan_element(struct json_scan *s, bool *is_first);
@@ -42,7 +42,8 @@ bool json_scan_value(struct json_scan *s, struct strview *ret_raw);
 /* Nothing but white space is left, and nothing failed. */
 bool json_scan_end(struct json_scan *s);
 bool json_scan_failed(const struct json_scan *s);
-/* Set a problem of the caller's own at the cursor; false, so that a failing line reads `return json_scan_fail(…)`. */
+/* Set a problem of the caller's own at the cursor; false, so that a failing line reads `return
+ * json_scan_fail(…)`. */
 bool json_scan_fail(struct json_scan *s, const char *problem);
 /* Line and column of `at` (a byte of the text), from 1; columns count characters. */
 void json_scan_position(const struct json_scan *s, const char *at, size_t *ret_line, size_t *ret_column);

@@ -50,7 +50,8 @@ Test(json_scan, walks_objects_and_arrays)
 
 Test(json_scan, value_gives_its_bytes_as_they_are)
 {
-    static const char *const values[] = {"{\"b\" : [1,{ }],\"a\":\"\\u0041\"}", "[]", "\"x\\n\"", "-0.5e+3", "null", "[[[1]]]"};
+    static const char *const values[] = {
+        "{\"b\" : [1,{ }],\"a\":\"\\u0041\"}", "[]", "\"x\\n\"", "-0.5e+3", "null", "[[[1]]]"};
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         struct strview raw;
         begin(arena_printf(&arena, "  %s  ", values[i]).ptr);
@@ -67,8 +68,9 @@ Test(json_scan, first_problem_stays)
     cr_assert(json_scan_open(&s, '{') && json_scan_member(&s, &is_first, &name));
     cr_assert_not(json_scan_bool(&s, &flag));
     cr_assert_str_eq(s.problem, "true or false is expected");
-    cr_assert_not(json_scan_open(&s, '{') || json_scan_value(&s, NULL) || json_scan_string(&s, &name) || json_scan_integer(&s, &name) ||
-                  json_scan_member(&s, &is_first, &name) || json_scan_element(&s, &is_first) || json_scan_end(&s));
+    cr_assert_not(json_scan_open(&s, '{') || json_scan_value(&s, NULL) || json_scan_string(&s, &name) ||
+                  json_scan_integer(&s, &name) || json_scan_member(&s, &is_first, &name) ||
+                  json_scan_element(&s, &is_first) || json_scan_end(&s));
     cr_assert_not(json_scan_fail(&s, "another"));
     cr_assert_str_eq(s.problem, "true or false is expected");
     cr_assert(json_scan_failed(&s));
@@ -109,7 +111,8 @@ Test(json_scan, depth_is_counted_across_calls)
             buf_append_char(&text, i % 2 ? '}' : ']');
         json_scan_init(&s, buf_view(&text), &arena);
         bool is_first = true, is_fine = levels <= JSON_DEPTH_MAX;
-        cr_assert(json_scan_open(&s, '[') && json_scan_element(&s, &is_first)); /* one level by hand, the rest by value */
+        /* One level by hand, the rest by value. */
+        cr_assert(json_scan_open(&s, '[') && json_scan_element(&s, &is_first));
         cr_assert_eq(json_scan_value(&s, NULL), is_fine);
         if (is_fine) {
             cr_assert(!json_scan_element(&s, &is_first) && json_scan_end(&s));
@@ -125,7 +128,16 @@ Test(json_scan, depth_is_counted_across_calls)
 
 static void build(struct random_seeded *rng, struct buf *b, unsigned depth)
 {
-    static const char *const scalars[] = {"0", "-1", "12.5e-3", "true", "false", "null", "\"\"", "\"a\\n\\u00e4\"", "\"\xE2\x82\xAC\"", "\"\\ud83d\\ude00\""};
+    static const char *const scalars[] = {"0",
+                                          "-1",
+                                          "12.5e-3",
+                                          "true",
+                                          "false",
+                                          "null",
+                                          "\"\"",
+                                          "\"a\\n\\u00e4\"",
+                                          "\"\xE2\x82\xAC\"",
+                                          "\"\\ud83d\\ude00\""};
     uint64_t pick = random_seeded_below(rng, depth > 6 ? 3 : 6);
     if (pick < 3) {
         buf_append(b, sv(scalars[random_seeded_below(rng, ARRAY_LEN(scalars))]));
@@ -161,15 +173,19 @@ Test(json_scan, takes_exactly_what_jansson_takes)
         char *bytes = malloc(len); /* of its exact size, for ASan */
         memcpy(bytes, b.ptr, len);
         for (uint64_t n = random_seeded_below(&rng, 3); n > 0; n--)
-            bytes[random_seeded_below(&rng, len)] = "\"\\{}[],:01-.eutn \xFF\xC3"[random_seeded_below(&rng, 19)];
+            bytes[random_seeded_below(&rng, len)] =
+                "\"\\{}[],:01-.eutn \xFF\xC3"[random_seeded_below(&rng, 19)];
         json_scan_init(&s, sv_n(bytes, len), &arena);
         bool is_taken = json_scan_value(&s, NULL) && json_scan_end(&s);
         json_t *tree = NULL;
         struct error err = {0};
-        bool is_judged_fine = json_parse(sv_n(bytes, len), JSON_DECODE_ANY | JSON_ALLOW_NUL, &tree, &err) == STATUS_OK;
+        bool is_judged_fine =
+            json_parse(sv_n(bytes, len), JSON_DECODE_ANY | JSON_ALLOW_NUL, &tree, &err) == STATUS_OK;
         /* What jansson's types cannot hold is JSON all the same. */
-        if (strstr(err.message, "overflow") != NULL || strstr(err.message, "too big") != NULL) is_judged_fine = is_taken;
-        cr_assert_eq(is_taken, is_judged_fine, "seed %llu: %s | %s", (unsigned long long)seed, s.problem ? s.problem : "", err.message);
+        if (strstr(err.message, "overflow") != NULL || strstr(err.message, "too big") != NULL)
+            is_judged_fine = is_taken;
+        cr_assert_eq(is_taken, is_judged_fine, "seed %llu: %s | %s", (unsigned long long)seed,
+                     s.problem ? s.problem : "", err.message);
         n_taken += is_taken;
         json_release(tree);
         free(bytes);
