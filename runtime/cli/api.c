@@ -35,7 +35,8 @@ static enum status read_base_url(struct api_request *r, struct strview *ret_url)
     struct strview text;
     struct error err;
     if (file_read(&r->arena, path, 4096, &text, &err) != STATUS_OK)
-        return error_set(r->err, STATUS_UNAVAILABLE, "no platform is running on %s (%s)", r->data_dir, err.message);
+        return error_set(r->err, STATUS_UNAVAILABLE, "no platform is running on %s (%s)", r->data_dir,
+                         err.message);
     json_t *run = NULL;
     enum status s = json_parse(text, 0, &run, r->err);
     if (s != STATUS_OK) return error_prefix(r->err, s, "%s", path);
@@ -77,12 +78,15 @@ static enum status send_request(struct api_request *r)
     struct http_reply reply;
     s = http_request(&call, &r->arena, &reply, r->err);
     if (s == STATUS_UNAVAILABLE)
-        return error_set(r->err, s, "no platform answers at %.*s; it may have been killed: start it again with balm up", SV_ARG(url));
+        return error_set(r->err, s,
+                         "no platform answers at %.*s; it may have been killed: start it again with balm up",
+                         SV_ARG(url));
     if (s != STATUS_OK) return s;
     s = json_parse(reply.body, 0, &r->answer, r->err);
     if (reply.status / 100 == 2) return s;
     struct strview sentence = s == STATUS_OK ? json_get_text(r->answer, "error") : reply.body;
-    return error_set(r->err, status_from_http(reply.status), "%.*s (HTTP %d)", SV_ARG(sentence), reply.status);
+    return error_set(r->err, status_from_http(reply.status), "%.*s (HTTP %d)", SV_ARG(sentence),
+                     reply.status);
 }
 
 static void request_fiber(void *arg)
@@ -92,8 +96,8 @@ static void request_fiber(void *arg)
     client_release(r->loop);
 }
 
-enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body, json_t **ret_answer,
-                    struct error *err)
+enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body,
+                    json_t **ret_answer, struct error *err)
 {
     struct api_request r = {.data_dir = data_dir, .method = method, .path = path, .body = body, .err = err};
     enum status s = loop_new(&r.loop, err);
@@ -101,8 +105,10 @@ enum status cli_api(const char *data_dir, const char *method, const char *path, 
     s = loop_run_fiber(r.loop, request_fiber, &r, err);
     if (s == STATUS_OK) s = r.status;
     loop_free(r.loop);
-    if (s == STATUS_OK) *ret_answer = r.answer;
-    else json_release(r.answer);
+    if (s == STATUS_OK)
+        *ret_answer = r.answer;
+    else
+        json_release(r.answer);
     arena_release(&r.arena);
     return s;
 }

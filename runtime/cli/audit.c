@@ -21,19 +21,53 @@ struct audit_cfg {
 };
 
 static const struct config_option options[] = {
-    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct audit_cfg, data_dir), .value_name = "DIR",
+    {.name = "data",
+     .env = "BALM_DATA",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct audit_cfg, data_dir),
+     .value_name = "DIR",
      .help = "data folder of the platform, running or not"},
-    {.name = "kind", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, kind), .help = "only records of this kind (signal, intent, outcome …)"},
-    {.name = "function", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, function), .help = "only records of this function"},
-    {.name = "incident", .type = CONFIG_TEXT, .offset = offsetof(struct audit_cfg, incident), .help = "only records of this incident"},
-    {.name = "from", .type = CONFIG_INT, .default_text = "1", .min = 1, .max = INT64_MAX, .offset = offsetof(struct audit_cfg, from),
+    {.name = "kind",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct audit_cfg, kind),
+     .help = "only records of this kind (signal, intent, outcome …)"},
+    {.name = "function",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct audit_cfg, function),
+     .help = "only records of this function"},
+    {.name = "incident",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct audit_cfg, incident),
+     .help = "only records of this incident"},
+    {.name = "from",
+     .type = CONFIG_INT,
+     .default_text = "1",
+     .min = 1,
+     .max = INT64_MAX,
+     .offset = offsetof(struct audit_cfg, from),
      .help = "cat: first sequence number"},
-    {.name = "lines", .short_name = 'n', .type = CONFIG_INT, .default_text = "10", .min = 0, .max = 1000000,
-     .offset = offsetof(struct audit_cfg, lines), .help = "tail: how many records from the end"},
-    {.name = "follow", .short_name = 'f', .type = CONFIG_BOOL, .offset = offsetof(struct audit_cfg, is_following), .help = "tail: go on as records come"},
-    {.name = "public-key", .type = CONFIG_PATH, .offset = offsetof(struct audit_cfg, public_key), .value_name = "FILE",
+    {.name = "lines",
+     .short_name = 'n',
+     .type = CONFIG_INT,
+     .default_text = "10",
+     .min = 0,
+     .max = 1000000,
+     .offset = offsetof(struct audit_cfg, lines),
+     .help = "tail: how many records from the end"},
+    {.name = "follow",
+     .short_name = 'f',
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct audit_cfg, is_following),
+     .help = "tail: go on as records come"},
+    {.name = "public-key",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct audit_cfg, public_key),
+     .value_name = "FILE",
      .help = "verify: trust this key (DIR/audit/key.pub)"},
-    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct audit_cfg, is_json), .help = "tail, verify: JSON instead of text (cat always is)"},
+    {.name = "json",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct audit_cfg, is_json),
+     .help = "tail, verify: JSON instead of text (cat always is)"},
 };
 
 static bool is_wanted(const struct audit_cfg *cfg, const struct record *r)
@@ -43,7 +77,8 @@ static bool is_wanted(const struct audit_cfg *cfg, const struct record *r)
     return cfg->incident == NULL || sv_eq(r->incident, sv(cfg->incident));
 }
 
-/* The stored object with `seq` in front; the members that every reader may rely on are there even where they are empty. */
+/* The stored object with `seq` in front; the members that every reader may rely on are there even where
+ * they are empty. */
 static void print_json(const struct journal_entry *e)
 {
     const struct record *r = e->record;
@@ -72,13 +107,14 @@ static void print_line(const struct journal_entry *e)
     rfc3339_format(r->time_ns, time);
     struct strview alert = record_label(&r->labels, SV("alertname"));
     struct strview says = what_it_says(r);
-    printf("%7llu  %.23sZ  %-10s %-30.*s %.*s%s%.*s%s%.*s\n", (unsigned long long)e->seq, time, record_kind_name(r->kind), SV_ARG(r->incident),
-           SV_ARG(r->function), alert.len > 0 ? "  " : "", SV_ARG(alert), says.len > 0 ? "  " : "", SV_ARG(says));
+    printf("%7llu  %.23sZ  %-10s %-30.*s %.*s%s%.*s%s%.*s\n", (unsigned long long)e->seq, time,
+           record_kind_name(r->kind), SV_ARG(r->incident), SV_ARG(r->function), alert.len > 0 ? "  " : "",
+           SV_ARG(alert), says.len > 0 ? "  " : "", SV_ARG(says));
 }
 
 /* Prints what is wanted from `seq` to the end for now; *ret_next is where to go on. */
-static enum status print_from(struct journal_reader *reader, const struct audit_cfg *cfg, uint64_t seq, bool as_json, uint64_t *ret_next,
-                              struct error *err)
+static enum status print_from(struct journal_reader *reader, const struct audit_cfg *cfg, uint64_t seq,
+                              bool as_json, uint64_t *ret_next, struct error *err)
 {
     struct arena a = {0};
     for (;;) {
@@ -92,8 +128,10 @@ static enum status print_from(struct journal_reader *reader, const struct audit_
         }
         for (size_t i = 0; i < n; i++) {
             if (!is_wanted(cfg, entries[i].record)) continue;
-            if (as_json) print_json(&entries[i]);
-            else print_line(&entries[i]);
+            if (as_json)
+                print_json(&entries[i]);
+            else
+                print_line(&entries[i]);
         }
         seq = entries[n - 1].seq + 1;
         arena_reset(&a);
@@ -101,7 +139,8 @@ static enum status print_from(struct journal_reader *reader, const struct audit_
 }
 
 /* Sequence of the n-th wanted record from the end: a ring of the last n met. */
-static enum status find_tail(struct journal_reader *reader, const struct audit_cfg *cfg, struct arena *a, uint64_t *ret_seq, struct error *err)
+static enum status find_tail(struct journal_reader *reader, const struct audit_cfg *cfg, struct arena *a,
+                             uint64_t *ret_seq, struct error *err)
 {
     size_t want = (size_t)cfg->lines, met = 0;
     uint64_t *ring = arena_array(a, want + 1, sizeof(*ring));
@@ -123,7 +162,8 @@ static enum status find_tail(struct journal_reader *reader, const struct audit_c
     }
 }
 
-static enum status open_reader(const struct audit_cfg *cfg, struct arena *a, struct journal_reader **ret_reader, struct error *err)
+static enum status open_reader(const struct audit_cfg *cfg, struct arena *a,
+                               struct journal_reader **ret_reader, struct error *err)
 {
     return journal_reader_open(arena_printf(a, "%s/journal", cfg->data_dir).ptr, ret_reader, err);
 }
@@ -177,10 +217,12 @@ static void print_report_json(const struct audit_report *r)
     json_t *open = json_array();
     for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
         json_array_append_new(open, json_text(r->open_intents[i]));
-    json_t *o = json_pack("{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o}", "ok", verdict(r) == CLI_OK, "records", (json_int_t)r->records,
-                          "checkpoints", (json_int_t)r->checkpoints, "sealed", (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root,
-                          "firstBad", (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "", r->bad_reason.len,
-                          "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open);
+    json_t *o =
+        json_pack("{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o}", "ok", verdict(r) == CLI_OK,
+                  "records", (json_int_t)r->records, "checkpoints", (json_int_t)r->checkpoints, "sealed",
+                  (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root, "firstBad",
+                  (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
+                  r->bad_reason.len, "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open);
     json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
     json_release(o);
@@ -191,17 +233,20 @@ static void print_report(const struct audit_report *r)
     char root[SHA256_HEX + 1], sealed[RFC3339_LEN + 1] = "never";
     hex_encode(r->root.bytes, SHA256_BYTES, root);
     if (r->sealed_unix_ns != 0) rfc3339_format(r->sealed_unix_ns, sealed);
-    printf("records      %llu\ncheckpoints  %llu good\nsealed       %llu records, %s\nroot         %s\n", (unsigned long long)r->records,
-           (unsigned long long)r->checkpoints, (unsigned long long)r->sealed_records, sealed, root);
+    printf("records      %llu\ncheckpoints  %llu good\nsealed       %llu records, %s\nroot         %s\n",
+           (unsigned long long)r->records, (unsigned long long)r->checkpoints,
+           (unsigned long long)r->sealed_records, sealed, root);
     if (r->first_bad_seq != 0) {
-        printf("verdict      TAMPERED at record %llu: %.*s\n", (unsigned long long)r->first_bad_seq, SV_ARG(r->bad_reason));
+        printf("verdict      TAMPERED at record %llu: %.*s\n", (unsigned long long)r->first_bad_seq,
+               SV_ARG(r->bad_reason));
         return;
     }
     if (r->n_open_intents == 0) {
         puts("verdict      genuine and complete");
         return;
     }
-    printf("verdict      genuine; %zu act%s without outcome (under way, or interrupted):\n", r->n_open_intents, r->n_open_intents == 1 ? "" : "s");
+    printf("verdict      genuine; %zu act%s without outcome (under way, or interrupted):\n",
+           r->n_open_intents, r->n_open_intents == 1 ? "" : "s");
     for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
         printf("             %.*s\n", SV_ARG(r->open_intents[i]));
 }
@@ -210,11 +255,14 @@ static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int 
 {
     struct audit_report report = {0};
     bool shows_progress = isatty(2) == 1 && !cfg->is_json;
-    enum status s = audit_verify(cfg->data_dir, cfg->public_key, shows_progress ? on_progress : NULL, NULL, a, &report, err);
+    enum status s = audit_verify(cfg->data_dir, cfg->public_key, shows_progress ? on_progress : NULL, NULL, a,
+                                 &report, err);
     if (shows_progress) fputs("\r\033[K", stderr);
     if (s != STATUS_OK) return s;
-    if (cfg->is_json) print_report_json(&report);
-    else print_report(&report);
+    if (cfg->is_json)
+        print_report_json(&report);
+    else
+        print_report(&report);
     *ret_code = verdict(&report);
     return STATUS_OK;
 }
@@ -229,10 +277,14 @@ static int run_audit(const struct command *self, int argc, char **argv)
     if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
     if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
     const char *what = n == 1 ? argv[1] : "";
-    if (strcmp(what, "cat") == 0) s = run_cat(&cfg, &a, &err);
-    else if (strcmp(what, "tail") == 0) s = run_tail(&cfg, &a, &err);
-    else if (strcmp(what, "verify") == 0) s = run_verify(&cfg, &a, &code, &err);
-    else s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify (got '%s')", what);
+    if (strcmp(what, "cat") == 0)
+        s = run_cat(&cfg, &a, &err);
+    else if (strcmp(what, "tail") == 0)
+        s = run_tail(&cfg, &a, &err);
+    else if (strcmp(what, "verify") == 0)
+        s = run_verify(&cfg, &a, &code, &err);
+    else
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify (got '%s')", what);
     if (s != STATUS_OK) code = cli_fail(self, &err);
     if (code == CLI_OK && fflush(stdout) != 0) code = CLI_FAILED;
 out:
@@ -244,10 +296,11 @@ const struct command command_audit = {
     .name = "audit",
     .arguments = "tail|cat|verify",
     .summary = "read the journal, or prove that nobody changed it",
-    .description = "tail    the last records, one line each; -f goes on\n"
-                   "cat     every record as one JSON object a line, with its sequence number\n"
-                   "verify  recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
-                   "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome",
+    .description =
+        "tail    the last records, one line each; -f goes on\n"
+        "cat     every record as one JSON object a line, with its sequence number\n"
+        "verify  recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
+        "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_audit,

@@ -1,5 +1,6 @@
-/* The command line: one table of subcommands, and what they share. Each command is a plain main-like function: it prints its result on
- * stdout, one clear sentence on stderr when it fails, and returns an exit code of enum cli_exit. */
+/* The command line: one table of subcommands, and what they share. Each command is a plain main-like
+ * function: it prints its result on stdout, one clear sentence on stderr when it fails, and returns an
+ * exit code of enum cli_exit. */
 #ifndef BALM_CLI_CLI_H
 #define BALM_CLI_CLI_H
 
@@ -11,10 +12,10 @@
 
 enum cli_exit {
     CLI_OK = 0,
-    CLI_FAILED = 1,      /* it ran and the answer is no: verification failed, refused, unreachable */
-    CLI_USAGE = 2,       /* the command line or a file is wrong; nothing was done */
-    CLI_NOT_FOUND = 3,   /* no such incident, no journal, no running platform */
-    CLI_INCOMPLETE = 4,  /* audit verify: every record is genuine, but an act has no outcome */
+    CLI_FAILED = 1,     /* it ran and the answer is no: verification failed, refused, unreachable */
+    CLI_USAGE = 2,      /* the command line or a file is wrong; nothing was done */
+    CLI_NOT_FOUND = 3,  /* no such incident, no journal, no running platform */
+    CLI_INCOMPLETE = 4, /* audit verify: every record is genuine, but an act has no outcome */
 };
 
 struct command {
@@ -27,32 +28,38 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv);
 };
 
-extern const struct command command_up, command_status, command_why, command_audit, command_stop, command_resume, command_reload;
+extern const struct command command_up, command_status, command_why, command_audit, command_stop,
+    command_resume, command_reload;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
-/* Parses argv by the command's table into ret_cfg. Prints --help and returns false with *ret_exit = 0, or says what is wrong and returns
- * false with CLI_USAGE. Positional arguments are at argv[1] … argv[*ret_n_positional]. */
-bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg, int *ret_n_positional, int *ret_exit);
+/* Parses argv by the command's table into ret_cfg. Prints --help and returns false with *ret_exit = 0, or
+ * says what is wrong and returns false with CLI_USAGE. Positional arguments are at argv[1] …
+ * argv[*ret_n_positional]. */
+bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg,
+               int *ret_n_positional, int *ret_exit);
 /* "balm COMMAND: sentence" on stderr; returns the exit code that fits the error. */
 int cli_fail(const struct command *self, const struct error *err);
 
-/* The user's state folder: /var/lib/balm for root, else ${XDG_STATE_HOME:-~/.local/state}/balm. In the arena. */
+/* The user's state folder: /var/lib/balm for root, else ${XDG_STATE_HOME:-~/.local/state}/balm. In the
+ * arena. */
 const char *cli_default_data_dir(struct arena *a);
 /* The folder of this executable, without a trailing slash. */
 const char *cli_executable_dir(struct arena *a);
 
 /* ---- talking to a running platform ---- */
 
-/* DIR/run.json and DIR/secrets say where it is and how to be let in. Sends one request and returns the JSON answer (owned).
+/* DIR/run.json and DIR/secrets say where it is and how to be let in. Sends one request and returns the
+ * JSON answer (owned).
  * STATUS_UNAVAILABLE: nothing is running on this folder. The HTTP error's sentence is the message. */
-enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body, json_t **ret_answer,
-                    struct error *err) MUST_USE;
+enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body,
+                    json_t **ret_answer, struct error *err) MUST_USE;
 
 /* ---- the platform process ---- */
 
 struct up_cfg {
-    const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster, *log_level;
+    const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
+        *log_level;
     int64_t port, repeat_interval_ns, group_interval_ns, idle_ns, drain_timeout_ns;
     bool is_insecure;
 };

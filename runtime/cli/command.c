@@ -5,7 +5,8 @@
 
 void cli_print_help(const struct command *c)
 {
-    printf("usage: balm %s%s%s%s\n\n%s\n", c->name, c->n_options > 0 ? " [OPTIONS]" : "", c->arguments[0] != '\0' ? " " : "", c->arguments,
+    printf("usage: balm %s%s%s%s\n\n%s\n", c->name, c->n_options > 0 ? " [OPTIONS]" : "",
+           c->arguments[0] != '\0' ? " " : "", c->arguments,
            c->description != NULL ? c->description : c->summary);
     if (c->n_options == 0) return;
     puts("\noptions:");
@@ -21,7 +22,8 @@ static bool asks_for_help(int argc, char **argv)
     return false;
 }
 
-bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg, int *ret_n_positional, int *ret_exit)
+bool cli_parse(const struct command *self, int argc, char **argv, struct arena *a, void *ret_cfg,
+               int *ret_n_positional, int *ret_exit)
 {
     if (asks_for_help(argc, argv)) {
         cli_print_help(self);
@@ -29,7 +31,8 @@ bool cli_parse(const struct command *self, int argc, char **argv, struct arena *
         return false;
     }
     struct error err;
-    if (config_load(self->options, self->n_options, argc, argv, a, ret_cfg, ret_n_positional, &err) != STATUS_OK) {
+    if (config_load(self->options, self->n_options, argc, argv, a, ret_cfg, ret_n_positional, &err) !=
+        STATUS_OK) {
         cli_fail(self, &err);
         *ret_exit = CLI_USAGE;
         return false;
@@ -41,9 +44,12 @@ int cli_fail(const struct command *self, const struct error *err)
 {
     fprintf(stderr, "balm %s: %s\n", self->name, err->message);
     switch (err->code) {
-    case STATUS_INVALID_ARGUMENT: return CLI_USAGE;
+    case STATUS_INVALID_ARGUMENT:
+        return CLI_USAGE;
     case STATUS_NOT_FOUND:
-    case STATUS_UNAVAILABLE: return CLI_NOT_FOUND;
-    default: return CLI_FAILED;
+    case STATUS_UNAVAILABLE:
+        return CLI_NOT_FOUND;
+    default:
+        return CLI_FAILED;
     }
 }

@@ -16,21 +16,36 @@ struct steer_cfg {
 };
 
 static const struct config_option options[] = {
-    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct steer_cfg, data_dir), .value_name = "DIR",
+    {.name = "data",
+     .env = "BALM_DATA",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct steer_cfg, data_dir),
+     .value_name = "DIR",
      .help = "data folder of the running platform"},
-    {.name = "actor", .env = "USER", .type = CONFIG_TEXT, .default_text = "operator", .offset = offsetof(struct steer_cfg, actor),
-     .value_name = "NAME", .help = "who does this, for the record"},
-    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct steer_cfg, is_json), .help = "print the answer as JSON"},
+    {.name = "actor",
+     .env = "USER",
+     .type = CONFIG_TEXT,
+     .default_text = "operator",
+     .offset = offsetof(struct steer_cfg, actor),
+     .value_name = "NAME",
+     .help = "who does this, for the record"},
+    {.name = "json",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct steer_cfg, is_json),
+     .help = "print the answer as JSON"},
 };
 
 static void print_answer(const struct steer_cfg *cfg, json_t *answer, const char *sentence)
 {
-    if (cfg->is_json) json_dumpf(answer, stdout, JSON_COMPACT);
-    else fputs(sentence, stdout);
+    if (cfg->is_json)
+        json_dumpf(answer, stdout, JSON_COMPACT);
+    else
+        fputs(sentence, stdout);
     putchar('\n');
 }
 
-static int steer(const struct command *self, int argc, char **argv, const char *path, bool is_on, const char *sentence)
+static int steer(const struct command *self, int argc, char **argv, const char *path, bool is_on,
+                 const char *sentence)
 {
     struct arena a = {0};
     struct steer_cfg cfg = {0};
@@ -44,8 +59,10 @@ static int steer(const struct command *self, int argc, char **argv, const char *
     }
     if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
     json_t *body = json_pack("{s:s, s:b}", "actor", cfg.actor, "on", is_on), *answer = NULL;
-    if (cli_api(cfg.data_dir, "POST", path, body, &answer, &err) != STATUS_OK) code = cli_fail(self, &err);
-    else print_answer(&cfg, answer, sentence);
+    if (cli_api(cfg.data_dir, "POST", path, body, &answer, &err) != STATUS_OK)
+        code = cli_fail(self, &err);
+    else
+        print_answer(&cfg, answer, sentence);
     json_release(body);
     json_release(answer);
 out:
@@ -73,21 +90,27 @@ const struct command command_stop = {
     .name = "stop",
     .arguments = "",
     .summary = "no bot acts from now on, until balm resume",
-    .description = "Returns once no mutating request can leave any bot: acts under way have ended or were cut at their next step.\n"
-                   "The platform keeps running: alerts are accepted, decided on and recorded.",
+    .description =
+        "Returns once no mutating request can leave any bot: acts under way have ended or were cut at their next step.\n"
+        "The platform keeps running: alerts are accepted, decided on and recorded.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_stop,
 };
 
-const struct command command_resume = {
-    .name = "resume", .arguments = "", .summary = "let bots act again", .options = options, .n_options = ARRAY_LEN(options), .run = run_resume};
+const struct command command_resume = {.name = "resume",
+                                       .arguments = "",
+                                       .summary = "let bots act again",
+                                       .options = options,
+                                       .n_options = ARRAY_LEN(options),
+                                       .run = run_resume};
 
 const struct command command_reload = {
     .name = "reload",
     .arguments = "",
     .summary = "read runbooks, stack file and allow list again",
-    .description = "A bad file keeps what was there and is named with line, column and what is wrong. SIGHUP does the same.",
+    .description =
+        "A bad file keeps what was there and is named with line, column and what is wrong. SIGHUP does the same.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_reload,

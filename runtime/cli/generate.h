@@ -1,8 +1,10 @@
-/* What is derived from bot.yaml (function/manifest.h) at build time. Independent of the platform's modules, so that it can be built and run
- * before the bots. The same files give the same bytes, wherever and whenever.
+/* What is derived from bot.yaml (function/manifest.h) at build time. Independent of the platform's
+ * modules, so that it can be built and run before the bots. The same files give the same bytes, wherever
+ * and whenever.
  *
  *   balm generate bot FILE --out DIR     DIR/NAME.gen.h: struct NAME_params, prototype of NAME_handle
- *                                        DIR/NAME.gen.c: validating decoder, function_def with the manifest as JSON, main()
+ *                                        DIR/NAME.gen.c: validating decoder, function_def with the manifest
+ *                                        as JSON, main()
  *   balm generate stack FILES…           stack.yml in OpenFaaS's form, on stdout
  *   balm generate readme FILES…          the README's table of functions, on stdout
  *
@@ -14,8 +16,8 @@
 
 #include "function/manifest.h"
 
-/* argv[0] is the command's own name, argv[1] what to generate. Returns the exit code (enum cli_exit): 2 for a wrong bot.yaml, named with
- * FILE:LINE:COLUMN on stderr. */
+/* argv[0] is the command's own name, argv[1] what to generate. Returns the exit code (enum cli_exit): 2
+ * for a wrong bot.yaml, named with FILE:LINE:COLUMN on stderr. */
 int generate_command(int argc, char **argv);
 
 /* The parts, each to a buffer. */

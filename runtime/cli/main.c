@@ -12,16 +12,17 @@ static const struct command command_generate = {
     .name = "generate",
     .arguments = "bot FILE --out DIR | stack FILE... | readme FILE...",
     .summary = "what is derived from a function's bot.yaml",
-    .description = "bot     the parameter struct, its validating decoder, the manifest and main() of one function, into DIR\n"
-                   "stack   stack.yml for these functions, on stdout\n"
-                   "readme  the table of these functions for a README, on stdout",
+    .description =
+        "bot     the parameter struct, its validating decoder, the manifest and main() of one function, into DIR\n"
+        "stack   stack.yml for these functions, on stdout\n"
+        "readme  the table of these functions for a README, on stdout",
     .run = run_generate,
 };
 static const struct command command_version = {
     .name = "version", .arguments = "", .summary = "print the version", .run = run_version};
 
 static const struct command *const commands[] = {
-    &command_up,   &command_status, &command_why,      &command_audit,   &command_stop,
+    &command_up,     &command_status, &command_why,      &command_audit,   &command_stop,
     &command_resume, &command_reload, &command_generate, &command_version,
 };
 
@@ -39,18 +40,24 @@ static int run_generate(const struct command *self, int argc, char **argv)
     struct arena a = {0};
     int n, code;
     /* Only --help is ours: the generator is a program of its own as well, built before balm. */
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) (void)cli_parse(self, argc, argv, &a, NULL, &n, &code);
-    else code = generate_command(argc, argv);
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+        (void)cli_parse(self, argc, argv, &a, NULL, &n, &code);
+    else
+        code = generate_command(argc, argv);
     return code;
 }
 
 static void print_usage(FILE *out)
 {
-    fputs("balm: turns alerts into verified repairs, and proves what it did\n\nusage: balm COMMAND [OPTIONS]\n\n", out);
+    fputs(
+        "balm: turns alerts into verified repairs, and proves what it did\n\nusage: balm COMMAND [OPTIONS]\n\n",
+        out);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\nbalm COMMAND --help says more.\n\nexit codes: 0 done, 1 failed or refused, 2 wrong usage or file, 3 not found or not running,\n"
-          "            4 audit verify: genuine, but an act has no outcome\n", out);
+    fputs(
+        "\nbalm COMMAND --help says more.\n\nexit codes: 0 done, 1 failed or refused, 2 wrong usage or file, 3 not found or not running,\n"
+        "            4 audit verify: genuine, but an act has no outcome\n",
+        out);
 }
 
 static const struct command *find_command(const char *name)
@@ -66,8 +73,10 @@ static int unknown_command(const char *name)
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         names[i] = commands[i]->name;
     const char *nearest = config_nearest(name, names, ARRAY_LEN(names));
-    if (nearest != NULL) fprintf(stderr, "balm: unknown command '%s' (did you mean '%s'?)\n", name, nearest);
-    else fprintf(stderr, "balm: unknown command '%s'; balm --help lists them\n", name);
+    if (nearest != NULL)
+        fprintf(stderr, "balm: unknown command '%s' (did you mean '%s'?)\n", name, nearest);
+    else
+        fprintf(stderr, "balm: unknown command '%s'; balm --help lists them\n", name);
     return CLI_USAGE;
 }
 

@@ -21,9 +21,10 @@
 #include "loop/loop.h"
 #include "store/journal.h"
 
-/* The table of core functions: started in this order, stopped in reverse. The dispatcher follows the intake, so that
- * an alert's episode is known before it is decided on. */
-static const struct core_function *const core_functions[] = {&alerts_function, &dispatcher_function, &audit_function};
+/* The table of core functions: started in this order, stopped in reverse. The dispatcher follows the
+ * intake, so that an alert's episode is known before it is decided on. */
+static const struct core_function *const core_functions[] = {&alerts_function, &dispatcher_function,
+                                                             &audit_function};
 #define N_CORE ARRAY_LEN(core_functions)
 
 struct platform {
@@ -48,7 +49,8 @@ static enum status who_holds(struct platform *p, const char *path)
     char text[256] = "";
     ssize_t n = pread(p->lock_fd, text, sizeof(text) - 1, 0);
     struct strview who = sv_trim(sv_n(text, n > 0 ? (size_t)n : 0));
-    return error_set(p->err, STATUS_FAILED_PRECONDITION, "%s is in use by another balm (%s); stop it, or give --data another folder", path,
+    return error_set(p->err, STATUS_FAILED_PRECONDITION,
+                     "%s is in use by another balm (%s); stop it, or give --data another folder", path,
                      who.len > 0 ? text : "it has not said who it is");
 }
 
@@ -59,7 +61,8 @@ static enum status lock_data_dir(struct platform *p)
     if (s != STATUS_OK) return s;
     const char *path = arena_printf(&p->arena, "%s/lock", p->cfg->data_dir).ptr;
     p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (p->lock_fd < 0) return error_set(p->err, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    if (p->lock_fd < 0)
+        return error_set(p->err, status_from_errno(errno), "open %s: %s", path, strerror(errno));
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     if (fcntl(p->lock_fd, F_OFD_SETLK, &lock) != 0) {
         if (errno == EAGAIN || errno == EACCES) return who_holds(p, p->cfg->data_dir);
@@ -82,8 +85,9 @@ static enum status write_run_file(struct platform *p, struct strview url)
 {
     char now[RFC3339_LEN + 1];
     rfc3339_format(clock_unix_ns(), now);
-    struct strview text = arena_printf(&p->arena, "{\"pid\":%d,\"port\":%u,\"started\":\"%s\",\"url\":\"%.*s\",\"version\":\"%s\"}\n", (int)getpid(),
-                                       gateway_port(p->gateway), now, SV_ARG(url), BALM_VERSION);
+    struct strview text = arena_printf(
+        &p->arena, "{\"pid\":%d,\"port\":%u,\"started\":\"%s\",\"url\":\"%.*s\",\"version\":\"%s\"}\n",
+        (int)getpid(), gateway_port(p->gateway), now, SV_ARG(url), BALM_VERSION);
     return file_write_atomic(run_file(p), text, 0600, p->err);
 }
 
@@ -146,14 +150,16 @@ static enum status start_core(struct platform *p)
 
 static enum status announce(struct platform *p)
 {
-    const char *host = strchr(p->cfg->listen, ':') != NULL ? arena_printf(&p->arena, "[%s]", p->cfg->listen).ptr : p->cfg->listen;
+    const char *host = strchr(p->cfg->listen, ':') != NULL
+                           ? arena_printf(&p->arena, "[%s]", p->cfg->listen).ptr
+                           : p->cfg->listen;
     if (strcmp(host, "0.0.0.0") == 0) host = "127.0.0.1";
     if (strcmp(host, "[::]") == 0) host = "[::1]";
     struct strview url = arena_printf(&p->arena, "http://%s:%u", host, gateway_port(p->gateway));
     enum status s = write_run_file(p, url);
     if (s != STATUS_OK) return s;
-    log_info("balm", "ready", LOG_INT("port", gateway_port(p->gateway)), LOG_SV("url", url), LOG_STR("data", p->cfg->data_dir),
-             LOG_STR("version", BALM_VERSION));
+    log_info("balm", "ready", LOG_INT("port", gateway_port(p->gateway)), LOG_SV("url", url),
+             LOG_STR("data", p->cfg->data_dir), LOG_STR("version", BALM_VERSION));
     return STATUS_OK;
 }
 
@@ -187,8 +193,10 @@ static void stop(struct platform *p)
 static void reload(struct platform *p)
 {
     struct error err;
-    if (gateway_reload(p->gateway, &err) == STATUS_OK) log_info("balm", "reloaded");
-    else log_error("balm", "reload refused, the old set stays", LOG_STR("error", err.message));
+    if (gateway_reload(p->gateway, &err) == STATUS_OK)
+        log_info("balm", "reloaded");
+    else
+        log_error("balm", "reload refused, the old set stays", LOG_STR("error", err.message));
 }
 
 static void wait_for_signals(struct platform *p)
@@ -205,7 +213,8 @@ static void wait_for_signals(struct platform *p)
     }
 }
 
-/* A second signal while draining: whoever sends it means it. Intents without outcome are found at the next start. */
+/* A second signal while draining: whoever sends it means it. Intents without outcome are found at the next
+ * start. */
 static void force_exit_fiber(void *arg)
 {
     (void)arg;
@@ -233,7 +242,8 @@ static void platform_fiber(void *arg)
     if (p->status == STATUS_OK) log_info("balm", "stopped");
 }
 
-/* Many functions, connections and segments: as many descriptors as we may have. Secrets must not reach a core file. */
+/* Many functions, connections and segments: as many descriptors as we may have. Secrets must not reach a
+ * core file. */
 static void prepare_process(void)
 {
     struct rlimit limit;

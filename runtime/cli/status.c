@@ -12,9 +12,16 @@ struct status_cfg {
 };
 
 static const struct config_option options[] = {
-    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct status_cfg, data_dir), .value_name = "DIR",
+    {.name = "data",
+     .env = "BALM_DATA",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct status_cfg, data_dir),
+     .value_name = "DIR",
      .help = "data folder of the running platform"},
-    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct status_cfg, is_json), .help = "JSON instead of text"},
+    {.name = "json",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct status_cfg, is_json),
+     .help = "JSON instead of text"},
 };
 
 static const char *text_of(const json_t *o, const char *key)
@@ -32,24 +39,33 @@ static long long number_of(const json_t *o, const char *key)
 static const char *age_text(const json_t *seconds, char ret_text[32])
 {
     long long s = (long long)json_integer_value(seconds);
-    if (!json_is_integer(seconds)) (void)snprintf(ret_text, 32, "never");
-    else if (s < 120) (void)snprintf(ret_text, 32, "%lld s", s);
-    else if (s < 7200) (void)snprintf(ret_text, 32, "%lld min", s / 60);
-    else if (s < 172800) (void)snprintf(ret_text, 32, "%lld h", s / 3600);
-    else (void)snprintf(ret_text, 32, "%lld d", s / 86400);
+    if (!json_is_integer(seconds))
+        (void)snprintf(ret_text, 32, "never");
+    else if (s < 120)
+        (void)snprintf(ret_text, 32, "%lld s", s);
+    else if (s < 7200)
+        (void)snprintf(ret_text, 32, "%lld min", s / 60);
+    else if (s < 172800)
+        (void)snprintf(ret_text, 32, "%lld h", s / 3600);
+    else
+        (void)snprintf(ret_text, 32, "%lld d", s / 86400);
     return ret_text;
 }
 
 static void print_head(const json_t *status)
 {
     const json_t *frozen = json_object_get(status, "frozen");
-    if (json_is_true(json_object_get(frozen, "on"))) printf("STOPPED    no bot acts since %s (balm resume)\n", text_of(frozen, "since"));
-    else printf("acting     %zu runbook%s may act\n", json_array_size(json_object_get(status, "mayAct")),
-                json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
+    if (json_is_true(json_object_get(frozen, "on")))
+        printf("STOPPED    no bot acts since %s (balm resume)\n", text_of(frozen, "since"));
+    else
+        printf("acting     %zu runbook%s may act\n", json_array_size(json_object_get(status, "mayAct")),
+               json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
     printf("journal    %lld records, epoch %lld%s\n", number_of(status, "seq"), number_of(status, "epoch"),
            json_is_false(json_object_get(status, "deciding")) ? ", NOT DECIDING: see the log" : "");
-    if (json_is_true(json_object_get(status, "clockSettling"))) puts("clock      it jumped: nothing acts until it settles");
-    if (json_object_get(status, "reloadError") != NULL) printf("reload     refused, the old set stays: %s\n", text_of(status, "reloadError"));
+    if (json_is_true(json_object_get(status, "clockSettling")))
+        puts("clock      it jumped: nothing acts until it settles");
+    if (json_object_get(status, "reloadError") != NULL)
+        printf("reload     refused, the old set stays: %s\n", text_of(status, "reloadError"));
 }
 
 static void print_sources(const json_t *list)
@@ -58,17 +74,20 @@ static void print_sources(const json_t *list)
     json_t *o;
     char age[32];
     puts("\nsources");
-    if (json_array_size(list) == 0) puts("  none yet: no alert has arrived (is the receiver in Alertmanager's configuration?)");
+    if (json_array_size(list) == 0)
+        puts("  none yet: no alert has arrived (is the receiver in Alertmanager's configuration?)");
     json_array_foreach(list, i, o)
-        printf("  %-16s %lld signals, last %s ago\n", text_of(o, "name"), number_of(o, "signals"), age_text(json_object_get(o, "ageSeconds"), age));
+        printf("  %-16s %lld signals, last %s ago\n", text_of(o, "name"), number_of(o, "signals"),
+               age_text(json_object_get(o, "ageSeconds"), age));
 }
 
 static void print_backlog(const json_t *backlog)
 {
     char age[32] = "";
     bool is_empty = !json_is_integer(json_object_get(backlog, "oldestSeconds"));
-    printf("\nbacklog    %lld ready, %lld under way, %lld waiting, %lld dead%s%s\n", number_of(backlog, "ready"), number_of(backlog, "leased"),
-           number_of(backlog, "waiting"), number_of(backlog, "dead"), is_empty ? "" : "; oldest ",
+    printf("\nbacklog    %lld ready, %lld under way, %lld waiting, %lld dead%s%s\n",
+           number_of(backlog, "ready"), number_of(backlog, "leased"), number_of(backlog, "waiting"),
+           number_of(backlog, "dead"), is_empty ? "" : "; oldest ",
            is_empty ? "" : age_text(json_object_get(backlog, "oldestSeconds"), age));
 }
 
@@ -77,11 +96,13 @@ static void print_incidents(const json_t *summary, const json_t *list)
     size_t i;
     json_t *o;
     char age[32];
-    printf("\nincidents  %lld open, %lld closed, %lld alerts matched no runbook\n", number_of(summary, "open"), number_of(summary, "closed"),
-           number_of(summary, "unmatched"));
-    json_array_foreach(list, i, o)
-        printf("  %-30s %-9s %-10s %-22s %-24s %s\n", text_of(o, "incident"), text_of(o, "state"), text_of(o, "phase"), text_of(o, "alert"),
-               text_of(o, "target"), json_is_integer(json_object_get(o, "ageSeconds")) ? age_text(json_object_get(o, "ageSeconds"), age) : "");
+    printf("\nincidents  %lld open, %lld closed, %lld alerts matched no runbook\n",
+           number_of(summary, "open"), number_of(summary, "closed"), number_of(summary, "unmatched"));
+    json_array_foreach(list, i, o) printf(
+        "  %-30s %-9s %-10s %-22s %-24s %s\n", text_of(o, "incident"), text_of(o, "state"),
+        text_of(o, "phase"), text_of(o, "alert"), text_of(o, "target"),
+        json_is_integer(json_object_get(o, "ageSeconds")) ? age_text(json_object_get(o, "ageSeconds"), age)
+                                                          : "");
 }
 
 static void print_functions(const json_t *list)
@@ -91,8 +112,8 @@ static void print_functions(const json_t *list)
     puts("\nfunctions");
     if (json_array_size(list) == 0) puts("  none deployed");
     json_array_foreach(list, i, o)
-        printf("  %-20s %lld running, %lld calls%s\n", text_of(o, "name"), number_of(o, "replicas"), number_of(o, "invocationCount"),
-               json_is_true(json_object_get(o, "acts")) ? ", acts" : "");
+        printf("  %-20s %lld running, %lld calls%s\n", text_of(o, "name"), number_of(o, "replicas"),
+               number_of(o, "invocationCount"), json_is_true(json_object_get(o, "acts")) ? ", acts" : "");
 }
 
 static void print_runbooks(const json_t *list)
@@ -101,7 +122,8 @@ static void print_runbooks(const json_t *list)
     json_t *o, *bot;
     puts("\nrunbooks");
     if (json_array_size(list) == 0) puts("  none: nothing is ever decided");
-    json_array_foreach(list, i, o) {
+    json_array_foreach(list, i, o)
+    {
         printf("  %-20s %-7s %.12s ", text_of(o, "name"), text_of(o, "mode"), text_of(o, "hash"));
         json_array_foreach(json_object_get(o, "bots"), k, bot)
             printf(" %s%s", k > 0 ? "> " : "", json_string_value(bot));
@@ -122,7 +144,9 @@ static void print_text(const json_t *all)
 
 static enum status gather(const char *data_dir, json_t **ret_all, struct error *err)
 {
-    static const struct { const char *name, *path; } parts[] = {
+    static const struct {
+        const char *name, *path;
+    } parts[] = {
         {"status", "/function/dispatcher/status"},
         {"incidents", "/function/dispatcher/incidents?limit=" INCIDENTS_SHOWN},
         {"functions", "/system/functions"},
@@ -134,8 +158,10 @@ static enum status gather(const char *data_dir, json_t **ret_all, struct error *
         s = cli_api(data_dir, "GET", parts[i].path, NULL, &answer, err);
         if (s == STATUS_OK) (void)json_object_set_new(all, parts[i].name, answer);
     }
-    if (s == STATUS_OK) *ret_all = all;
-    else json_release(all);
+    if (s == STATUS_OK)
+        *ret_all = all;
+    else
+        json_release(all);
     return s;
 }
 

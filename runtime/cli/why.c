@@ -13,13 +13,21 @@ struct why_cfg {
 };
 
 static const struct config_option options[] = {
-    {.name = "data", .env = "BALM_DATA", .type = CONFIG_PATH, .offset = offsetof(struct why_cfg, data_dir), .value_name = "DIR",
+    {.name = "data",
+     .env = "BALM_DATA",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct why_cfg, data_dir),
+     .value_name = "DIR",
      .help = "data folder of the platform, running or not"},
-    {.name = "json", .type = CONFIG_BOOL, .offset = offsetof(struct why_cfg, is_json), .help = "JSON instead of text"},
+    {.name = "json",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct why_cfg, is_json),
+     .help = "JSON instead of text"},
 };
 
 /* The incident somebody means by "last": that of the newest record that belongs to one. */
-static enum status find_last(struct journal_reader *reader, struct arena *a, struct strview *ret_incident, struct error *err)
+static enum status find_last(struct journal_reader *reader, struct arena *a, struct strview *ret_incident,
+                             struct error *err)
 {
     struct arena batch = {0};
     uint64_t seq = journal_reader_first_seq(reader);
@@ -31,12 +39,14 @@ static enum status find_last(struct journal_reader *reader, struct arena *a, str
         if (s != STATUS_OK || n == 0) {
             arena_release(&batch);
             *ret_incident = last;
-            if (s == STATUS_OK && last.len == 0) s = error_set(err, STATUS_NOT_FOUND, "the journal has no incident yet");
+            if (s == STATUS_OK && last.len == 0)
+                s = error_set(err, STATUS_NOT_FOUND, "the journal has no incident yet");
             return s;
         }
         for (size_t i = n; i > 0; i--)
             if (entries[i - 1].record->incident.len > 0) {
-                if (!sv_eq(last, entries[i - 1].record->incident)) last = arena_copy(a, entries[i - 1].record->incident);
+                if (!sv_eq(last, entries[i - 1].record->incident))
+                    last = arena_copy(a, entries[i - 1].record->incident);
                 break;
             }
         seq = entries[n - 1].seq + 1;
@@ -44,7 +54,8 @@ static enum status find_last(struct journal_reader *reader, struct arena *a, str
     }
 }
 
-static enum status explain_from_disk(const char *data_dir, struct strview incident, struct arena *a, json_t **ret_json, struct error *err)
+static enum status explain_from_disk(const char *data_dir, struct strview incident, struct arena *a,
+                                     json_t **ret_json, struct error *err)
 {
     struct journal_reader *reader = NULL;
     enum status s = journal_reader_open(arena_printf(a, "%s/journal", data_dir).ptr, &reader, err);
@@ -73,7 +84,8 @@ static int run_why(const struct command *self, int argc, char **argv)
     json_t *explained = NULL;
     if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
     if (n != 1) {
-        (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "say which incident (its id from balm status or balm audit tail), or 'last'");
+        (void)!error_set(&err, STATUS_INVALID_ARGUMENT,
+                         "say which incident (its id from balm status or balm audit tail), or 'last'");
         code = cli_fail(self, &err);
         goto out;
     }
@@ -96,8 +108,9 @@ const struct command command_why = {
     .name = "why",
     .arguments = "INCIDENT|last",
     .summary = "one incident from alert to undo: what was seen, decided, done and verified",
-    .description = "Everything about one incident on one screen, from the journal alone: the alert, the runbook and its hash, each gate with its value,\n"
-                   "the acts and their outcomes, the verification, what comes next, and the command that takes it back.",
+    .description =
+        "Everything about one incident on one screen, from the journal alone: the alert, the runbook and its hash, each gate with its value,\n"
+        "the acts and their outcomes, the verification, what comes next, and the command that takes it back.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_why,
