@@ -1,6 +1,7 @@
-/* The gateway's data path: one suspending call that sends a request to a function's replica and brings its answer back,
- * on h2o's own HTTP/1 client with a connection pool per upstream (design §7 says why not h2o's proxy handler and not curl).
- * One retry if a pooled connection died before the first byte of the answer. Total deadline. Loop thread only. */
+/* The gateway's data path: one suspending call that sends a request to a function's replica and brings its
+ * answer back, on h2o's own HTTP/1 client with a connection pool per upstream (design §7 says why not
+ * h2o's proxy handler and not curl). One retry if a pooled connection died before the first byte of the
+ * answer. Total deadline. Loop thread only. */
 #ifndef BALM_CLIENT_FORWARD_H
 #define BALM_CLIENT_FORWARD_H
 
@@ -9,9 +10,11 @@
 
 struct upstream; /* one address with its pool */
 
-/* unix_path or host and port (host a literal address). max_connections: 0 = 256; a call above waits for a free one. */
-enum status upstream_new(struct loop *l, const char *unix_path, const char *host, uint16_t port, unsigned max_connections,
-                         struct upstream **ret_upstream, struct error *err) MUST_USE;
+/* unix_path or host and port (host a literal address). max_connections: 0 = 256; a call above waits for a
+ * free one. */
+enum status upstream_new(struct loop *l, const char *unix_path, const char *host, uint16_t port,
+                         unsigned max_connections, struct upstream **ret_upstream,
+                         struct error *err) MUST_USE;
 /* Idle connections are closed; calls under way must have ended. */
 void upstream_free(struct upstream *u);
 unsigned upstream_inflight(const struct upstream *u);
@@ -21,17 +24,19 @@ struct forward_spec {
     const struct http_header *headers; /* hop-by-hop ones are dropped here (openfaas.md §1.10) */
     size_t n_headers;
     struct strview body;
-    int64_t deadline_ns;      /* required */
-    size_t max_body_bytes;    /* of a buffered answer; 0: 8 MiB */
+    int64_t deadline_ns;   /* required */
+    size_t max_body_bytes; /* of a buffered answer; 0: 8 MiB */
 };
 
-/* Whole answer into the arena. STATUS_UNAVAILABLE: could not connect or cut before the first byte (nothing was executed for
- * sure only if err->can_retry); STATUS_UNKNOWN: cut after that; STATUS_DEADLINE_EXCEEDED; STATUS_RESOURCE_EXHAUSTED: answer too large. */
-enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a, struct http_reply *ret_reply,
-                         struct error *err) MUST_USE;
-/* Same, but status, headers and body go on to `resp` as they come, each part flushed; small complete answers are sent in one piece.
- * Fails only before anything was sent on; *ret_status is the upstream's. */
-enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec, const struct http_req *req, struct http_resp *resp,
-                                int *ret_status, struct error *err) MUST_USE;
+/* Whole answer into the arena. STATUS_UNAVAILABLE: could not connect or cut before the first byte (nothing
+ * was executed for sure only if err->can_retry); STATUS_UNKNOWN: cut after that; STATUS_DEADLINE_EXCEEDED;
+ * STATUS_RESOURCE_EXHAUSTED: answer too large. */
+enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a,
+                         struct http_reply *ret_reply, struct error *err) MUST_USE;
+/* Same, but status, headers and body go on to `resp` as they come, each part flushed; small complete
+ * answers are sent in one piece. Fails only before anything was sent on; *ret_status is the upstream's. */
+enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec,
+                                const struct http_req *req, struct http_resp *resp, int *ret_status,
+                                struct error *err) MUST_USE;
 
 #endif

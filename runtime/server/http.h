@@ -24,8 +24,8 @@ struct http_req {
     struct strview peer;      /* "127.0.0.1:40312", "unix" */
     const struct http_header *headers;
     size_t n_headers;
-    struct strview body;      /* whole */
-    struct arena *arena;      /* the exchange's: lives until the handler has returned and the answer is sent */
+    struct strview body; /* whole */
+    struct arena *arena; /* the exchange's: lives until the handler has returned and the answer is sent */
     int64_t received_unix_ns; /* when the request was complete */
     int64_t received_ns;      /* same, monotonic */
     bool is_http2;
