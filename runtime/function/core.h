@@ -1,4 +1,5 @@
-/* Core functions (alerts, dispatcher, audit) linked into the one `balm` process, and how a bot is reached from there.
+/* Core functions (alerts, dispatcher, audit) linked into the one `balm` process, and how a bot is reached
+ * from there.
  *
  * They meet each other only through the journal. Life cycle, driven by cli:
  *   start() of each, in table order: make state, journal_follow()          (no waiting on others)
@@ -14,11 +15,13 @@
 
 struct journal;
 
-/* What the platform knows of a deployed function, from its manifest. Views are borrowed until it is redeployed. */
+/* What the platform knows of a deployed function, from its manifest. Views are borrowed until it is
+ * redeployed. */
 struct function_info {
     struct strview name;
     bool acts, is_destructive;
-    bool removes_series;      /* its act can itself remove the alerting series: a resolve verifies nothing (design §5) */
+    /* Its act can itself remove the alerting series: a resolve verifies nothing (design §5). */
+    bool removes_series;
     enum on_unknown on_unknown;
     int64_t timeout_ns;
     struct strview manifest_json;
@@ -28,14 +31,16 @@ struct function_info {
 struct invoker_ops {
     const char *name; /* "local" */
     /* STATUS_NOT_FOUND: no such function. */
-    enum status (*info)(void *arg, struct strview function, struct function_info *ret_info, struct error *err);
-    /* Sign and send one invocation, starting the function if it is at 0; suspends until its answer or inv's deadline.
-     * STATUS_UNAVAILABLE with can_retry: it did not reach the handler. STATUS_UNKNOWN: sent, answer lost. */
+    enum status (*info)(void *arg, struct strview function, struct function_info *ret_info,
+                        struct error *err);
+    /* Sign and send one invocation, starting the function if it is at 0; suspends until its answer or
+     * inv's deadline. STATUS_UNAVAILABLE with can_retry: it did not reach the handler. STATUS_UNKNOWN:
+     * sent, answer lost. */
     enum status (*invoke)(void *arg, const struct invocation *inv, struct strview params, struct arena *a,
                           struct invocation_reply *ret_reply, struct error *err);
     /* A plain call (asynchronous calls from the queue): method, path, headers, body in req. */
-    enum status (*call)(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns, struct arena *a,
-                        int *ret_http_status, struct strview *ret_body, struct error *err);
+    enum status (*call)(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns,
+                        struct arena *a, int *ret_http_status, struct strview *ret_body, struct error *err);
     /* balm stop: no mutating request leaves any bot once it has returned. */
     enum status (*freeze)(void *arg, bool is_frozen, struct error *err);
 };
@@ -43,13 +48,14 @@ struct invoker_ops {
 struct core_env {
     struct loop *loop;
     struct journal *journal;
-    const char *dir;               /* data folder */
+    const char *dir; /* data folder */
     const char *runbooks_dir;
     struct strview tenant, cluster;
     const struct invoker_ops *invoker;
     void *invoker_arg;
-    struct strview public_url;     /* "http://127.0.0.1:8080" */
-    int64_t repeat_interval_ns, group_interval_ns; /* of the Alertmanager: the episode lease is 2 × repeat + group */
+    struct strview public_url; /* "http://127.0.0.1:8080" */
+    /* Of the Alertmanager: the episode lease is 2 × repeat + group. */
+    int64_t repeat_interval_ns, group_interval_ns;
 };
 
 enum core_auth {
@@ -68,7 +74,8 @@ struct core_function {
     enum status (*ready)(void *state, struct error *err);
     /* req->path, target: what comes after /function/NAME, at least "/". */
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
-    enum status (*reload)(void *state, struct error *err); /* SIGHUP, balm reload; a bad file keeps the old set */
+    /* SIGHUP, balm reload; a bad file keeps the old set. */
+    enum status (*reload)(void *state, struct error *err);
     void (*stop)(void *state);
 };
 

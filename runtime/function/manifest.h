@@ -1,14 +1,15 @@
-/* bot.yaml, a function's one source of truth: what it is, what it takes, what it may touch. `balm generate` makes C, stack.yml's entry and
- * the README's row from it; the platform reads it as JSON from the executable (--describe).
+/* bot.yaml, a function's one source of truth: what it is, what it takes, what it may touch. `balm
+ * generate` makes C, stack.yml's entry and the README's row from it; the platform reads it as JSON from
+ * the executable (--describe).
  *
  *   name: disk-clean            # lower-case letters, digits, '-'; the folder's and the executable's name
  *   summary: Frees disk space…  # one line
- *   acts: true                  # changes something; then on_unknown, touches, verify and undo are required too
- *   destructive: true           # what it removes cannot be made again                                    (false)
- *   removes_series: false       # its act can itself remove the alerting series: a resolve proves nothing (false)
+ *   acts: true                  # changes something; on_unknown, touches, verify and undo are required then
+ *   destructive: true           # what it removes cannot be made again                             (false)
+ *   removes_series: false       # its act can remove the alerting series: a resolve proves nothing (false)
  *   on_unknown: rerun           # an act whose answer was lost: reread | rerun | escalate
- *   timeout: 60s                # of one invocation, 1s to 1h                                             (30s)
- *   auth: signed                # signed (acting functions, always) | open                                (by acts)
+ *   timeout: 60s                # of one invocation, 1s to 1h                                      (30s)
+ *   auth: signed                # signed (acting functions, always) | open                         (by acts)
  *   params:
  *     older_than:               # a C identifier in lower case
  *       type: duration          # text | integer | boolean | duration | bytes | text-list
@@ -28,7 +29,8 @@
  *   secrets: [notify-url]       # names of the secrets it reads
  *   environment: {disk_clean_roots: what it is for}
  *
- * As JSON: the same members, defaults filled in, plus `schema` and `reply`: JSON Schema (2020-12) of the parameters and of the detail. */
+ * As JSON: the same members, defaults filled in, plus `schema` and `reply`: JSON Schema (2020-12) of the
+ * parameters and of the detail. */
 #ifndef BALM_FUNCTION_MANIFEST_H
 #define BALM_FUNCTION_MANIFEST_H
 
@@ -78,7 +80,8 @@ struct manifest {
 /* STATUS_INVALID_ARGUMENT: FILE:LINE:COLUMN and what is wrong. manifest_release() on success only. */
 enum status manifest_read(const char *path, struct manifest *ret_manifest, struct error *err) MUST_USE;
 /* The same from text; `file` is for messages. */
-enum status manifest_parse(const char *file, struct strview text, struct manifest *ret_manifest, struct error *err) MUST_USE;
+enum status manifest_parse(const char *file, struct strview text, struct manifest *ret_manifest,
+                           struct error *err) MUST_USE;
 void manifest_release(struct manifest *m);
 
 /* "service-restart" -> "service_restart". In the arena. */

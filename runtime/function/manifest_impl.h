@@ -5,7 +5,9 @@
 #include "function/manifest.h"
 
 /* NULL-terminated, by enum param_type, param_pattern and on_unknown. */
-extern const char *const manifest_type_names[], *const manifest_pattern_names[], *const manifest_on_unknown_names[];
+extern const char *const manifest_type_names[];
+extern const char *const manifest_pattern_names[];
+extern const char *const manifest_on_unknown_names[];
 
 struct manifest_detail {
     struct strview name, description;

@@ -1,5 +1,6 @@
-/* Secrets of a function: files in the folder that `secret_mount_path` names (default /var/openfaas/secrets), one file each, as
- * OpenFaaS, Knative (a folder NAME with a file NAME) and balm's own gateway mount them (contracts/openfaas.md §3.3). */
+/* Secrets of a function: files in the folder that `secret_mount_path` names (default
+ * /var/openfaas/secrets), one file each, as OpenFaaS, Knative (a folder NAME with a file NAME) and balm's
+ * own gateway mount them (contracts/openfaas.md §3.3). */
 #ifndef BALM_FUNCTION_SECRET_H
 #define BALM_FUNCTION_SECRET_H
 
@@ -7,9 +8,10 @@
 
 #define SECRET_READ_MAX 4096
 
-/* The secret's content without the white space around it, in the arena (wiped by nobody: read it, use it, do not log it).
- * Read anew each time, so that a rotated secret counts at once.
+/* The secret's content without the white space around it, in the arena (wiped by nobody: read it, use it,
+ * do not log it). Read anew each time, so that a rotated secret counts at once.
  * STATUS_FAILED_PRECONDITION: not there, empty or unreadable; the sentence names the secret. */
-enum status secret_read(struct arena *a, const char *name, struct strview *ret_secret, struct error *err) MUST_USE;
+enum status secret_read(struct arena *a, const char *name, struct strview *ret_secret,
+                        struct error *err) MUST_USE;
 
 #endif
