@@ -1,24 +1,27 @@
 /* The journal: one totally ordered log of records; everything else is a fold over it.
  *
- *   journal_append(records) --- seq assigned, encoded --> followers called, in order, at once (they may append too)
+ *   journal_append(records) --- seq assigned, encoded --> followers called, in order, at once (may append)
  *          |                                                |
  *          v                                                v
  *   writer (own thread): one transaction per group     fold: episodes, incidents, queue …
  *          |
  *          v  fdatasync
- *   durable_seq moves up --> journal_wait_durable() returns: only now may an effect happen (a 202, an invocation)
+ *   durable_seq moves up --> journal_wait_durable() returns: only now may an effect happen (202, invocation)
  *
- * What one outermost journal_append() call adds, together with what followers append while it runs, becomes durable in one
- * transaction: an input and what was decided on it are never torn apart. Order of sequences = order of follower calls = order of durability.
+ * What one outermost journal_append() call adds, together with what followers append while it runs,
+ * becomes durable in one transaction: an input and what was decided on it are never torn apart. Order of
+ * sequences = order of follower calls = order of durability.
  *
- * A store that assigns sequences only with its acknowledgement (JetStream) suspends inside journal_append() until it has them and then
- * calls the followers; so a follower must not rely on running before the record is durable, nor after it.
+ * A store that assigns sequences only with its acknowledgement (JetStream) suspends inside
+ * journal_append() until it has them and then calls the followers; so a follower must not rely on running
+ * before the record is durable, nor after it.
  *
- * After a failed commit nothing is acknowledged: all waiting and later calls get STATUS_UNAVAILABLE until the store has been
- * reopened and the last acknowledged sequence checked. Then every follower is told by on_reset(), the journal folds its past into
- * them anew, and only then it accepts again and gives sequences that were never durable a second time. So a sequence is good for
- * journal_wait_durable() only while nothing was waited for since it was given, or while journal_generation() is still the same.
- * Loop thread only, except where a store says otherwise. */
+ * After a failed commit nothing is acknowledged: all waiting and later calls get STATUS_UNAVAILABLE until
+ * the store has been reopened and the last acknowledged sequence checked. Then every follower is told by
+ * on_reset(), the journal folds its past into them anew, and only then it accepts again and gives
+ * sequences that were never durable a second time. So a sequence is good for journal_wait_durable() only
+ * while nothing was waited for since it was given, or while journal_generation() is still the same. Loop
+ * thread only, except where a store says otherwise. */
 #ifndef BALM_STORE_JOURNAL_H
 #define BALM_STORE_JOURNAL_H
 
@@ -28,36 +31,41 @@
 struct journal;
 
 struct journal_entry {
-    uint64_t seq;            /* 1, 2, 3 … without gaps */
-    struct strview bytes;    /* canonical; borrowed for the call, or in the reader's arena */
+    uint64_t seq;                /* 1, 2, 3 … without gaps */
+    struct strview bytes;        /* canonical; borrowed for the call, or in the reader's arena */
     const struct record *record; /* decoded form of the same; never NULL for followers */
 };
 
 struct journal_cfg {
-    const char *dir;         /* folder of the segments; made with 0700 if missing */
-    size_t pending_max_bytes;   /* appended, not yet durable; beyond: STATUS_UNAVAILABLE. 0: 64 MiB */
-    size_t segment_max_bytes;   /* a new segment file after so much; 0: 256 MiB */
+    const char *dir;          /* folder of the segments; made with 0700 if missing */
+    size_t pending_max_bytes; /* appended, not yet durable; beyond: STATUS_UNAVAILABLE. 0: 64 MiB */
+    size_t segment_max_bytes; /* a new segment file after so much; 0: 256 MiB */
 };
 
 /* ---- life cycle ---- */
 
 /* SQLite: DIR/NNNNNNNNNNNNNNNNNNNN.db, named by its first sequence; WAL, synchronous=FULL, one writer thread.
- * STATUS_DATA_LOSS: sequences have a gap or a segment is damaged; the message names it. STATUS_FAILED_PRECONDITION: newer format. */
-enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, struct journal **ret_journal, struct error *err) MUST_USE;
+ * STATUS_DATA_LOSS: sequences have a gap or a segment is damaged; the message names it.
+ * STATUS_FAILED_PRECONDITION: newer format. */
+enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, struct journal **ret_journal,
+                                struct error *err) MUST_USE;
 /* Waits for what was appended, stops the writer, checkpoints. From a fiber. */
 void journal_close(struct journal *j);
 
 /* ---- writing ---- */
 
-/* Append n records in order, all or none. tenant and cluster are filled in where empty; time must be set. ret_last_seq may be NULL.
- * Called by a follower from on_record(): the records get their sequences at once, and followers see them after the one under way
- * has been shown to all.
- * STATUS_UNAVAILABLE: store failed, the past is being folded, or too much is pending (a follower is not held to that limit).
+/* Append n records in order, all or none. tenant and cluster are filled in where empty; time must be set.
+ * ret_last_seq may be NULL. Called by a follower from on_record(): the records get their sequences at
+ * once, and followers see them after the one under way has been shown to all.
+ * STATUS_UNAVAILABLE: store failed, the past is being folded, or too much is pending (a follower is not
+ * held to that limit).
  * STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX or without time. */
-enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq, struct error *err) MUST_USE;
+enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
+                           struct error *err) MUST_USE;
 /* Suspends until seq is durable. Cancellation and deadlines end the wait, not the append.
  * STATUS_UNAVAILABLE: the commit failed; the record may not be there after a restart. */
-enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadline_ns, struct error *err) MUST_USE;
+enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadline_ns,
+                                 struct error *err) MUST_USE;
 uint64_t journal_first_seq(const struct journal *j); /* the oldest kept */
 uint64_t journal_last_seq(const struct journal *j);
 uint64_t journal_durable_seq(const struct journal *j);
@@ -73,9 +81,9 @@ struct journal_follower {
     struct list node; /* journal's */
     /* Called for each record in order, from inside journal_append(); must not suspend. */
     void (*on_record)(struct journal_follower *f, const struct journal_entry *e);
-    /* What was appended after `durable_seq` is gone: drop the state. The journal then shows all records from the first on once
-     * more, to all followers that have this member, before it accepts anything. Must not suspend. May come twice in a row.
-     * NULL: stateless, and nothing is shown again. */
+    /* What was appended after `durable_seq` is gone: drop the state. The journal then shows all records
+     * from the first on once more, to all followers that have this member, before it accepts anything.
+     * Must not suspend. May come twice in a row. NULL: stateless, and nothing is shown again. */
     void (*on_reset)(struct journal_follower *f, uint64_t durable_seq);
 };
 
@@ -87,35 +95,43 @@ enum status journal_wait_after(struct journal *j, uint64_t seq, int64_t deadline
 
 /* ---- reading ---- */
 
-/* Durable records seq, seq + 1, … (≤ max ≤ 1000, and about 4 MiB), on a worker thread; suspends. n 0: nothing there yet. `record` is NULL
- * unless `decode`. STATUS_OUT_OF_RANGE: seq lies before the oldest kept. */
+/* Durable records seq, seq + 1, … (≤ max ≤ 1000, and about 4 MiB), on a worker thread; suspends. n 0:
+ * nothing there yet. `record` is NULL unless `decode`. STATUS_OUT_OF_RANGE: seq lies before the oldest
+ * kept. */
 enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
                          struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
-/* All durable records from seq on, in order, decoded, through f->on_record; suspends between batches. For the fold at the start. */
-enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f, struct error *err) MUST_USE;
+/* All durable records from seq on, in order, decoded, through f->on_record; suspends between batches. For
+ * the fold at the start. */
+enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f,
+                           struct error *err) MUST_USE;
 
-/* All durable records from the first on, read once and given to every follower in turn: the fold at the start. Meanwhile nothing can
- * be appended. STATUS_DATA_LOSS: the message names the record and file. */
+/* All durable records from the first on, read once and given to every follower in turn: the fold at the
+ * start. Meanwhile nothing can be appended. STATUS_DATA_LOSS: the message names the record and file. */
 enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
 
-/* Without a loop and without a running platform, for the command line: read-only, transactions of at most 1 000 records, so that a
- * reader never holds up the writer's checkpoint. */
+/* Without a loop and without a running platform, for the command line: read-only, transactions of at most
+ * 1 000 records, so that a reader never holds up the writer's checkpoint. */
 struct journal_reader;
-enum status journal_reader_open(const char *dir, struct journal_reader **ret_reader, struct error *err) MUST_USE;
+enum status journal_reader_open(const char *dir, struct journal_reader **ret_reader,
+                                struct error *err) MUST_USE;
 void journal_reader_close(struct journal_reader *r);
 uint64_t journal_reader_first_seq(struct journal_reader *r);
-/* Next up to `max` records from seq on. n 0: the end for now. STATUS_OUT_OF_RANGE: seq lies before the oldest kept. STATUS_PERMISSION_DENIED:
- * SQLite's WAL needs write permission on the folder even for reading. Any thread, one at a time. */
-enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode, struct arena *a,
-                                struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
+/* Next up to `max` records from seq on. n 0: the end for now. STATUS_OUT_OF_RANGE: seq lies before the
+ * oldest kept. STATUS_PERMISSION_DENIED: SQLite's WAL needs write permission on the folder even for
+ * reading. Any thread, one at a time. */
+enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode,
+                                struct arena *a, struct journal_entry **ret_entries, size_t *ret_n,
+                                struct error *err) MUST_USE;
 
 /* ---- small leased keys (who is the decider, who runs this target) ---- */
 
-/* Take or renew `key` for `holder` until now + ttl. *ret_revision grows with every change of holder: it is the fence.
+/* Take or renew `key` for `holder` until now + ttl. *ret_revision grows with every change of holder: it is
+ * the fence.
  * STATUS_ALREADY_EXISTS: another holder has it. */
-enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder, int64_t ttl_ns,
-                                  uint64_t *ret_revision, struct error *err) MUST_USE;
-enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder, struct error *err) MUST_USE;
+enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder,
+                                  int64_t ttl_ns, uint64_t *ret_revision, struct error *err) MUST_USE;
+enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder,
+                                  struct error *err) MUST_USE;
 
 /* ---- what a store provides (journal_impl.h has the shared part) ---- */
 struct journal_ops;

@@ -101,11 +101,11 @@ struct journal { /* first member of a store's own struct */
     char why_unhealthy[ERROR_MESSAGE_MAX];
     struct list followers;
     struct list *next_follower; /* of the dispatch under way: followers may leave in it */
-    struct list waiters;    /* by sequence */
-    int64_t *durable_times; /* ring by sequence */
-    struct fiber_scope scope; /* of the fiber that folds again after a reset */
-    struct buf scratch;       /* one encoded record */
-    struct arena nested;      /* decoded records of appends made by followers */
+    struct list waiters;        /* by sequence */
+    int64_t *durable_times;     /* ring by sequence */
+    struct fiber_scope scope;   /* of the fiber that folds again after a reset */
+    struct buf scratch;         /* one encoded record */
+    struct arena nested;        /* decoded records of appends made by followers */
 };
 
 void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l,
@@ -189,7 +189,8 @@ enum status journal_segment_finish(struct journal_segment *g, struct error *err)
 #define JOURNAL_GROUP_BYTES (4 * 1024 * 1024)
 enum status journal_segment_write(struct journal_segment *g, struct journal_position *at,
                                   struct journal_position end, struct error *err) MUST_USE;
-#define JOURNAL_CHECKPOINT_PAGES 1024 /* of 8 KiB: 8 MiB of WAL are overwritten again and again, not grown */
+/* Of 8 KiB: 8 MiB of WAL are overwritten again and again, not grown. */
+#define JOURNAL_CHECKPOINT_PAGES 1024
 bool journal_segment_wants_checkpoint(const struct journal_segment *g);
 /* Copies what no reader still needs in the WAL to the file. A reader in the way is no error. */
 enum status journal_segment_checkpoint(struct journal_segment *g, struct error *err) MUST_USE;

@@ -1,19 +1,24 @@
-/* Pending work: the intents and calls without outcome, as a fold over the journal, with the semantics of a good queue; the same for
- * every store (contracts/keda-queues.md §6).
+/* Pending work: the intents and calls without outcome, as a fold over the journal, with the semantics of a
+ * good queue; the same for every store (contracts/keda-queues.md §6).
  *
  *   intent/call --> ready --take--> leased --outcome--> gone
- *                     ^               |  nack: RECORD_RETRY with due time (backoff, full jitter) or, after the last attempt,
- *                     +---due time----+        RECORD_OUTCOME state "dead" (dead letter; listed, can be retried by a person)
+ *                     ^               |  nack: RECORD_RETRY with due time (backoff, full jitter) or, after
+ * the
+ *                     +---due time----+        last attempt, RECORD_OUTCOME state "dead" (dead letter;
+ * listed, can be retried by a person)
  *
- * - serial per target: an item is ready only if nothing of its target is leased; ready items of a target go by sequence; one that waits for
- *   its due time lets later ones pass. No target: no order.
+ * - serial per target: an item is ready only if nothing of its target is leased; ready items of a target
+ *   go by sequence; one that waits for its due time lets later ones pass. No target: no order.
  * - per function at most `max_inflight_function` leased
- * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted" (both count) or "snoozed" (does not);
- *   one without attempt (a person's) gives all attempts back, to a dead item too
- * - taking writes nothing, so after our own death every item that may have been begun is handed out again with is_interrupted set, same intent,
- *   so that the function's on_unknown can be applied. May have been: it was due, and no earlier item of its target kept it back. Before such
- *   an item is handed out its lost attempt is recorded.
- * - a lease is in memory: it ends with its holder; a store with many invokers adds its own (consumer ack wait). It survives a reset of the journal.
+ * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted"
+ *   (both count) or "snoozed" (does not); one without attempt (a person's) gives all attempts back, to a
+ *   dead item too
+ * - taking writes nothing, so after our own death every item that may have been begun is handed out again
+ *   with is_interrupted set, same intent, so that the function's on_unknown can be applied. May have been:
+ *   it was due, and no earlier item of its target kept it back. Before such an item is handed out its lost
+ *   attempt is recorded.
+ * - a lease is in memory: it ends with its holder; a store with many invokers adds its own (consumer ack
+ *   wait). It survives a reset of the journal.
  * - an item is handed out only once its intent is durable; an intent of an epoch that is over is void
  *
  * The identity in the journal is `intent`; a call without one is known as "call-SEQ". */
@@ -22,55 +27,72 @@
 
 #include "store/journal.h"
 
-#define QUEUE_INFLIGHT_MAX 1024 /* what a configuration may allow */
-#define QUEUE_ITEMS_MAX   1000000 /* queue_is_full(): whoever accepts work must refuse; what is in the journal is never dropped */
-#define QUEUE_DEAD_MAX    10000   /* dead items that can still be retried; older ones are in the journal only */
-#define QUEUE_BYTES_MAX   (64 * 1024 * 1024) /* of records kept in memory; the rest is read again from the journal when taken */
-#define QUEUE_RETRY_AFTER_MAX_NS (3600 * INT64_C(1000000000)) /* a function cannot put its item off for longer at once */
-#define QUEUE_SNOOZE_MAX_NS      (3600 * INT64_C(1000000000)) /* an item older than this is snoozed no more: attempts count */
+/* What a configuration may allow. */
+#define QUEUE_INFLIGHT_MAX 1024
+/* queue_is_full(): whoever accepts work must refuse; what is in the journal is never dropped. */
+#define QUEUE_ITEMS_MAX 1000000
+/* Dead items that can still be retried; older ones are in the journal only. */
+#define QUEUE_DEAD_MAX 10000
+/* Of records kept in memory; the rest is read again from the journal when taken. */
+#define QUEUE_BYTES_MAX (64 * 1024 * 1024)
+/* A function cannot put its item off for longer at once. */
+#define QUEUE_RETRY_AFTER_MAX_NS (3600 * INT64_C(1000000000))
+/* An item older than this is snoozed no more: attempts count. */
+#define QUEUE_SNOOZE_MAX_NS (3600 * INT64_C(1000000000))
 
 struct queue;
 
 struct queue_cfg {
-    unsigned max_inflight;          /* over all functions; 0: 64 */
-    unsigned max_inflight_function; /* per function; 0: 10 */
-    unsigned max_attempts;          /* 0: 5 */
+    unsigned max_inflight;                   /* over all functions; 0: 64 */
+    unsigned max_inflight_function;          /* per function; 0: 10 */
+    unsigned max_attempts;                   /* 0: 5 */
     int64_t backoff_base_ns, backoff_cap_ns; /* 0: 1 s, 60 s */
 };
 
-/* Follows `j`. Fold the past by journal_fold(), or journal_replay() with queue_follower(), before the first take; what the journal
- * held when the queue was made is the past, in which attempts may have been interrupted. */
-enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue, struct error *err) MUST_USE;
+/* Follows `j`. Fold the past by journal_fold(), or journal_replay() with queue_follower(), before the
+ * first take; what the journal held when the queue was made is the past, in which attempts may have been
+ * interrupted. */
+enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue,
+                      struct error *err) MUST_USE;
 /* No fiber may be in a call of the queue. NULL does nothing. */
 void queue_free(struct queue *q);
 struct journal_follower *queue_follower(struct queue *q);
 
 struct queue_item {
-    uint64_t seq;           /* of the intent or call: the item's identity */
-    uint64_t token;         /* of this lease: ack and nack with an older one are refused */
-    unsigned attempt;       /* 1 for the first */
-    bool is_interrupted;    /* an earlier attempt was begun and its end is unknown */
+    uint64_t seq;                /* of the intent or call: the item's identity */
+    uint64_t token;              /* of this lease: ack and nack with an older one are refused */
+    unsigned attempt;            /* 1 for the first */
+    bool is_interrupted;         /* an earlier attempt was begun and its end is unknown */
     const struct record *record; /* arena */
 };
 
-/* Suspends until an item is ready; leases it. After queue_stop(): STATUS_CANCELLED. STATUS_DATA_LOSS: its record cannot be read; the item
- * is put back and tried again in a second. */
-enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item, struct error *err) MUST_USE;
-/* The end: appends `outcome` (kind, intent, target, function, incident, attempt are filled in from the item; time must be set) and ends the lease.
- * Returns once it is durable. Shielded and repeated while the store is unavailable: an outcome is never dropped, except that after
- * queue_stop() a store that stays away gives STATUS_UNAVAILABLE, and the item is an interrupted one after the restart.
- * STATUS_ABORTED: the token is old, or somebody else recorded an outcome. STATUS_INVALID_ARGUMENT: outcome too large; still leased. */
-enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome, struct error *err) MUST_USE;
-/* A failed attempt that may be repeated: appends RECORD_RETRY (reason, code, due) or, at the last attempt, RECORD_OUTCOME "dead".
- * counts false: a snooze (function at 0, gateway restarting) that uses up no attempt. retry_after_ns 0: backoff decides. */
-enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns, struct strview code,
-                        struct strview reason, struct error *err) MUST_USE;
+/* Suspends until an item is ready; leases it. After queue_stop(): STATUS_CANCELLED. STATUS_DATA_LOSS: its
+ * record cannot be read; the item is put back and tried again in a second. */
+enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item,
+                       struct error *err) MUST_USE;
+/* The end: appends `outcome` (kind, intent, target, function, incident, attempt are filled in from the
+ * item; time must be set) and ends the lease. Returns once it is durable. Shielded and repeated while the
+ * store is unavailable: an outcome is never dropped, except that after queue_stop() a store that stays
+ * away gives STATUS_UNAVAILABLE, and the item is an interrupted one after the restart.
+ * STATUS_ABORTED: the token is old, or somebody else recorded an outcome. STATUS_INVALID_ARGUMENT: outcome
+ * too large; still leased. */
+enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome,
+                       struct error *err) MUST_USE;
+/* A failed attempt that may be repeated: appends RECORD_RETRY (reason, code, due) or, at the last attempt,
+ * RECORD_OUTCOME "dead". counts false: a snooze (function at 0, gateway restarting) that uses up no
+ * attempt. retry_after_ns 0: backoff decides. */
+enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns,
+                        struct strview code, struct strview reason, struct error *err) MUST_USE;
 /* While true nothing is handed out (balm stop). */
 void queue_freeze(struct queue *q, bool is_frozen);
 /* Every take returns STATUS_CANCELLED from now on. */
 void queue_stop(struct queue *q);
 
-struct queue_depth { size_t ready, leased, waiting /* due later */, dead; int64_t oldest_ns; };
+struct queue_depth {
+    size_t ready, leased, dead;
+    size_t waiting; /* due later */
+    int64_t oldest_ns;
+};
 /* function empty: all. For status, metrics, scaling. */
 struct queue_depth queue_depth(const struct queue *q, struct strview function);
 bool queue_is_full(const struct queue *q);

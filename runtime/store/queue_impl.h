@@ -25,9 +25,9 @@ struct work { /* one item */
     uint64_t seq;
     uint64_t changed_seq; /* of the newest record about it */
     int64_t time_ns, due_ns;
-    unsigned attempts; /* used up */
-    bool has_ended, has_died; /* its outcome is in the fold; leased until its holder knows it durable */
-    bool is_past; /* nothing about it was recorded by this process yet */
+    unsigned attempts;          /* used up */
+    bool has_ended, has_died;   /* its outcome is in the fold; leased until its holder knows it durable */
+    bool is_past;               /* nothing about it was recorded by this process yet */
     struct work_target *target; /* NULL: none */
     struct work_function *function;
     struct lease *lease;

@@ -1,15 +1,18 @@
 /* Records: what the journal is made of. One line of canonical JSON each (base/json.h), format 1.
  *
- * One table (record.c, record_fields[]) gives every member its JSON name, type and offset; encoding, decoding and the documentation
- * (`balm audit cat --fields`) are made from it. A member is written only if it is set (non-empty view, non-zero number, true),
- * so the canonical bytes of a record are a function of its content: encode(decode(bytes)) == bytes for every record ever written.
- * The sequence number is not part of the bytes: it is the position.
+ * One table (record.c, record_fields[]) gives every member its JSON name, type and offset; encoding,
+ * decoding and the documentation (`balm audit cat --fields`) are made from it. A member is written only if
+ * it is set (non-empty view, non-zero number, true), so the canonical bytes of a record are a function of
+ * its content: encode(decode(bytes)) == bytes for every record ever written. The sequence number is not
+ * part of the bytes: it is the position.
  *
- *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome fired call clock note
- *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified escalated closed
+ *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome
+ *                               fired call clock note
+ *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified
+ *                               escalated closed
  *
- * A decided record carries no clock of its own: its time is the effective time of its cause (the latest time up to it), so
- * folding the inputs again gives the same bytes. */
+ * A decided record carries no clock of its own: its time is the effective time of its cause (the latest
+ * time up to it), so folding the inputs again gives the same bytes. */
 #ifndef BALM_STORE_RECORD_H
 #define BALM_STORE_RECORD_H
 
@@ -17,8 +20,8 @@
 #include "base/buf.h"
 #include "server/http.h"
 
-#define RECORD_FORMAT    1
-#define RECORD_BYTES_MAX (1024 * 1024) /* one record; an alert is limited to 64 KiB at the intake */
+#define RECORD_FORMAT     1
+#define RECORD_BYTES_MAX  (1024 * 1024) /* one record; an alert is limited to 64 KiB at the intake */
 #define RECORD_LABELS_MAX 256
 
 enum record_kind {
@@ -29,36 +32,39 @@ enum record_kind {
     RECORD_EXPIRED,    /* an episode's lease ran out: closed as unknown, never as healed */
     RECORD_RUNBOOK,    /* content of one runbook, by hash, once per hash and journal segment chain */
     RECORD_ACTIVATION, /* the set of runbooks from here on: runbooks = [{"hash","mode","name"}…] */
-    RECORD_EPOCH,      /* a decider takes over; epoch = its number, actor = who; decided records of older epochs behind it are void */
-    RECORD_FREEZE,     /* balm stop (on = true) or resume; actor */
-    RECORD_INTENT,     /* an act that shall happen: function, target, params, deadline, gates */
-    RECORD_REFUSAL,    /* an act that shall not: gate, gates, reason (gate "mode" with mode "shadow": would have acted) */
-    RECORD_RETRY,      /* an attempt failed and will be repeated at `due` */
-    RECORD_OUTCOME,    /* how an intent or call ended, for good: state done unchanged refused failed unknown expired dead */
-    RECORD_TIMER,      /* wake incident at `due` for `purpose` */
-    RECORD_FIRED,      /* a timer's time has come; timer = sequence of its record */
-    RECORD_VERIFIED,   /* ok true or false; how = resolve | check | hold | timeout */
-    RECORD_ESCALATED,  /* the ladder is at its end or must not go on; reason, function = who was told */
-    RECORD_CLOSED,     /* the incident ended; state healed | resolved | unknown | escalated */
-    RECORD_CALL,       /* an accepted asynchronous call of a function */
-    RECORD_CLOCK,      /* the wall clock jumped against the monotonic one by detail.jumpNs */
-    RECORD_NOTE,       /* a person's remark on an incident; actor, message */
+    /* A decider takes over; epoch = its number, actor = who. Decided records of older epochs behind it are
+     * void. */
+    RECORD_EPOCH,
+    RECORD_FREEZE,  /* balm stop (on = true) or resume; actor */
+    RECORD_INTENT,  /* an act that shall happen: function, target, params, deadline, gates */
+    RECORD_REFUSAL, /* an act that shall not: gate, gates, reason (gate "mode", mode "shadow": would have) */
+    RECORD_RETRY,   /* an attempt failed and will be repeated at `due` */
+    /* How an intent or call ended, for good: state done unchanged refused failed unknown expired dead. */
+    RECORD_OUTCOME,
+    RECORD_TIMER,     /* wake incident at `due` for `purpose` */
+    RECORD_FIRED,     /* a timer's time has come; timer = sequence of its record */
+    RECORD_VERIFIED,  /* ok true or false; how = resolve | check | hold | timeout */
+    RECORD_ESCALATED, /* the ladder is at its end or must not go on; reason, function = who was told */
+    RECORD_CLOSED,    /* the incident ended; state healed | resolved | unknown | escalated */
+    RECORD_CALL,      /* an accepted asynchronous call of a function */
+    RECORD_CLOCK,     /* the wall clock jumped against the monotonic one by detail.jumpNs */
+    RECORD_NOTE,      /* a person's remark on an incident; actor, message */
     RECORD_KINDS
 };
 
-struct record_labels { /* sorted by name, bytewise; unique */
+struct record_labels {               /* sorted by name, bytewise; unique */
     const struct http_header *items; /* name, value */
     size_t n;
 };
 
 struct record {
     enum record_kind kind;
-    int64_t time_ns;         /* "time", RFC 3339 with 9 digits */
+    int64_t time_ns;                /* "time", RFC 3339 with 9 digits */
     struct strview tenant, cluster; /* "default", "local" */
     struct strview incident, fingerprint, function;
     /* signal, rejected, seen, expired */
-    struct strview status;   /* "firing", "resolved" */
-    struct strview source;   /* "alertmanager" */
+    struct strview status; /* "firing", "resolved" */
+    struct strview source; /* "alertmanager" */
     struct strview receiver, group_key, generator_url, trace;
     struct strview fingerprint_computed; /* only where it differs from the sender's */
     int64_t starts_at_ns, ends_at_ns;
@@ -67,34 +73,37 @@ struct record {
     struct strview runbook, runbook_hash, content;
     struct strview runbooks; /* JSON */
     /* deciding and acting */
-    uint64_t cause;          /* sequence of the input that led here; 0: this is an input */
+    uint64_t cause; /* sequence of the input that led here; 0: this is an input */
     uint64_t epoch;
     struct strview intent, target, mode, undo;
     int64_t step, attempt;
-    struct strview params;   /* JSON */
+    struct strview params; /* JSON */
     int64_t deadline_ns, due_ns;
-    struct strview gate;     /* the one that refused */
-    struct strview gates;    /* JSON: [{"gate","limit","ok","value"}…] */
-    struct strview facts;    /* JSON */
+    struct strview gate;  /* the one that refused */
+    struct strview gates; /* JSON: [{"gate","limit","ok","value"}…] */
+    struct strview facts; /* JSON */
     struct strview reason, code, state, message, how, purpose;
-    struct strview detail;   /* JSON */
-    struct strview stages;   /* JSON: {"received":"…","durable":"…","decided":"…","invoked":"…","entered":"…","healed":"…"} */
+    struct strview detail; /* JSON */
+    struct strview stages; /* JSON: times of received, durable, decided, invoked, entered, healed so far */
     uint64_t timer;
     bool on, ok;
     struct strview actor;
     /* call */
     struct strview method, path, callback, body_base64;
-    struct strview headers;  /* JSON */
+    struct strview headers; /* JSON */
 };
 
 /* Static name ("signal"), and back; RECORD_NONE for an unknown one. */
 const char *record_kind_name(enum record_kind kind);
 enum record_kind record_kind_from_name(struct strview name);
-/* Append the canonical bytes (no newline). JSON-typed members must be canonical JSON already (json_canonical()). */
+/* Append the canonical bytes (no newline). JSON-typed members must be canonical JSON already
+ * (json_canonical()). */
 void record_encode(const struct record *r, struct buf *out);
-/* Members borrow from `bytes` where they can, else live in the arena. STATUS_INVALID_ARGUMENT: not a record; STATUS_FAILED_PRECONDITION:
- * a newer format. Unknown members are ignored (and then encode(decode(x)) != x, which `record_is_exact` says). */
-enum status record_decode(struct strview bytes, struct arena *a, struct record *ret_record, struct error *err) MUST_USE;
+/* Members borrow from `bytes` where they can, else live in the arena. STATUS_INVALID_ARGUMENT: not a
+ * record; STATUS_FAILED_PRECONDITION: a newer format. Unknown members are ignored (and then
+ * encode(decode(x)) != x, which `record_is_exact` says). */
+enum status record_decode(struct strview bytes, struct arena *a, struct record *ret_record,
+                          struct error *err) MUST_USE;
 /* Does encoding r give exactly `bytes`? */
 bool record_is_exact(const struct record *r, struct strview bytes);
 /* Value of a label, or the empty view. */

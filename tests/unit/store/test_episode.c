@@ -27,13 +27,20 @@ static void tear_down(void)
 TestSuite(episode, .init = set_up, .fini = tear_down);
 
 /* Times in seconds are enough to read. */
-static struct record about(enum record_kind kind, const char *status, int64_t time_s, int64_t starts_s, const char *incident)
+static struct record about(enum record_kind kind, const char *status, int64_t time_s, int64_t starts_s,
+                           const char *incident)
 {
-    return (struct record){.kind = kind, .time_ns = time_s * NS_PER_S, .source = SOURCE, .fingerprint = FP, .status = sv(status),
-                           .starts_at_ns = starts_s * NS_PER_S, .incident = sv(incident)};
+    return (struct record){.kind = kind,
+                           .time_ns = time_s * NS_PER_S,
+                           .source = SOURCE,
+                           .fingerprint = FP,
+                           .status = sv(status),
+                           .starts_at_ns = starts_s * NS_PER_S,
+                           .incident = sv(incident)};
 }
 
-static void apply(uint64_t seq, enum record_kind kind, const char *status, int64_t time_s, int64_t starts_s, const char *incident)
+static void apply(uint64_t seq, enum record_kind kind, const char *status, int64_t time_s, int64_t starts_s,
+                  const char *incident)
 {
     struct record r = about(kind, status, time_s, starts_s, incident);
     episodes_apply(t, seq, &r);
@@ -57,7 +64,8 @@ static const struct episode *find(void)
 static enum episode_verdict judge(bool is_firing, int64_t starts_s, int64_t now_s)
 {
     const struct episode *e = NULL;
-    enum episode_verdict verdict = episodes_judge(t, SOURCE, FP, is_firing, starts_s * NS_PER_S, now_s * NS_PER_S, LEASE, &e);
+    enum episode_verdict verdict =
+        episodes_judge(t, SOURCE, FP, is_firing, starts_s * NS_PER_S, now_s * NS_PER_S, LEASE, &e);
     cr_assert_eq(e, find());
     return verdict;
 }
@@ -79,7 +87,7 @@ Test(episode, is_judged_by_the_documented_rules)
         {OPEN, true, 105, 111, EPISODE_DUPLICATE}, /* derived anew after a restart of Prometheus */
         {OPEN, true, 100, 210, EPISODE_DUPLICATE}, /* a quarter of the lease, not more */
         {OPEN, true, 100, 211, EPISODE_SEEN},
-        {OPEN, true, 100, 50, EPISODE_DUPLICATE},  /* the clock went back */
+        {OPEN, true, 100, 50, EPISODE_DUPLICATE}, /* the clock went back */
         {OPEN, false, 100, 120, EPISODE_CLOSES},
         {OPEN, false, 90, 120, EPISODE_CLOSES},
         {RESOLVED, true, 100, 130, EPISODE_STALE},
@@ -286,7 +294,8 @@ static void model_close(struct model_episode *m, enum episode_state state, uint6
     struct model_episode *oldest = NULL;
     for (unsigned i = 0; i < MODEL_KEYS; i++) {
         struct model_episode *c = &model.keys[i];
-        if (c->is_known && c->state != EPISODE_OPEN && (oldest == NULL || c->closed_at < oldest->closed_at)) oldest = c;
+        if (c->is_known && c->state != EPISODE_OPEN && (oldest == NULL || c->closed_at < oldest->closed_at))
+            oldest = c;
     }
     oldest->is_known = false;
 }
@@ -318,7 +327,8 @@ static void model_apply(unsigned key, uint64_t seq, const struct record *r)
     }
 }
 
-static struct record random_step(struct random_seeded *rng, unsigned *ret_key, char fp[17], char incident[16], int64_t *now_s)
+static struct record random_step(struct random_seeded *rng, unsigned *ret_key, char fp[17], char incident[16],
+                                 int64_t *now_s)
 {
     unsigned kind = (unsigned)random_seeded_below(rng, 10);
     *ret_key = (unsigned)random_seeded_below(rng, MODEL_KEYS);
@@ -335,15 +345,16 @@ static struct record random_step(struct random_seeded *rng, unsigned *ret_key, c
 static void compare_with_model(struct episodes *table, uint64_t seed, unsigned step)
 {
     char fp[17];
-    cr_assert_eq(episodes_open_count(table), model_count(true), "seed %llu step %u", (unsigned long long)seed, step);
+    cr_assert_eq(episodes_open_count(table), model_count(true), "seed %llu step %u", (unsigned long long)seed,
+                 step);
     for (unsigned i = 0; i < MODEL_KEYS; i++) {
         const struct model_episode *m = &model.keys[i];
         (void)numbered("", i, fp);
         const struct episode *e = episodes_find(table, SOURCE, sv(fp));
         cr_assert_eq(e != NULL, m->is_known, "seed %llu step %u key %u", (unsigned long long)seed, step, i);
         if (e == NULL) continue;
-        cr_assert(e->state == m->state && e->seq == m->seq && e->starts_at_ns == m->starts && e->last_seen_ns == m->last_seen &&
-                      sv_eq(e->incident, sv(m->incident)),
+        cr_assert(e->state == m->state && e->seq == m->seq && e->starts_at_ns == m->starts &&
+                      e->last_seen_ns == m->last_seen && sv_eq(e->incident, sv(m->incident)),
                   "seed %llu step %u key %u", (unsigned long long)seed, step, i);
     }
 }
@@ -400,7 +411,8 @@ Test(episode, incident_id_names_alert_and_start)
 
 Test(episode, incident_id_is_safe_whatever_the_fingerprint)
 {
-    static const char *const odd[] = {"", "../../../etc/pass", "A98A96E03B95FA22", "a98a96e03b95fa2", "a98a96e03b95fa222", "\r\n"};
+    static const char *const odd[] = {
+        "", "../../../etc/pass", "A98A96E03B95FA22", "a98a96e03b95fa2", "a98a96e03b95fa222", "\r\n"};
     char id[INCIDENT_ID_MAX];
     for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
         incident_id(sv(odd[i]), NS_PER_S, id);

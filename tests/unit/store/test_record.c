@@ -72,19 +72,29 @@ Test(record, of_a_signal_has_the_documented_bytes)
     struct http_header labels[] = {{SV("alertname"), SV("NginxDown")}, {SV("job"), SV("web \"1\"\n")}};
     struct http_header annotations[] = {{SV("summary"), SV("ein Ger\xC3\xA4t")}};
     struct record r = {
-        .kind = RECORD_SIGNAL, .time_ns = time_of(TIME_TEXT), .tenant = SV("default"), .cluster = SV("local"),
-        .incident = SV("a98a96e03b95fa22-18c8f1b2a00"), .fingerprint = SV("a98a96e03b95fa22"), .status = SV("firing"),
-        .source = SV("alertmanager"), .receiver = SV("bot.main"), .group_key = SV("{}:{alertname=\"NginxDown\"}"),
-        .generator_url = SV("http://p:9090/graph?a=1&b=<2>"), .starts_at_ns = time_of("2026-11-22T14:01:20Z"),
-        .labels = {labels, 2}, .annotations = {annotations, 1},
+        .kind = RECORD_SIGNAL,
+        .time_ns = time_of(TIME_TEXT),
+        .tenant = SV("default"),
+        .cluster = SV("local"),
+        .incident = SV("a98a96e03b95fa22-18c8f1b2a00"),
+        .fingerprint = SV("a98a96e03b95fa22"),
+        .status = SV("firing"),
+        .source = SV("alertmanager"),
+        .receiver = SV("bot.main"),
+        .group_key = SV("{}:{alertname=\"NginxDown\"}"),
+        .generator_url = SV("http://p:9090/graph?a=1&b=<2>"),
+        .starts_at_ns = time_of("2026-11-22T14:01:20Z"),
+        .labels = {labels, 2},
+        .annotations = {annotations, 1},
     };
-    cr_assert_str_eq(encoded(&r),
-                     "{\"annotations\":{\"summary\":\"ein Ger\xC3\xA4t\"},\"cluster\":\"local\",\"fingerprint\":\"a98a96e03b95fa22\","
-                     "\"format\":1,\"generatorURL\":\"http://p:9090/graph?a=1&b=<2>\",\"groupKey\":\"{}:{alertname=\\\"NginxDown\\\"}\","
-                     "\"incident\":\"a98a96e03b95fa22-18c8f1b2a00\",\"kind\":\"signal\",\"labels\":{\"alertname\":\"NginxDown\","
-                     "\"job\":\"web \\\"1\\\"\\n\"},\"receiver\":\"bot.main\",\"source\":\"alertmanager\","
-                     "\"startsAt\":\"2026-11-22T14:01:20.000000000Z\",\"status\":\"firing\",\"tenant\":\"default\","
-                     "\"time\":\"" TIME_TEXT "\"}");
+    cr_assert_str_eq(
+        encoded(&r),
+        "{\"annotations\":{\"summary\":\"ein Ger\xC3\xA4t\"},\"cluster\":\"local\",\"fingerprint\":\"a98a96e03b95fa22\","
+        "\"format\":1,\"generatorURL\":\"http://p:9090/graph?a=1&b=<2>\",\"groupKey\":\"{}:{alertname=\\\"NginxDown\\\"}\","
+        "\"incident\":\"a98a96e03b95fa22-18c8f1b2a00\",\"kind\":\"signal\",\"labels\":{\"alertname\":\"NginxDown\","
+        "\"job\":\"web \\\"1\\\"\\n\"},\"receiver\":\"bot.main\",\"source\":\"alertmanager\","
+        "\"startsAt\":\"2026-11-22T14:01:20.000000000Z\",\"status\":\"firing\",\"tenant\":\"default\","
+        "\"time\":\"" TIME_TEXT "\"}");
 }
 
 Test(record, of_an_intent_embeds_json_as_it_is)
@@ -101,10 +111,12 @@ Test(record, of_an_intent_embeds_json_as_it_is)
     r.on = r.ok = true;
     r.body_base64 = SV("AA==");
     r.runbook_hash = SV("00");
-    cr_assert_str_eq(encoded(&r),
-                     "{\"attempt\":3,\"bodyBase64\":\"AA==\",\"cause\":7,\"deadline\":\"2026-11-22T14:01:25.123456789Z\",\"epoch\":2,"
-                     "\"format\":1,\"gates\":[{\"gate\":\"mode\",\"ok\":true}],\"kind\":\"intent\",\"ok\":true,\"on\":true,"
-                     "\"params\":{\"unit\":\"nginx.service\"},\"runbookHash\":\"00\",\"step\":-1,\"time\":\"" TIME_TEXT "\"}");
+    cr_assert_str_eq(
+        encoded(&r),
+        "{\"attempt\":3,\"bodyBase64\":\"AA==\",\"cause\":7,\"deadline\":\"2026-11-22T14:01:25.123456789Z\",\"epoch\":2,"
+        "\"format\":1,\"gates\":[{\"gate\":\"mode\",\"ok\":true}],\"kind\":\"intent\",\"ok\":true,\"on\":true,"
+        "\"params\":{\"unit\":\"nginx.service\"},\"runbookHash\":\"00\",\"step\":-1,\"time\":\"" TIME_TEXT
+        "\"}");
 }
 
 Test(record, is_appended_whole_or_not_at_all)
@@ -127,11 +139,13 @@ Test(record, is_appended_whole_or_not_at_all)
 Test(record, replaces_what_is_not_utf8)
 {
     struct record r = note();
-    r.message = SV("a\xFF" "b");
+    r.message = SV("a\xFF"
+                   "b");
     const char *text = encoded(&r);
     struct record back;
     cr_assert_eq(decode_text(text, &back, NULL), STATUS_OK);
-    cr_assert(sv_eq(back.message, SV("a\xEF\xBF\xBD" "b")));
+    cr_assert(sv_eq(back.message, SV("a\xEF\xBF\xBD"
+                                     "b")));
     cr_assert(record_is_exact(&back, buf_view(&out)));
 }
 
@@ -151,7 +165,8 @@ Test(record, time_that_could_not_be_read_back_is_not_written)
 
 Test(record, decoding_borrows_what_has_no_escapes)
 {
-    static const char text[] = "{\"format\":1,\"kind\":\"note\",\"message\":\"plain\",\"time\":\"" TIME_TEXT "\"}";
+    static const char text[] =
+        "{\"format\":1,\"kind\":\"note\",\"message\":\"plain\",\"time\":\"" TIME_TEXT "\"}";
     struct record r;
     cr_assert_eq(decode_text(text, &r, NULL), STATUS_OK);
     cr_assert(r.message.ptr > text && r.message.ptr < text + sizeof(text));
@@ -161,14 +176,20 @@ Test(record, decoding_borrows_what_has_no_escapes)
 Test(record, decoding_unescapes)
 {
     struct record r;
-    cr_assert_eq(decode_text("{\"format\":1,\"kind\":\"note\",\"message\":\"\\u00e4\\ud83d\\ude00\\/\\b\\f\\n\\r\\t\\\\\\\"\\u0000x\","
-                             "\"time\":\"" TIME_TEXT "\"}", &r, NULL), STATUS_OK);
+    cr_assert_eq(
+        decode_text(
+            "{\"format\":1,\"kind\":\"note\",\"message\":\"\\u00e4\\ud83d\\ude00\\/\\b\\f\\n\\r\\t\\\\\\\"\\u0000x\","
+            "\"time\":\"" TIME_TEXT "\"}",
+            &r, NULL),
+        STATUS_OK);
     cr_assert(sv_eq(r.message, SV("\xC3\xA4\xF0\x9F\x98\x80/\b\f\n\r\t\\\"\0x")));
 }
 
 Test(record, decoding_ignores_unknown_members_and_says_that_it_is_not_exact)
 {
-    static const char text[] = "{\"aaa\":{\"x\":[1,2.5e-3,null,\"\\u0041\"]},\"format\":1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\",\"zzz\":[]}";
+    static const char text[] =
+        "{\"aaa\":{\"x\":[1,2.5e-3,null,\"\\u0041\"]},\"format\":1,\"kind\":\"note\",\"time\":\"" TIME_TEXT
+        "\",\"zzz\":[]}";
     struct record r;
     cr_assert_eq(decode_text(text, &r, NULL), STATUS_OK);
     cr_assert_eq(r.kind, RECORD_NOTE);
@@ -180,8 +201,11 @@ Test(record, decoding_ignores_unknown_members_and_says_that_it_is_not_exact)
 Test(record, decoding_takes_members_in_any_order_and_with_space)
 {
     struct record r;
-    cr_assert_eq(decode_text(" { \"time\" : \"" TIME_TEXT "\" , \"kind\":\"note\",\n\"format\":1,\"actor\":\"me\",\"labels\":"
-                             "{\"b\":\"1\",\"a\":\"2\",\"b\":\"3\"}} ", &r, NULL), STATUS_OK);
+    cr_assert_eq(decode_text(" { \"time\" : \"" TIME_TEXT
+                             "\" , \"kind\":\"note\",\n\"format\":1,\"actor\":\"me\",\"labels\":"
+                             "{\"b\":\"1\",\"a\":\"2\",\"b\":\"3\"}} ",
+                             &r, NULL),
+                 STATUS_OK);
     cr_assert(sv_eq(r.actor, SV("me")));
     cr_assert_eq(r.labels.n, 2);
     cr_assert(sv_eq(r.labels.items[0].name, SV("a")));
@@ -193,7 +217,8 @@ Test(record, of_a_newer_version_is_refused_as_such)
 {
     static const char *const newer[] = {
         "{\"format\":2,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
-        "{\"actor\":{\"name\":\"me\"},\"format\":2,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}", /* a type changed */
+        /* A type changed. */
+        "{\"actor\":{\"name\":\"me\"},\"format\":2,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
         "{\"actor\":1,\"format\":99}",
         "{\"format\":1,\"kind\":\"dream\",\"time\":\"" TIME_TEXT "\"}",
     };
@@ -208,12 +233,26 @@ Test(record, of_a_newer_version_is_refused_as_such)
 Test(record, that_is_none_is_refused)
 {
     static const char *const bad[] = {
-        "", " ", "null", "[]", "1", "{", "{}", "{\"format\":1}", "{\"format\":1,\"kind\":\"note\"}",
-        "{\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}", "{\"format\":1,\"time\":\"" TIME_TEXT "\"}",
-        "{\"format\":0,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}", "{\"format\":1.0,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
-        "{\"format\":\"1\",\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}", "{\"format\":-1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
-        HEAD "x", HEAD HEAD, "{\"format\":1,\"kind\":\"note\",\"time\":\"yesterday\"}",
-        "{\"format\":1,\"kind\":\"note\",\"time\":\"0001-01-01T00:00:00Z\"}", "{\"format\":1,\"kind\":1,\"time\":\"" TIME_TEXT "\"}",
+        "",
+        " ",
+        "null",
+        "[]",
+        "1",
+        "{",
+        "{}",
+        "{\"format\":1}",
+        "{\"format\":1,\"kind\":\"note\"}",
+        "{\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
+        "{\"format\":1,\"time\":\"" TIME_TEXT "\"}",
+        "{\"format\":0,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
+        "{\"format\":1.0,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
+        "{\"format\":\"1\",\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
+        "{\"format\":-1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
+        HEAD "x",
+        HEAD HEAD,
+        "{\"format\":1,\"kind\":\"note\",\"time\":\"yesterday\"}",
+        "{\"format\":1,\"kind\":\"note\",\"time\":\"0001-01-01T00:00:00Z\"}",
+        "{\"format\":1,\"kind\":1,\"time\":\"" TIME_TEXT "\"}",
         "{\"actor\":null,\"format\":1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
         "{\"actor\":\"a\nb\",\"format\":1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
         "{\"actor\":\"\\ud800\",\"format\":1,\"kind\":\"note\",\"time\":\"" TIME_TEXT "\"}",
@@ -240,8 +279,9 @@ Test(record, that_is_none_is_refused)
 
 Test(record, cut_at_any_byte_is_refused)
 {
-    static const char text[] = "{\"annotations\":{\"s\":\"\\u00e4\xC3\xA4\"},\"cause\":12,\"detail\":{\"a\":[1.5e3,{}]},\"format\":1,"
-                               "\"kind\":\"signal\",\"labels\":{\"alertname\":\"A\"},\"ok\":true,\"time\":\"" TIME_TEXT "\"}";
+    static const char text[] =
+        "{\"annotations\":{\"s\":\"\\u00e4\xC3\xA4\"},\"cause\":12,\"detail\":{\"a\":[1.5e3,{}]},\"format\":1,"
+        "\"kind\":\"signal\",\"labels\":{\"alertname\":\"A\"},\"ok\":true,\"time\":\"" TIME_TEXT "\"}";
     struct record r;
     for (size_t len = 0; len < sizeof(text) - 1; len++)
         cr_assert_eq(decode_exact(text, len, &r), STATUS_INVALID_ARGUMENT, "%zu", len);
@@ -295,11 +335,13 @@ Test(record, kinds_have_names)
 
 Test(record, labels_are_sorted_bytewise_and_the_last_value_wins)
 {
-    struct http_header items[] = {{SV("b"), SV("1")}, {SV("\xC3\xA4"), SV("2")}, {SV("B"), SV("3")}, {SV("b"), SV("4")},
-                                  {SV("a"), SV("5")}, {SV("aa"), SV("6")},       {SV("b"), SV("7")}};
+    struct http_header items[] = {{SV("b"), SV("1")}, {SV("\xC3\xA4"), SV("2")}, {SV("B"), SV("3")},
+                                  {SV("b"), SV("4")}, {SV("a"), SV("5")},        {SV("aa"), SV("6")},
+                                  {SV("b"), SV("7")}};
     size_t n = ARRAY_LEN(items);
     record_labels_sort(items, &n);
-    static const char *const names[] = {"B", "a", "aa", "b", "\xC3\xA4"}, *const values[] = {"3", "5", "6", "7", "2"};
+    static const char *const names[] = {"B", "a", "aa", "b", "\xC3\xA4"};
+    static const char *const values[] = {"3", "5", "6", "7", "2"};
     cr_assert_eq(n, ARRAY_LEN(names));
     for (size_t i = 0; i < n; i++) {
         cr_assert(sv_eq(items[i].name, sv(names[i])));
@@ -310,8 +352,10 @@ Test(record, labels_are_sorted_bytewise_and_the_last_value_wins)
 Test(record, fingerprint_is_prometheus_s)
 {
     /* Measured on a real Alertmanager: contracts/alertmanager-loki.md §1.3. */
-    struct http_header crash[] = {{SV("alertname"), SV("KubePodCrashLooping")}, {SV("namespace"), SV("a")},
-                                  {SV("pod"), SV("p1")}, {SV("severity"), SV("warning")}};
+    struct http_header crash[] = {{SV("alertname"), SV("KubePodCrashLooping")},
+                                  {SV("namespace"), SV("a")},
+                                  {SV("pod"), SV("p1")},
+                                  {SV("severity"), SV("warning")}};
     struct http_header other[] = {{SV("alertname"), SV("A")}, {SV("kind"), SV("r500")}};
     char hex[17];
     record_fingerprint(&(struct record_labels){crash, 4}, hex);
