@@ -125,12 +125,11 @@ static void run(void *arg)
     cpu_all = (cpu_us(RUSAGE_SELF) - cpu_all) / n;
     double group = mean_group(b->journal);
     qsort(b->latency_us, measured, sizeof(*b->latency_us), compare);
-    printf(
-        "journal_append: %u fibers, records of %zu bytes: %.0f records/s in groups of %.1f; "
+    printf("journal_append: %u fibers, records of %zu bytes: %.0f records/s in groups of %.1f; "
            "latency p50 %u us, p99 %u us, max %u us; "
-        "CPU a record: loop %.2f us (encoding %.2f us), both threads %.2f us\n",
-        b->fibers, bytes, n / seconds, group, b->latency_us[measured / 2], b->latency_us[measured * 99 / 100],
-        b->latency_us[measured - 1], cpu, encode, cpu_all);
+           "CPU a record: loop %.2f us (encoding %.2f us), both threads %.2f us\n",
+           b->fibers, bytes, n / seconds, group, b->latency_us[measured / 2],
+           b->latency_us[measured * 99 / 100], b->latency_us[measured - 1], cpu, encode, cpu_all);
     journal_close(b->journal);
 }
 

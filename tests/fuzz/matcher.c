@@ -1,5 +1,6 @@
-/* Matcher strings on any bytes, and what they compile to on any label. The input is "MATCHERS\0VALUE" (no NUL: the text is the value too).
- * What is read must be bounded, must match the same way twice, and one matcher negated must say the opposite unless it gave up. */
+/* Matcher strings on any bytes, and what they compile to on any label. The input is "MATCHERS\0VALUE" (no
+ * NUL: the text is the value too). What is read must be bounded, must match the same way twice, and one
+ * matcher negated must say the opposite unless it gave up. */
 #include "functions/dispatcher/matcher.h"
 
 #include <assert.h>
@@ -13,7 +14,8 @@ static enum match_result opposite(enum match_result r)
 
 static void check(const struct matchers *m, struct strview value)
 {
-    static const enum matcher_op negated[] = {MATCHER_NOT_EQUAL, MATCHER_EQUAL, MATCHER_NOT_REGEX, MATCHER_REGEX};
+    static const enum matcher_op negated[] = {MATCHER_NOT_EQUAL, MATCHER_EQUAL, MATCHER_NOT_REGEX,
+                                              MATCHER_REGEX};
     assert(m->n >= 1 && m->n <= MATCHERS_MAX);
     for (size_t i = 0; i < m->n; i++) {
         struct matcher other = m->items[i];

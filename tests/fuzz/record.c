@@ -1,4 +1,5 @@
-/* The record decoder on any bytes: what decodes must encode to bytes that decode to the same bytes, and be what jansson reads. */
+/* The record decoder on any bytes: what decodes must encode to bytes that decode to the same bytes, and be
+ * what jansson reads. */
 #include "store/record.h"
 
 #include <assert.h>
@@ -23,7 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         struct error err = {0};
         status = json_parse(buf_view(&once), JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &tree, &err);
         /* jansson gives up on a real beyond a double's range, which JSON has no word against. */
-        assert(status == STATUS_OK || sv_contains(sv(err.message), SV("overflow")) || sv_contains(sv(err.message), SV("too big")) ||
+        assert(status == STATUS_OK || sv_contains(sv(err.message), SV("overflow")) ||
+               sv_contains(sv(err.message), SV("too big")) ||
                sv_contains(sv(err.message), SV("NUL byte in object key")));
         json_release(tree);
     }

@@ -1,6 +1,7 @@
-/* Included last by each fuzz target. With -DFUZZ_MAIN a plain main() under any compiler feeds the target the files and folders named as
- * arguments (a folder's files, not deeper) and says how many; without it libFuzzer brings the main. Each input is a heap block of its
- * exact size, so that ASan sees a read past the end. */
+/* Included last by each fuzz target. With -DFUZZ_MAIN a plain main() under any compiler feeds the target
+ * the files and folders named as arguments (a folder's files, not deeper) and says how many; without it
+ * libFuzzer brings the main. Each input is a heap block of its exact size, so that ASan sees a read past
+ * the end. */
 #ifndef BALM_TESTS_FUZZ_REPLAY_H
 #define BALM_TESTS_FUZZ_REPLAY_H
 

@@ -1,5 +1,5 @@
-/* Alertmanager's webhook on any bytes: every alert that is taken must give a record that can be read back and fits its limits, every
- * one that is rejected a reason and evidence that are text. */
+/* Alertmanager's webhook on any bytes: every alert that is taken must give a record that can be read back
+ * and fits its limits, every one that is rejected a reason and evidence that are text. */
 #include "functions/alerts/webhook.h"
 
 #include <assert.h>
@@ -10,7 +10,8 @@ static void check_alert(const struct webhook *w, const struct webhook_alert *ale
 {
     struct arena arena = {0};
     struct buf out;
-    struct record back, r = {.kind = RECORD_SIGNAL, .time_ns = 1, .receiver = w->receiver, .group_key = w->group_key};
+    struct record back,
+        r = {.kind = RECORD_SIGNAL, .time_ns = 1, .receiver = w->receiver, .group_key = w->group_key};
     buf_init(&out, RECORD_BYTES_MAX);
     if (alert->reason.len > 0) {
         assert(alert->evidence.len <= WEBHOOK_EVIDENCE_BYTES_MAX && sv_is_utf8(alert->evidence));

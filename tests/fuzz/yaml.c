@@ -1,4 +1,5 @@
-/* The YAML loader and table decoder on any bytes: what loads keeps its bounds and says where it stands, and becomes JSON. */
+/* The YAML loader and table decoder on any bytes: what loads keeps its bounds and says where it stands,
+ * and becomes JSON. */
 #include "config/yaml.h"
 
 #include <assert.h>
@@ -17,7 +18,11 @@ struct fields {
 
 static const char *const modes[] = {"off", "shadow", "act", NULL};
 static const struct yaml_field table[] = {
-    {.name = "name", .type = YAML_FIELD_TEXT, .offset = offsetof(struct fields, name), .is_required = true, .max = 64},
+    {.name = "name",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct fields, name),
+     .is_required = true,
+     .max = 64},
     {.name = "count", .type = YAML_FIELD_INT, .offset = offsetof(struct fields, count)},
     {.name = "wait", .type = YAML_FIELD_DURATION, .offset = offsetof(struct fields, wait_ns)},
     {.name = "size", .type = YAML_FIELD_BYTES, .offset = offsetof(struct fields, size_bytes)},
@@ -31,7 +36,8 @@ static size_t check_tree(const struct yaml_node *node, unsigned depth)
 {
     size_t children = 0, total = 1;
     assert(depth <= YAML_DEPTH_MAX + 1 && node->line > 0 && node->column > 0);
-    assert(node->text.len == 0 || (sv_is_utf8(node->text) && memchr(node->text.ptr, '\0', node->text.len) == NULL));
+    assert(node->text.len == 0 ||
+           (sv_is_utf8(node->text) && memchr(node->text.ptr, '\0', node->text.len) == NULL));
     for (const struct yaml_node *child = node->first; child != NULL; child = child->next, children++) {
         assert(node->type != YAML_MAP || (child->key.len > 0 && yaml_get(node, child->key) == child));
         total += check_tree(child, depth + 1);
@@ -57,7 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         s = yaml_decode(&doc, doc.root, "the file", table, ARRAY_LEN(table), &arena, &got, &err);
     }
     /* A refusal says where. */
-    assert(s == STATUS_OK || (s == STATUS_INVALID_ARGUMENT && sv_starts_with(sv(err.message), SV("fuzz.yaml:"))));
+    assert(s == STATUS_OK ||
+           (s == STATUS_INVALID_ARGUMENT && sv_starts_with(sv(err.message), SV("fuzz.yaml:"))));
     arena_release(&arena);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* `balm audit verify` finds whatever is done to a journal behind the platform's back: seeded random changes of stored rows through
- * SQLite itself, of the checkpoints, of the end. BALM_SEED repeats one run. */
+/* `balm audit verify` finds whatever is done to a journal behind the platform's back: seeded random
+ * changes of stored rows through SQLite itself, of the checkpoints, of the end. BALM_SEED repeats one run. */
 #include "audit/verify.h"
 
 #include <criterion/criterion.h>
@@ -36,14 +36,20 @@ static void append_some(struct journal *j, uint64_t first)
 {
     struct error err;
     for (uint64_t i = first; i < first + RECORDS_A_SEAL; i++) {
-        struct record r = {.kind = i % 3 == 0 ? RECORD_INTENT : i % 3 == 1 ? RECORD_OUTCOME : RECORD_NOTE,
-                           .time_ns = clock_unix_ns(),
-                           .intent = arena_printf(&arena, "intent-%llu", (unsigned long long)(i / 3)),
-                           .incident = SV("incident"),
-                           .message = sv_sub(SV("some words of a length that differs from record to record, so that rows end anywhere"), 0, below(80)),
-                           .target = SV("unit/nginx")};
+        struct record r = {
+            .kind = i % 3 == 0   ? RECORD_INTENT
+                    : i % 3 == 1 ? RECORD_OUTCOME
+                                 : RECORD_NOTE,
+            .time_ns = clock_unix_ns(),
+            .intent = arena_printf(&arena, "intent-%llu", (unsigned long long)(i / 3)),
+            .incident = SV("incident"),
+            .message = sv_sub(
+                SV("some words of a length that differs from record to record, so that rows end anywhere"), 0,
+                below(80)),
+            .target = SV("unit/nginx")};
         cr_assert_eq(journal_append(j, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
-        if (i % 40 == 0) cr_assert_eq(journal_wait_durable(j, journal_last_seq(j), 0, &err), STATUS_OK, "%s", err.message);
+        if (i % 40 == 0)
+            cr_assert_eq(journal_wait_durable(j, journal_last_seq(j), 0, &err), STATUS_OK, "%s", err.message);
     }
 }
 
@@ -57,7 +63,9 @@ static void make_in_fiber(void *arg)
     for (uint64_t life = 0; life < SEALS; life++) {
         struct journal *j = NULL;
         struct seal *seal = NULL;
-        cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder, .segment_max_bytes = 40000}, &j, &err), STATUS_OK, "%s", err.message);
+        cr_assert_eq(journal_open_sqlite(
+                         loop, &(struct journal_cfg){.dir = folder, .segment_max_bytes = 40000}, &j, &err),
+                     STATUS_OK, "%s", err.message);
         cr_assert_eq(seal_new(j, dir, SV("test"), &seal, &err), STATUS_OK, "%s", err.message);
         cr_assert_eq(journal_fold(j, &err), STATUS_OK, "%s", err.message);
         cr_assert_eq(seal_start(seal, &err), STATUS_OK, "%s", err.message);
@@ -104,10 +112,13 @@ static void tear_down(void)
     for (uint64_t i = 0; i < n_segments; i++) {
         static const char *const suffixes[] = {"", "-wal", "-shm"};
         for (size_t k = 0; k < 3; k++)
-            remove_file(arena_printf(&arena, "journal/%020llu.db%s", (unsigned long long)segments[i], suffixes[k]).ptr);
+            remove_file(
+                arena_printf(&arena, "journal/%020llu.db%s", (unsigned long long)segments[i], suffixes[k])
+                    .ptr);
     }
-    static const char *const names[] = {"journal/leases.db", "journal/leases.db-wal", "journal/leases.db-shm", "journal", "audit/key", "audit/key.pub",
-                                        "audit/leaves", "audit/checkpoints", "audit", "foreign.pub"};
+    static const char *const names[] = {
+        "journal/leases.db", "journal/leases.db-wal", "journal/leases.db-shm", "journal", "audit/key",
+        "audit/key.pub",     "audit/leaves",          "audit/checkpoints",     "audit",   "foreign.pub"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         remove_file(names[i]);
     (void)rmdir(dir);
@@ -133,10 +144,12 @@ static struct strview read_row(uint64_t seq)
 {
     sqlite3 *db = open_segment_of(seq);
     sqlite3_stmt *stmt = NULL;
-    cr_assert_eq(sqlite3_prepare_v2(db, "SELECT bytes FROM records WHERE seq = ?", -1, &stmt, NULL), SQLITE_OK);
+    cr_assert_eq(sqlite3_prepare_v2(db, "SELECT bytes FROM records WHERE seq = ?", -1, &stmt, NULL),
+                 SQLITE_OK);
     cr_assert_eq(sqlite3_bind_int64(stmt, 1, (sqlite3_int64)seq), SQLITE_OK);
     cr_assert_eq(sqlite3_step(stmt), SQLITE_ROW);
-    struct strview bytes = arena_copy(&arena, sv_n(sqlite3_column_blob(stmt, 0), (size_t)sqlite3_column_bytes(stmt, 0)));
+    struct strview bytes =
+        arena_copy(&arena, sv_n(sqlite3_column_blob(stmt, 0), (size_t)sqlite3_column_bytes(stmt, 0)));
     (void)sqlite3_finalize(stmt);
     cr_assert_eq(sqlite3_close(db), SQLITE_OK);
     return bytes;
@@ -148,7 +161,8 @@ static void run_on_row(const char *sql, uint64_t seq, struct strview bytes)
     sqlite3_stmt *stmt = NULL;
     cr_assert_eq(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
     cr_assert_eq(sqlite3_bind_int64(stmt, 1, (sqlite3_int64)seq), SQLITE_OK);
-    if (sqlite3_bind_parameter_count(stmt) > 1) cr_assert_eq(sqlite3_bind_blob(stmt, 2, bytes.ptr, (int)bytes.len, SQLITE_STATIC), SQLITE_OK);
+    if (sqlite3_bind_parameter_count(stmt) > 1)
+        cr_assert_eq(sqlite3_bind_blob(stmt, 2, bytes.ptr, (int)bytes.len, SQLITE_STATIC), SQLITE_OK);
     cr_assert_eq(sqlite3_step(stmt), SQLITE_DONE);
     (void)sqlite3_finalize(stmt);
     cr_assert_eq(sqlite3_close(db), SQLITE_OK);
@@ -173,13 +187,15 @@ static struct strview read_file(const char *name)
 {
     struct strview content;
     struct error err;
-    cr_assert_eq(file_read(&arena, arena_printf(&arena, "%s/%s", dir, name).ptr, 1 << 20, &content, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(file_read(&arena, arena_printf(&arena, "%s/%s", dir, name).ptr, 1 << 20, &content, &err),
+                 STATUS_OK, "%s", err.message);
     return content;
 }
 
 static void write_file(const char *name, struct strview content)
 {
-    int fd = open(arena_printf(&arena, "%s/%s", dir, name).ptr, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int fd =
+        open(arena_printf(&arena, "%s/%s", dir, name).ptr, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     cr_assert(fd >= 0 && write(fd, content.ptr, content.len) == (ssize_t)content.len);
     (void)close(fd);
 }
@@ -195,7 +211,8 @@ static struct audit_report verify_with(const char *public_key)
 {
     struct audit_report report;
     struct error err;
-    cr_assert_eq(audit_verify(dir, public_key, NULL, NULL, &arena, &report, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(audit_verify(dir, public_key, NULL, NULL, &arena, &report, &err), STATUS_OK, "%s",
+                 err.message);
     return report;
 }
 
@@ -210,8 +227,8 @@ static void expect_good(void)
 static void expect_bad(uint64_t seq)
 {
     struct audit_report r = verify_with(NULL);
-    cr_assert_eq(r.first_bad_seq, seq, "expected %llu, found %llu: %.*s", (unsigned long long)seq, (unsigned long long)r.first_bad_seq,
-                 SV_ARG(r.bad_reason));
+    cr_assert_eq(r.first_bad_seq, seq, "expected %llu, found %llu: %.*s", (unsigned long long)seq,
+                 (unsigned long long)r.first_bad_seq, SV_ARG(r.bad_reason));
     cr_assert(r.bad_reason.len > 0);
 }
 
@@ -246,7 +263,8 @@ Test(audit_verify, a_record_made_longer_or_shorter_is_found)
     for (int i = 0; i < 30; i++) {
         uint64_t seq = 1 + below(RECORDS);
         struct strview bytes = read_row(seq);
-        write_row(seq, i % 2 == 0 ? sv_sub(bytes, 0, bytes.len - 1) : arena_printf(&arena, "%.*s ", SV_ARG(bytes)));
+        write_row(seq, i % 2 == 0 ? sv_sub(bytes, 0, bytes.len - 1)
+                                  : arena_printf(&arena, "%.*s ", SV_ARG(bytes)));
         expect_bad(seq);
         write_row(seq, bytes);
     }
@@ -311,9 +329,11 @@ Test(audit_verify, checkpoints_in_another_order_are_found)
 {
     struct strview notes = read_file("audit/checkpoints");
     size_t half = notes.len / 2;
-    while (half + 1 < notes.len && !(notes.ptr[half - 1] == '\n' && notes.ptr[half - 2] == '\n' && notes.ptr[half] == 'b'))
+    while (half + 1 < notes.len &&
+           !(notes.ptr[half - 1] == '\n' && notes.ptr[half - 2] == '\n' && notes.ptr[half] == 'b'))
         half++;
-    write_file("audit/checkpoints", arena_printf(&arena, "%.*s%.*s", SV_ARG(sv_sub(notes, half, notes.len)), SV_ARG(sv_sub(notes, 0, half))));
+    write_file("audit/checkpoints", arena_printf(&arena, "%.*s%.*s", SV_ARG(sv_sub(notes, half, notes.len)),
+                                                 SV_ARG(sv_sub(notes, 0, half))));
     cr_assert_neq(verify_with(NULL).first_bad_seq, 0);
 }
 
@@ -330,7 +350,8 @@ Test(audit_verify, a_foreign_key_is_found)
     write_file("foreign.pub", SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW\n"));
     struct audit_report r = verify_with(arena_printf(&arena, "%s/foreign.pub", dir).ptr);
     cr_assert_neq(r.first_bad_seq, 0);
-    cr_assert(sv_contains(r.bad_reason, SV("not signed by the key 'PeterNeumann")), "%.*s", SV_ARG(r.bad_reason));
+    cr_assert(sv_contains(r.bad_reason, SV("not signed by the key 'PeterNeumann")), "%.*s",
+              SV_ARG(r.bad_reason));
 }
 
 Test(audit_verify, lost_leaves_cost_only_the_place)
@@ -340,7 +361,8 @@ Test(audit_verify, lost_leaves_cost_only_the_place)
     expect_good();
     write_row(RECORDS_A_SEAL + 7, change_byte(bytes, 3));
     struct audit_report r = verify_with(NULL);
-    cr_assert(r.first_bad_seq > RECORDS_A_SEAL + 6 && r.first_bad_seq <= RECORDS, "%llu", (unsigned long long)r.first_bad_seq);
+    cr_assert(r.first_bad_seq > RECORDS_A_SEAL + 6 && r.first_bad_seq <= RECORDS, "%llu",
+              (unsigned long long)r.first_bad_seq);
 }
 
 Test(audit_verify, damaged_leaves_are_no_tampering_of_the_journal)
@@ -368,7 +390,11 @@ Test(audit_verify, an_intent_without_outcome_is_listed)
 {
     sqlite3 *db = open_segment_of(RECORDS);
     cr_assert_eq(sqlite3_close(db), SQLITE_OK);
-    struct record r = {.kind = RECORD_INTENT, .time_ns = clock_unix_ns(), .intent = SV("lonely"), .tenant = SV("default"), .cluster = SV("local")};
+    struct record r = {.kind = RECORD_INTENT,
+                       .time_ns = clock_unix_ns(),
+                       .intent = SV("lonely"),
+                       .tenant = SV("default"),
+                       .cluster = SV("local")};
     struct buf b;
     buf_init(&b, 4096);
     record_encode(&r, &b);
@@ -386,5 +412,7 @@ Test(audit_verify, without_a_journal_there_is_nothing_to_verify)
 {
     struct audit_report report;
     struct error err;
-    cr_assert_eq(audit_verify(arena_printf(&arena, "%s/nowhere", dir).ptr, NULL, NULL, NULL, &arena, &report, &err), STATUS_NOT_FOUND);
+    cr_assert_eq(
+        audit_verify(arena_printf(&arena, "%s/nowhere", dir).ptr, NULL, NULL, NULL, &arena, &report, &err),
+        STATUS_NOT_FOUND);
 }

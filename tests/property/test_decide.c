@@ -1,6 +1,7 @@
-/* Whatever comes in, in whatever order, with the decider dying now and then: the guardrails hold, every incident ends, and the journal
- * folds again to the same bytes (sim.h checks that record by record). The rules are checked here from the records alone, by a second,
- * simpler book-keeping that shares nothing with the dispatcher's. BALM_SEED repeats one run. */
+/* Whatever comes in, in whatever order, with the decider dying now and then: the guardrails hold, every
+ * incident ends, and the journal folds again to the same bytes (sim.h checks that record by record). The
+ * rules are checked here from the records alone, by a second, simpler book-keeping that shares nothing
+ * with the dispatcher's. BALM_SEED repeats one run. */
 #include "tests/unit/dispatcher/sim.h"
 
 #include <inttypes.h>
@@ -88,7 +89,8 @@ static int64_t content_of(struct strview runbook_hash, struct runbook **ret_runb
 
 static void check_gates(const struct record *r)
 {
-    static const char *const names[] = {"mode", "freeze", "clock", "target", "params", "cooldown", "rate", "in_flight", "in_flight_runbook"};
+    static const char *const names[] = {"mode",     "freeze", "clock",     "target",           "params",
+                                        "cooldown", "rate",   "in_flight", "in_flight_runbook"};
     json_t *gates;
     cr_assert_eq(json_parse(r->gates, 0, &gates, NULL), STATUS_OK);
     bool is_intent = r->kind == RECORD_INTENT;
@@ -111,19 +113,23 @@ static void check_guardrails(const struct record *r, const struct runbook *rb)
     uint64_t incident = number_of(r->incident);
     int64_t of_runbook = 0, in_window = 0;
     for (size_t i = 0; i < b->n_open; i++) {
-        cr_assert(!sv_eq(b->open[i].target, r->target), "seed %" PRIu64 " record %zu: two acts on one target", world.seed, b->n_read);
+        cr_assert(!sv_eq(b->open[i].target, r->target), "seed %" PRIu64 " record %zu: two acts on one target",
+                  world.seed, b->n_read);
         cr_assert(!sv_eq(b->open[i].intent, r->intent), "an intent id twice");
         of_runbook += sv_eq(b->open[i].runbook, r->runbook);
     }
-    cr_assert_lt(of_runbook, rb->guardrails.max_in_flight, "seed %" PRIu64 ": too many of %.*s", world.seed, SV_ARG(r->runbook));
+    cr_assert_lt(of_runbook, rb->guardrails.max_in_flight, "seed %" PRIu64 ": too many of %.*s", world.seed,
+                 SV_ARG(r->runbook));
     for (size_t i = 0; i < b->n_past; i++) {
         const struct past_act *p = &b->past[i];
         if (!sv_eq(p->target, r->target)) continue;
         in_window += p->began_ns > b->now_ns - rb->guardrails.rate_per_ns;
         if (p->incident == incident || p->ended_ns == 0) continue;
-        cr_assert_geq(b->now_ns - p->ended_ns, rb->guardrails.cooldown_ns, "seed %" PRIu64 " record %zu: cooldown", world.seed, b->n_read);
+        cr_assert_geq(b->now_ns - p->ended_ns, rb->guardrails.cooldown_ns,
+                      "seed %" PRIu64 " record %zu: cooldown", world.seed, b->n_read);
     }
-    cr_assert_lt(in_window, rb->guardrails.rate_max, "seed %" PRIu64 " record %zu: rate", world.seed, b->n_read);
+    cr_assert_lt(in_window, rb->guardrails.rate_max, "seed %" PRIu64 " record %zu: rate", world.seed,
+                 b->n_read);
 }
 
 static void read_intent(const struct record *r)
@@ -136,12 +142,16 @@ static void read_intent(const struct record *r)
     if (sv_eq(r->purpose, SV("escalate"))) return;
     cr_assert_not(b->is_settling);
     cr_assert_not_null(b->activation);
-    cr_assert(sv_contains(b->activation->runbooks, arena_printf(&world.sim.arena, "\"mode\":\"act\",\"name\":\"%.*s\"", SV_ARG(r->runbook))),
-              "seed %" PRIu64 " record %zu: %.*s may not act", world.seed, b->n_read, SV_ARG(r->runbook));
+    cr_assert(
+        sv_contains(b->activation->runbooks,
+                    arena_printf(&world.sim.arena, "\"mode\":\"act\",\"name\":\"%.*s\"", SV_ARG(r->runbook))),
+        "seed %" PRIu64 " record %zu: %.*s may not act", world.seed, b->n_read, SV_ARG(r->runbook));
     cr_assert_gt(r->target.len, 0);
     cr_assert_not(world.was_closed[incident]);
-    cr_assert_eq(world.alert[incident], ALIVE_FIRING, "seed %" PRIu64 ": acts on an alert that is over", world.seed);
-    cr_assert(r->step == world.last_step[incident] || r->step == world.last_step[incident] + 1, "rungs in order");
+    cr_assert_eq(world.alert[incident], ALIVE_FIRING, "seed %" PRIu64 ": acts on an alert that is over",
+                 world.seed);
+    cr_assert(r->step == world.last_step[incident] || r->step == world.last_step[incident] + 1,
+              "rungs in order");
     world.last_step[incident] = r->step;
     check_gates(r);
     cr_assert(content_of(r->runbook_hash, &rb));
@@ -175,7 +185,8 @@ static void read_closed(const struct record *r)
     world.book.n_closed++;
     bool is_healed = sv_eq(r->state, SV("healed"));
     world.book.n_healed += is_healed;
-    if (world.alert[incident] == ALIVE_EXPIRED) cr_assert(sv_eq(r->state, SV("unknown")), "an expired alert proves nothing");
+    if (world.alert[incident] == ALIVE_EXPIRED)
+        cr_assert(sv_eq(r->state, SV("unknown")), "an expired alert proves nothing");
     if (is_healed) cr_assert_gt(world.last_step[incident], 0, "healed without an act");
     for (size_t i = 0; i < world.book.n_open; i++)
         cr_assert_neq(world.book.open[i].incident, incident, "closed with an act under way");
@@ -190,7 +201,8 @@ static void read_log(void)
         if (r->time_ns > b->effective_ns) b->effective_ns = r->time_ns;
         b->effective_at[b->n_read] = b->effective_ns;
         b->now_ns = r->cause != 0 ? b->effective_at[r->cause] : b->effective_ns;
-        if (r->cause != 0) cr_assert_eq(r->time_ns, b->now_ns, "a decision has the effective time of its cause");
+        if (r->cause != 0)
+            cr_assert_eq(r->time_ns, b->now_ns, "a decision has the effective time of its cause");
         if (r->kind == RECORD_FREEZE) b->is_frozen = r->on;
         if (r->kind == RECORD_CLOCK) b->is_settling = r->on;
         if (r->kind == RECORD_ACTIVATION) b->activation = r;
@@ -211,8 +223,10 @@ static const char *incident_name(uint64_t n)
 
 static struct record make_signal(uint64_t n, bool is_firing)
 {
-    static const char *const alerts[] = {"A", "B", "C", "D", "unmatched"}, *const services[] = {"s0", "s1", "s2", "s3", NULL};
-    return sim_signal(&world.sim, incident_name(n), is_firing ? "firing" : "resolved", alerts[n % 5], services[(n / 5) % 5]);
+    static const char *const alerts[] = {"A", "B", "C", "D", "unmatched"}, *const services[] = {
+                                                                               "s0", "s1", "s2", "s3", NULL};
+    return sim_signal(&world.sim, incident_name(n), is_firing ? "firing" : "resolved", alerts[n % 5],
+                      services[(n / 5) % 5]);
 }
 
 static void do_fire(void)
@@ -227,7 +241,8 @@ static void do_fire(void)
         unsigned id = world.n_incidents++;
         world.alert[id] = ALIVE_FIRING;
         batch[i] = make_signal(id, true);
-        if (below(10) == 0) batch[i].time_ns = world.sim.now_ns - (int64_t)below(3) * NS_PER_S; /* writers' clocks differ */
+        /* Writers' clocks differ. */
+        if (below(10) == 0) batch[i].time_ns = world.sim.now_ns - (int64_t)below(3) * NS_PER_S;
     }
     (void)sim_feed(&world.sim, batch, n);
 }
@@ -236,7 +251,8 @@ static void end_alert(uint64_t n, bool is_resolve)
 {
     if (world.alert[n] != ALIVE_FIRING) return;
     world.alert[n] = is_resolve ? ALIVE_RESOLVED : ALIVE_EXPIRED;
-    struct record r = is_resolve ? make_signal(n, false) : (struct record){.kind = RECORD_EXPIRED, .incident = sv(incident_name(n))};
+    struct record r = is_resolve ? make_signal(n, false)
+                                 : (struct record){.kind = RECORD_EXPIRED, .incident = sv(incident_name(n))};
     (void)sim_input(&world.sim, r);
 }
 
@@ -249,17 +265,21 @@ static void do_end(void)
 
 static void do_outcome(void)
 {
-    static const char *const states[] = {"done", "done", "done", "unchanged", "failed", "refused", "unknown", "expired", "dead"};
+    static const char *const states[] = {"done",    "done",    "done",    "unchanged", "failed",
+                                         "refused", "unknown", "expired", "dead"};
     if (world.book.n_open == 0) return;
     const struct open_act *act = &world.book.open[below(world.book.n_open)];
-    (void)sim_input(&world.sim, (struct record){.kind = RECORD_OUTCOME, .incident = sv(incident_name(act->incident)), .intent = act->intent,
+    (void)sim_input(&world.sim, (struct record){.kind = RECORD_OUTCOME,
+                                                .incident = sv(incident_name(act->incident)),
+                                                .intent = act->intent,
                                                 .state = sv(states[below(ARRAY_LEN(states))])});
 }
 
 static void do_timer(void)
 {
     const struct timer *t = state_next_timer(decider_state(world.sim.decider));
-    if (!world.sim.is_deaf && t != NULL && t->due_ns < world.sim.now_ns + 10 * NS_PER_S) (void)sim_fire(&world.sim);
+    if (!world.sim.is_deaf && t != NULL && t->due_ns < world.sim.now_ns + 10 * NS_PER_S)
+        (void)sim_fire(&world.sim);
 }
 
 static void take_over(void)
@@ -272,15 +292,24 @@ static void do_something(void)
 {
     world.sim.now_ns += (int64_t)below(4) * NS_PER_S;
     uint64_t dice = below(100);
-    if (dice < 30) do_fire();
-    else if (dice < 50) do_end();
-    else if (dice < 75) do_outcome();
-    else if (dice < 88) do_timer();
-    else if (dice < 91) (void)sim_input(&world.sim, (struct record){.kind = RECORD_FREEZE, .on = below(2) == 0});
-    else if (dice < 93) (void)sim_input(&world.sim, (struct record){.kind = RECORD_CLOCK, .on = below(2) == 0});
-    else if (dice < 95) sim_activate(&world.sim, runbook_sets[below(ARRAY_LEN(runbook_sets))]);
-    else if (dice < 97) world.sim.is_deaf = true;
-    else take_over();
+    if (dice < 30)
+        do_fire();
+    else if (dice < 50)
+        do_end();
+    else if (dice < 75)
+        do_outcome();
+    else if (dice < 88)
+        do_timer();
+    else if (dice < 91)
+        (void)sim_input(&world.sim, (struct record){.kind = RECORD_FREEZE, .on = below(2) == 0});
+    else if (dice < 93)
+        (void)sim_input(&world.sim, (struct record){.kind = RECORD_CLOCK, .on = below(2) == 0});
+    else if (dice < 95)
+        sim_activate(&world.sim, runbook_sets[below(ARRAY_LEN(runbook_sets))]);
+    else if (dice < 97)
+        world.sim.is_deaf = true;
+    else
+        take_over();
     if (world.sim.is_deaf && below(8) == 0) take_over();
     read_log();
 }
@@ -297,7 +326,9 @@ static void bring_to_an_end(void)
         end_alert(n, below(2) == 0);
         read_log();
     }
-    for (int i = 0; i < 100 * INCIDENTS && (world.book.n_open > 0 || state_next_timer(decider_state(world.sim.decider)) != NULL); i++) {
+    for (int i = 0; i < 100 * INCIDENTS &&
+                    (world.book.n_open > 0 || state_next_timer(decider_state(world.sim.decider)) != NULL);
+         i++) {
         do_outcome();
         read_log();
         (void)sim_fire(&world.sim);
@@ -339,6 +370,7 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
         if (given != NULL) break;
     }
     /* A test in which nothing happens would hold too. */
-    cr_assert(n_intents > 100 * (given != NULL ? 0 : 1) && n_shadow + n_healed > 0, "%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
+    cr_assert(n_intents > 100 * (given != NULL ? 0 : 1) && n_shadow + n_healed > 0,
+              "%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
     cr_log_info("%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
 }

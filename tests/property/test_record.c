@@ -1,5 +1,6 @@
-/* encode(decode(x)) == x for whatever we write, and the bytes are jansson's canonical dump of the same object. The member list here
- * is written by hand on purpose: it does not come from the table that it checks. BALM_SEED repeats one run. */
+/* encode(decode(x)) == x for whatever we write, and the bytes are jansson's canonical dump of the same
+ * object. The member list here is written by hand on purpose: it does not come from the table that it
+ * checks. BALM_SEED repeats one run. */
 #include "store/record.h"
 
 #include <criterion/criterion.h>
@@ -17,20 +18,61 @@ static const struct member {
     enum { TEXT, TIME, UNSIGNED, SIGNED, FLAG, LABELS, JSON } type;
     size_t offset;
 } members[] = {
-#define M(name, type, where) {name, type, offsetof(struct record, where)}
-    M("actor", TEXT, actor), M("annotations", LABELS, annotations), M("attempt", SIGNED, attempt),
-    M("bodyBase64", TEXT, body_base64), M("callback", TEXT, callback), M("cause", UNSIGNED, cause), M("cluster", TEXT, cluster),
-    M("code", TEXT, code), M("content", TEXT, content), M("deadline", TIME, deadline_ns), M("detail", JSON, detail),
-    M("due", TIME, due_ns), M("endsAt", TIME, ends_at_ns), M("epoch", UNSIGNED, epoch), M("facts", JSON, facts),
-    M("fingerprint", TEXT, fingerprint), M("fingerprintComputed", TEXT, fingerprint_computed), M("function", TEXT, function),
-    M("gate", TEXT, gate), M("gates", JSON, gates), M("generatorURL", TEXT, generator_url), M("groupKey", TEXT, group_key),
-    M("headers", JSON, headers), M("how", TEXT, how), M("incident", TEXT, incident), M("intent", TEXT, intent),
-    M("labels", LABELS, labels), M("message", TEXT, message), M("method", TEXT, method), M("mode", TEXT, mode), M("ok", FLAG, ok),
-    M("on", FLAG, on), M("params", JSON, params), M("path", TEXT, path), M("purpose", TEXT, purpose), M("reason", TEXT, reason),
-    M("receiver", TEXT, receiver), M("runbook", TEXT, runbook), M("runbookHash", TEXT, runbook_hash), M("runbooks", JSON, runbooks),
-    M("source", TEXT, source), M("stages", JSON, stages), M("startsAt", TIME, starts_at_ns), M("state", TEXT, state),
-    M("status", TEXT, status), M("step", SIGNED, step), M("target", TEXT, target), M("tenant", TEXT, tenant),
-    M("timer", UNSIGNED, timer), M("trace", TEXT, trace), M("undo", TEXT, undo),
+#define M(name, type, where)                                                                                 \
+    {                                                                                                        \
+        name, type, offsetof(struct record, where)                                                           \
+    }
+    M("actor", TEXT, actor),
+    M("annotations", LABELS, annotations),
+    M("attempt", SIGNED, attempt),
+    M("bodyBase64", TEXT, body_base64),
+    M("callback", TEXT, callback),
+    M("cause", UNSIGNED, cause),
+    M("cluster", TEXT, cluster),
+    M("code", TEXT, code),
+    M("content", TEXT, content),
+    M("deadline", TIME, deadline_ns),
+    M("detail", JSON, detail),
+    M("due", TIME, due_ns),
+    M("endsAt", TIME, ends_at_ns),
+    M("epoch", UNSIGNED, epoch),
+    M("facts", JSON, facts),
+    M("fingerprint", TEXT, fingerprint),
+    M("fingerprintComputed", TEXT, fingerprint_computed),
+    M("function", TEXT, function),
+    M("gate", TEXT, gate),
+    M("gates", JSON, gates),
+    M("generatorURL", TEXT, generator_url),
+    M("groupKey", TEXT, group_key),
+    M("headers", JSON, headers),
+    M("how", TEXT, how),
+    M("incident", TEXT, incident),
+    M("intent", TEXT, intent),
+    M("labels", LABELS, labels),
+    M("message", TEXT, message),
+    M("method", TEXT, method),
+    M("mode", TEXT, mode),
+    M("ok", FLAG, ok),
+    M("on", FLAG, on),
+    M("params", JSON, params),
+    M("path", TEXT, path),
+    M("purpose", TEXT, purpose),
+    M("reason", TEXT, reason),
+    M("receiver", TEXT, receiver),
+    M("runbook", TEXT, runbook),
+    M("runbookHash", TEXT, runbook_hash),
+    M("runbooks", JSON, runbooks),
+    M("source", TEXT, source),
+    M("stages", JSON, stages),
+    M("startsAt", TIME, starts_at_ns),
+    M("state", TEXT, state),
+    M("status", TEXT, status),
+    M("step", SIGNED, step),
+    M("target", TEXT, target),
+    M("tenant", TEXT, tenant),
+    M("timer", UNSIGNED, timer),
+    M("trace", TEXT, trace),
+    M("undo", TEXT, undo),
 #undef M
 };
 
@@ -44,8 +86,29 @@ static uint64_t below(uint64_t bound)
 
 static struct strview random_text(size_t max)
 {
-    static const char *const pieces[] = {"\"", "\\", "\n", "\t", "\r", "\b", "\f", "\x01", "\x1F", "\x7F", "/", "<", "\xC3\xA4", "\xE2\x82\xAC",
-                                         "\xE2\x80\xA8", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD", "{", "}", ",", ":", " ", "\\u0041"};
+    static const char *const pieces[] = {"\"",
+                                         "\\",
+                                         "\n",
+                                         "\t",
+                                         "\r",
+                                         "\b",
+                                         "\f",
+                                         "\x01",
+                                         "\x1F",
+                                         "\x7F",
+                                         "/",
+                                         "<",
+                                         "\xC3\xA4",
+                                         "\xE2\x82\xAC",
+                                         "\xE2\x80\xA8",
+                                         "\xF0\x9F\x98\x80",
+                                         "\xEF\xBF\xBD",
+                                         "{",
+                                         "}",
+                                         ",",
+                                         ":",
+                                         " ",
+                                         "\\u0041"};
     struct buf b;
     buf_init(&b, 4096);
     size_t n = 1 + below(max);
@@ -63,12 +126,18 @@ static struct strview random_text(size_t max)
 static json_t *random_json(unsigned depth)
 {
     switch (below(depth > 4 ? 5 : 7)) {
-    case 0: return json_null();
-    case 1: return json_boolean(below(2));
-    case 2: return json_integer((json_int_t)random_seeded_next(&rng));
-    case 3: return json_real((double)below(1000000) / 1024);
-    case 4: return json_text(random_text(12));
-    default: break;
+    case 0:
+        return json_null();
+    case 1:
+        return json_boolean(below(2));
+    case 2:
+        return json_integer((json_int_t)random_seeded_next(&rng));
+    case 3:
+        return json_real((double)below(1000000) / 1024);
+    case 4:
+        return json_text(random_text(12));
+    default:
+        break;
     }
     bool is_object = below(2);
     json_t *value = is_object ? json_object() : json_array();
@@ -95,7 +164,11 @@ static struct record_labels random_labels(json_t *ret_tree)
 
 static int64_t random_time(void)
 {
-    static const int64_t borders[] = {1, -1, NS_PER_S, INT64_C(-9214560000) * NS_PER_S, INT64_C(9214646400) * NS_PER_S - 1,
+    static const int64_t borders[] = {1,
+                                      -1,
+                                      NS_PER_S,
+                                      INT64_C(-9214560000) * NS_PER_S,
+                                      INT64_C(9214646400) * NS_PER_S - 1,
                                       INT64_C(253402300799)};
     if (below(3) == 0) return borders[below(ARRAY_LEN(borders))];
     return (int64_t)below((uint64_t)INT64_C(4102444800) * NS_PER_S) + 1;
@@ -135,7 +208,9 @@ static json_t *random_member(const struct member *m, struct record *r)
         number = below(4) ? random_number() : below(2) ? -random_number() : INT64_MIN;
         *(int64_t *)(void *)at = number;
         return json_integer(number);
-    case FLAG: *(bool *)at = true; return json_true();
+    case FLAG:
+        *(bool *)at = true;
+        return json_true();
     case LABELS:
         value = json_object();
         *(struct record_labels *)(void *)at = random_labels(value);
@@ -189,8 +264,10 @@ Test(record_property, bytes_are_canonical_and_survive_decoding)
         buf_reset(&again);
         record_encode(&r, &out);
         json_append_canonical(&canonical, tree);
-        cr_assert(sv_eq(buf_view(&out), buf_view(&canonical)), "seed %llu:\n%s\n%s", (unsigned long long)seed, out.ptr, canonical.ptr);
-        cr_assert_eq(record_decode(buf_view(&out), &arena, &back, &err), STATUS_OK, "seed %llu: %s", (unsigned long long)seed, err.message);
+        cr_assert(sv_eq(buf_view(&out), buf_view(&canonical)), "seed %llu:\n%s\n%s", (unsigned long long)seed,
+                  out.ptr, canonical.ptr);
+        cr_assert_eq(record_decode(buf_view(&out), &arena, &back, &err), STATUS_OK, "seed %llu: %s",
+                     (unsigned long long)seed, err.message);
         record_encode(&back, &again);
         cr_assert(sv_eq(buf_view(&out), buf_view(&again)), "seed %llu", (unsigned long long)seed);
         cr_assert(record_is_exact(&back, buf_view(&out)));
@@ -230,7 +307,8 @@ Test(record_property, damaged_bytes_are_refused_or_still_a_record)
             buf_reset(&again);
             buf_reset(&third);
             record_encode(&back, &again);
-            cr_assert_eq(record_decode(buf_view(&again), &arena, &r, NULL), STATUS_OK, "seed %llu", (unsigned long long)seed);
+            cr_assert_eq(record_decode(buf_view(&again), &arena, &r, NULL), STATUS_OK, "seed %llu",
+                         (unsigned long long)seed);
             record_encode(&r, &third);
             cr_assert(sv_eq(buf_view(&again), buf_view(&third)), "seed %llu", (unsigned long long)seed);
         }
