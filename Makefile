@@ -159,7 +159,7 @@ bench: deps-test ## figures beside their floors, from one run
 	@BALM_BUILD=$(B) python3 tests/bench/bench.py
 
 # ---- what has to be installed ----
-DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4 libjansson-dev libsqlite3-dev \
+DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
 DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8
 DEPS_DEMO  := $(DEPS) python3 libcrypt1

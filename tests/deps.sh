@@ -27,7 +27,7 @@ if [ "$(id -u)" != 0 ]; then
     sudo="sudo"
 fi
 # A fresh image has no package lists, and an old one may name versions that are gone.
-echo "+ $sudo $line"
+echo "+ ${sudo:+$sudo }$line"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
