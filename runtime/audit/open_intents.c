@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/json_scan.h"
 #include "base/memory.h"
+#include "store/record.h"
 
 #define BUCKETS_START 1024
 
@@ -75,7 +77,39 @@ static void take(struct open_intents *t, struct strview id)
     t->n--;
 }
 
-static void apply(struct open_intents *t, uint64_t seq, const struct record *r)
+/* The members that matter, in their order. */
+struct essence {
+    uint64_t epoch;
+    struct strview intent;
+    enum record_kind kind;
+};
+
+/* Canonical bytes have their members in byte order: epoch < intent < kind, and what follows need not be read. */
+static bool read_essence(struct strview bytes, struct arena *scratch, struct essence *ret_essence)
+{
+    struct json_scan s;
+    struct strview name, text;
+    bool is_first = true;
+    *ret_essence = (struct essence){.kind = RECORD_NONE};
+    json_scan_init(&s, bytes, scratch);
+    if (!json_scan_open(&s, '{')) return false;
+    while (json_scan_member(&s, &is_first, &name)) {
+        if (sv_eq(name, SV("epoch"))) {
+            if (!json_scan_integer(&s, &text) || sv_parse_u64(text, &ret_essence->epoch) != STATUS_OK) return false;
+        } else if (sv_eq(name, SV("intent"))) {
+            if (!json_scan_string(&s, &ret_essence->intent)) return false;
+        } else if (sv_eq(name, SV("kind"))) {
+            if (!json_scan_string(&s, &text)) return false;
+            ret_essence->kind = record_kind_from_name(text);
+            return true;
+        } else if (!json_scan_value(&s, NULL)) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static void apply(struct open_intents *t, uint64_t seq, const struct essence *r)
 {
     switch (r->kind) {
     case RECORD_EPOCH:
@@ -104,9 +138,9 @@ static bool may_matter(struct strview bytes)
 
 void open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes, struct arena *scratch)
 {
-    struct record r;
+    struct essence r;
     if (!may_matter(bytes)) return;
-    if (record_decode(bytes, scratch, &r, NULL) == STATUS_OK) apply(t, seq, &r);
+    if (read_essence(bytes, scratch, &r)) apply(t, seq, &r);
     arena_reset(scratch);
 }
 

@@ -13,12 +13,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "audit/hasher.h"
 #include "audit/open_intents.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "store/journal.h"
 
-#define BATCH            1000
 #define PROGRESS_RECORDS 100000
 #define OPEN_LISTED_MAX  100
 #define NOTE_MAX         (64 * 1024) /* a checkpoint with the signatures of many witnesses is a few KiB */
@@ -176,9 +176,9 @@ static void compare_checkpoints(struct verify *v)
     }
 }
 
-static void take_record(struct verify *v, const struct journal_entry *e)
+static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
-    struct merkle_hash leaf = merkle_leaf(e->bytes), sealed;
+    struct merkle_hash sealed;
     if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) && memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
         v->first_other_leaf = e->seq;
     merkle_tree_add(&v->tree, leaf);
@@ -191,7 +191,7 @@ static void take_record(struct verify *v, const struct journal_entry *e)
 static enum status read_batch(struct verify *v, uint64_t seq, struct arena *a, struct journal_entry **ret_entries, size_t *ret_n)
 {
     enum status s = STATUS_OK;
-    for (size_t max = BATCH; max > 0; max /= 2) {
+    for (size_t max = HASHER_BATCH_RECORDS; max > 0; max /= 2) {
         s = journal_reader_read(v->reader, seq, max, false, a, ret_entries, ret_n, v->err);
         if (s != STATUS_DATA_LOSS) return s;
         arena_reset(a);
@@ -199,26 +199,42 @@ static enum status read_batch(struct verify *v, uint64_t seq, struct arena *a, s
     return s;
 }
 
+/* Fills the hasher until it is full or there is nothing more to read. */
+static enum status read_ahead(struct verify *v, struct hasher *hasher, uint64_t *seq, bool *ret_is_end)
+{
+    struct hasher_batch *b;
+    while (!*ret_is_end && (b = hasher_next(hasher)) != NULL) {
+        enum status s = read_batch(v, *seq, &b->arena, &b->entries, &b->n);
+        if (s != STATUS_OK || b->n == 0) *ret_is_end = true;
+        if (s != STATUS_OK) return s;
+        if (b->n == 0) break;
+        *seq = b->entries[b->n - 1].seq + 1;
+        hasher_put(hasher, b);
+    }
+    return STATUS_OK;
+}
+
 /* The rest cannot be put in its place once a record is missing: reading ends there. */
 static enum status read_records(struct verify *v, void (*on_progress)(uint64_t done, void *arg), void *arg)
 {
-    struct arena batch = {0};
-    uint64_t told = 0;
-    enum status s;
+    struct hasher *hasher = hasher_new(0);
+    struct hasher_batch *b;
+    uint64_t told = 0, seq = 1;
+    bool is_end = false;
+    enum status s = STATUS_OK, ahead;
     for (;;) {
-        struct journal_entry *entries = NULL;
-        size_t n = 0;
-        s = read_batch(v, v->tree.size + 1, &batch, &entries, &n);
-        if (s != STATUS_OK || n == 0) break;
-        for (size_t i = 0; i < n; i++)
-            take_record(v, &entries[i]);
-        arena_reset(&batch);
+        ahead = read_ahead(v, hasher, &seq, &is_end);
+        if (ahead != STATUS_OK) s = ahead;
+        if ((b = hasher_get(hasher)) == NULL) break;
+        for (size_t i = 0; i < b->n; i++)
+            take_record(v, &b->entries[i], b->leaves[i]);
+        hasher_done(hasher, b);
         if (on_progress != NULL && v->report->records - told >= PROGRESS_RECORDS) {
             told = v->report->records;
             on_progress(told, arg);
         }
     }
-    arena_release(&batch);
+    hasher_free(hasher);
     if (s != STATUS_DATA_LOSS && s != STATUS_OUT_OF_RANGE) return s;
     found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1, "record %" PRIu64 " cannot be read: %s", v->tree.size + 1,
               v->err->message);
