@@ -20,9 +20,11 @@ struct decision {
     size_t n, capacity;
     const struct incident **taken; /* given an intent by this decision */
     size_t n_taken, taken_capacity;
+    const struct incident **delayed; /* given a recheck timer by this decision */
+    size_t n_delayed, delayed_capacity;
     const struct incident *handled[2 * WAKE_MAX]; /* woken already */
     size_t n_handled;
-    const struct incident *freed;           /* gives its target up by this decision */
+    const struct incident *freed;           /* gives its place on its target up by this decision */
     bool has_freed_more;                    /* than the one above */
 };
 
@@ -59,7 +61,6 @@ static struct record *emit(struct decision *d, enum record_kind kind, const stru
 
 static void note_freed(struct decision *d, const struct incident *inc)
 {
-    if (!incident_is_busy(inc)) return;
     d->has_freed_more |= d->freed != NULL && d->freed != inc;
     d->freed = inc;
 }
@@ -67,7 +68,7 @@ static void note_freed(struct decision *d, const struct incident *inc)
 static void emit_closed(struct decision *d, const struct incident *inc, const char *state)
 {
     emit(d, RECORD_CLOSED, inc)->state = sv(state);
-    note_freed(d, inc);
+    if (incident_is_busy(inc) || inc->phase == INCIDENT_DELAYED) note_freed(d, inc);
 }
 
 static void emit_timer(struct decision *d, const struct incident *inc, const char *purpose, int64_t due_ns)
@@ -116,16 +117,29 @@ static struct strview make_params(struct decision *d, const struct incident *inc
     return params;
 }
 
-static void take(struct decision *d, const struct incident *inc)
+static void add_incident(struct decision *d, const struct incident ***list, size_t *n, size_t *capacity, const struct incident *inc)
 {
-    if (d->n_taken == d->taken_capacity) {
-        size_t capacity = d->taken_capacity ? 2 * d->taken_capacity : 8;
-        const struct incident **bigger = arena_array(d->arena, capacity, sizeof(*bigger));
-        if (d->n_taken > 0) memcpy(bigger, d->taken, d->n_taken * sizeof(*bigger));
-        d->taken = bigger;
-        d->taken_capacity = capacity;
+    if (*n == *capacity) {
+        *capacity = *capacity ? 2 * *capacity : 8;
+        const struct incident **bigger = arena_array(d->arena, *capacity, sizeof(*bigger));
+        if (*n > 0) memcpy(bigger, *list, *n * sizeof(*bigger));
+        *list = bigger;
     }
-    d->taken[d->n_taken++] = inc;
+    (*list)[(*n)++] = inc;
+}
+
+/* Does a recheck timer run for this target and runbook? Then it wakes all who wait for the same cooldown. */
+static bool has_delayed(const struct decision *d, const struct incident *inc)
+{
+    for (size_t i = 0; i < d->n_delayed; i++)
+        if (d->delayed[i]->target == inc->target && d->delayed[i]->slot == inc->slot) return true;
+    for (struct list *node = inc->target->incidents.next; node != &inc->target->incidents; node = node->next) {
+        const struct incident *other = container_of(node, struct incident, on_target);
+        if (incident_is_busy(other)) continue;
+        if (other->phase != INCIDENT_DELAYED) return false;
+        if (other != inc && other != d->freed && other->slot == inc->slot && other->timer != NULL) return true;
+    }
+    return false;
 }
 
 static struct gate_question ask(const struct decision *d, const struct incident *inc, struct strview params_missing)
@@ -175,7 +189,7 @@ static void escalate(struct decision *d, const struct incident *inc, int64_t num
     told->reason = reason;
     told->function = step->bot;
     told->step = number;
-    note_freed(d, inc);
+    if (incident_is_busy(inc)) note_freed(d, inc);
     if (step->bot.len == 0) return;
     struct strview missing, params = make_params(d, inc, step, reason, &missing);
     struct gate_question q = ask(d, inc, missing);
@@ -210,13 +224,17 @@ static const char *attempt(struct decision *d, const struct incident *inc, int64
     const struct gate_result *refused = gates_evaluate(&q, d->arena, results, &n);
     if (refused == NULL) {
         (void)emit_intent(d, inc, number, step, false, params, gates_json(results, n, d->arena));
-        take(d, inc);
+        add_incident(d, &d->taken, &d->n_taken, &d->taken_capacity, inc);
         return NULL;
     }
-    if (is_woken && opens_by_event(refused)) return refused->name;
+    bool has_timer = refused->opens_ns > 0 && has_delayed(d, inc);
+    if (is_woken && (opens_by_event(refused) || has_timer)) return refused->name;
     (void)emit_refusal(d, inc, number, step, params, refused, gates_json(results, n, d->arena));
-    note_freed(d, inc);
-    if (refused->opens_ns > 0) emit_timer(d, inc, "recheck", refused->opens_ns);
+    if (incident_is_busy(inc)) note_freed(d, inc);
+    if (refused->opens_ns > 0 && !has_timer) {
+        emit_timer(d, inc, "recheck", refused->opens_ns);
+        add_incident(d, &d->delayed, &d->n_delayed, &d->delayed_capacity, inc);
+    }
     if (strcmp(refused->name, "rate") == 0) escalate(d, inc, number, refused->reason);
     return refused->name;
 }
@@ -335,28 +353,36 @@ static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
     r->due_ns = d->in->time_ns;
 }
 
-static bool is_one_of(const char *gate, const char *a, const char *b, const char *c)
+static bool stops_all(const char *gate)
 {
-    return gate != NULL && (strcmp(gate, a) == 0 || strcmp(gate, b) == 0 || strcmp(gate, c) == 0);
+    return gate != NULL && (strcmp(gate, "in_flight_runbook") == 0 || strcmp(gate, "freeze") == 0 || strcmp(gate, "clock") == 0);
 }
 
-/* After anything that may have freed the target. Of those whom the cooldown will hold up, one of each runbook is enough: its timer
- * wakes the next. */
+/* Cheap: what keeps an incident waiting is mostly its target. Its own event will come. */
+static bool is_held_by_target(const struct decision *d, const struct incident *inc)
+{
+    const struct target *t = inc->target;
+    if (t == NULL) return false;
+    for (size_t i = 0; i < d->n_taken; i++)
+        if (d->taken[i]->target == t) return true;
+    size_t n_freed = d->freed != NULL && d->freed->target == t && incident_is_busy(d->freed) ? 1 : 0;
+    return t->n_busy > n_freed || has_delayed(d, inc);
+}
+
+/* After anything that may have freed the target. Each one that is looked at gets its intent or a new refusal, so this ends; of those whom
+ * the cooldown holds up, the first gets a timer and the others wait for it. */
 static void wake_target(struct decision *d, const struct target *t)
 {
-    if (t == NULL) return;
-    const struct runbook_slot *cooling = NULL;
     int n = 0;
-    for (struct list *node = t->incidents.next; node != &t->incidents; node = node->next) {
+    for (struct list *node = t == NULL ? NULL : t->incidents.next; t != NULL && node != &t->incidents; node = node->next) {
         const struct incident *inc = container_of(node, struct incident, on_target);
-        if (inc->phase != INCIDENT_WAITING || inc->slot == cooling) continue;
+        if (inc->phase != INCIDENT_WAITING || is_held_by_target(d, inc)) continue;
         if (n++ == WAKE_MAX) {
             emit_wake_timer(d, inc->slot);
             return;
         }
         const char *gate = wake(d, inc);
-        if (is_one_of(gate, "in_flight", "freeze", "clock")) return; /* holds up all of them */
-        if (gate != NULL && strcmp(gate, "cooldown") == 0) cooling = inc->slot;
+        if (stops_all(gate) && strcmp(gate, "in_flight_runbook") != 0) return;
     }
 }
 
@@ -364,12 +390,13 @@ static void wake_slot(struct decision *d, const struct runbook_slot *slot)
 {
     int n = 0;
     for (struct list *node = slot->waiting.next; node != &slot->waiting; node = node->next) {
+        const struct incident *inc = container_of(node, struct incident, in_slot);
+        if (is_held_by_target(d, inc)) continue;
         if (n++ == WAKE_MAX || d->n_handled == ARRAY_LEN(d->handled)) {
             emit_wake_timer(d, slot);
             return;
         }
-        const char *gate = wake(d, container_of(node, struct incident, in_slot));
-        if (is_one_of(gate, "in_flight_runbook", "freeze", "clock")) return;
+        if (stops_all(wake(d, inc))) return;
     }
 }
 
@@ -425,7 +452,7 @@ static void decide_everything(struct decision *d)
     for (struct list *node = d->state->incidents_list.next; node != &d->state->incidents_list; node = node->next)
         decide_incident(d, container_of(node, struct incident, node));
     wake_all_slots(d);
-    /* Targets given up by several incidents at once are seen as free only once this is folded. */
+    /* Places given up by several incidents at once are seen as free only once this is folded. */
     for (struct list *node = d->state->slots_list.next; d->has_freed_more && node != &d->state->slots_list; node = node->next)
         emit_wake_timer(d, container_of(node, struct runbook_slot, node));
 }

@@ -302,6 +302,7 @@ static struct strview next_after_refusal(struct arena *a, const struct record *r
     }
     if (sv_eq(r->gate, SV("freeze"))) return SV("it is decided on again after balm resume");
     if (sv_eq(r->gate, SV("clock"))) return SV("it is decided on again once the clock has settled");
+    if (sv_eq(r->gate, SV("cooldown"))) return SV("it is decided on again after another alert on the target that waits for the same cooldown");
     if (sv_starts_with(r->gate, SV("in_flight"))) return SV("it is decided on again when the act under way is over");
     return arena_printf(a, "nothing until the alert ends: %.*s", SV_ARG(r->reason));
 }

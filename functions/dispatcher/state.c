@@ -268,7 +268,7 @@ static enum incident_phase phase_after(struct strview gate, const char **ret_gat
         enum incident_phase phase;
     } ways[] = {
         {"freeze", INCIDENT_WAITING},   {"clock", INCIDENT_WAITING}, {"in_flight", INCIDENT_WAITING}, {"in_flight_runbook", INCIDENT_WAITING},
-        {"cooldown", INCIDENT_DELAYED}, {"rate", INCIDENT_REFUSED},  {"mode", INCIDENT_REFUSED},      {"target", INCIDENT_REFUSED},
+        {"cooldown", INCIDENT_WAITING}, {"rate", INCIDENT_REFUSED},  {"mode", INCIDENT_REFUSED},      {"target", INCIDENT_REFUSED},
         {"params", INCIDENT_REFUSED},
     };
     for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
@@ -298,6 +298,7 @@ static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, con
     inc->timer = state_timer_add(s, seq, r);
     if (sv_eq(r->purpose, SV("verify"))) state_set_phase(s, inc, INCIDENT_VERIFYING);
     if (sv_eq(r->purpose, SV("hold"))) state_set_phase(s, inc, INCIDENT_HOLDING);
+    if (sv_eq(r->purpose, SV("recheck"))) state_set_phase(s, inc, INCIDENT_DELAYED);
 }
 
 static void apply_decided(struct state *s, uint64_t seq, const struct record *r)

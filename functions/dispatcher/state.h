@@ -7,8 +7,9 @@
  *   NEW --intent--> ACTING --outcome--> ENDED --timer--> VERIFYING --resolve/timer--> HOLDING --timer--> closed
  *    |                ^                   |                   |                          |
  *    |                |                   +-------------------+--------------------------+--> next step, escalated, or closed
- *    +--refusal--> WAITING (freeze, clock, in flight: an event will wake it)   --intent--> ACTING
- *             +--> DELAYED (cooldown: a timer will)                            --intent--> ACTING
+ *    +--refusal--> WAITING (freeze, clock, in flight: an event will wake it)         --intent--> ACTING
+ *    |        +--> DELAYED (cooldown: a timer will; one a target and runbook, and it
+ *    |                      wakes the others, which are WAITING)                     --intent--> ACTING
  *             +--> REFUSED (mode, target …: until the alert ends)
  *   ESCALATED: a person has been told; until the alert ends
  *
@@ -34,7 +35,7 @@ enum incident_phase {
     INCIDENT_ENDED,     /* the outcome has not been decided on yet */
     INCIDENT_VERIFYING, /* the alert has until the timer to resolve */
     INCIDENT_HOLDING,   /* no new alert of that name may come until the timer */
-    INCIDENT_WAITING,   /* refused by a gate that opens by an event */
+    INCIDENT_WAITING,   /* refused by a gate that opens by an event, or behind one that is delayed */
     INCIDENT_DELAYED,   /* refused by a gate that opens with time; a timer is set */
     INCIDENT_REFUSED,   /* refused for this episode */
     INCIDENT_ESCALATED,
@@ -53,7 +54,7 @@ struct act { /* one intent on a target, for cooldown and rate */
 
 struct target {
     struct strview name;   /* owned */
-    struct list incidents; /* open ones; the busy ones (acting … holding) first */
+    struct list incidents; /* open ones; first the busy ones (acting … holding), then the delayed ones */
     size_t n_incidents, n_busy;
     struct act *acts;      /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
     size_t n_acts, acts_capacity;

@@ -152,22 +152,35 @@ static void enter_phase(struct state *s, struct incident *inc, enum incident_pha
     s->n_phase[phase]++;
     if (phase == INCIDENT_ACTING) inc->slot->n_acting++;
     if (phase == INCIDENT_WAITING) list_push_back(&inc->slot->waiting, &inc->in_slot);
-    if (!incident_is_busy(inc) || inc->target == NULL) return;
-    inc->target->n_busy++;
-    list_remove(&inc->on_target); /* the busy ones stand first: who looks for them stops early */
-    list_push_front(&inc->target->incidents, &inc->on_target);
+    if (incident_is_busy(inc) && inc->target != NULL) inc->target->n_busy++;
+}
+
+static int rank_on_target(const struct incident *inc)
+{
+    return incident_is_busy(inc) ? 0 : inc->phase == INCIDENT_DELAYED ? 1 : 2;
+}
+
+/* Busy ones first, then delayed ones: both are few, and who looks for them stops early. */
+static void move_on_target(struct incident *inc, int rank)
+{
+    struct list *head = &inc->target->incidents, *before = head;
+    list_remove(&inc->on_target);
+    if (rank == 2) {
+        list_push_back(head, &inc->on_target);
+        return;
+    }
+    while (rank == 1 && before->next != head && incident_is_busy(container_of(before->next, struct incident, on_target)))
+        before = before->next;
+    list_push_front(before, &inc->on_target);
 }
 
 void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase)
 {
     if (phase == inc->phase) return;
-    bool was_busy = incident_is_busy(inc);
+    int rank = rank_on_target(inc);
     leave_phase(s, inc);
     enter_phase(s, inc, phase);
-    if (was_busy && !incident_is_busy(inc) && inc->target != NULL) {
-        list_remove(&inc->on_target);
-        list_push_back(&inc->target->incidents, &inc->on_target);
-    }
+    if (inc->target != NULL && rank_on_target(inc) != rank) move_on_target(inc, rank_on_target(inc));
 }
 
 void state_drop_timer(struct state *s, struct incident *inc)

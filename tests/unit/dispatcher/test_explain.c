@@ -62,9 +62,9 @@ Test(explain, says_what_comes_next_from_wherever_it_stands)
     expect_next("b", "when the act under way is over");
     sim_outcome(&sim, "a", "done");
     expect_next("a", "verified when the alert resolves");
-    expect_next("b", "it is decided on again at 2023-11-14T22:28:20");
     cr_assert(sim_fire(&sim));
     expect_next("a", "a person: the alert went on after step 1 of 1, the last");
+    expect_next("b", "it is decided on again at 2023-11-14T22:28:20");
     fire("c", NULL);
     expect_next("c", "nothing until the alert ends: no target");
     (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = true});
