@@ -6,7 +6,9 @@ import gzip
 import http.client
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import time
 import unittest
 from urllib.parse import quote, urlencode
@@ -14,6 +16,7 @@ from urllib.parse import quote, urlencode
 import harness
 
 API = "/function/audit/loki/api/v1/"
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "balm", "bin")
 
 
 class AuditTest(harness.PlatformTest):
@@ -299,6 +302,60 @@ class AuditTest(harness.PlatformTest):
         harness.wait_until(lambda: p.find_log("a record is not the one that was sealed"), 10, "error in the log")
         self.assertIn(b"\nbalm_audit_verify_failures_total 1\n", p.request("GET", "/metrics")[2])
         self.assertEqual(p.post_alerts(harness.alert("StillServing"))[0], 202)
+
+    def test_checkpoints_open_with_the_published_implementation_of_signed_notes(self):
+        tool = note_tool()
+        if tool is None:
+            self.skipTest("no go, or its module proxy is out of reach: golang.org/x/mod/sumdb/note was not asked")
+        p = self.fill(5)
+        self.assertEqual(p.stop(), 0)
+        with open(os.path.join(p.data, "audit", "checkpoints")) as f:
+            parts = f.read().split("\n\n")
+        notes = [f"{parts[i]}\n\n{parts[i + 1]}\n" for i in range(0, len(parts) - 1, 2)]
+        self.assertGreaterEqual(len(notes), 2)
+        for note in notes:
+            done = subprocess.run([tool, os.path.join(p.data, "audit", "key.pub")], input=note.encode(), capture_output=True, timeout=30)
+            self.assertEqual((done.returncode, done.stdout.decode()), (0, note.split("\n\n")[0] + "\n"), done.stderr)
+            done = subprocess.run([tool, os.path.join(p.data, "audit", "key.pub")], input=note.replace("\ntime ", "\ntime  ").encode(),
+                                  capture_output=True, timeout=30)
+            self.assertNotEqual(done.returncode, 0, "the tool does refuse a changed one")
+
+    # ---- Loki's own client ----
+
+    def logcli(self, p, *arguments):
+        env = dict(os.environ, LOKI_ADDR=f"http://127.0.0.1:{p.port}/function/audit", LOKI_USERNAME=p.secret("basic-auth-user"),
+                   LOKI_PASSWORD=p.secret("basic-auth-password"))
+        done = subprocess.run([os.path.join(CACHE, "logcli"), "--quiet", *arguments], env=env, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode().splitlines()
+
+    def test_logcli_reads_it(self):
+        if not os.access(os.path.join(CACHE, "logcli"), os.X_OK):
+            self.skipTest(f"no logcli in {CACHE}: the requests that it sends are replayed by the other tests")
+        p = self.fill(1)
+        for i in range(44):
+            p.post_alerts(harness.alert(f"Paged{i}"))
+        self.assertEqual(self.logcli(p, "labels"), ["app", "function", "kind"])
+        self.assertIn("signal", self.logcli(p, "labels", "kind"))
+        self.assertEqual(self.logcli(p, "series", '{kind="signal"}'), ['{app="balm", function="alerts", kind="signal"}'])
+        for order in ((), ("--forward",)):
+            lines = self.logcli(p, "query", *order, "--limit=1000", "--batch=10", "--output=raw", '{kind="signal"}')
+            self.assertEqual(len(lines), 45, "over five pages, each once")
+            times = [json.loads(line)["time"] for line in lines]
+            self.assertEqual(times, sorted(times, reverse=not order))
+        self.assertEqual(len(self.logcli(p, "query", "--output=raw", '{kind="signal"} |= "Paged7"')), 1)
+        self.assertEqual(len(self.logcli(p, "query", "--since=5m", "--limit=3", "--output=jsonl", '{app="balm"}')), 3)
+        self.assertEqual(json.loads("".join(self.logcli(p, "instant-query", "vector(1)+vector(1)")))[0]["value"][1], "2")
+
+
+def note_tool():
+    """The small program of tests/integration/note, built once; None where that cannot be."""
+    path = os.path.join(CACHE, "note-open")
+    if not os.access(path, os.X_OK) and shutil.which("go") is not None:
+        os.makedirs(CACHE, exist_ok=True)
+        subprocess.run(["go", "build", "-o", path, "."], cwd=os.path.join(harness.ROOT, "tests", "integration", "note"), capture_output=True,
+                       env=dict(os.environ, GOFLAGS="-p=1"), timeout=300)
+    return path if os.access(path, os.X_OK) else None
 
 
 if __name__ == "__main__":
