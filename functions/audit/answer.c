@@ -8,11 +8,13 @@
 #include "base/memory.h"
 #include "loop/loop.h"
 
-#define BODY_MAX       (QUERY_KEPT_BYTES_MAX * 3) /* a quote becomes two bytes; control characters, which grow to six, are rare in JSON */
-#define GZIP_FROM      1024                       /* smaller ones fit a packet as they are */
-#define GZIP_LEVEL     1
-#define JSON_TYPE      SV("application/json; charset=UTF-8")
-#define TEXT_TYPE      SV("text/plain; charset=utf-8")
+#define BODY_MAX                                                                                             \
+    (QUERY_KEPT_BYTES_MAX *                                                                                  \
+     3) /* a quote becomes two bytes; control characters, which grow to six, are rare in JSON */
+#define GZIP_FROM  1024 /* smaller ones fit a packet as they are */
+#define GZIP_LEVEL 1
+#define JSON_TYPE  SV("application/json; charset=UTF-8")
+#define TEXT_TYPE  SV("text/plain; charset=utf-8")
 
 void answer_error(struct http_resp *resp, struct arena *a, int http_status, struct strview sentence)
 {
@@ -23,7 +25,9 @@ void answer_error(struct http_resp *resp, struct arena *a, int http_status, stru
 void answer_failure(struct http_resp *resp, struct arena *a, const struct error *err)
 {
     int http_status = status_to_http(err->code);
-    if (err->code == STATUS_UNIMPLEMENTED || err->code == STATUS_RESOURCE_EXHAUSTED || err->code == STATUS_OUT_OF_RANGE) http_status = 400;
+    if (err->code == STATUS_UNIMPLEMENTED || err->code == STATUS_RESOURCE_EXHAUSTED ||
+        err->code == STATUS_OUT_OF_RANGE)
+        http_status = 400;
     answer_error(resp, a, http_status, sv(err->message));
 }
 
@@ -51,7 +55,8 @@ static bool takes_gzip(const struct http_req *req)
 static bool compress_body(struct arena *a, struct strview body, struct strview *ret_body)
 {
     z_stream z = {0};
-    if (deflateInit2(&z, GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) return false; /* + 16: a gzip header */
+    if (deflateInit2(&z, GZIP_LEVEL, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+        return false; /* + 16: a gzip header */
     size_t room = deflateBound(&z, body.len);
     char *out = arena_alloc(a, room);
     z.next_in = (Bytef *)(uintptr_t)body.ptr;
@@ -126,7 +131,8 @@ static void add_line(struct streams *s, size_t i, const struct line *line)
     s->items[s->n++] = (struct stream){.kind = line->kind, .function = line->function, .first = i, .last = i};
 }
 
-static void append_values(struct buf *out, const struct query *q, const struct streams *s, const struct stream *one, bool has_categories)
+static void append_values(struct buf *out, const struct query *q, const struct streams *s,
+                          const struct stream *one, bool has_categories)
 {
     for (size_t i = one->first; i != SIZE_MAX; i = s->next[i]) {
         buf_append(out, i == one->first ? SV("[\"") : SV(",[\""));
@@ -141,17 +147,19 @@ static void append_stats(struct buf *out, const struct query *q)
 {
     double seconds = (double)(clock_monotonic_ns() - q->began_ns) / 1e9;
     if (seconds <= 0) seconds = 1e-9;
-    buf_printf(out,
-               "{\"summary\":{\"bytesProcessedPerSecond\":%.0f,\"linesProcessedPerSecond\":%.0f,\"totalBytesProcessed\":%llu,"
-               "\"totalLinesProcessed\":%llu,\"execTime\":%.6f,\"queueTime\":0,\"subqueries\":0,\"totalEntriesReturned\":%zu,\"splits\":0,"
-               "\"shards\":0},\"querier\":{\"store\":{}},\"ingester\":{}}",
-               (double)q->read_bytes / seconds, (double)q->read_lines / seconds, (unsigned long long)q->read_bytes,
-               (unsigned long long)q->read_lines, seconds, q->n);
+    buf_printf(
+        out,
+        "{\"summary\":{\"bytesProcessedPerSecond\":%.0f,\"linesProcessedPerSecond\":%.0f,\"totalBytesProcessed\":%llu,"
+        "\"totalLinesProcessed\":%llu,\"execTime\":%.6f,\"queueTime\":0,\"subqueries\":0,\"totalEntriesReturned\":%zu,\"splits\":0,"
+        "\"shards\":0},\"querier\":{\"store\":{}},\"ingester\":{}}",
+        (double)q->read_bytes / seconds, (double)q->read_lines / seconds, (unsigned long long)q->read_bytes,
+        (unsigned long long)q->read_lines, seconds, q->n);
 }
 
 static void append_streams(struct buf *out, const struct query *q, bool has_categories)
 {
-    struct streams s = {.items = mem_zalloc(q->n + 1, sizeof(struct stream)), .next = mem_zalloc(q->n + 1, sizeof(size_t))};
+    struct streams s = {.items = mem_zalloc(q->n + 1, sizeof(struct stream)),
+                        .next = mem_zalloc(q->n + 1, sizeof(size_t))};
     for (size_t i = 0; i < q->n; i++)
         add_line(&s, i, &q->lines[i]);
     if (s.n > 1) qsort(s.items, s.n, sizeof(*s.items), compare_streams);
@@ -194,10 +202,14 @@ static void do_write(void *arg)
 void answer_streams(const struct http_req *req, struct http_resp *resp, const struct query *q)
 {
     struct write_work w = {.query = q, .arena = req->arena, .gzip = takes_gzip(req)};
-    w.has_categories = list_has(http_req_header(req, SV("x-loki-response-encoding-flags")), SV("categorize-labels"));
+    w.has_categories =
+        list_has(http_req_header(req, SV("x-loki-response-encoding-flags")), SV("categorize-labels"));
     work_run(do_write, &w);
-    if (w.status == STATUS_OK) send_json(req, resp, w.body, w.gzip);
-    else answer_error(resp, req->arena, 400, SV("the answer is too large: ask for fewer lines (limit) or a shorter time"));
+    if (w.status == STATUS_OK)
+        send_json(req, resp, w.body, w.gzip);
+    else
+        answer_error(resp, req->arena, 400,
+                     SV("the answer is too large: ask for fewer lines (limit) or a shorter time"));
 }
 
 void answer_data(const struct http_req *req, struct http_resp *resp, struct strview data)

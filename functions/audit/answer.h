@@ -1,5 +1,5 @@
-/* Answers of the query API as Loki writes them (contracts/alertmanager-loki.md §3.3). JSON is built with a bound; anything large is
- * built and compressed on a worker thread. */
+/* Answers of the query API as Loki writes them (contracts/alertmanager-loki.md §3.3). JSON is built with a
+ * bound; anything large is built and compressed on a worker thread. */
 #ifndef BALM_FUNCTIONS_AUDIT_ANSWER_H
 #define BALM_FUNCTIONS_AUDIT_ANSWER_H
 

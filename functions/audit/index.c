@@ -37,13 +37,15 @@ static struct index_series *series_of(struct audit_index *x, enum record_kind ki
         return &x->series[i];
     }
     if (x->n_series == INDEX_SERIES_MAX) {
-        if (!x->is_full) log_warn("audit", "too many series, new ones are not listed", LOG_INT("limit", INDEX_SERIES_MAX));
+        if (!x->is_full)
+            log_warn("audit", "too many series, new ones are not listed", LOG_INT("limit", INDEX_SERIES_MAX));
         x->is_full = true;
         return NULL;
     }
     char *name = mem_alloc(function.len + 1);
     if (function.len > 0) memcpy(name, function.ptr, function.len);
-    x->series[x->n_series] = (struct index_series){.kind = kind, .function = sv_n(name, function.len), .min_ns = INT64_MAX, .max_ns = INT64_MIN};
+    x->series[x->n_series] = (struct index_series){
+        .kind = kind, .function = sv_n(name, function.len), .min_ns = INT64_MAX, .max_ns = INT64_MIN};
     x->last_of_kind[kind] = x->n_series;
     return &x->series[x->n_series++];
 }

@@ -1,13 +1,15 @@
-/* What a query can know without reading: for each block of records the times and kinds in it, and every series that there is. A fold over
- * the journal, 24 bytes a block, so a query over the last hour reads the blocks of the last hour and nothing else, in whatever order
- * clocks have written their times. Loop thread only. */
+/* What a query can know without reading: for each block of records the times and kinds in it, and every
+ * series that there is. A fold over the journal, 24 bytes a block, so a query over the last hour reads the
+ * blocks of the last hour and nothing else, in whatever order clocks have written their times. Loop thread
+ * only. */
 #ifndef BALM_FUNCTIONS_AUDIT_INDEX_H
 #define BALM_FUNCTIONS_AUDIT_INDEX_H
 
 #include "store/journal.h"
 
 #define INDEX_BLOCK_RECORDS 1000
-#define INDEX_SERIES_MAX    4096 /* functions times kinds; beyond, records are found and their series are not listed */
+#define INDEX_SERIES_MAX                                                                                     \
+    4096 /* functions times kinds; beyond, records are found and their series are not listed */
 
 struct index_block {
     int64_t min_ns, max_ns; /* min > max: nothing in it */

@@ -23,11 +23,16 @@ void logql_release(struct logql_query *q)
 
 static bool take_matcher_op(struct logql_scan *s, enum logql_op *ret_op)
 {
-    if (logql_take(s, "=~")) *ret_op = LOGQL_REGEX;
-    else if (logql_take(s, "!~")) *ret_op = LOGQL_NOT_REGEX;
-    else if (logql_take(s, "!=")) *ret_op = LOGQL_NOT_EQUAL;
-    else if (logql_take(s, "=")) *ret_op = LOGQL_EQUAL;
-    else return false;
+    if (logql_take(s, "=~"))
+        *ret_op = LOGQL_REGEX;
+    else if (logql_take(s, "!~"))
+        *ret_op = LOGQL_NOT_REGEX;
+    else if (logql_take(s, "!="))
+        *ret_op = LOGQL_NOT_EQUAL;
+    else if (logql_take(s, "="))
+        *ret_op = LOGQL_EQUAL;
+    else
+        return false;
     return true;
 }
 
@@ -36,7 +41,8 @@ static bool is_regex_op(enum logql_op op)
     return op == LOGQL_REGEX || op == LOGQL_NOT_REGEX;
 }
 
-static enum status compile(struct logql_scan *s, size_t at, struct strview pattern, bool anchored, struct regex **ret_regex)
+static enum status compile(struct logql_scan *s, size_t at, struct strview pattern, bool anchored,
+                           struct regex **ret_regex)
 {
     struct error why = {0};
     if (regex_compile(pattern, anchored, ret_regex, &why) == STATUS_OK) return STATUS_OK;
@@ -47,9 +53,12 @@ static enum status compile(struct logql_scan *s, size_t at, struct strview patte
 static enum status parse_matcher(struct logql_scan *s, struct logql_query *q)
 {
     struct logql_matcher m = {0};
-    if (q->n_matchers == LOGQL_MATCHERS_MAX) return logql_fail(s, "more than %d matchers", LOGQL_MATCHERS_MAX);
-    if (!logql_identifier(s, &m.name)) return logql_fail(s, "syntax error: unexpected input, expecting IDENTIFIER or }");
-    if (!take_matcher_op(s, &m.op)) return logql_fail(s, "syntax error: unexpected input, expecting = or != or =~ or !~");
+    if (q->n_matchers == LOGQL_MATCHERS_MAX)
+        return logql_fail(s, "more than %d matchers", LOGQL_MATCHERS_MAX);
+    if (!logql_identifier(s, &m.name))
+        return logql_fail(s, "syntax error: unexpected input, expecting IDENTIFIER or }");
+    if (!take_matcher_op(s, &m.op))
+        return logql_fail(s, "syntax error: unexpected input, expecting = or != or =~ or !~");
     (void)logql_peek(s);
     size_t at = s->at;
     enum status status = logql_text(s, &m.value);
@@ -60,14 +69,18 @@ static enum status parse_matcher(struct logql_scan *s, struct logql_query *q)
 
 static enum status parse_matchers(struct logql_scan *s, struct logql_query *q)
 {
-    if (!logql_take(s, "{")) return logql_fail(s, "syntax error: unexpected %s, expecting {", logql_peek(s) == '\0' ? "$end" : "input");
+    if (!logql_take(s, "{"))
+        return logql_fail(s, "syntax error: unexpected %s, expecting {",
+                          logql_peek(s) == '\0' ? "$end" : "input");
     if (logql_take(s, "}")) return STATUS_OK;
     for (;;) {
         enum status status = parse_matcher(s, q);
         if (status != STATUS_OK) return status;
         bool has_comma = logql_take(s, ",");
         if (logql_take(s, "}")) return STATUS_OK; /* a comma before it is fine, as in Go */
-        if (!has_comma) return logql_fail(s, "syntax error: unexpected %s, expecting } or ,", logql_peek(s) == '\0' ? "$end" : "input");
+        if (!has_comma)
+            return logql_fail(s, "syntax error: unexpected %s, expecting } or ,",
+                              logql_peek(s) == '\0' ? "$end" : "input");
     }
 }
 
@@ -86,19 +99,27 @@ static enum status require_nonempty(const struct logql_query *q, struct error *e
 
 static bool take_filter_op(struct logql_scan *s, enum logql_op *ret_op)
 {
-    if (logql_take(s, "|=")) *ret_op = LOGQL_EQUAL;
-    else if (logql_take(s, "|~")) *ret_op = LOGQL_REGEX;
-    else if (logql_take(s, "!=")) *ret_op = LOGQL_NOT_EQUAL;
-    else if (logql_take(s, "!~")) *ret_op = LOGQL_NOT_REGEX;
-    else return false;
+    if (logql_take(s, "|="))
+        *ret_op = LOGQL_EQUAL;
+    else if (logql_take(s, "|~"))
+        *ret_op = LOGQL_REGEX;
+    else if (logql_take(s, "!="))
+        *ret_op = LOGQL_NOT_EQUAL;
+    else if (logql_take(s, "!~"))
+        *ret_op = LOGQL_NOT_REGEX;
+    else
+        return false;
     return true;
 }
 
-static enum status add_filter(struct logql_scan *s, struct logql_query *q, enum logql_op op, bool is_alternative)
+static enum status add_filter(struct logql_scan *s, struct logql_query *q, enum logql_op op,
+                              bool is_alternative)
 {
     struct logql_filter f = {.op = op, .is_alternative = is_alternative};
-    if (q->n_filters == LOGQL_FILTERS_MAX) return logql_fail(s, "more than %d line filters", LOGQL_FILTERS_MAX);
-    if (logql_take(s, "ip")) return error_set(s->err, STATUS_UNIMPLEMENTED, "the line filter ip(…) is not supported here");
+    if (q->n_filters == LOGQL_FILTERS_MAX)
+        return logql_fail(s, "more than %d line filters", LOGQL_FILTERS_MAX);
+    if (logql_take(s, "ip"))
+        return error_set(s->err, STATUS_UNIMPLEMENTED, "the line filter ip(…) is not supported here");
     (void)logql_peek(s);
     size_t at = s->at;
     enum status status = logql_text(s, &f.text);
@@ -113,11 +134,13 @@ static enum status parse_filters(struct logql_scan *s, struct logql_query *q)
     while (logql_peek(s) != '\0') {
         struct strview stage;
         if (!take_filter_op(s, &op)) {
-            if (!logql_take(s, "|")) return logql_fail(s, "syntax error: unexpected input, expecting a line filter: |= != |~ !~");
+            if (!logql_take(s, "|"))
+                return logql_fail(s, "syntax error: unexpected input, expecting a line filter: |= != |~ !~");
             if (!logql_identifier(s, &stage)) stage = SV(">");
-            return error_set(s->err, STATUS_UNIMPLEMENTED,
-                             "the stage '| %.*s' is not supported here: lines are answered as they are stored; line filters are |= != |~ !~",
-                             SV_ARG(sv_sub(stage, 0, 64)));
+            return error_set(
+                s->err, STATUS_UNIMPLEMENTED,
+                "the stage '| %.*s' is not supported here: lines are answered as they are stored; line filters are |= != |~ !~",
+                SV_ARG(sv_sub(stage, 0, 64)));
         }
         enum status status = add_filter(s, q, op, false);
         while (status == STATUS_OK && logql_take(s, "or"))
@@ -131,7 +154,8 @@ static enum status parse_filters(struct logql_scan *s, struct logql_query *q)
 
 static enum status parse_sum(struct logql_scan *s, struct logql_query *q, unsigned depth, double *ret_value);
 
-static enum status parse_factor(struct logql_scan *s, struct logql_query *q, unsigned depth, double *ret_value)
+static enum status parse_factor(struct logql_scan *s, struct logql_query *q, unsigned depth,
+                                double *ret_value)
 {
     if (depth > NESTING_MAX) return logql_fail(s, "nested deeper than %d", NESTING_MAX);
     bool is_negative = logql_take(s, "-");
@@ -150,7 +174,8 @@ static enum status parse_factor(struct logql_scan *s, struct logql_query *q, uns
     return STATUS_OK;
 }
 
-static enum status parse_product(struct logql_scan *s, struct logql_query *q, unsigned depth, double *ret_value)
+static enum status parse_product(struct logql_scan *s, struct logql_query *q, unsigned depth,
+                                 double *ret_value)
 {
     double right = 0;
     enum status status = parse_factor(s, q, depth, ret_value);
@@ -181,14 +206,17 @@ static enum status parse_scalar(struct logql_scan *s, struct logql_query *q)
     size_t start = s->at;
     struct strview name;
     if (logql_identifier(s, &name) && !sv_eq(name, SV("vector")))
-        return error_set(s->err, STATUS_UNIMPLEMENTED, "metric queries ('%.*s') are not supported here: ask for lines, as in {app=\"balm\"}",
-                         SV_ARG(sv_sub(name, 0, 64)));
+        return error_set(
+            s->err, STATUS_UNIMPLEMENTED,
+            "metric queries ('%.*s') are not supported here: ask for lines, as in {app=\"balm\"}",
+            SV_ARG(sv_sub(name, 0, 64)));
     s->at = start;
     q->is_scalar = true;
     enum status status = parse_sum(s, q, 0, &q->value);
     if (status == STATUS_OK && logql_peek(s) != '\0')
-        status = logql_peek(s) == '{' ? error_set(s->err, STATUS_UNIMPLEMENTED, "metric queries are not supported here")
-                                      : logql_fail(s, "syntax error: unexpected input");
+        status = logql_peek(s) == '{'
+                     ? error_set(s->err, STATUS_UNIMPLEMENTED, "metric queries are not supported here")
+                     : logql_fail(s, "syntax error: unexpected input");
     return status;
 }
 
@@ -197,12 +225,15 @@ static enum status parse_scalar(struct logql_scan *s, struct logql_query *q)
 static enum status check_text(struct strview text, struct error *err)
 {
     if (text.len > LOGQL_TEXT_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "parse error : input size too long (%zu > %d)", text.len, LOGQL_TEXT_MAX);
-    if (!sv_is_utf8(text)) return error_set(err, STATUS_INVALID_ARGUMENT, "parse error : invalid UTF-8 encoding");
+        return error_set(err, STATUS_INVALID_ARGUMENT, "parse error : input size too long (%zu > %d)",
+                         text.len, LOGQL_TEXT_MAX);
+    if (!sv_is_utf8(text))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "parse error : invalid UTF-8 encoding");
     return STATUS_OK;
 }
 
-enum status logql_parse(struct strview text, struct arena *a, struct logql_query *ret_query, struct error *err)
+enum status logql_parse(struct strview text, struct arena *a, struct logql_query *ret_query,
+                        struct error *err)
 {
     struct logql_query q = {0};
     struct logql_scan s = {.text = text, .arena = a, .err = err};
@@ -213,31 +244,39 @@ enum status logql_parse(struct strview text, struct arena *a, struct logql_query
     if (logql_peek(&s) != '{' && !is_in_parentheses) {
         status = parse_scalar(&s, &q);
     } else {
-        if (is_in_parentheses) status = error_set(err, STATUS_UNIMPLEMENTED, "a query in parentheses is not supported here");
+        if (is_in_parentheses)
+            status = error_set(err, STATUS_UNIMPLEMENTED, "a query in parentheses is not supported here");
         if (status == STATUS_OK) status = parse_matchers(&s, &q);
         if (status == STATUS_OK) status = require_nonempty(&q, err);
         if (status == STATUS_OK) status = parse_filters(&s, &q);
     }
-    if (status == STATUS_OK) *ret_query = q;
-    else logql_release(&q);
+    if (status == STATUS_OK)
+        *ret_query = q;
+    else
+        logql_release(&q);
     return status;
 }
 
-enum status logql_parse_selector(struct strview text, struct arena *a, struct logql_query *ret_query, struct error *err)
+enum status logql_parse_selector(struct strview text, struct arena *a, struct logql_query *ret_query,
+                                 struct error *err)
 {
     struct logql_query q = {0};
     struct logql_scan s = {.text = text, .arena = a, .err = err};
     enum status status = check_text(text, err);
     if (status == STATUS_OK && logql_peek(&s) != '\0') status = parse_matchers(&s, &q);
-    if (status == STATUS_OK && logql_peek(&s) != '\0') status = logql_fail(&s, "syntax error: unexpected input, only a selector is taken here");
-    if (status == STATUS_OK) *ret_query = q;
-    else logql_release(&q);
+    if (status == STATUS_OK && logql_peek(&s) != '\0')
+        status = logql_fail(&s, "syntax error: unexpected input, only a selector is taken here");
+    if (status == STATUS_OK)
+        *ret_query = q;
+    else
+        logql_release(&q);
     return status;
 }
 
 /* ---- matching ---- */
 
-enum status logql_match(const struct logql_matcher *m, struct strview value, bool *ret_matches, struct error *err)
+enum status logql_match(const struct logql_matcher *m, struct strview value, bool *ret_matches,
+                        struct error *err)
 {
     bool is_equal = sv_eq(m->value, value);
     if (is_regex_op(m->op)) {
@@ -249,14 +288,16 @@ enum status logql_match(const struct logql_matcher *m, struct strview value, boo
 }
 
 /* Is the text of this one in the line, whatever the sign? */
-static enum status occurs(const struct logql_filter *f, struct strview line, bool *ret_occurs, struct error *err)
+static enum status occurs(const struct logql_filter *f, struct strview line, bool *ret_occurs,
+                          struct error *err)
 {
     if (f->regex != NULL) return regex_match(f->regex, line, ret_occurs, err);
     *ret_occurs = f->text.len == 0 || memmem(line.ptr, line.len, f->text.ptr, f->text.len) != NULL;
     return STATUS_OK;
 }
 
-enum status logql_filter(const struct logql_query *q, struct strview line, bool *ret_matches, struct error *err)
+enum status logql_filter(const struct logql_query *q, struct strview line, bool *ret_matches,
+                         struct error *err)
 {
     for (size_t i = 0; i < q->n_filters;) {
         const struct logql_filter *first = &q->filters[i];

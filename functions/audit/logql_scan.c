@@ -20,8 +20,10 @@ char logql_peek(struct logql_scan *s)
 {
     for (; s->at < s->text.len; s->at++) {
         char c = s->text.ptr[s->at];
-        if (c == '#') s->at += sv_find(sv_sub(s->text, s->at, s->text.len), '\n');
-        else if (c != ' ' && c != '\t' && c != '\n' && c != '\r') return c;
+        if (c == '#')
+            s->at += sv_find(sv_sub(s->text, s->at, s->text.len), '\n');
+        else if (c != ' ' && c != '\t' && c != '\n' && c != '\r')
+            return c;
     }
     s->at = s->text.len;
     return '\0';
@@ -32,7 +34,8 @@ bool logql_take(struct logql_scan *s, const char *word)
     (void)logql_peek(s);
     struct strview rest = sv_sub(s->text, s->at, s->text.len), w = sv(word);
     if (!sv_starts_with(rest, w)) return false;
-    if (is_letter(word[0]) && rest.len > w.len && (is_letter(rest.ptr[w.len]) || is_digit(rest.ptr[w.len]))) return false;
+    if (is_letter(word[0]) && rest.len > w.len && (is_letter(rest.ptr[w.len]) || is_digit(rest.ptr[w.len])))
+        return false;
     s->at += w.len;
     return true;
 }
@@ -50,7 +53,8 @@ enum status logql_fail(struct logql_scan *s, const char *fmt, ...)
     va_start(args, fmt);
     (void)vsnprintf(what, sizeof(what), fmt, args);
     va_end(args);
-    return error_set(s->err, STATUS_INVALID_ARGUMENT, "parse error at line %zu, col %zu: %s", line, column, what);
+    return error_set(s->err, STATUS_INVALID_ARGUMENT, "parse error at line %zu, col %zu: %s", line, column,
+                     what);
 }
 
 bool logql_identifier(struct logql_scan *s, struct strview *ret_name)
@@ -87,7 +91,10 @@ static bool take_digits(struct strview t, size_t at, size_t n, unsigned base, ui
     if (at + n > t.len) return false;
     for (size_t i = at; i < at + n; i++) {
         char c = t.ptr[i];
-        unsigned digit = is_digit(c) ? (unsigned)(c - '0') : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10 : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10 : 99;
+        unsigned digit = is_digit(c)            ? (unsigned)(c - '0')
+                         : c >= 'a' && c <= 'f' ? (unsigned)(c - 'a') + 10
+                         : c >= 'A' && c <= 'F' ? (unsigned)(c - 'A') + 10
+                                                : 99;
         if (digit >= base) return false;
         value = value * base + digit;
     }
@@ -95,7 +102,8 @@ static bool take_digits(struct strview t, size_t at, size_t n, unsigned base, ui
     return true;
 }
 
-/* One escape behind the backslash at *at, as Go's strconv.Unquote reads it. Returns how many bytes it gives, 0: not an escape. */
+/* One escape behind the backslash at *at, as Go's strconv.Unquote reads it. Returns how many bytes it gives,
+ * 0: not an escape. */
 static size_t unescape(struct strview t, size_t *at, char out[4])
 {
     static const char names[] = "abfnrtv\\\"", values[] = "\a\b\f\n\r\t\v\\\"";
@@ -151,7 +159,8 @@ enum status logql_text(struct logql_scan *s, struct strview *ret_text)
 {
     char c = logql_peek(s);
     if (c == '"') return quoted_text(s, ret_text);
-    if (c != '`') return logql_fail(s, "syntax error: unexpected %s, expecting STRING", c == '\0' ? "$end" : "input");
+    if (c != '`')
+        return logql_fail(s, "syntax error: unexpected %s, expecting STRING", c == '\0' ? "$end" : "input");
     struct strview rest = sv_sub(s->text, s->at + 1, s->text.len);
     size_t end = sv_find(rest, '`');
     if (end == rest.len) return logql_fail(s, "literal not terminated");

@@ -1,4 +1,5 @@
-/* The words of LogQL, for logql.c: white space and comments are passed over, texts unquoted, errors as Loki words them. */
+/* The words of LogQL, for logql.c: white space and comments are passed over, texts unquoted, errors as Loki
+ * words them. */
 #ifndef BALM_FUNCTIONS_AUDIT_LOGQL_SCAN_H
 #define BALM_FUNCTIONS_AUDIT_LOGQL_SCAN_H
 

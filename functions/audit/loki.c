@@ -12,7 +12,7 @@
 #include "functions/audit/query.h"
 #include "metrics/metrics.h"
 
-#define DATA_MAX     (4 * 1024 * 1024) /* INDEX_SERIES_MAX label sets of names of 1 KiB */
+#define DATA_MAX      (4 * 1024 * 1024) /* INDEX_SERIES_MAX label sets of names of 1 KiB */
 #define SELECTORS_MAX 16
 
 /* ---- query_range ---- */
@@ -28,7 +28,9 @@ static bool take_slot(struct loki *l, const struct http_req *req, struct http_re
     l->waiting++;
     enum status s = channel_send(&l->slots, &token, deadline_ns);
     l->waiting--;
-    if (s != STATUS_OK) answer_error(resp, req->arena, s == STATUS_DEADLINE_EXCEEDED ? 504 : 503, SV("context deadline exceeded"));
+    if (s != STATUS_OK)
+        answer_error(resp, req->arena, s == STATUS_DEADLINE_EXCEEDED ? 504 : 503,
+                     SV("context deadline exceeded"));
     return s == STATUS_OK;
 }
 
@@ -38,21 +40,24 @@ static void give_slot(struct loki *l)
     (void)!channel_receive(&l->slots, 0, &token); /* ours is in it: it does not wait */
 }
 
-static void run_lines(struct loki *l, const struct http_req *req, struct http_resp *resp, const struct logql_query *logql,
-                      struct range_params params)
+static void run_lines(struct loki *l, const struct http_req *req, struct http_resp *resp,
+                      const struct logql_query *logql, struct range_params params)
 {
     struct error err = {0};
     struct query q;
     int64_t deadline_ns = clock_monotonic_ns() + LOKI_QUERY_TIMEOUT_NS;
     if (!take_slot(l, req, resp, deadline_ns)) return;
     query_init(&q, logql, params);
-    if (query_run(&q, l->journal, l->index, deadline_ns, &err) == STATUS_OK) answer_streams(req, resp, &q);
-    else answer_failure(resp, req->arena, &err);
+    if (query_run(&q, l->journal, l->index, deadline_ns, &err) == STATUS_OK)
+        answer_streams(req, resp, &q);
+    else
+        answer_failure(resp, req->arena, &err);
     query_release(&q);
     give_slot(l);
 }
 
-static void query_range(struct loki *l, const struct params *p, const struct http_req *req, struct http_resp *resp)
+static void query_range(struct loki *l, const struct params *p, const struct http_req *req,
+                        struct http_resp *resp)
 {
     struct error err = {0};
     struct range_params params;
@@ -63,8 +68,11 @@ static void query_range(struct loki *l, const struct params *p, const struct htt
         answer_failure(resp, req->arena, &err);
         return;
     }
-    if (logql.is_scalar) answer_error(resp, req->arena, 400, SV("metric queries are not supported here: ask for lines, as in {app=\"balm\"}"));
-    else run_lines(l, req, resp, &logql, params);
+    if (logql.is_scalar)
+        answer_error(resp, req->arena, 400,
+                     SV("metric queries are not supported here: ask for lines, as in {app=\"balm\"}"));
+    else
+        run_lines(l, req, resp, &logql, params);
     logql_release(&logql);
 }
 
@@ -83,7 +91,15 @@ static void format_value(double value, char *ret_text, size_t size)
     }
 }
 
-static void query_instant(struct loki *l, const struct params *p, const struct http_req *req, struct http_resp *resp)
+static const char log_query_at_an_instant[] =
+    "log queries are not supported as an instant query type, please change your "
+    "query to a range query type";
+static const char vector_answer[] =
+    "{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"value\":%.*s}],\"stats\":{}}";
+static const char scalar_answer[] = "{\"resultType\":\"scalar\",\"result\":%.*s,\"stats\":{}}";
+
+static void query_instant(struct loki *l, const struct params *p, const struct http_req *req,
+                          struct http_resp *resp)
 {
     (void)l;
     struct error err = {0};
@@ -99,14 +115,13 @@ static void query_instant(struct loki *l, const struct params *p, const struct h
         return;
     }
     format_value(logql.value, value, sizeof(value));
-    double seconds = (double)(time_ns / NS_PER_MS) / 1000;
+    struct strview sample = arena_printf(req->arena, "[%.15g,\"%s\"]", (double)time_ns / 1e9, value);
     if (!logql.is_scalar)
-        answer_error(resp, req->arena, 400,
-                     SV("log queries are not supported as an instant query type, please change your query to a range query type"));
+        answer_error(resp, req->arena, 400, sv(log_query_at_an_instant));
     else if (logql.is_vector)
-        answer_data(req, resp, arena_printf(req->arena, "{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"value\":[%.15g,\"%s\"]}],\"stats\":{}}", seconds, value));
+        answer_data(req, resp, arena_printf(req->arena, vector_answer, SV_ARG(sample)));
     else
-        answer_data(req, resp, arena_printf(req->arena, "{\"resultType\":\"scalar\",\"result\":[%.15g,\"%s\"],\"stats\":{}}", seconds, value));
+        answer_data(req, resp, arena_printf(req->arena, scalar_answer, SV_ARG(sample)));
     logql_release(&logql);
 }
 
@@ -125,15 +140,17 @@ static void selectors_release(struct selectors *s)
 }
 
 /* All values of the parameters `one` and `two`. */
-static enum status selectors_read(const struct params *p, struct strview one, struct strview two, struct arena *a, struct selectors *ret_selectors,
-                                  struct error *err)
+static enum status selectors_read(const struct params *p, struct strview one, struct strview two,
+                                  struct arena *a, struct selectors *ret_selectors, struct error *err)
 {
     struct selectors *s = ret_selectors;
     s->n = 0;
     for (size_t i = 0; i < p->n; i++) {
         if (!sv_eq(p->items[i].name, one) && !sv_eq(p->items[i].name, two)) continue;
-        enum status status = s->n == SELECTORS_MAX ? error_set(err, STATUS_INVALID_ARGUMENT, "more than %d selectors", SELECTORS_MAX)
-                                                   : logql_parse_selector(p->items[i].value, a, &s->items[s->n], err);
+        enum status status =
+            s->n == SELECTORS_MAX
+                ? error_set(err, STATUS_INVALID_ARGUMENT, "more than %d selectors", SELECTORS_MAX)
+                : logql_parse_selector(p->items[i].value, a, &s->items[s->n], err);
         if (status != STATUS_OK) {
             selectors_release(s);
             return status;
@@ -144,7 +161,8 @@ static enum status selectors_read(const struct params *p, struct strview one, st
 }
 
 /* Of any of the selectors; of all where there is none. */
-static enum status selects(const struct selectors *s, const struct index_series *x, bool *ret_selects, struct error *err)
+static enum status selects(const struct selectors *s, const struct index_series *x, bool *ret_selects,
+                           struct error *err)
 {
     *ret_selects = s->n == 0;
     for (size_t i = 0; i < s->n && !*ret_selects; i++) {
@@ -157,12 +175,13 @@ static enum status selects(const struct selectors *s, const struct index_series 
 typedef void series_cb(void *arg, const struct index_series *x);
 
 /* The series with records in the range that are selected, to `cb`. False: answered with what is wrong. */
-static bool each_series(struct loki *l, const struct params *p, struct strview one, struct strview two, const struct http_req *req,
-                        struct http_resp *resp, series_cb *cb, void *arg)
+static bool each_series(struct loki *l, const struct params *p, struct strview one, struct strview two,
+                        const struct http_req *req, struct http_resp *resp, series_cb *cb, void *arg)
 {
     struct error err = {0};
     struct time_range range;
-    struct selectors *selectors = arena_zalloc(req->arena, sizeof(*selectors)); /* large for a fiber's stack */
+    struct selectors *selectors =
+        arena_zalloc(req->arena, sizeof(*selectors)); /* large for a fiber's stack */
     enum status s = params_range(p, clock_unix_ns(), &range, &err);
     if (s == STATUS_OK) s = selectors_read(p, one, two, req->arena, selectors, &err);
     for (size_t i = 0; i < l->index->n_series && s == STATUS_OK; i++) {
@@ -194,9 +213,12 @@ static void add_value(struct values *v, struct strview value)
 static void on_label_value(void *arg, const struct index_series *x)
 {
     struct values *v = arg;
-    if (sv_eq(v->label, SV("app"))) add_value(v, SV("balm"));
-    else if (sv_eq(v->label, SV("kind"))) add_value(v, sv(record_kind_name(x->kind)));
-    else if (sv_eq(v->label, SV("function"))) add_value(v, x->function);
+    if (sv_eq(v->label, SV("app")))
+        add_value(v, SV("balm"));
+    else if (sv_eq(v->label, SV("kind")))
+        add_value(v, sv(record_kind_name(x->kind)));
+    else if (sv_eq(v->label, SV("function")))
+        add_value(v, x->function);
 }
 
 static void on_label_names(void *arg, const struct index_series *x)
@@ -222,16 +244,21 @@ static void answer_values(const struct http_req *req, struct http_resp *resp, st
         buf_append_json_string(&data, v->items[i]);
     }
     buf_append_char(&data, ']');
-    if (buf_status(&data) == STATUS_OK) answer_data(req, resp, buf_view(&data));
-    else answer_error(resp, req->arena, 400, SV("too many values: give a selector by 'query'"));
+    if (buf_status(&data) == STATUS_OK)
+        answer_data(req, resp, buf_view(&data));
+    else
+        answer_error(resp, req->arena, 400, SV("too many values: give a selector by 'query'"));
     buf_release(&data);
 }
 
-static void label_values(struct loki *l, const struct params *p, struct strview label, const struct http_req *req, struct http_resp *resp)
+static void label_values(struct loki *l, const struct params *p, struct strview label,
+                         const struct http_req *req, struct http_resp *resp)
 {
     struct values *v = arena_zalloc(req->arena, sizeof(*v));
     v->label = label;
-    if (each_series(l, p, SV("query"), SV("query"), req, resp, label.len > 0 ? on_label_value : on_label_names, v)) answer_values(req, resp, v);
+    if (each_series(l, p, SV("query"), SV("query"), req, resp,
+                    label.len > 0 ? on_label_value : on_label_names, v))
+        answer_values(req, resp, v);
 }
 
 static void labels(struct loki *l, const struct params *p, const struct http_req *req, struct http_resp *resp)
@@ -253,8 +280,10 @@ static void series(struct loki *l, const struct params *p, const struct http_req
     buf_append_char(&data, '[');
     if (each_series(l, p, SV("match[]"), SV("match"), req, resp, on_series, &data)) {
         buf_append_char(&data, ']');
-        if (buf_status(&data) == STATUS_OK) answer_data(req, resp, buf_view(&data));
-        else answer_error(resp, req->arena, 400, SV("too many series: give a selector by 'match[]'"));
+        if (buf_status(&data) == STATUS_OK)
+            answer_data(req, resp, buf_view(&data));
+        else
+            answer_error(resp, req->arena, 400, SV("too many series: give a selector by 'match[]'"));
     }
     buf_release(&data);
 }
@@ -263,18 +292,22 @@ static void series(struct loki *l, const struct params *p, const struct http_req
 
 static const struct route {
     const char *path;
-    void (*handle)(struct loki *l, const struct params *p, const struct http_req *req, struct http_resp *resp);
+    void (*handle)(struct loki *l, const struct params *p, const struct http_req *req,
+                   struct http_resp *resp);
 } routes[] = {
-    {"query_range", query_range}, {"query", query_instant}, {"labels", labels}, {"label", labels}, {"series", series},
+    {"query_range", query_range}, {"query", query_instant}, {"labels", labels}, {"label", labels},
+    {"series", series},
 };
 
-/* What writes is refused by name: nothing but the journal's owner adds to it, and nobody takes anything away. */
+/* What writes is refused by name: nothing but the journal's owner adds to it, and nobody takes anything away.
+ */
 static bool is_writing(struct strview path)
 {
     return sv_eq(path, SV("push")) || sv_eq(path, SV("delete")) || sv_starts_with(path, SV("delete/"));
 }
 
-static void handle_route(struct loki *l, struct strview path, const struct http_req *req, struct http_resp *resp, const char **ret_route)
+static void handle_route(struct loki *l, struct strview path, const struct http_req *req,
+                         struct http_resp *resp, const char **ret_route)
 {
     struct params p;
     struct error err = {0};
@@ -282,7 +315,8 @@ static void handle_route(struct loki *l, struct strview path, const struct http_
     const struct route *route = NULL;
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
         if (sv_eq(path, sv(routes[i].path))) route = &routes[i];
-    bool is_values = sv_starts_with(path, SV("label/")) && sv_ends_with(path, SV("/values")) && path.len > sizeof("label//values") - 1;
+    bool is_values = sv_starts_with(path, SV("label/")) && sv_ends_with(path, SV("/values")) &&
+                     path.len > sizeof("label//values") - 1;
     if (is_writing(path)) {
         answer_error(resp, req->arena, 405, SV("this log is read only"));
     } else if (route == NULL && !is_values) {
@@ -298,8 +332,10 @@ static void handle_route(struct loki *l, struct strview path, const struct http_
     } else {
         *ret_route = "label_values";
         label = sv_sub(path, sizeof("label/") - 1, path.len - (sizeof("/values") - 1));
-        if (http_percent_decode(req->arena, label, &label) != STATUS_OK) answer_error(resp, req->arena, 400, SV("bad escape in the label's name"));
-        else label_values(l, &p, label, req, resp);
+        if (http_percent_decode(req->arena, label, &label) != STATUS_OK)
+            answer_error(resp, req->arena, 400, SV("bad escape in the label's name"));
+        else
+            label_values(l, &p, label, req, resp);
     }
 }
 
@@ -317,7 +353,8 @@ void loki_init(struct loki *l, struct journal *j, const struct audit_index *x)
     static const char *const names[] = {"route", "code"};
     *l = (struct loki){.journal = j, .index = x};
     channel_init(&l->slots, LOKI_QUERIES_MAX);
-    l->requests = metrics_family(METRIC_COUNTER, "balm_audit_queries_total", "Requests to the Loki query API.", names, 2, NULL, 0);
+    l->requests = metrics_family(METRIC_COUNTER, "balm_audit_queries_total",
+                                 "Requests to the Loki query API.", names, 2, NULL, 0);
 }
 
 void loki_release(struct loki *l)

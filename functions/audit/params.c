@@ -26,11 +26,13 @@ static enum status add_form(struct params *p, struct arena *a, struct strview fo
     struct strview pair;
     while (form.len > 0 && sv_next(&form, '&', &pair)) {
         if (pair.len == 0) continue;
-        if (p->n == PARAMS_MAX) return error_set(err, STATUS_RESOURCE_EXHAUSTED, "more than %d parameters", PARAMS_MAX);
+        if (p->n == PARAMS_MAX)
+            return error_set(err, STATUS_RESOURCE_EXHAUSTED, "more than %d parameters", PARAMS_MAX);
         size_t name_len = sv_find(pair, '=');
         if (decode(a, sv_sub(pair, 0, name_len), &p->items[p->n].name) != STATUS_OK ||
             decode(a, sv_sub(pair, name_len + 1, pair.len), &p->items[p->n].value) != STATUS_OK)
-            return error_set(err, STATUS_INVALID_ARGUMENT, "invalid URL escape in '%.*s'", SV_ARG(sv_sub(pair, 0, 100)));
+            return error_set(err, STATUS_INVALID_ARGUMENT, "invalid URL escape in '%.*s'",
+                             SV_ARG(sv_sub(pair, 0, 100)));
         p->n++;
     }
     return STATUS_OK;
@@ -61,7 +63,8 @@ struct strview params_get(const struct params *p, struct strview name)
 static bool parse_double(struct strview text, double *ret_value)
 {
     char copy[NUMBER_TEXT_MAX], *end = NULL;
-    if (text.len == 0 || text.len >= sizeof(copy) || (text.ptr[0] != '-' && text.ptr[0] != '.' && (text.ptr[0] < '0' || text.ptr[0] > '9')))
+    if (text.len == 0 || text.len >= sizeof(copy) ||
+        (text.ptr[0] != '-' && text.ptr[0] != '.' && (text.ptr[0] < '0' || text.ptr[0] > '9')))
         return false;
     memcpy(copy, text.ptr, text.len);
     copy[text.len] = '\0';
@@ -84,44 +87,57 @@ enum status params_time(struct strview text, int64_t otherwise, int64_t *ret_ns)
             *ret_ns = seconds > 0 ? INT64_MAX : INT64_MIN;
             return STATUS_OK;
         }
-        double milliseconds = (seconds - (double)(int64_t)seconds) * 1000; /* Loki keeps no more of the fraction */
-        *ret_ns = (int64_t)seconds * NS_PER_S + (int64_t)(milliseconds + (seconds < 0 ? -0.5 : 0.5)) * NS_PER_MS;
+        double milliseconds =
+            (seconds - (double)(int64_t)seconds) * 1000; /* Loki keeps no more of the fraction */
+        *ret_ns =
+            (int64_t)seconds * NS_PER_S + (int64_t)(milliseconds + (seconds < 0 ? -0.5 : 0.5)) * NS_PER_MS;
         return STATUS_OK;
     }
     if (sv_parse_i64(text, &whole) == STATUS_OK) {
-        if (text.len > 10) *ret_ns = whole;
-        else if (__builtin_mul_overflow(whole, NS_PER_S, ret_ns)) *ret_ns = whole > 0 ? INT64_MAX : INT64_MIN;
+        if (text.len > 10)
+            *ret_ns = whole;
+        else if (__builtin_mul_overflow(whole, NS_PER_S, ret_ns))
+            *ret_ns = whole > 0 ? INT64_MAX : INT64_MIN;
         return STATUS_OK;
     }
     enum status s = rfc3339_parse(text, ret_ns);
-    if (s == STATUS_OK && *ret_ns == 0 && sv_cmp(sv_sub(text, 0, 4), SV("2261")) > 0) *ret_ns = INT64_MAX; /* beyond 64 bits */
+    if (s == STATUS_OK && *ret_ns == 0 && sv_cmp(sv_sub(text, 0, 4), SV("2261")) > 0)
+        *ret_ns = INT64_MAX; /* beyond 64 bits */
     return s;
 }
 
 /* Go's durations and Prometheus's days, weeks and years. */
 static enum status parse_duration(struct strview text, int64_t *ret_ns)
 {
-    static const struct { char unit; int64_t hours; } units[] = {{'d', 24}, {'w', 7 * 24}, {'y', 365 * 24}};
+    static const struct {
+        char unit;
+        int64_t hours;
+    } units[] = {{'d', 24}, {'w', 7 * 24}, {'y', 365 * 24}};
     if (duration_parse(text, ret_ns) == STATUS_OK) return STATUS_OK;
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         uint64_t n = 0;
         if (text.len < 2 || text.ptr[text.len - 1] != units[i].unit) continue;
-        if (sv_parse_u64(sv_sub(text, 0, text.len - 1), &n) != STATUS_OK || n > 200 * 365) return STATUS_INVALID_ARGUMENT;
-        return __builtin_mul_overflow((int64_t)n, units[i].hours * HOUR_NS, ret_ns) ? STATUS_INVALID_ARGUMENT : STATUS_OK;
+        if (sv_parse_u64(sv_sub(text, 0, text.len - 1), &n) != STATUS_OK || n > 200 * 365)
+            return STATUS_INVALID_ARGUMENT;
+        return __builtin_mul_overflow((int64_t)n, units[i].hours * HOUR_NS, ret_ns) ? STATUS_INVALID_ARGUMENT
+                                                                                    : STATUS_OK;
     }
     return STATUS_INVALID_ARGUMENT;
 }
 
 static enum status bad(struct error *err, const char *name, struct strview value)
 {
-    return error_set(err, STATUS_INVALID_ARGUMENT, "could not parse '%s' parameter: '%.*s'", name, SV_ARG(sv_sub(value, 0, 100)));
+    return error_set(err, STATUS_INVALID_ARGUMENT, "could not parse '%s' parameter: '%.*s'", name,
+                     SV_ARG(sv_sub(value, 0, 100)));
 }
 
-enum status params_range(const struct params *p, int64_t now_ns, struct time_range *ret_range, struct error *err)
+enum status params_range(const struct params *p, int64_t now_ns, struct time_range *ret_range,
+                         struct error *err)
 {
     struct time_range range;
     int64_t since_ns = HOUR_NS;
-    struct strview start = params_get(p, SV("start")), end = params_get(p, SV("end")), since = params_get(p, SV("since"));
+    struct strview start = params_get(p, SV("start")), end = params_get(p, SV("end")),
+                   since = params_get(p, SV("since"));
     if (since.len > 0 && parse_duration(since, &since_ns) != STATUS_OK) return bad(err, "since", since);
     if (params_time(end, now_ns, &range.end_ns) != STATUS_OK) return bad(err, "end", end);
     int64_t end_or_now = range.end_ns < now_ns ? range.end_ns : now_ns;
@@ -140,8 +156,10 @@ static enum status read_limit(const struct params *p, size_t *ret_limit, struct 
     if (text.len > 0 && sv_parse_i64(text, &limit) != STATUS_OK) return bad(err, "limit", text);
     if (limit <= 0) return error_set(err, STATUS_INVALID_ARGUMENT, "limit must be a positive value");
     if (limit > QUERY_LIMIT_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "max entries limit per query exceeded, limit > max_entries_limit_per_query (%lld > %d)",
-                         (long long)limit, QUERY_LIMIT_MAX);
+        return error_set(
+            err, STATUS_INVALID_ARGUMENT,
+            "max entries limit per query exceeded, limit > max_entries_limit_per_query (%lld > %d)",
+            (long long)limit, QUERY_LIMIT_MAX);
     *ret_limit = (size_t)limit;
     return STATUS_OK;
 }
@@ -175,20 +193,24 @@ static enum status check_steps(const struct params *p, struct time_range range, 
     if (step.len == 0) return STATUS_OK;
     if (!read_step(step, &seconds)) return bad(err, "step", step);
     if (seconds <= 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "zero or negative query resolution step widths are not accepted. Try a positive integer");
+        return error_set(
+            err, STATUS_INVALID_ARGUMENT,
+            "zero or negative query resolution step widths are not accepted. Try a positive integer");
     if (((double)range.end_ns - (double)range.start_ns) / 1e9 / seconds > QUERY_POINTS_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter");
+        return error_set(
+            err, STATUS_INVALID_ARGUMENT,
+            "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter");
     return STATUS_OK;
 }
 
-enum status params_query_range(const struct params *p, int64_t now_ns, struct range_params *ret_params, struct error *err)
+enum status params_query_range(const struct params *p, int64_t now_ns, struct range_params *ret_params,
+                               struct error *err)
 {
     struct range_params r;
     enum status s = params_range(p, now_ns, &r.range, err);
     if (s == STATUS_OK && r.range.end_ns < r.range.start_ns)
-        s = error_set(err, STATUS_INVALID_ARGUMENT, "end timestamp must not be before or equal to start time");
+        s = error_set(err, STATUS_INVALID_ARGUMENT,
+                      "end timestamp must not be before or equal to start time");
     if (s == STATUS_OK) s = read_limit(p, &r.limit, err);
     if (s == STATUS_OK) s = read_direction(p, &r.is_forward, err);
     if (s == STATUS_OK) s = check_steps(p, r.range, err);

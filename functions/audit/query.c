@@ -42,9 +42,12 @@ bool line_peek(struct strview bytes, struct arena *scratch, struct line *ret_lin
             continue;
         }
         if (!json_scan_string(&s, &text)) return false;
-        if (is_function) ret_line->function = text;
-        else if (!is_kind) return has_kind && rfc3339_parse(text, &ret_line->time_ns) == STATUS_OK;
-        else if ((ret_line->kind = record_kind_from_name(text)) != RECORD_NONE) has_kind = true;
+        if (is_function)
+            ret_line->function = text;
+        else if (!is_kind)
+            return has_kind && rfc3339_parse(text, &ret_line->time_ns) == STATUS_OK;
+        else if ((ret_line->kind = record_kind_from_name(text)) != RECORD_NONE)
+            has_kind = true;
     }
     return false;
 }
@@ -56,12 +59,13 @@ static struct strview label_value(struct strview name, enum record_kind kind, st
     return sv_eq(name, SV("app")) ? SV("balm") : SV("");
 }
 
-enum status query_selects(const struct logql_query *logql, enum record_kind kind, struct strview function, bool *ret_selects,
-                          struct error *err)
+enum status query_selects(const struct logql_query *logql, enum record_kind kind, struct strview function,
+                          bool *ret_selects, struct error *err)
 {
     bool selects = true;
     for (size_t i = 0; i < logql->n_matchers && selects; i++) {
-        enum status s = logql_match(&logql->matchers[i], label_value(logql->matchers[i].name, kind, function), &selects, err);
+        enum status s = logql_match(&logql->matchers[i], label_value(logql->matchers[i].name, kind, function),
+                                    &selects, err);
         if (s != STATUS_OK) return s;
     }
     *ret_selects = selects;
@@ -73,7 +77,8 @@ enum status query_selects(const struct logql_query *logql, enum record_kind kind
 /* Order of the answer: <0 when a comes before b. Lines of one nanosecond in the order of the journal. */
 static int compare(const struct query *q, const struct line *a, const struct line *b)
 {
-    int order = a->time_ns != b->time_ns ? (a->time_ns > b->time_ns) - (a->time_ns < b->time_ns) : (a->seq > b->seq) - (a->seq < b->seq);
+    int order = a->time_ns != b->time_ns ? (a->time_ns > b->time_ns) - (a->time_ns < b->time_ns)
+                                         : (a->seq > b->seq) - (a->seq < b->seq);
     return q->params.is_forward ? order : -order;
 }
 
@@ -126,7 +131,8 @@ static enum status keep(struct query *q, const struct line *line, struct error *
         sift_up(q, q->n - 1);
     }
     if (q->kept_bytes <= QUERY_KEPT_BYTES_MAX) return STATUS_OK;
-    return error_set(err, STATUS_INVALID_ARGUMENT, "the answer would be larger than %d MiB: ask for fewer lines (limit) or a shorter time",
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "the answer would be larger than %d MiB: ask for fewer lines (limit) or a shorter time",
                      QUERY_KEPT_BYTES_MAX / 1024 / 1024);
 }
 
@@ -150,13 +156,15 @@ struct batch {
     struct error *err;
 };
 
-static enum status consider(struct query *q, const struct journal_entry *e, struct arena *scratch, struct error *err)
+static enum status consider(struct query *q, const struct journal_entry *e, struct arena *scratch,
+                            struct error *err)
 {
     struct line line;
     bool matches = false;
     q->read_lines++;
     q->read_bytes += e->bytes.len;
-    if (!line_peek(e->bytes, scratch, &line)) return STATUS_OK; /* of a newer format: it has no labels that we know */
+    if (!line_peek(e->bytes, scratch, &line))
+        return STATUS_OK; /* of a newer format: it has no labels that we know */
     line.seq = e->seq;
     if (line.time_ns < q->params.range.start_ns || line.time_ns >= q->params.range.end_ns) return STATUS_OK;
     if (is_full(q) && compare(q, &line, &q->lines[0]) > 0) return STATUS_OK;
@@ -184,7 +192,9 @@ static void do_filter(void *arg)
 
 static bool can_matter(const struct query *q, const struct index_block *b, uint32_t kinds)
 {
-    if ((b->kinds & kinds) == 0 || b->max_ns < q->params.range.start_ns || b->min_ns >= q->params.range.end_ns) return false;
+    if ((b->kinds & kinds) == 0 || b->max_ns < q->params.range.start_ns ||
+        b->min_ns >= q->params.range.end_ns)
+        return false;
     if (!is_full(q)) return true;
     return q->params.is_forward ? b->min_ns <= q->lines[0].time_ns : b->max_ns >= q->lines[0].time_ns;
 }
@@ -198,7 +208,8 @@ static enum status wanted_kinds(const struct logql_query *logql, uint32_t *ret_k
         for (size_t i = 0; i < logql->n_matchers && selects; i++) {
             const struct logql_matcher *m = &logql->matchers[i];
             if (sv_eq(m->name, SV("function"))) continue;
-            enum status s = logql_match(m, label_value(m->name, (enum record_kind)kind, SV("")), &selects, err);
+            enum status s =
+                logql_match(m, label_value(m->name, (enum record_kind)kind, SV("")), &selects, err);
             if (s != STATUS_OK) return s;
         }
         if (selects) *ret_kinds |= UINT32_C(1) << kind;
@@ -206,7 +217,8 @@ static enum status wanted_kinds(const struct logql_query *logql, uint32_t *ret_k
     return STATUS_OK;
 }
 
-static enum status scan_block(struct query *q, struct journal *j, size_t block, uint64_t last_seq, int64_t deadline_ns, struct error *err)
+static enum status scan_block(struct query *q, struct journal *j, size_t block, uint64_t last_seq,
+                              int64_t deadline_ns, struct error *err)
 {
     struct arena a = {0};
     uint64_t seq = (uint64_t)block * INDEX_BLOCK_RECORDS + 1, end = seq + INDEX_BLOCK_RECORDS;
@@ -228,7 +240,8 @@ static enum status scan_block(struct query *q, struct journal *j, size_t block, 
     return s;
 }
 
-enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns, struct error *err)
+enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns,
+                      struct error *err)
 {
     uint64_t last_seq = journal_durable_seq(j), generation = journal_generation(j);
     size_t n_blocks = (size_t)((last_seq + INDEX_BLOCK_RECORDS - 1) / INDEX_BLOCK_RECORDS);

@@ -1,9 +1,11 @@
-/* A query for lines: which blocks of the journal can have some, reading them, keeping the newest (or oldest) `limit` of those that match.
+/* A query for lines: which blocks of the journal can have some, reading them, keeping the newest (or oldest)
+ * `limit` of those that match.
  *
- *   newest block first (oldest for forward) --index says it cannot match, or cannot be better than what is kept--> next block
- *        | else
+ *   newest block first (oldest for forward) --index says it cannot match, or cannot be better than what is
+ * kept--> next block | else
  *        v
- *   journal_read (worker) --> filter: time, labels, line filters (worker) --> heap of `limit` lines, the worst on top --> next block
+ *   journal_read (worker) --> filter: time, labels, line filters (worker) --> heap of `limit` lines, the
+ * worst on top --> next block
  *
  * Bounded: lines, bytes kept, time. */
 #ifndef BALM_FUNCTIONS_AUDIT_QUERY_H
@@ -35,12 +37,13 @@ struct query {
 
 void query_init(struct query *q, const struct logql_query *logql, struct range_params params);
 void query_release(struct query *q);
-/* Suspends; at most until deadline_ns. STATUS_INVALID_ARGUMENT: the answer would be too large. STATUS_RESOURCE_EXHAUSTED: a regular
- * expression gave up. STATUS_DEADLINE_EXCEEDED. */
-enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns, struct error *err) MUST_USE;
+/* Suspends; at most until deadline_ns. STATUS_INVALID_ARGUMENT: the answer would be too large.
+ * STATUS_RESOURCE_EXHAUSTED: a regular expression gave up. STATUS_DEADLINE_EXCEEDED. */
+enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns,
+                      struct error *err) MUST_USE;
 /* Does the selector take a record of this kind and function? */
-enum status query_selects(const struct logql_query *logql, enum record_kind kind, struct strview function, bool *ret_selects,
-                          struct error *err) MUST_USE;
+enum status query_selects(const struct logql_query *logql, enum record_kind kind, struct strview function,
+                          bool *ret_selects, struct error *err) MUST_USE;
 /* Time, kind and function of stored bytes, without decoding the rest. False: not a record. */
 bool line_peek(struct strview bytes, struct arena *scratch, struct line *ret_line);
 

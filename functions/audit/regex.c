@@ -7,9 +7,11 @@
 
 #include "base/memory.h"
 
-#define MATCH_LIMIT  1000000 /* steps for one line: about 10 ms; what RE2 calls linear needs some thousands */
-#define HEAP_LIMIT   8192    /* KiB */
-#define NESTING_MAX  250     /* parentheses: the compiler recurses */
+#define MATCH_LIMIT                                                                                          \
+    1000000              /* steps for one line: about 10 ms; what RE2 calls linear needs some thousands      \
+                          */
+#define HEAP_LIMIT  8192 /* KiB */
+#define NESTING_MAX 250  /* parentheses: the compiler recurses */
 
 struct regex {
     pcre2_code *code;
@@ -28,12 +30,14 @@ static enum status check_group(struct strview p, size_t at, struct error *err)
 {
     struct strview rest = sv_sub(p, at, p.len);
     if (sv_starts_with(rest, SV("P<"))) return STATUS_OK;
-    if (sv_starts_with(rest, SV("<")) && rest.len > 1 && rest.ptr[1] != '=' && rest.ptr[1] != '!') return STATUS_OK;
+    if (sv_starts_with(rest, SV("<")) && rest.len > 1 && rest.ptr[1] != '=' && rest.ptr[1] != '!')
+        return STATUS_OK;
     for (size_t i = 0; i < rest.len; i++) {
         char c = rest.ptr[i];
         if ((c == ':' || c == ')') && (i > 0 || c == ':')) return STATUS_OK;
         if (strchr("imsU-", c) == NULL || c == '\0') break;
-        /* Ungreedy changes which text a match has, never whether there is one; PCRE2 spells it differently. */
+        /* Ungreedy changes which text a match has, never whether there is one; PCRE2 spells it differently.
+         */
     }
     return unsupported(err, at, "invalid or unsupported Perl syntax: `(?`");
 }
@@ -42,7 +46,8 @@ static enum status check_escape(char c, size_t at, struct error *err)
 {
     if (c >= '1' && c <= '9') return unsupported(err, at, "back references are not supported");
     if (strchr("abfnrtvAzBQEdDsSwWpPx0", c) != NULL && c != '\0') return STATUS_OK;
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\0') return unsupported(err, at, "invalid escape sequence");
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '\0')
+        return unsupported(err, at, "invalid escape sequence");
     return STATUS_OK;
 }
 
@@ -62,7 +67,8 @@ static size_t class_end(struct strview p, size_t at)
     if (i < p.len && p.ptr[i] == '^') i++;
     if (i < p.len && p.ptr[i] == ']') i++;
     for (; i < p.len && p.ptr[i] != ']'; i++) {
-        if (p.ptr[i] == '\\') i++;
+        if (p.ptr[i] == '\\')
+            i++;
         else if (p.ptr[i] == '[' && i + 1 < p.len && p.ptr[i + 1] == ':') { /* [:alpha:] */
             struct strview rest = sv_sub(p, i + 2, p.len);
             size_t end = sv_find(rest, ':');
@@ -89,14 +95,16 @@ static enum status check_syntax(struct strview p, struct error *err)
         char c = p.ptr[i], next = i + 1 < p.len ? p.ptr[i + 1] : '\0';
         size_t counted = c == '{' ? counted_repetition(sv_sub(p, i, p.len)) : 0;
         bool is_quantifier = c == '*' || c == '+' || c == '?' || counted > 0;
-        if (is_quantifier && was_quantifier && c != '?') return unsupported(err, i, "invalid nested repetition operator");
+        if (is_quantifier && was_quantifier && c != '?')
+            return unsupported(err, i, "invalid nested repetition operator");
         was_quantifier = is_quantifier && !was_quantifier;
         if (counted > 0) {
             i += counted - 1;
         } else if (c == '\0') {
             s = unsupported(err, i, "a NUL byte");
         } else if (c == '\\') {
-            s = i + 1 < p.len ? check_escape(next, i, err) : unsupported(err, i, "trailing backslash at end of expression");
+            s = i + 1 < p.len ? check_escape(next, i, err)
+                              : unsupported(err, i, "trailing backslash at end of expression");
             i = next == 'Q' ? literal_end(p, i + 2) : i + 1;
         } else if (c == '[') {
             i = class_end(p, i);
@@ -120,8 +128,8 @@ static enum status compile(struct regex *r, struct strview pattern, struct error
     (void)pcre2_set_parens_nest_limit(context, NESTING_MAX);
     (void)pcre2_set_max_pattern_length(context, REGEX_PATTERN_MAX);
     r->code = pcre2_compile((PCRE2_SPTR)pattern.ptr, pattern.len,
-                            PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY | PCRE2_NO_AUTO_CAPTURE | PCRE2_MATCH_INVALID_UTF |
-                                r->options,
+                            PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY |
+                                PCRE2_NO_AUTO_CAPTURE | PCRE2_MATCH_INVALID_UTF | r->options,
                             &code, &at, context);
     pcre2_compile_context_free(context);
     if (r->code != NULL) return STATUS_OK;
@@ -133,9 +141,11 @@ static enum status compile(struct regex *r, struct strview pattern, struct error
 enum status regex_compile(struct strview pattern, bool anchored, struct regex **ret_regex, struct error *err)
 {
     if (pattern.len > REGEX_PATTERN_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "error parsing regexp: longer than %d bytes", REGEX_PATTERN_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "error parsing regexp: longer than %d bytes",
+                         REGEX_PATTERN_MAX);
     if (pattern.ptr == NULL) pattern = SV("");
-    if (!sv_is_utf8(pattern)) return error_set(err, STATUS_INVALID_ARGUMENT, "error parsing regexp: invalid UTF-8");
+    if (!sv_is_utf8(pattern))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "error parsing regexp: invalid UTF-8");
     enum status s = check_syntax(pattern, err);
     if (s != STATUS_OK) return s;
     struct regex *r = mem_zalloc(1, sizeof(*r));
@@ -172,7 +182,8 @@ enum status regex_match(const struct regex *r, struct strview text, bool *ret_ma
     if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
         PCRE2_UCHAR reason[128] = "";
         (void)pcre2_get_error_message(rc, reason, sizeof(reason));
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "a regular expression was given up on a line of %zu bytes: %s", text.len,
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED,
+                         "a regular expression was given up on a line of %zu bytes: %s", text.len,
                          (const char *)reason);
     }
     *ret_matches = rc >= 0;

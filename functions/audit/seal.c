@@ -9,7 +9,7 @@
 #include "metrics/metrics.h"
 
 #define BATCH              1000
-#define PAUSE_NS           (1 * NS_PER_S)  /* between checkpoints while records come, and between tries */
+#define PAUSE_NS           (1 * NS_PER_S) /* between checkpoints while records come, and between tries */
 #define CHECKPOINT_IDLE_NS (60 * NS_PER_S)
 #define LAST_WAIT_NS       (5 * NS_PER_S) /* at the end: for what was appended to become durable */
 #define CHECK_MIN_REST_MS  1              /* between batches of the comparison, which is in no hurry */
@@ -79,7 +79,8 @@ static void do_restart(void *arg)
 static void found_tampering(struct seal *seal, const char *message, uint64_t seq, const char *detail)
 {
     metric_add(seal->failures, 1);
-    log_error("audit", message, LOG_INT("seq", seq), LOG_STR("detail", detail), LOG_STR("advice", "run balm audit verify"));
+    log_error("audit", message, LOG_INT("seq", seq), LOG_STR("detail", detail),
+              LOG_STR("advice", "run balm audit verify"));
 }
 
 /* The leaves are a fold: if the journal has the signed root, only they were damaged, and are made anew. */
@@ -93,7 +94,8 @@ static enum status rebuild_leaves(struct seal *seal, struct error *err)
         uint64_t left = seal->files.newest.size - tree.size;
         struct seal_work w = {.tree = &tree, .status = STATUS_OK};
         struct journal_entry *entries = NULL;
-        s = journal_read(seal->journal, tree.size + 1, left < BATCH ? (size_t)left : BATCH, false, &a, &entries, &w.n, err);
+        s = journal_read(seal->journal, tree.size + 1, left < BATCH ? (size_t)left : BATCH, false, &a,
+                         &entries, &w.n, err);
         if (s != STATUS_OK || w.n == 0) break;
         w.entries = entries;
         work_run(do_hash, &w);
@@ -103,19 +105,22 @@ static enum status rebuild_leaves(struct seal *seal, struct error *err)
     arena_release(&a);
     if (s == STATUS_CANCELLED) return s;
     struct merkle_hash root = merkle_tree_root(&tree);
-    if (s == STATUS_OK && tree.size == seal->files.newest.size && memcmp(&root, &seal->files.newest.root, sizeof(root)) == 0) {
-        log_warn("audit", "the leaves were damaged and the journal is not: leaves are made anew", LOG_INT("records", tree.size));
+    if (s == STATUS_OK && tree.size == seal->files.newest.size &&
+        memcmp(&root, &seal->files.newest.root, sizeof(root)) == 0) {
+        log_warn("audit", "the leaves were damaged and the journal is not: leaves are made anew",
+                 LOG_INT("records", tree.size));
         struct seal_work w = {.files = &seal->files, .err = err};
         work_run(do_restart, &w);
         return w.status;
     }
-    found_tampering(seal, "neither journal nor leaves have the root that was signed: sealing has stopped", seal->files.newest.size,
-                    s != STATUS_OK && err != NULL ? err->message : "");
+    found_tampering(seal, "neither journal nor leaves have the root that was signed: sealing has stopped",
+                    seal->files.newest.size, s != STATUS_OK && err != NULL ? err->message : "");
     seal->is_stopped_for_good = true;
     return STATUS_OK;
 }
 
-/* Journal against leaves, from the oldest record to what was sealed before this start. As long a rest as the work took. */
+/* Journal against leaves, from the oldest record to what was sealed before this start. As long a rest as the
+ * work took. */
 static void check_fiber(void *arg)
 {
     struct seal *seal = arg;
@@ -124,22 +129,28 @@ static void check_fiber(void *arg)
     uint64_t size = seal->files.newest.size, seq = journal_first_seq(seal->journal);
     struct seal_work w = {.files = &seal->files, .err = &err};
     if (journal_durable_seq(seal->journal) < size)
-        found_tampering(seal, "the journal is shorter than what was sealed", journal_durable_seq(seal->journal) + 1, "records are missing");
+        found_tampering(seal, "the journal is shorter than what was sealed",
+                        journal_durable_seq(seal->journal) + 1, "records are missing");
     while (seq <= size) {
         int64_t began_ns = clock_monotonic_ns();
         struct journal_entry *entries = NULL;
         uint64_t left = size - seq + 1;
-        enum status s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a, &entries, &w.n, &err);
+        enum status s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a,
+                                     &entries, &w.n, &err);
         if (s != STATUS_OK || w.n == 0) break;
         seq = entries[w.n - 1].seq + 1;
         w.entries = entries;
         work_run(do_compare, &w);
         if (w.status != STATUS_OK || w.bad_seq != 0) break;
         arena_reset(&a);
-        if (sleep_ms((uint64_t)((clock_monotonic_ns() - began_ns) / NS_PER_MS) + CHECK_MIN_REST_MS) != STATUS_OK) break;
+        if (sleep_ms((uint64_t)((clock_monotonic_ns() - began_ns) / NS_PER_MS) + CHECK_MIN_REST_MS) !=
+            STATUS_OK)
+            break;
     }
-    if (w.bad_seq != 0) found_tampering(seal, "a record is not the one that was sealed", w.bad_seq, "its hash is another");
-    else if (err.code != STATUS_OK && err.code != STATUS_CANCELLED) log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
+    if (w.bad_seq != 0)
+        found_tampering(seal, "a record is not the one that was sealed", w.bad_seq, "its hash is another");
+    else if (err.code != STATUS_OK && err.code != STATUS_CANCELLED)
+        log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
     arena_release(&a);
 }
 
@@ -149,7 +160,8 @@ static void check_fiber(void *arg)
 static void note_result(struct seal *seal, enum status s, const struct error *err)
 {
     if (s == STATUS_OK && seal->is_failing) log_info("audit", "sealing again");
-    if (s != STATUS_OK && s != STATUS_CANCELLED && !seal->is_failing) log_error("audit", "cannot seal, repeating", LOG_STR("error", err->message));
+    if (s != STATUS_OK && s != STATUS_CANCELLED && !seal->is_failing)
+        log_error("audit", "cannot seal, repeating", LOG_STR("error", err->message));
     if (s != STATUS_CANCELLED) seal->is_failing = s != STATUS_OK;
 }
 
@@ -159,7 +171,8 @@ static void check_remade(struct seal *seal, uint64_t before, const struct checkp
     if (before >= newest->size || seal->files.tree.size != newest->size) return;
     struct merkle_hash root = merkle_tree_root(&seal->files.tree);
     if (memcmp(&root, &newest->root, sizeof(root)) == 0) return;
-    found_tampering(seal, "the journal has not the root that was signed: sealing has stopped", newest->size, "leaves made anew differ");
+    found_tampering(seal, "the journal has not the root that was signed: sealing has stopped", newest->size,
+                    "leaves made anew differ");
     seal->is_stopped_for_good = true;
 }
 
@@ -167,14 +180,18 @@ static enum status seal_pending(struct seal *seal, struct error *err)
 {
     struct arena a = {0};
     enum status s = STATUS_OK;
-    while (s == STATUS_OK && !seal->is_stopped_for_good && seal->files.tree.size < journal_durable_seq(seal->journal)) {
+    while (s == STATUS_OK && !seal->is_stopped_for_good &&
+           seal->files.tree.size < journal_durable_seq(seal->journal)) {
         struct seal_work w = {.files = &seal->files, .err = err};
         struct journal_entry *entries = NULL;
         uint64_t before = seal->files.tree.size;
         struct checkpoint newest = seal->files.newest;
-        size_t max = before < newest.size && newest.size - before < BATCH ? (size_t)(newest.size - before) : BATCH;
+        size_t max =
+            before < newest.size && newest.size - before < BATCH ? (size_t)(newest.size - before) : BATCH;
         s = journal_read(seal->journal, before + 1, max, false, &a, &entries, &w.n, err);
-        if (s == STATUS_OK && w.n == 0) s = error_set(err, STATUS_DATA_LOSS, "record %llu cannot be read", (unsigned long long)before + 1);
+        if (s == STATUS_OK && w.n == 0)
+            s = error_set(err, STATUS_DATA_LOSS, "record %llu cannot be read",
+                          (unsigned long long)before + 1);
         if (s != STATUS_OK) break;
         w.entries = entries;
         work_run(do_append, &w);
@@ -198,7 +215,7 @@ static enum status checkpoint(struct seal *seal, struct error *err)
     work_run(do_checkpoint, &w);
     if (w.status != STATUS_OK) return w.status;
     seal->checkpoint_ns = clock_monotonic_ns();
-    metric_set(seal->last_checkpoint, (double)(seal->files.newest.time_unix_ns / NS_PER_MS) / 1000);
+    metric_set(seal->last_checkpoint, (double)seal->files.newest.time_unix_ns / 1e9);
     return STATUS_OK;
 }
 
@@ -208,10 +225,12 @@ static void seal_fiber(void *arg)
     struct error err = {0};
     enum status s = seal->files.are_leaves_bad ? rebuild_leaves(seal, &err) : STATUS_OK;
     note_result(seal, s, &err);
-    if (s == STATUS_OK && !seal->is_stopped_for_good && fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
+    if (s == STATUS_OK && !seal->is_stopped_for_good &&
+        fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
     while (s != STATUS_CANCELLED && !seal->is_stopped_for_good) {
-        int64_t idle_end_ns = seal->checkpoint_ns == 0 ? clock_monotonic_ns() + 1 : seal->checkpoint_ns + CHECKPOINT_IDLE_NS;
+        int64_t idle_end_ns =
+            seal->checkpoint_ns == 0 ? clock_monotonic_ns() + 1 : seal->checkpoint_ns + CHECKPOINT_IDLE_NS;
         s = journal_wait_after(seal->journal, seal->files.tree.size, idle_end_ns);
         if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) {
             s = seal_pending(seal, &err);
@@ -240,7 +259,8 @@ static struct strview origin_of(struct strview cluster, struct arena *a)
     return sv_sub(origin, 0, 200);
 }
 
-enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal, struct error *err)
+enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
+                     struct error *err)
 {
     struct arena a = {0};
     struct seal *seal = mem_zalloc(1, sizeof(*seal));
@@ -255,11 +275,15 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
     fiber_scope_init(&seal->scope);
     seal->records = series(METRIC_COUNTER, "balm_audit_records_total", "Records sealed by this process.");
     seal->last_seq = series(METRIC_GAUGE, "balm_audit_last_seq", "Sequence of the newest sealed record.");
-    seal->last_checkpoint = series(METRIC_GAUGE, "balm_audit_last_checkpoint_timestamp_seconds", "When the newest checkpoint was signed.");
-    seal->failures = series(METRIC_COUNTER, "balm_audit_verify_failures_total", "Times that journal and seal did not match.");
+    seal->last_checkpoint = series(METRIC_GAUGE, "balm_audit_last_checkpoint_timestamp_seconds",
+                                   "When the newest checkpoint was signed.");
+    seal->failures = series(METRIC_COUNTER, "balm_audit_verify_failures_total",
+                            "Times that journal and seal did not match.");
     metric_set(seal->last_seq, (double)seal->files.tree.size);
-    metric_set(seal->last_checkpoint, (double)(seal->files.newest.time_unix_ns / NS_PER_MS) / 1000);
-    if (seal->files.is_checkpoint_lost) found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size, seal->files.why);
+    metric_set(seal->last_checkpoint, (double)seal->files.newest.time_unix_ns / 1e9);
+    if (seal->files.is_checkpoint_lost)
+        found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
+                        seal->files.why);
     *ret_seal = seal;
     return STATUS_OK;
 }
@@ -279,11 +303,14 @@ void seal_free(struct seal *seal)
     fiber_scope_join(&seal->scope);
     if (seal->is_started && !seal->is_stopped_for_good) {
         fiber_shield_begin();
-        enum status s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal), clock_monotonic_ns() + LAST_WAIT_NS, &err);
+        enum status s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal),
+                                             clock_monotonic_ns() + LAST_WAIT_NS, &err);
         if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) s = seal_pending(seal, &err);
         if (s == STATUS_OK) s = checkpoint(seal, &err);
         fiber_shield_end();
-        if (s != STATUS_OK) log_warn("audit", "the last records are not sealed yet; the next start does it", LOG_STR("error", err.message));
+        if (s != STATUS_OK)
+            log_warn("audit", "the last records are not sealed yet; the next start does it",
+                     LOG_STR("error", err.message));
     }
     seal_files_close(&seal->files);
     free(seal);

@@ -1,11 +1,12 @@
 /* Sealing: a fiber that follows the durable journal, hashes what is new and signs a checkpoint over it.
  *
- *   wait for a durable record, or a minute --> hash all there are (worker thread) --> checkpoint --> not again for a second --> …
+ *   wait for a durable record, or a minute --> hash all there are (worker thread) --> checkpoint --> not
+ * again for a second --> …
  *
- * Never seals what is not durable. A second fiber compares the journal with what was sealed before this start; what it finds is
- * logged as an error and counted in balm_audit_verify_failures_total, and everything goes on: a platform that stops healing because
- * somebody touched its past would be the attacker's tool. What was sealed stays as it is, for `balm audit verify` to show.
- * Loop thread only. */
+ * Never seals what is not durable. A second fiber compares the journal with what was sealed before this
+ * start; what it finds is logged as an error and counted in balm_audit_verify_failures_total, and everything
+ * goes on: a platform that stops healing because somebody touched its past would be the attacker's tool. What
+ * was sealed stays as it is, for `balm audit verify` to show. Loop thread only. */
 #ifndef BALM_FUNCTIONS_AUDIT_SEAL_H
 #define BALM_FUNCTIONS_AUDIT_SEAL_H
 
@@ -14,7 +15,8 @@
 struct seal;
 
 /* Opens the files; suspends. Nothing is sealed before seal_start(). dir: the data folder. */
-enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal, struct error *err) MUST_USE;
+enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
+                     struct error *err) MUST_USE;
 enum status seal_start(struct seal *seal, struct error *err) MUST_USE;
 /* Seals what is durable by now, signs the last checkpoint, frees. Suspends. */
 void seal_free(struct seal *seal);

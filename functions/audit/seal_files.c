@@ -11,17 +11,18 @@
 
 #define TAIL_BYTES  (64 * 1024) /* of the checkpoints: what is searched for the newest one */
 #define LEAF_BATCH  4096
-#define RECORDS_MAX 1000        /* of one append or comparison: journal_read() gives no more */
+#define RECORDS_MAX 1000 /* of one append or comparison: journal_read() gives no more */
 
 /* ---- plain files ---- */
 
 static enum status file_error(struct error *err, const char *what, const char *name)
 {
-    return error_set(err, errno == ENOSPC || errno == EDQUOT ? STATUS_UNAVAILABLE : status_from_errno(errno), "%s audit/%s: %s", what, name,
-                     strerror(errno));
+    return error_set(err, errno == ENOSPC || errno == EDQUOT ? STATUS_UNAVAILABLE : status_from_errno(errno),
+                     "%s audit/%s: %s", what, name, strerror(errno));
 }
 
-static enum status write_at(int fd, const void *bytes, size_t n, uint64_t at, const char *name, struct error *err)
+static enum status write_at(int fd, const void *bytes, size_t n, uint64_t at, const char *name,
+                            struct error *err)
 {
     const char *from = bytes;
     while (n > 0) {
@@ -36,7 +37,8 @@ static enum status write_at(int fd, const void *bytes, size_t n, uint64_t at, co
 }
 
 /* Up to n bytes; fewer at the end of the file. */
-static enum status read_at(int fd, void *bytes, size_t n, uint64_t at, const char *name, size_t *ret_n, struct error *err)
+static enum status read_at(int fd, void *bytes, size_t n, uint64_t at, const char *name, size_t *ret_n,
+                           struct error *err)
 {
     size_t done = 0;
     while (done < n) {
@@ -55,7 +57,8 @@ static enum status cut(int fd, uint64_t size, const char *name, struct error *er
     return ftruncate(fd, (off_t)size) == 0 ? STATUS_OK : file_error(err, "truncate", name);
 }
 
-static enum status open_file(const char *dir, const char *name, int *ret_fd, uint64_t *ret_size, struct error *err)
+static enum status open_file(const char *dir, const char *name, int *ret_fd, uint64_t *ret_size,
+                             struct error *err)
 {
     struct arena a = {0};
     int fd = open(arena_printf(&a, "%s/audit/%s", dir, name).ptr, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -74,12 +77,15 @@ static enum status open_file(const char *dir, const char *name, int *ret_fd, uin
 
 /* ---- the newest checkpoint ---- */
 
-/* Start of the last note in `tail` that begins before `before`: the line with the origin, first or behind an empty line. */
-static bool find_note(struct strview tail, bool is_whole_file, size_t before, struct strview origin, size_t *ret_start)
+/* Start of the last note in `tail` that begins before `before`: the line with the origin, first or behind an
+ * empty line. */
+static bool find_note(struct strview tail, bool is_whole_file, size_t before, struct strview origin,
+                      size_t *ret_start)
 {
     for (size_t i = before; i > 0; i--) {
         size_t at = i - 1;
-        bool is_start = at == 0 ? is_whole_file : at >= 2 && tail.ptr[at - 1] == '\n' && tail.ptr[at - 2] == '\n';
+        bool is_start =
+            at == 0 ? is_whole_file : at >= 2 && tail.ptr[at - 1] == '\n' && tail.ptr[at - 2] == '\n';
         if (!is_start) continue;
         struct strview rest = sv_sub(tail, at, tail.len);
         if (!sv_starts_with(rest, origin) || rest.len <= origin.len || rest.ptr[origin.len] != '\n') continue;
@@ -109,13 +115,15 @@ static void checkpoint_lost(struct seal_files *f, const char *why)
     (void)snprintf(f->why, sizeof(f->why), "%s", why);
 }
 
-/* What is left behind the last whole note. Shorter than a note: of a process that died while it wrote, cut. Else damaged: it stays, as
- * evidence. */
+/* What is left behind the last whole note. Shorter than a note: of a process that died while it wrote, cut.
+ * Else damaged: it stays, as evidence. */
 static void judge_rest(struct seal_files *f, uint64_t at, uint64_t file_size)
 {
     if (at >= file_size) return;
-    if (file_size - at >= checkpoint_block_bytes(f->key, f->newest.size)) checkpoint_lost(f, "the newest checkpoint is damaged");
-    else f->checkpoints_end = at;
+    if (file_size - at >= checkpoint_block_bytes(f->key, f->newest.size))
+        checkpoint_lost(f, "the newest checkpoint is damaged");
+    else
+        f->checkpoints_end = at;
 }
 
 static enum status find_newest(struct seal_files *f, uint64_t file_size, struct error *err)
@@ -124,14 +132,18 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
     uint64_t from = file_size > TAIL_BYTES ? file_size - TAIL_BYTES : 0;
     char *bytes = arena_alloc(&a, TAIL_BYTES);
     size_t n = 0, start = 0;
-    enum status s = read_at(f->checkpoints_fd, bytes, (size_t)(file_size - from), from, "checkpoints", &n, err);
+    enum status s =
+        read_at(f->checkpoints_fd, bytes, (size_t)(file_size - from), from, "checkpoints", &n, err);
     struct strview tail = sv_n(bytes, n), text = audit_key_public_text(f->key), note;
     struct strview origin = sv_sub(text, 0, sv_find(text, '+'));
     bool is_last = true;
     f->checkpoints_end = file_size;
-    for (size_t before = n; s == STATUS_OK && !f->has_checkpoint && find_note(tail, from == 0, before, origin, &start); before = start) {
+    for (size_t before = n;
+         s == STATUS_OK && !f->has_checkpoint && find_note(tail, from == 0, before, origin, &start);
+         before = start) {
         struct error why = {0};
-        if (!take_note(sv_sub(tail, start, n), &note)) continue; /* torn, or damaged: judged once a good one is found */
+        if (!take_note(sv_sub(tail, start, n), &note))
+            continue; /* torn, or damaged: judged once a good one is found */
         if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
             f->has_checkpoint = true;
             if (is_last) judge_rest(f, from + start + note.len + 1, file_size);
@@ -142,10 +154,13 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
     }
     f->newest.origin = SV(""); /* it lives in the arena */
     if (s == STATUS_OK && file_size > 0 && !f->has_checkpoint) {
-        if (is_last) judge_rest(f, 0, file_size);
-        else checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
+        if (is_last)
+            judge_rest(f, 0, file_size);
+        else
+            checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
     }
-    if (s == STATUS_OK && f->checkpoints_end < file_size) s = cut(f->checkpoints_fd, f->checkpoints_end, "checkpoints", err);
+    if (s == STATUS_OK && f->checkpoints_end < file_size)
+        s = cut(f->checkpoints_fd, f->checkpoints_end, "checkpoints", err);
     arena_release(&a);
     return s;
 }
@@ -159,8 +174,10 @@ static enum status grow_tree(struct seal_files *f, uint64_t count, struct error 
     enum status s = STATUS_OK;
     merkle_tree_init(&f->tree);
     while (s == STATUS_OK && f->tree.size < count) {
-        size_t want = count - f->tree.size < LEAF_BATCH ? (size_t)(count - f->tree.size) : LEAF_BATCH, got = 0;
-        s = read_at(f->leaves_fd, batch, want * sizeof(*batch), f->tree.size * sizeof(*batch), "leaves", &got, err);
+        size_t want = count - f->tree.size < LEAF_BATCH ? (size_t)(count - f->tree.size) : LEAF_BATCH,
+               got = 0;
+        s = read_at(f->leaves_fd, batch, want * sizeof(*batch), f->tree.size * sizeof(*batch), "leaves", &got,
+                    err);
         if (s == STATUS_OK && got != want * sizeof(*batch))
             s = error_set(err, STATUS_DATA_LOSS, "read audit/leaves: it became shorter while it was read");
         for (size_t i = 0; s == STATUS_OK && i < want; i++)
@@ -180,7 +197,8 @@ static enum status resume_leaves(struct seal_files *f, uint64_t file_size, struc
     if (s == STATUS_OK) s = grow_tree(f, count, err);
     if (s != STATUS_OK) return s;
     struct merkle_hash root = merkle_tree_root(&f->tree);
-    f->are_leaves_bad = f->has_checkpoint && count == f->newest.size && memcmp(&root, &f->newest.root, sizeof(root)) != 0;
+    f->are_leaves_bad =
+        f->has_checkpoint && count == f->newest.size && memcmp(&root, &f->newest.root, sizeof(root)) != 0;
     return STATUS_OK;
 }
 
@@ -193,7 +211,8 @@ enum status seal_files_open(struct seal_files *f, const char *dir, struct strvie
     if (s == STATUS_OK) s = open_file(dir, "checkpoints", &f->checkpoints_fd, &checkpoints_size, err);
     if (s == STATUS_OK) s = find_newest(f, checkpoints_size, err);
     if (s == STATUS_OK) s = resume_leaves(f, leaves_size, err);
-    /* From the first moment on there is a checkpoint, so that none at all always means that somebody removed them. */
+    /* From the first moment on there is a checkpoint, so that none at all always means that somebody removed
+     * them. */
     if (s == STATUS_OK && !f->has_checkpoint) s = seal_files_checkpoint(f, clock_unix_ns(), err);
     if (s != STATUS_OK) seal_files_close(f);
     return s;
@@ -210,16 +229,18 @@ void seal_files_close(struct seal_files *f)
 
 /* ---- growing ---- */
 
-enum status seal_files_append(struct seal_files *f, const struct journal_entry *entries, size_t n, struct error *err)
+enum status seal_files_append(struct seal_files *f, const struct journal_entry *entries, size_t n,
+                              struct error *err)
 {
     struct merkle_hash leaves[RECORDS_MAX];
     if (n == 0) return STATUS_OK;
     if (n > RECORDS_MAX || entries[0].seq != f->tree.size + 1)
-        return error_set(err, STATUS_INTERNAL, "seal %zu records from %llu on after %llu leaves", n, (unsigned long long)entries[0].seq,
-                         (unsigned long long)f->tree.size);
+        return error_set(err, STATUS_INTERNAL, "seal %zu records from %llu on after %llu leaves", n,
+                         (unsigned long long)entries[0].seq, (unsigned long long)f->tree.size);
     for (size_t i = 0; i < n; i++)
         leaves[i] = merkle_leaf(entries[i].bytes);
-    enum status s = write_at(f->leaves_fd, leaves, n * sizeof(leaves[0]), f->tree.size * sizeof(leaves[0]), "leaves", err);
+    enum status s = write_at(f->leaves_fd, leaves, n * sizeof(leaves[0]), f->tree.size * sizeof(leaves[0]),
+                             "leaves", err);
     for (size_t i = 0; s == STATUS_OK && i < n; i++)
         merkle_tree_add(&f->tree, leaves[i]);
     return s;
@@ -246,14 +267,15 @@ enum status seal_files_checkpoint(struct seal_files *f, int64_t now_unix_ns, str
     return s;
 }
 
-enum status seal_files_compare(const struct seal_files *f, const struct journal_entry *entries, size_t n, uint64_t *ret_bad_seq,
-                               struct error *err)
+enum status seal_files_compare(const struct seal_files *f, const struct journal_entry *entries, size_t n,
+                               uint64_t *ret_bad_seq, struct error *err)
 {
     struct merkle_hash leaves[RECORDS_MAX];
     size_t got = 0;
     *ret_bad_seq = 0;
     if (n == 0 || n > RECORDS_MAX) return STATUS_OK;
-    enum status s = read_at(f->leaves_fd, leaves, n * sizeof(leaves[0]), (entries[0].seq - 1) * sizeof(leaves[0]), "leaves", &got, err);
+    enum status s = read_at(f->leaves_fd, leaves, n * sizeof(leaves[0]),
+                            (entries[0].seq - 1) * sizeof(leaves[0]), "leaves", &got, err);
     for (size_t i = 0; s == STATUS_OK && i < got / sizeof(leaves[0]) && *ret_bad_seq == 0; i++) {
         struct merkle_hash leaf = merkle_leaf(entries[i].bytes);
         if (memcmp(&leaf, &leaves[i], sizeof(leaf)) != 0) *ret_bad_seq = entries[i].seq;

@@ -21,8 +21,8 @@ struct audit_key {
 
 #define BASE64_BYTES(n) (((n) + 2) / 3 * 4)
 struct strview base64_encode(struct arena *a, const void *bytes, size_t n);
-/* Exactly n bytes, in the one spelling that base64_encode() gives: a second spelling of the same bytes would be a change that no
- * signature sees. */
+/* Exactly n bytes, in the one spelling that base64_encode() gives: a second spelling of the same bytes would
+ * be a change that no signature sees. */
 enum status base64_decode_exact(struct strview text, void *ret_bytes, size_t n) MUST_USE;
 /* OpenSSL's reason, for messages. Empties its queue. */
 const char *openssl_reason(void);

@@ -33,8 +33,10 @@ static void *help(void *arg)
     struct hasher *h = arg;
     (void)pthread_mutex_lock(&h->lock);
     while (!h->is_stopping) {
-        if (h->taken < h->put) hash_one(h);
-        else (void)pthread_cond_wait(&h->filled, &h->lock);
+        if (h->taken < h->put)
+            hash_one(h);
+        else
+            (void)pthread_cond_wait(&h->filled, &h->lock);
     }
     (void)pthread_mutex_unlock(&h->lock);
     return NULL;
@@ -95,8 +97,10 @@ struct hasher_batch *hasher_get(struct hasher *h)
     struct hasher_batch *b = &h->batches[h->got % HASHER_BATCHES];
     (void)pthread_mutex_lock(&h->lock);
     while (b->state != HASHER_DONE) {
-        if (h->taken < h->put) hash_one(h);
-        else (void)pthread_cond_wait(&h->done, &h->lock);
+        if (h->taken < h->put)
+            hash_one(h);
+        else
+            (void)pthread_cond_wait(&h->done, &h->lock);
     }
     (void)pthread_mutex_unlock(&h->lock);
     return b;

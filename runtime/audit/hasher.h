@@ -1,7 +1,9 @@
-/* Leaf hashes of batches on other threads, so that reading and hashing share the cores: hashing is two thirds of the work of verifying.
+/* Leaf hashes of batches on other threads, so that reading and hashing share the cores: hashing is two thirds
+ * of the work of verifying.
  *
  *   one thread reads:  hasher_put(batch) … hasher_put(batch)      at most HASHER_BATCHES on their way
- *   and takes back:    hasher_get() -> the oldest, hashed         (while nothing is ready it hashes one itself)
+ *   and takes back:    hasher_get() -> the oldest, hashed         (while nothing is ready it hashes one
+ * itself)
  *
  * Used by one thread; its helpers are its own. */
 #ifndef BALM_AUDIT_HASHER_H
@@ -24,7 +26,8 @@ struct hasher_batch {
 
 struct hasher;
 
-/* threads 0: one a core but ours, at most HASHER_THREADS_MAX. Without any (none could be made) hasher_get() does it all. */
+/* threads 0: one a core but ours, at most HASHER_THREADS_MAX. Without any (none could be made) hasher_get()
+ * does it all. */
 struct hasher *hasher_new(unsigned threads);
 void hasher_free(struct hasher *h);
 /* An empty batch to fill (arena reset), or NULL while all are on their way. Then hasher_put() it. */

@@ -12,8 +12,10 @@ struct merkle_hash merkle_leaf(struct strview bytes)
 static struct merkle_hash node_hash(const struct merkle_hash *left, const struct merkle_hash *right)
 {
     struct merkle_hash h;
-    sha256_parts((struct strview[]){SV("\1"), {(const char *)left->bytes, SHA256_BYTES}, {(const char *)right->bytes, SHA256_BYTES}}, 3,
-                 h.bytes);
+    sha256_parts((struct strview[]){SV("\1"),
+                                    {(const char *)left->bytes, SHA256_BYTES},
+                                    {(const char *)right->bytes, SHA256_BYTES}},
+                 3, h.bytes);
     return h;
 }
 
@@ -23,7 +25,8 @@ void merkle_tree_init(struct merkle_tree *t)
     t->n_peaks = 0;
 }
 
-/* Like counting in binary: every 1 at the end of the old size is a subtree of equal height to be joined with. */
+/* Like counting in binary: every 1 at the end of the old size is a subtree of equal height to be joined with.
+ */
 void merkle_tree_add(struct merkle_tree *t, struct merkle_hash leaf)
 {
     assert(t->size != UINT64_MAX);
@@ -36,7 +39,7 @@ void merkle_tree_add(struct merkle_tree *t, struct merkle_hash leaf)
 
 struct merkle_hash merkle_tree_root(const struct merkle_tree *t)
 {
-    struct merkle_hash root;
+    struct merkle_hash root = {{0}};
     if (t->n_peaks == 0) {
         sha256(SV(""), root.bytes);
         return root;

@@ -84,7 +84,8 @@ struct essence {
     enum record_kind kind;
 };
 
-/* Canonical bytes have their members in byte order: epoch < intent < kind, and what follows need not be read. */
+/* Canonical bytes have their members in byte order: epoch < intent < kind, and what follows need not be read.
+ */
 static bool read_essence(struct strview bytes, struct arena *scratch, struct essence *ret_essence)
 {
     struct json_scan s;
@@ -95,7 +96,8 @@ static bool read_essence(struct strview bytes, struct arena *scratch, struct ess
     if (!json_scan_open(&s, '{')) return false;
     while (json_scan_member(&s, &is_first, &name)) {
         if (sv_eq(name, SV("epoch"))) {
-            if (!json_scan_integer(&s, &text) || sv_parse_u64(text, &ret_essence->epoch) != STATUS_OK) return false;
+            if (!json_scan_integer(&s, &text) || sv_parse_u64(text, &ret_essence->epoch) != STATUS_OK)
+                return false;
         } else if (sv_eq(name, SV("intent"))) {
             if (!json_scan_string(&s, &ret_essence->intent)) return false;
         } else if (sv_eq(name, SV("kind"))) {
@@ -118,8 +120,11 @@ static void apply(struct open_intents *t, uint64_t seq, const struct essence *r)
     case RECORD_INTENT:
         if (r->epoch == 0 || r->epoch >= t->epoch) add(t, seq, r->intent);
         break;
-    case RECORD_OUTCOME: take(t, r->intent); break;
-    default: break;
+    case RECORD_OUTCOME:
+        take(t, r->intent);
+        break;
+    default:
+        break;
     }
 }
 
@@ -131,7 +136,9 @@ static bool may_matter(struct strview bytes)
     while ((at = memmem(at, (size_t)(end - at), member, sizeof(member) - 1)) != NULL) {
         at += sizeof(member) - 1;
         struct strview rest = sv_n(at, (size_t)(end - at));
-        if (sv_starts_with(rest, SV("intent\"")) || sv_starts_with(rest, SV("outcome\"")) || sv_starts_with(rest, SV("epoch\""))) return true;
+        if (sv_starts_with(rest, SV("intent\"")) || sv_starts_with(rest, SV("outcome\"")) ||
+            sv_starts_with(rest, SV("epoch\"")))
+            return true;
     }
     return false;
 }
@@ -144,24 +151,29 @@ void open_intents_look(struct open_intents *t, uint64_t seq, struct strview byte
     arena_reset(scratch);
 }
 
+struct listed {
+    uint64_t seq;
+    struct strview id; /* inside the table */
+};
+
 static int by_seq(const void *a, const void *b)
 {
-    uint64_t x = (*(struct open_intent *const *)a)->seq, y = (*(struct open_intent *const *)b)->seq;
+    uint64_t x = ((const struct listed *)a)->seq, y = ((const struct listed *)b)->seq;
     return (x > y) - (x < y);
 }
 
 struct strview *open_intents_list(const struct open_intents *t, size_t max, struct arena *a, size_t *ret_n)
 {
-    struct open_intent **all = mem_zalloc(t->n + 1, sizeof(*all));
+    struct listed *all = mem_zalloc(t->n + 1, sizeof(*all));
     size_t n = 0;
     for (size_t i = 0; i < t->n_buckets; i++)
-        for (struct open_intent *o = t->buckets[i]; o != NULL; o = o->next)
-            all[n++] = o;
+        for (const struct open_intent *o = t->buckets[i]; o != NULL; o = o->next)
+            all[n++] = (struct listed){o->seq, sv_n(o->id, o->len)};
     if (n > 1) qsort(all, n, sizeof(*all), by_seq);
     if (n > max) n = max;
     struct strview *ids = arena_array(a, n + 1, sizeof(*ids));
     for (size_t i = 0; i < n; i++)
-        ids[i] = arena_copy(a, sv_n(all[i]->id, all[i]->len));
+        ids[i] = arena_copy(a, all[i].id);
     free(all);
     *ret_n = n;
     return ids;

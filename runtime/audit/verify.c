@@ -1,11 +1,12 @@
 /* One pass over three files in step: records, leaves, checkpoints.
  *
- *   record --hash--> leaf of our own --> tree --size reached--> root == the signed one?   yes: everything up to here is what was sealed
- *                       |                                                                 no:  the first leaf that differs says where
+ *   record --hash--> leaf of our own --> tree --size reached--> root == the signed one?   yes: everything up
+ * to here is what was sealed |                                                                 no:  the first
+ * leaf that differs says where
  *                       +-- other than audit/leaves? remember the first
  *
- * The leaves file carries no signature, so a leaf that differs proves nothing by itself; once a checkpoint fails, the leaves are
- * hashed and believed if they have the signed root. */
+ * The leaves file carries no signature, so a leaf that differs proves nothing by itself; once a checkpoint
+ * fails, the leaves are hashed and believed if they have the signed root. */
 #include "audit/verify.h"
 
 #include <errno.h>
@@ -30,11 +31,12 @@ struct verify {
     struct audit_key *key;
     struct journal_reader *reader;
     FILE *checkpoints, *leaves; /* NULL: not there */
-    uint64_t checkpoint_bytes;  /* left to read of those there at the start: a running platform adds some for records that we shall not see */
+    uint64_t checkpoint_bytes;  /* left to read of those there at the start: a running platform adds some for
+                                   records that we shall not see */
     struct checkpoint next;     /* the first that is not compared yet */
     bool has_next, has_met_any;
     struct merkle_tree tree;
-    uint64_t first_other_leaf;  /* since the last good checkpoint; 0: none */
+    uint64_t first_other_leaf; /* since the last good checkpoint; 0: none */
     struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
     size_t n_leaves, next_leaf; /* in the buffer */
     struct open_intents open;
@@ -63,7 +65,8 @@ static bool is_bad(const struct verify *v)
 
 /* ---- checkpoints ---- */
 
-/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle of one too. */
+/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle
+ * of one too. */
 static bool read_note(struct verify *v, struct buf *note)
 {
     unsigned empty_lines = 0;
@@ -85,7 +88,9 @@ static uint64_t claimed_size(struct strview note)
 {
     struct strview line;
     uint64_t size = 0;
-    if (!sv_next(&note, '\n', &line) || !sv_next(&note, '\n', &line) || sv_parse_u64(line, &size) != STATUS_OK) return 0;
+    if (!sv_next(&note, '\n', &line) || !sv_next(&note, '\n', &line) ||
+        sv_parse_u64(line, &size) != STATUS_OK)
+        return 0;
     return size;
 }
 
@@ -100,18 +105,22 @@ static void next_checkpoint(struct verify *v)
     if (!read_note(v, &note)) {
         /* What is torn was never announced: its writer died there, or is at it now. */
         if (note.len >= checkpoint_block_bytes(v->key, last_size))
-            found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged", last_size);
+            found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged",
+                      last_size);
         v->has_met_any = v->has_met_any || note.len > 0;
         goto out;
     }
     v->has_met_any = true;
     if (buf_status(&note) != STATUS_OK)
-        found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes", last_size, NOTE_MAX);
+        found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes",
+                  last_size, NOTE_MAX);
     else if (checkpoint_verify(v->key, buf_view(&note), &v->scratch, &v->next, &err) != STATUS_OK)
         found_bad(v, claimed_size(buf_view(&note)) > 0 ? claimed_size(buf_view(&note)) : last_size + 1,
-                  "the checkpoint behind the one of size %" PRIu64 " does not hold: %s", last_size, err.message);
+                  "the checkpoint behind the one of size %" PRIu64 " does not hold: %s", last_size,
+                  err.message);
     else if (v->next.size < last_size)
-        found_bad(v, last_size, "a checkpoint of size %" PRIu64 " stands behind one of size %" PRIu64, v->next.size, last_size);
+        found_bad(v, last_size, "a checkpoint of size %" PRIu64 " stands behind one of size %" PRIu64,
+                  v->next.size, last_size);
     else
         v->has_next = true;
 out:
@@ -125,14 +134,17 @@ static bool next_leaf(struct verify *v, struct merkle_hash *ret_leaf)
 {
     if (v->next_leaf == v->n_leaves) {
         v->next_leaf = 0;
-        v->n_leaves = v->leaves != NULL ? fread(v->leaf_buffer, sizeof(v->leaf_buffer[0]), LEAVES_BUFFERED, v->leaves) : 0;
+        v->n_leaves = v->leaves != NULL
+                          ? fread(v->leaf_buffer, sizeof(v->leaf_buffer[0]), LEAVES_BUFFERED, v->leaves)
+                          : 0;
         if (v->n_leaves == 0) return false;
     }
     *ret_leaf = v->leaf_buffer[v->next_leaf++];
     return true;
 }
 
-/* Have the leaves the root of v->next? Then they are what was sealed, whoever holds the file. Reads it again: only after a finding. */
+/* Have the leaves the root of v->next? Then they are what was sealed, whoever holds the file. Reads it again:
+ * only after a finding. */
 static bool leaves_are_sealed(struct verify *v)
 {
     struct merkle_tree tree;
@@ -159,10 +171,13 @@ static void compare_root(struct verify *v)
         return;
     }
     if (v->first_other_leaf != 0 && leaves_are_sealed(v))
-        found_bad(v, v->first_other_leaf, "record %" PRIu64 " is not the one that was sealed: its hash is another", v->first_other_leaf);
+        found_bad(v, v->first_other_leaf,
+                  "record %" PRIu64 " is not the one that was sealed: its hash is another",
+                  v->first_other_leaf);
     else
         found_bad(v, v->next.size,
-                  "the root over %" PRIu64 " records is not the signed one; the change lies behind record %" PRIu64
+                  "the root over %" PRIu64
+                  " records is not the signed one; the change lies behind record %" PRIu64
                   " (the leaves do not say where)",
                   v->next.size, v->report->sealed_records);
 }
@@ -179,7 +194,8 @@ static void compare_checkpoints(struct verify *v)
 static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
     struct merkle_hash sealed;
-    if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) && memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
+    if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) &&
+        memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
         v->first_other_leaf = e->seq;
     merkle_tree_add(&v->tree, leaf);
     v->report->records++;
@@ -188,7 +204,8 @@ static void take_record(struct verify *v, const struct journal_entry *e, struct 
 }
 
 /* A damaged or missing record spoils its whole batch: come closer by halves. */
-static enum status read_batch(struct verify *v, uint64_t seq, struct arena *a, struct journal_entry **ret_entries, size_t *ret_n)
+static enum status read_batch(struct verify *v, uint64_t seq, struct arena *a,
+                              struct journal_entry **ret_entries, size_t *ret_n)
 {
     enum status s = STATUS_OK;
     for (size_t max = HASHER_BATCH_RECORDS; max > 0; max /= 2) {
@@ -236,8 +253,8 @@ static enum status read_records(struct verify *v, void (*on_progress)(uint64_t d
     }
     hasher_free(hasher);
     if (s != STATUS_DATA_LOSS && s != STATUS_OUT_OF_RANGE) return s;
-    found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1, "record %" PRIu64 " cannot be read: %s", v->tree.size + 1,
-              v->err->message);
+    found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1,
+              "record %" PRIu64 " cannot be read: %s", v->tree.size + 1, v->err->message);
     return STATUS_OK;
 }
 
@@ -255,11 +272,14 @@ static void check_tail(struct verify *v)
     }
     if (is_bad(v)) return;
     if (changed != 0 && leaves_are_sealed(v))
-        found_bad(v, changed, "record %" PRIu64 " is not the one that was sealed, and records %" PRIu64 " to %" PRIu64 " are missing", changed,
-                  records + 1, v->next.size);
+        found_bad(v, changed,
+                  "record %" PRIu64 " is not the one that was sealed, and records %" PRIu64 " to %" PRIu64
+                  " are missing",
+                  changed, records + 1, v->next.size);
     else
-        found_bad(v, records + 1, "records %" PRIu64 " to %" PRIu64 " were sealed and are missing: the end was cut off", records + 1,
-                  v->next.size);
+        found_bad(v, records + 1,
+                  "records %" PRIu64 " to %" PRIu64 " were sealed and are missing: the end was cut off",
+                  records + 1, v->next.size);
 }
 
 /* ---- opening ---- */
@@ -290,11 +310,15 @@ static enum status open_all(struct verify *v, const char *dir, const char *publi
 {
     struct arena a = {0};
     uint64_t leaves_bytes = 0;
-    const char *key_file = public_key_file != NULL ? public_key_file : arena_printf(&a, "%s/audit/key.pub", dir).ptr;
+    const char *key_file =
+        public_key_file != NULL ? public_key_file : arena_printf(&a, "%s/audit/key.pub", dir).ptr;
     enum status s = journal_reader_open(arena_printf(&a, "%s/journal", dir).ptr, &v->reader, v->err);
     if (s == STATUS_OK) s = load_key(v, key_file);
-    if (s == STATUS_OK) s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
-    if (s == STATUS_OK) s = open_optional(arena_printf(&a, "%s/audit/checkpoints", dir).ptr, &v->checkpoints, &v->checkpoint_bytes, v->err);
+    if (s == STATUS_OK)
+        s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
+    if (s == STATUS_OK)
+        s = open_optional(arena_printf(&a, "%s/audit/checkpoints", dir).ptr, &v->checkpoints,
+                          &v->checkpoint_bytes, v->err);
     arena_release(&a);
     return s;
 }
@@ -310,12 +334,13 @@ static void close_all(struct verify *v)
     free(v);
 }
 
-enum status audit_verify(const char *data_dir, const char *public_key_file, void (*on_progress)(uint64_t done, void *arg), void *arg,
-                         struct arena *a, struct audit_report *ret_report, struct error *err)
+enum status audit_verify(const char *data_dir, const char *public_key_file,
+                         void (*on_progress)(uint64_t done, void *arg), void *arg, struct arena *a,
+                         struct audit_report *ret_report, struct error *err)
 {
     struct verify *v = mem_zalloc(1, sizeof(*v));
     struct audit_report report = {0};
-    struct error own;
+    struct error own = {0};
     v->report = &report;
     v->arena = a;
     v->err = err != NULL ? err : &own;
@@ -329,7 +354,8 @@ enum status audit_verify(const char *data_dir, const char *public_key_file, void
     }
     if (s == STATUS_OK) {
         check_tail(v);
-        if (!v->has_met_any && report.records > 0) found_bad(v, 1, "there is no checkpoint at all: they were removed");
+        if (!v->has_met_any && report.records > 0)
+            found_bad(v, 1, "there is no checkpoint at all: they were removed");
         report.root = merkle_tree_root(&v->tree);
         size_t listed = 0;
         report.open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, a, &listed);

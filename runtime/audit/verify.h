@@ -1,28 +1,32 @@
-/* `balm audit verify`: is the journal on this disk the one that was sealed, and is it complete? Needs the journal, the checkpoints and the public key;
- * no server, no private key. Lines are hashed without being parsed; only intents and outcomes are looked into, for completeness.
+/* `balm audit verify`: is the journal on this disk the one that was sealed, and is it complete? Needs the
+ * journal, the checkpoints and the public key; no server, no private key. Lines are hashed without being
+ * parsed; only intents and outcomes are looked into, for completeness.
  *
- * Sealing (functions/audit) keeps DIR/audit/leaves (32-byte leaf hashes, position seq - 1) and DIR/audit/checkpoints (signed notes, each followed by
- * one empty line, oldest first). Both are folds and can be made anew from the journal, except the signatures. */
+ * Sealing (functions/audit) keeps DIR/audit/leaves (32-byte leaf hashes, position seq - 1) and
+ * DIR/audit/checkpoints (signed notes, each followed by one empty line, oldest first). Both are folds and can
+ * be made anew from the journal, except the signatures. */
 #ifndef BALM_AUDIT_VERIFY_H
 #define BALM_AUDIT_VERIFY_H
 
 #include "audit/merkle.h"
 
 struct audit_report {
-    uint64_t records;           /* read and hashed */
-    uint64_t checkpoints;       /* signatures and roots that hold */
-    uint64_t sealed_records;    /* covered by the newest good checkpoint */
-    int64_t sealed_unix_ns;     /* its time */
-    struct merkle_hash root;    /* over all records */
-    uint64_t first_bad_seq;     /* 0: none; else the first record whose hash is not the sealed one (or the size of the first checkpoint that fails) */
-    struct strview bad_reason;  /* one sentence; arena */
+    uint64_t records;        /* read and hashed */
+    uint64_t checkpoints;    /* signatures and roots that hold */
+    uint64_t sealed_records; /* covered by the newest good checkpoint */
+    int64_t sealed_unix_ns;  /* its time */
+    struct merkle_hash root; /* over all records */
+    uint64_t first_bad_seq; /* 0: none; else the first record whose hash is not the sealed one (or the size of
+                               the first checkpoint that fails) */
+    struct strview bad_reason;    /* one sentence; arena */
     struct strview *open_intents; /* intents without outcome; arena, at most 100 of them */
-    size_t n_open_intents;      /* how many there are in all */
+    size_t n_open_intents;        /* how many there are in all */
 };
 
 /* public_key_file NULL: DIR/audit/key.pub. on_progress may be NULL; called about every 100 000 records.
  * STATUS_OK: read to the end, the report says what was found. STATUS_NOT_FOUND: no journal there. */
-enum status audit_verify(const char *data_dir, const char *public_key_file, void (*on_progress)(uint64_t done, void *arg), void *arg,
-                         struct arena *a, struct audit_report *ret_report, struct error *err) MUST_USE;
+enum status audit_verify(const char *data_dir, const char *public_key_file,
+                         void (*on_progress)(uint64_t done, void *arg), void *arg, struct arena *a,
+                         struct audit_report *ret_report, struct error *err) MUST_USE;
 
 #endif

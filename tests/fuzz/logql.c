@@ -1,4 +1,5 @@
-/* LogQL on any bytes: what parses can be matched against any line without a crash, in bounded time, and says the same twice. */
+/* LogQL on any bytes: what parses can be matched against any line without a crash, in bounded time, and says
+ * the same twice. */
 #include "functions/audit/logql.h"
 
 #include <assert.h>
@@ -7,7 +8,9 @@
 #include "replay.h"
 
 static const char *const lines[] = {
-    "", "{\"format\":1,\"kind\":\"intent\",\"labels\":{\"alertname\":\"NginxDown\"},\"time\":\"2026-11-22T14:01:24.123456789Z\"}", "\xFF\xFE\n\x01"};
+    "",
+    "{\"format\":1,\"kind\":\"intent\",\"labels\":{\"alertname\":\"NginxDown\"},\"time\":\"2026-11-22T14:01:24.123456789Z\"}",
+    "\xFF\xFE\n\x01"};
 
 /* 0, 1, or 2 where a regular expression gave up. */
 static int ask(const struct logql_query *q, struct strview line)
@@ -24,7 +27,8 @@ static void try_all(const struct logql_query *q)
         for (size_t k = 0; k < q->n_matchers; k++) {
             bool matches = false;
             if (logql_match(&q->matchers[k], sv(lines[i]), &matches, NULL) != STATUS_OK) continue;
-            if (q->matchers[k].op == LOGQL_EQUAL) assert(matches == sv_eq(q->matchers[k].value, sv(lines[i])));
+            if (q->matchers[k].op == LOGQL_EQUAL)
+                assert(matches == sv_eq(q->matchers[k].value, sv(lines[i])));
         }
     }
 }
@@ -40,7 +44,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         try_all(&q);
         logql_release(&q);
     } else {
-        assert(err.message[0] != '\0' && (err.code == STATUS_INVALID_ARGUMENT || err.code == STATUS_UNIMPLEMENTED || err.code == STATUS_RESOURCE_EXHAUSTED));
+        assert(err.message[0] != '\0' &&
+               (err.code == STATUS_INVALID_ARGUMENT || err.code == STATUS_UNIMPLEMENTED ||
+                err.code == STATUS_RESOURCE_EXHAUSTED));
     }
     if (logql_parse_selector(text, &arena, &q, &err) == STATUS_OK) {
         assert(!q.is_scalar && q.n_filters == 0);

@@ -1,4 +1,5 @@
-/* The hasher's threads under ThreadSanitizer: every batch comes back once, in order, with the hashes that one thread would have made. */
+/* The hasher's threads under ThreadSanitizer: every batch comes back once, in order, with the hashes that one
+ * thread would have made. */
 #include "audit/hasher.h"
 
 #include <string.h>
@@ -12,7 +13,8 @@ static void fill(struct hasher_batch *b, uint64_t number)
     b->n = (size_t)(number % 50);
     b->entries = arena_array(&b->arena, b->n + 1, sizeof(*b->entries));
     for (size_t i = 0; i < b->n; i++)
-        b->entries[i].bytes = arena_printf(&b->arena, "record %zu of batch %llu", i, (unsigned long long)number);
+        b->entries[i].bytes =
+            arena_printf(&b->arena, "record %zu of batch %llu", i, (unsigned long long)number);
 }
 
 static void check(const struct hasher_batch *b, uint64_t number)

@@ -27,8 +27,10 @@ static void remove_at(int parent, const char *name, unsigned depth)
     for (const struct dirent *e; (e = readdir(d)) != NULL;) {
         struct stat st;
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode)) remove_at(fd, e->d_name, depth + 1);
-        else (void)unlinkat(fd, e->d_name, 0);
+        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+            remove_at(fd, e->d_name, depth + 1);
+        else
+            (void)unlinkat(fd, e->d_name, 0);
     }
     (void)closedir(d);
     (void)unlinkat(parent, name, AT_REMOVEDIR);

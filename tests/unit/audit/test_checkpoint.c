@@ -46,7 +46,8 @@ Test(checkpoint, a_key_is_made_once_and_is_private)
 {
     struct audit_key *first = load(ORIGIN), *second = load(SV("another/name"));
     struct stat st;
-    cr_assert(sv_eq(audit_key_public_text(first), audit_key_public_text(second)), "the name in key.pub stays");
+    cr_assert(sv_eq(audit_key_public_text(first), audit_key_public_text(second)),
+              "the name in key.pub stays");
     cr_assert(sv_starts_with(audit_key_public_text(first), SV("balm.dev/audit/test+")));
     cr_assert_eq(stat(arena_printf(&arena, "%s/audit/key", dir).ptr, &st), 0);
     cr_assert_eq(st.st_mode & 07777, 0600);
@@ -77,7 +78,8 @@ Test(checkpoint, a_lost_private_key_is_not_replaced_silently)
 Test(checkpoint, a_public_key_of_another_pair_is_refused)
 {
     audit_key_free(load(ORIGIN));
-    folder_write(dir, "audit/key.pub", SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW\n"));
+    folder_write(dir, "audit/key.pub",
+                 SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW\n"));
     struct audit_key *k = NULL;
     cr_assert_eq(audit_key_load(dir, ORIGIN, &k, &err), STATUS_FAILED_PRECONDITION);
 }
@@ -88,14 +90,16 @@ Test(checkpoint, what_was_signed_verifies_and_comes_back)
     struct strview note = sign(k, 1234);
     struct checkpoint c;
     struct merkle_hash root = merkle_leaf(SV("x"));
-    cr_assert_eq(audit_key_parse_public(audit_key_public_text(k), &public, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(audit_key_parse_public(audit_key_public_text(k), &public, &err), STATUS_OK, "%s",
+                 err.message);
     cr_assert_eq(checkpoint_verify(public, note, &arena, &c, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(c.size, 1234);
     cr_assert_eq(c.time_unix_ns, TIME);
     cr_assert_arr_eq(c.root.bytes, root.bytes, SHA256_BYTES);
     cr_assert(sv_eq(c.origin, ORIGIN));
     cr_assert_eq(note.len + 1, checkpoint_block_bytes(k, 1234));
-    cr_assert_eq(checkpoint_sign(public, 1, root, TIME, &arena, &note, &err), STATUS_FAILED_PRECONDITION, "no private half");
+    cr_assert_eq(checkpoint_sign(public, 1, root, TIME, &arena, &note, &err), STATUS_FAILED_PRECONDITION,
+                 "no private half");
     audit_key_free(k);
     audit_key_free(public);
 }
@@ -110,15 +114,18 @@ Test(checkpoint, no_byte_can_be_changed_removed_or_added)
         for (unsigned bit = 0; bit < 8; bit++) {
             memcpy(changed, note.ptr, note.len);
             changed[i] = (char)(changed[i] ^ (1 << bit));
-            cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len), &arena, &c, &err), STATUS_OK, "byte %zu bit %u", i, bit);
+            cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len), &arena, &c, &err), STATUS_OK,
+                          "byte %zu bit %u", i, bit);
         }
         memcpy(changed, note.ptr, i);
         memcpy(changed + i, note.ptr + i + 1, note.len - i - 1);
-        cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len - 1), &arena, &c, &err), STATUS_OK, "without byte %zu", i);
+        cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len - 1), &arena, &c, &err), STATUS_OK,
+                      "without byte %zu", i);
         memcpy(changed, note.ptr, i);
         changed[i] = '\n';
         memcpy(changed + i + 1, note.ptr + i, note.len - i);
-        cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len + 1), &arena, &c, &err), STATUS_OK, "a newline before byte %zu", i);
+        cr_assert_neq(checkpoint_verify(k, sv_n(changed, note.len + 1), &arena, &c, &err), STATUS_OK,
+                      "a newline before byte %zu", i);
     }
     audit_key_free(k);
 }
@@ -128,8 +135,10 @@ Test(checkpoint, one_of_a_foreign_key_is_unauthenticated)
     struct audit_key *k = load(ORIGIN), *foreign = NULL;
     struct checkpoint c;
     struct strview note = sign(k, 7);
-    cr_assert_eq(audit_key_parse_public(SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"), &foreign, &err), STATUS_OK,
-                 "%s", err.message);
+    cr_assert_eq(
+        audit_key_parse_public(SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"),
+                               &foreign, &err),
+        STATUS_OK, "%s", err.message);
     cr_assert_eq(checkpoint_verify(foreign, note, &arena, &c, &err), STATUS_UNAUTHENTICATED);
     audit_key_free(k);
     audit_key_free(foreign);
@@ -150,19 +159,27 @@ Test(checkpoint, the_signature_of_the_published_example_holds)
 {
     struct audit_key *k = NULL;
     struct checkpoint c;
-    cr_assert_eq(audit_key_parse_public(SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"), &k, &err), STATUS_OK);
-    struct strview note = SV("If you think cryptography is the answer to your problem,\n"
-                             "then you don't know what your problem is.\n"
-                             "\n"
-                             "\xE2\x80\x94 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n");
-    cr_assert_eq(checkpoint_verify(k, note, &arena, &c, &err), STATUS_INVALID_ARGUMENT, "signed, but no checkpoint");
+    cr_assert_eq(audit_key_parse_public(
+                     SV("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"), &k, &err),
+                 STATUS_OK);
+    struct strview note = SV(
+        "If you think cryptography is the answer to your problem,\n"
+        "then you don't know what your problem is.\n"
+        "\n"
+        "\xE2\x80\x94 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n");
+    cr_assert_eq(checkpoint_verify(k, note, &arena, &c, &err), STATUS_INVALID_ARGUMENT,
+                 "signed, but no checkpoint");
     audit_key_free(k);
 }
 
 Test(checkpoint, public_keys_that_are_damaged_are_refused)
 {
-    static const char *const texts[] = {"", "PeterNeumann", "PeterNeumann+c74f20a3", "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
-                                        "Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW", "PeterNeumann+c74f20a3+AhpcTest",
+    static const char *const texts[] = {"",
+                                        "PeterNeumann",
+                                        "PeterNeumann+c74f20a3",
+                                        "PeterNeumann+c74f20a4+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+                                        "Peter Neumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+                                        "PeterNeumann+c74f20a3+AhpcTest",
                                         "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TX"};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         struct audit_key *k = NULL;

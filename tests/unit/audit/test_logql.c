@@ -52,7 +52,9 @@ Test(logql, a_selector_has_all_four_operators)
     parse(" { app = \"balm\" , kind=~`intent|out.*`,function!=\"echo\" ,x!~\"a+\", } ");
     cr_assert_eq(q.n_matchers, 4);
     cr_assert(sv_eq(q.matchers[0].name, SV("app")) && selects(0, "balm") && !selects(0, "balm2"));
-    cr_assert(selects(1, "intent") && selects(1, "outcome") && !selects(1, "intents") && !selects(1, "an intent"), "anchored");
+    cr_assert(selects(1, "intent") && selects(1, "outcome") && !selects(1, "intents") &&
+                  !selects(1, "an intent"),
+              "anchored");
     cr_assert(selects(2, "") && !selects(2, "echo"));
     cr_assert(selects(3, "") && selects(3, "b") && !selects(3, "aaa"));
 }
@@ -102,7 +104,9 @@ Test(logql, a_selector_that_takes_everything_is_refused_as_loki_does)
 {
     static const char *const texts[] = {"{}", "{app=~\".*\"}", "{app!=\"x\"}", "{app=\"\"}", "{app!~\"x\"}"};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
-        refuse(texts[i], STATUS_INVALID_ARGUMENT, "queries require at least one regexp or equality matcher that does not have an empty-compatible value");
+        refuse(
+            texts[i], STATUS_INVALID_ARGUMENT,
+            "queries require at least one regexp or equality matcher that does not have an empty-compatible value");
     parse("{app!=\"\"}");
     parse("{app=~\".+\"}");
 }

@@ -49,7 +49,8 @@ static int64_t time_of(const char *text)
 
 Test(params, names_and_values_are_decoded_as_a_form)
 {
-    cr_assert_eq(read_query("query=%7Bapp%3D%22balm%22%7D+%7C%3D+%22a%2Bb%22&match%5B%5D=x&empty&&match[]=y"), STATUS_OK);
+    cr_assert_eq(read_query("query=%7Bapp%3D%22balm%22%7D+%7C%3D+%22a%2Bb%22&match%5B%5D=x&empty&&match[]=y"),
+                 STATUS_OK);
     cr_assert(sv_eq(params_get(&p, SV("query")), SV("{app=\"balm\"} |= \"a+b\"")));
     cr_assert(sv_eq(params_get(&p, SV("match[]")), SV("x")), "the first");
     cr_assert_eq(p.n, 4);
@@ -60,7 +61,12 @@ Test(params, names_and_values_are_decoded_as_a_form)
 Test(params, a_posted_form_comes_before_the_query_string)
 {
     struct http_header type = {SV("content-type"), SV("application/x-www-form-urlencoded; charset=utf-8")};
-    struct http_req req = {.method = SV("POST"), .query = SV("limit=1&start=5"), .body = SV("limit=2"), .headers = &type, .n_headers = 1, .arena = &arena};
+    struct http_req req = {.method = SV("POST"),
+                           .query = SV("limit=1&start=5"),
+                           .body = SV("limit=2"),
+                           .headers = &type,
+                           .n_headers = 1,
+                           .arena = &arena};
     cr_assert_eq(params_read(&req, &p, &err), STATUS_OK);
     cr_assert(sv_eq(params_get(&p, SV("limit")), SV("2")) && sv_eq(params_get(&p, SV("start")), SV("5")));
 }
@@ -110,7 +116,8 @@ Test(params, the_range_is_the_last_hour_unless_told)
     r = range_of("end=4000000000");
     cr_assert_eq(r.range.start_ns, NOW - 3600 * NS_PER_S, "an end in the future counts as now");
     r = range_of("start=5&end=10&limit=5000&direction=FORWARD&step=15000ms&interval=0");
-    cr_assert(r.range.start_ns == 5 * NS_PER_S && r.range.end_ns == 10 * NS_PER_S && r.limit == 5000 && r.is_forward);
+    cr_assert(r.range.start_ns == 5 * NS_PER_S && r.range.end_ns == 10 * NS_PER_S && r.limit == 5000 &&
+              r.is_forward);
 }
 
 Test(params, what_loki_refuses_is_refused)

@@ -1,4 +1,5 @@
-/* Sealing over a real journal: what a start does with what a crash, a power loss or an attacker left behind. */
+/* Sealing over a real journal: what a start does with what a crash, a power loss or an attacker left behind.
+ */
 #include "functions/audit/seal.h"
 
 #include <criterion/criterion.h>
@@ -25,7 +26,8 @@ static struct error err;
 static void open_all(void)
 {
     const char *folder = arena_printf(&arena, "%s/journal", dir).ptr;
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder}, &journal, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder}, &journal, &err), STATUS_OK,
+                 "%s", err.message);
     cr_assert_eq(seal_new(journal, dir, SV("a cluster+1"), &seal, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(seal_start(seal, &err), STATUS_OK, "%s", err.message);
@@ -54,12 +56,12 @@ static void in_fiber(void (*fn)(void))
     arena_release(&arena);
 }
 
-#define SEAL_TEST(name)      \
-    static void name(void);  \
-    Test(seal, name)         \
-    {                        \
-        in_fiber(name);      \
-    }                        \
+#define SEAL_TEST(name)                                                                                      \
+    static void name(void);                                                                                  \
+    Test(seal, name)                                                                                         \
+    {                                                                                                        \
+        in_fiber(name);                                                                                      \
+    }                                                                                                        \
     static void name(void)
 
 static void append(unsigned n)
@@ -68,22 +70,25 @@ static void append(unsigned n)
         struct record r = {.kind = RECORD_NOTE, .time_ns = clock_unix_ns(), .message = SV("words")};
         cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
     }
-    cr_assert_eq(journal_wait_durable(journal, journal_last_seq(journal), 0, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_wait_durable(journal, journal_last_seq(journal), 0, &err), STATUS_OK, "%s",
+                 err.message);
 }
 
 static double failures(void)
 {
-    return metric_value(metrics_series(metrics_family(METRIC_COUNTER, "balm_audit_verify_failures_total", "", NULL, 0, NULL, 0), NULL));
+    return metric_value(metrics_series(
+        metrics_family(METRIC_COUNTER, "balm_audit_verify_failures_total", "", NULL, 0, NULL, 0), NULL));
 }
 
 static double last_seq(void)
 {
-    return metric_value(metrics_series(metrics_family(METRIC_GAUGE, "balm_audit_last_seq", "", NULL, 0, NULL, 0), NULL));
+    return metric_value(
+        metrics_series(metrics_family(METRIC_GAUGE, "balm_audit_last_seq", "", NULL, 0, NULL, 0), NULL));
 }
 
 /* Until it holds; fails after `ms`. */
 #define WAIT_UNTIL(claim, ms)                                                                                \
-    for (int64_t end_ns = clock_monotonic_ns() + (ms) * NS_PER_MS; !(claim);) {                              \
+    for (int64_t end_ns = clock_monotonic_ns() + (ms)*NS_PER_MS; !(claim);) {                                \
         cr_assert(clock_monotonic_ns() < end_ns, "not in time: " #claim);                                    \
         cr_assert_eq(sleep_ms(5), STATUS_OK);                                                                \
     }
@@ -98,8 +103,11 @@ static struct audit_report verify(void)
 static void change_row(uint64_t seq, const char *sql)
 {
     sqlite3 *db = NULL;
-    cr_assert_eq(sqlite3_open(arena_printf(&arena, "%s/journal/00000000000000000001.db", dir).ptr, &db), SQLITE_OK);
-    cr_assert_eq(sqlite3_exec(db, arena_printf(&arena, "%s%llu", sql, (unsigned long long)seq).ptr, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+    cr_assert_eq(sqlite3_open(arena_printf(&arena, "%s/journal/00000000000000000001.db", dir).ptr, &db),
+                 SQLITE_OK);
+    cr_assert_eq(
+        sqlite3_exec(db, arena_printf(&arena, "%s%llu", sql, (unsigned long long)seq).ptr, NULL, NULL, NULL),
+        SQLITE_OK, "%s", sqlite3_errmsg(db));
     cr_assert_eq(sqlite3_close(db), SQLITE_OK);
 }
 
@@ -147,8 +155,10 @@ SEAL_TEST(a_torn_end_of_either_file_is_cut)
 {
     append(RECORDS);
     close_all();
-    struct strview leaves = folder_read(&arena, dir, "audit/leaves"), notes = folder_read(&arena, dir, "audit/checkpoints");
-    char *torn = arena_zalloc(&arena, leaves.len + 45); /* one leaf of zeros, as after a power loss, and a part of another */
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves"),
+                   notes = folder_read(&arena, dir, "audit/checkpoints");
+    char *torn = arena_zalloc(
+        &arena, leaves.len + 45); /* one leaf of zeros, as after a power loss, and a part of another */
     memcpy(torn, leaves.ptr, leaves.len);
     folder_write(dir, "audit/leaves", sv_n(torn, leaves.len + 45));
     folder_write(dir, "audit/checkpoints", arena_printf(&arena, "%.*s%.*s", SV_ARG(notes), 60, notes.ptr));
