@@ -3,10 +3,11 @@
 #include "functions/dispatcher/dispatcher_impl.h"
 #include "log/log.h"
 
-#define RETRY_MS      500
-#define WATCH_MS      1000
-/* A wait for a timer is cut into pieces of this length at most: cheap, and no arithmetic at the far end of the clock. */
-#define WAIT_MAX_NS   (3600 * NS_PER_S)
+#define RETRY_MS 500
+#define WATCH_MS 1000
+/* A wait for a timer is cut into pieces of this length at most: cheap, and no arithmetic at the far end of
+ * the clock. */
+#define WAIT_MAX_NS (3600 * NS_PER_S)
 
 void clockwork_set_wake(const struct state *s, struct timer *t)
 {
@@ -46,8 +47,10 @@ void clockwork_timers(void *arg)
         int64_t now_ns = clock_monotonic_ns(), wait_until_ns = now_ns + WAIT_MAX_NS;
         if (t != NULL && t->wake_ns <= now_ns) {
             s = append_fired(d, t, &err);
-            if (s == STATUS_OK) s = fiber_yield(); /* a thousand overdue ones must not hold the loop */
-            else if (s != STATUS_CANCELLED) s = sleep_ms(RETRY_MS);
+            if (s == STATUS_OK)
+                s = fiber_yield(); /* a thousand overdue ones must not hold the loop */
+            else if (s != STATUS_CANCELLED)
+                s = sleep_ms(RETRY_MS);
             continue;
         }
         if (t != NULL && t->wake_ns < wait_until_ns) wait_until_ns = t->wake_ns;
@@ -60,7 +63,11 @@ static enum status append_clock(struct dispatcher *d, bool is_settling, int64_t 
 {
     char detail[64];
     (void)snprintf(detail, sizeof(detail), "{\"jumpNs\":%" PRId64 "}", jump_ns);
-    struct record r = {.kind = RECORD_CLOCK, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster, .on = is_settling};
+    struct record r = {.kind = RECORD_CLOCK,
+                       .time_ns = clock_unix_ns(),
+                       .tenant = d->env.tenant,
+                       .cluster = d->env.cluster,
+                       .on = is_settling};
     if (jump_ns != 0) r.detail = sv(detail);
     struct error err;
     enum status s = journal_append(d->env.journal, &r, 1, NULL, &err);
@@ -68,22 +75,29 @@ static enum status append_clock(struct dispatcher *d, bool is_settling, int64_t 
     return s;
 }
 
-/* The wall clock against the monotonic one. After a jump nothing acts until both have gone side by side for CLOCK_SETTLE_NS. */
+/* The wall clock against the monotonic one. After a jump nothing acts until both have gone side by side for
+ * CLOCK_SETTLE_NS. */
 void clockwork_watch(void *arg)
 {
     struct dispatcher *d = arg;
-    int64_t offset_ns = clock_unix_ns() - clock_monotonic_ns(), settled_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
+    int64_t offset_ns = clock_unix_ns() - clock_monotonic_ns(),
+            settled_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
     int64_t unrecorded_jump_ns = 0;
-    if (dispatcher_state(d)->is_clock_settling) d->clock_hold_until_ns = settled_ns; /* the last process ended in the middle of it */
+    if (dispatcher_state(d)->is_clock_settling)
+        d->clock_hold_until_ns = settled_ns; /* the last process ended in the middle of it */
     while (sleep_ms(WATCH_MS) == STATUS_OK) {
-        int64_t now_ns = clock_monotonic_ns(), offset_now_ns = clock_unix_ns() - now_ns, jump_ns = offset_now_ns - offset_ns;
+        int64_t now_ns = clock_monotonic_ns(), offset_now_ns = clock_unix_ns() - now_ns,
+                jump_ns = offset_now_ns - offset_ns;
         offset_ns = offset_now_ns; /* slow drift is no jump */
         if (jump_ns > CLOCK_JUMP_NS || jump_ns < -CLOCK_JUMP_NS) {
             settled_ns = d->clock_hold_until_ns = now_ns + CLOCK_SETTLE_NS;
             unrecorded_jump_ns = jump_ns;
-            log_warn("dispatcher", "the clock jumped; nothing acts until it has settled", LOG_INT("jump_ms", jump_ns / NS_PER_MS));
+            log_warn("dispatcher", "the clock jumped; nothing acts until it has settled",
+                     LOG_INT("jump_ms", jump_ns / NS_PER_MS));
         }
-        if (unrecorded_jump_ns != 0 && append_clock(d, true, unrecorded_jump_ns) == STATUS_OK) unrecorded_jump_ns = 0;
-        if (dispatcher_state(d)->is_clock_settling && unrecorded_jump_ns == 0 && now_ns >= settled_ns) (void)append_clock(d, false, 0);
+        if (unrecorded_jump_ns != 0 && append_clock(d, true, unrecorded_jump_ns) == STATUS_OK)
+            unrecorded_jump_ns = 0;
+        if (dispatcher_state(d)->is_clock_settling && unrecorded_jump_ns == 0 && now_ns >= settled_ns)
+            (void)append_clock(d, false, 0);
     }
 }

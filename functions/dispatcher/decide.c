@@ -6,8 +6,8 @@
 #include "functions/dispatcher/gates.h"
 #include "functions/dispatcher/template.h"
 
-/* How many waiting incidents one input may wake: bounds the records of one decision. What is left is woken by a timer set for
- * that purpose. */
+/* How many waiting incidents one input may wake: bounds the records of one decision. What is left is woken by
+ * a timer set for that purpose. */
 enum { WAKE_MAX = 64 };
 
 /* One call of decide(). */
@@ -24,8 +24,8 @@ struct decision {
     size_t n_delayed, delayed_capacity;
     const struct incident *handled[2 * WAKE_MAX]; /* woken already */
     size_t n_handled;
-    const struct incident *freed;           /* gives its place on its target up by this decision */
-    bool has_freed_more;                    /* than the one above */
+    const struct incident *freed; /* gives its place on its target up by this decision */
+    bool has_freed_more;          /* than the one above */
 };
 
 /* ---- writing ---- */
@@ -40,7 +40,11 @@ static struct record *emit_plain(struct decision *d, enum record_kind kind)
         d->capacity = capacity;
     }
     struct record *r = &d->out[d->n++];
-    *r = (struct record){.kind = kind, .time_ns = d->in->time_ns, .cause = d->seq, .epoch = d->state->epoch, .tenant = d->in->tenant,
+    *r = (struct record){.kind = kind,
+                         .time_ns = d->in->time_ns,
+                         .cause = d->seq,
+                         .epoch = d->state->epoch,
+                         .tenant = d->in->tenant,
                          .cluster = d->in->cluster};
     return r;
 }
@@ -98,16 +102,22 @@ static void emit_healed(struct decision *d, const struct incident *inc, const ch
 static struct strview step_detail(struct arena *a, const struct runbook_step *step, bool is_verified)
 {
     if (!is_verified) return arena_printf(a, "{\"timeoutNs\":%" PRId64 "}", step->timeout_ns);
-    return arena_printf(a, "{\"holdNs\":%" PRId64 ",\"timeoutNs\":%" PRId64 ",\"verify\":\"%s\",\"withinNs\":%" PRId64 "}", step->hold_ns,
-                        step->timeout_ns, step->verify == VERIFY_CHECK ? "check" : "resolve", step->within_ns);
+    return arena_printf(
+        a, "{\"holdNs\":%" PRId64 ",\"timeoutNs\":%" PRId64 ",\"verify\":\"%s\",\"withinNs\":%" PRId64 "}",
+        step->hold_ns, step->timeout_ns, step->verify == VERIFY_CHECK ? "check" : "resolve", step->within_ns);
 }
 
 /* Parameters with their variables replaced, "{}" if there are none. *ret_missing: what could not be. */
-static struct strview make_params(struct decision *d, const struct incident *inc, const struct runbook_step *step, struct strview reason,
+static struct strview make_params(struct decision *d, const struct incident *inc,
+                                  const struct runbook_step *step, struct strview reason,
                                   struct strview *ret_missing)
 {
-    struct template_vars vars = {.labels = &inc->labels, .annotations = &inc->annotations, .incident = inc->id, .runbook = inc->runbook->name,
-                                 .target = inc->target_name, .reason = reason};
+    struct template_vars vars = {.labels = &inc->labels,
+                                 .annotations = &inc->annotations,
+                                 .incident = inc->id,
+                                 .runbook = inc->runbook->name,
+                                 .target = inc->target_name,
+                                 .reason = reason};
     if (reason.len > 0) vars.fallback = SV("(none)"); /* a person is told even if the message has holes */
     struct strview params = SV("{}");
     *ret_missing = (struct strview){0};
@@ -117,7 +127,8 @@ static struct strview make_params(struct decision *d, const struct incident *inc
     return params;
 }
 
-static void add_incident(struct decision *d, const struct incident ***list, size_t *n, size_t *capacity, const struct incident *inc)
+static void add_incident(struct decision *d, const struct incident ***list, size_t *n, size_t *capacity,
+                         const struct incident *inc)
 {
     if (*n == *capacity) {
         *capacity = *capacity ? 2 * *capacity : 8;
@@ -133,18 +144,25 @@ static bool has_delayed(const struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_delayed; i++)
         if (d->delayed[i]->target == inc->target && d->delayed[i]->slot == inc->slot) return true;
-    for (struct list *node = inc->target->incidents.next; node != &inc->target->incidents; node = node->next) {
+    for (struct list *node = inc->target->incidents.next; node != &inc->target->incidents;
+         node = node->next) {
         const struct incident *other = container_of(node, struct incident, on_target);
         if (incident_is_busy(other)) continue;
         if (other->phase != INCIDENT_DELAYED) return false;
-        if (other != inc && other != d->freed && other->slot == inc->slot && other->timer != NULL) return true;
+        if (other != inc && other != d->freed && other->slot == inc->slot && other->timer != NULL)
+            return true;
     }
     return false;
 }
 
-static struct gate_question ask(const struct decision *d, const struct incident *inc, struct strview params_missing)
+static struct gate_question ask(const struct decision *d, const struct incident *inc,
+                                struct strview params_missing)
 {
-    struct gate_question q = {.state = d->state, .incident = inc, .now_ns = d->in->time_ns, .params_missing = params_missing, .freed = d->freed};
+    struct gate_question q = {.state = d->state,
+                              .incident = inc,
+                              .now_ns = d->in->time_ns,
+                              .params_missing = params_missing,
+                              .freed = d->freed};
     for (size_t i = 0; i < d->n_taken; i++) {
         if (inc->target != NULL && d->taken[i]->target == inc->target) q.taken_on_target++;
         if (d->taken[i]->slot == inc->slot) q.taken_of_runbook++;
@@ -152,13 +170,16 @@ static struct gate_question ask(const struct decision *d, const struct incident 
     return q;
 }
 
-static struct record *emit_intent(struct decision *d, const struct incident *inc, int64_t number, const struct runbook_step *step,
-                                  bool is_escalation, struct strview params, struct strview gates)
+static struct record *emit_intent(struct decision *d, const struct incident *inc, int64_t number,
+                                  const struct runbook_step *step, bool is_escalation, struct strview params,
+                                  struct strview gates)
 {
     struct record *r = emit(d, RECORD_INTENT, inc);
     r->function = step->bot;
-    /* The cause makes it unique for good: a step that is decided on again after its intent expired is another act. */
-    r->intent = arena_printf(d->arena, "%.*s-%s%" PRId64 "-%" PRIu64, SV_ARG(sv_sub(inc->id, 0, 64)), is_escalation ? "e" : "", number, d->seq);
+    /* The cause makes it unique for good: a step that is decided on again after its intent expired is another
+     * act. */
+    r->intent = arena_printf(d->arena, "%.*s-%s%" PRId64 "-%" PRIu64, SV_ARG(sv_sub(inc->id, 0, 64)),
+                             is_escalation ? "e" : "", number, d->seq);
     r->mode = SV("act");
     r->step = number;
     r->params = params;
@@ -168,8 +189,9 @@ static struct record *emit_intent(struct decision *d, const struct incident *inc
     return r;
 }
 
-static struct record *emit_refusal(struct decision *d, const struct incident *inc, int64_t number, const struct runbook_step *step,
-                                   struct strview params, const struct gate_result *gate, struct strview gates)
+static struct record *emit_refusal(struct decision *d, const struct incident *inc, int64_t number,
+                                   const struct runbook_step *step, struct strview params,
+                                   const struct gate_result *gate, struct strview gates)
 {
     struct record *r = emit(d, RECORD_REFUSAL, inc);
     r->function = step->bot;
@@ -200,7 +222,8 @@ static void escalate(struct decision *d, const struct incident *inc, int64_t num
     struct record *r = refused == NULL ? emit_intent(d, inc, number, step, true, params, gates)
                                        : emit_refusal(d, inc, number, step, params, refused, gates);
     r->purpose = SV("escalate");
-    r->target = arena_printf(d->arena, "escalation/%.*s", SV_ARG(inc->id)); /* not queued behind acts on the target */
+    r->target =
+        arena_printf(d->arena, "escalation/%.*s", SV_ARG(inc->id)); /* not queued behind acts on the target */
 }
 
 /* Gates that open by an event: who waits at one need not be told again that it still does. */
@@ -212,8 +235,8 @@ static bool opens_by_event(const struct gate_result *gate)
     return false;
 }
 
-/* Through all gates: an intent, or a refusal. is_woken: it was refused before and recorded; another refusal by an event gate says
- * nothing new. Returns the gate that refused, or NULL. */
+/* Through all gates: an intent, or a refusal. is_woken: it was refused before and recorded; another refusal
+ * by an event gate says nothing new. Returns the gate that refused, or NULL. */
 static const char *attempt(struct decision *d, const struct incident *inc, int64_t number, bool is_woken)
 {
     const struct runbook_step *step = &inc->runbook->steps[number - 1];
@@ -246,7 +269,9 @@ static void next_rung(struct decision *d, const struct incident *inc, const char
         (void)attempt(d, inc, number, false);
         return;
     }
-    escalate(d, inc, inc->step, arena_printf(d->arena, "%s after step %" PRId64 " of %zu, the last", why, inc->step, inc->runbook->n_steps));
+    escalate(d, inc, inc->step,
+             arena_printf(d->arena, "%s after step %" PRId64 " of %zu, the last", why, inc->step,
+                          inc->runbook->n_steps));
 }
 
 /* ---- one incident: what follows from where it stands ---- */
@@ -273,7 +298,8 @@ static void decide_ended(struct decision *d, const struct incident *inc)
     } else if (has_acted) {
         emit_timer(d, inc, "verify", d->in->time_ns + step->within_ns);
     } else if (inc->outcome == OUTCOME_UNKNOWN) {
-        escalate(d, inc, inc->step, SV("nobody knows whether the act took effect; going on could do it twice"));
+        escalate(d, inc, inc->step,
+                 SV("nobody knows whether the act took effect; going on could do it twice"));
     } else if (inc->outcome == OUTCOME_EXPIRED) {
         (void)attempt(d, inc, inc->step, false); /* it never began: the same step, through all gates again */
     } else {
@@ -314,7 +340,8 @@ static void decide_holding(struct decision *d, const struct incident *inc)
 
 static void decide_incident(struct decision *d, const struct incident *inc)
 {
-    if (inc->phase == INCIDENT_ACTING) return; /* whatever came meanwhile: the outcome is awaited, and decided on then */
+    if (inc->phase == INCIDENT_ACTING)
+        return; /* whatever came meanwhile: the outcome is awaited, and decided on then */
     if (inc->phase == INCIDENT_ENDED) {
         decide_ended(d, inc);
     } else if (inc->phase == INCIDENT_VERIFYING) {
@@ -322,13 +349,17 @@ static void decide_incident(struct decision *d, const struct incident *inc)
     } else if (inc->phase == INCIDENT_HOLDING) {
         decide_holding(d, inc);
     } else if (inc->alert != ALERT_FIRING) {
-        emit_closed(d, inc, inc->alert == ALERT_EXPIRED ? "unknown" : inc->is_escalated ? "escalated" : "resolved");
+        emit_closed(d, inc,
+                    inc->alert == ALERT_EXPIRED ? "unknown"
+                    : inc->is_escalated         ? "escalated"
+                                                : "resolved");
     } else if (inc->phase == INCIDENT_NEW) {
         (void)attempt(d, inc, 1, false);
     } else if (inc->phase == INCIDENT_DELAYED && inc->timer == NULL) {
         (void)attempt(d, inc, inc->step, false);
     } else if (inc->phase == INCIDENT_REFUSED && inc->gate != NULL && strcmp(inc->gate, "rate") == 0) {
-        escalate(d, inc, inc->step, SV("too many acts on this target")); /* only if a predecessor was cut off between the two */
+        escalate(d, inc, inc->step,
+                 SV("too many acts on this target")); /* only if a predecessor was cut off between the two */
     }
 }
 
@@ -339,7 +370,8 @@ static const char *wake(struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_handled; i++)
         if (d->handled[i] == inc) return NULL;
-    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || d->n_handled == ARRAY_LEN(d->handled)) return NULL;
+    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || d->n_handled == ARRAY_LEN(d->handled))
+        return NULL;
     const char *gate = attempt(d, inc, inc->step, true);
     d->handled[d->n_handled++] = inc;
     return gate;
@@ -355,7 +387,8 @@ static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
 
 static bool stops_all(const char *gate)
 {
-    return gate != NULL && (strcmp(gate, "in_flight_runbook") == 0 || strcmp(gate, "freeze") == 0 || strcmp(gate, "clock") == 0);
+    return gate != NULL && (strcmp(gate, "in_flight_runbook") == 0 || strcmp(gate, "freeze") == 0 ||
+                            strcmp(gate, "clock") == 0);
 }
 
 /* Cheap: what keeps an incident waiting is mostly its target. Its own event will come. */
@@ -369,12 +402,13 @@ static bool is_held_by_target(const struct decision *d, const struct incident *i
     return t->n_busy > n_freed || has_delayed(d, inc);
 }
 
-/* After anything that may have freed the target. Each one that is looked at gets its intent or a new refusal, so this ends; of those whom
- * the cooldown holds up, the first gets a timer and the others wait for it. */
+/* After anything that may have freed the target. Each one that is looked at gets its intent or a new refusal,
+ * so this ends; of those whom the cooldown holds up, the first gets a timer and the others wait for it. */
 static void wake_target(struct decision *d, const struct target *t)
 {
     int n = 0;
-    for (struct list *node = t == NULL ? NULL : t->incidents.next; t != NULL && node != &t->incidents; node = node->next) {
+    for (struct list *node = t == NULL ? NULL : t->incidents.next; t != NULL && node != &t->incidents;
+         node = node->next) {
         const struct incident *inc = container_of(node, struct incident, on_target);
         if (inc->phase != INCIDENT_WAITING || is_held_by_target(d, inc)) continue;
         if (n++ == WAKE_MAX) {
@@ -418,7 +452,8 @@ static void refuse_for_capacity(struct decision *d)
     r->runbook = rb->name;
     r->runbook_hash = sv(rb->hash);
     r->gate = SV("capacity");
-    r->gates = arena_printf(d->arena, "[{\"gate\":\"capacity\",\"limit\":%d,\"ok\":false,\"value\":%zu}]", INCIDENTS_MAX, d->state->n_incidents);
+    r->gates = arena_printf(d->arena, "[{\"gate\":\"capacity\",\"limit\":%d,\"ok\":false,\"value\":%zu}]",
+                            INCIDENTS_MAX, d->state->n_incidents);
     r->reason = SV("too many incidents are open");
 }
 
@@ -428,8 +463,8 @@ static void decide_firing(struct decision *d)
     if (inc == NULL && state_is_full(d->state, d->in)) refuse_for_capacity(d);
     if (inc == NULL || inc->seq != d->seq) return;
     /* First the one whose hold it breaks: it was there before. */
-    for (struct list *node = inc->target == NULL ? NULL : inc->target->incidents.next; node != NULL && node != &inc->target->incidents;
-         node = node->next) {
+    for (struct list *node = inc->target == NULL ? NULL : inc->target->incidents.next;
+         node != NULL && node != &inc->target->incidents; node = node->next) {
         const struct incident *other = container_of(node, struct incident, on_target);
         if (!incident_is_busy(other)) break;
         if (other->hold_broken) decide_incident(d, other);
@@ -449,15 +484,18 @@ static void decide_about(struct decision *d)
 
 static void decide_everything(struct decision *d)
 {
-    for (struct list *node = d->state->incidents_list.next; node != &d->state->incidents_list; node = node->next)
+    for (struct list *node = d->state->incidents_list.next; node != &d->state->incidents_list;
+         node = node->next)
         decide_incident(d, container_of(node, struct incident, node));
     wake_all_slots(d);
     /* Places given up by several incidents at once are seen as free only once this is folded. */
-    for (struct list *node = d->state->slots_list.next; d->has_freed_more && node != &d->state->slots_list; node = node->next)
+    for (struct list *node = d->state->slots_list.next; d->has_freed_more && node != &d->state->slots_list;
+         node = node->next)
         emit_wake_timer(d, container_of(node, struct runbook_slot, node));
 }
 
-void decide(const struct state *state, uint64_t seq, const struct record *in, struct arena *a, struct record **ret_out, size_t *ret_n)
+void decide(const struct state *state, uint64_t seq, const struct record *in, struct arena *a,
+            struct record **ret_out, size_t *ret_n)
 {
     struct decision d = {.state = state, .seq = seq, .in = in, .arena = a};
     if (state->epoch == 0) { /* nobody decides yet */

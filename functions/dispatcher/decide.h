@@ -1,23 +1,27 @@
-/* decide(): what follows from a record. Pure: state and record in, records out; no clock, file, network or chance, integers only.
+/* decide(): what follows from a record. Pure: state and record in, records out; no clock, file, network or
+ * chance, integers only.
  *
- * It looks at incidents, not at events: what is to be done for an incident follows from where it stands (state.h), and the record only says
- * which incidents to look at. So a decider that takes over (an epoch record) looks at all of them and continues whatever its
- * predecessor left half-way.
+ * It looks at incidents, not at events: what is to be done for an incident follows from where it stands
+ * (state.h), and the record only says which incidents to look at. So a decider that takes over (an epoch
+ * record) looks at all of them and continues whatever its predecessor left half-way.
  *
- * struct decider holds fold and decisions together and fixes the order: an input is decided once everything decided before it has been
- * folded. The journal may well hold several inputs before the first's decisions (a batch, a store that acknowledges late); without
- * this rule the second would be decided in ignorance of the first, and two acts on one target could pass. */
+ * struct decider holds fold and decisions together and fixes the order: an input is decided once everything
+ * decided before it has been folded. The journal may well hold several inputs before the first's decisions (a
+ * batch, a store that acknowledges late); without this rule the second would be decided in ignorance of the
+ * first, and two acts on one target could pass. */
 #ifndef BALM_DISPATCHER_DECIDE_H
 #define BALM_DISPATCHER_DECIDE_H
 
 #include "functions/dispatcher/state.h"
 #include "store/journal.h"
 
-#define INTENT_PATIENCE_NS (5 * 60 * NS_PER_S) /* queue and retries; with the step's timeout this is an intent's deadline */
+/* Queue and retries; with the step's timeout this is an intent's deadline. */
+#define INTENT_PATIENCE_NS (5 * 60 * NS_PER_S)
 
-/* state: with `in` applied, and everything decided before it. in->time_ns: the effective time, which the new records get too. Records are in the
- * arena; cause is seq. */
-void decide(const struct state *state, uint64_t seq, const struct record *in, struct arena *a, struct record **ret_out, size_t *ret_n);
+/* state: with `in` applied, and everything decided before it. in->time_ns: the effective time, which the new
+ * records get too. Records are in the arena; cause is seq. */
+void decide(const struct state *state, uint64_t seq, const struct record *in, struct arena *a,
+            struct record **ret_out, size_t *ret_n);
 
 /* ---- fold and decisions in order ---- */
 
@@ -34,22 +38,24 @@ const struct state *decider_state(const struct decider *d);
 struct state *decider_state_mutable(struct decider *d);
 /* Fold one record. If active, decider_next() must be called before `r` goes. */
 void decider_apply(struct decider *d, uint64_t seq, const struct record *r);
-/* The records that follow now, n 0 for none; valid until the next call. They must be appended and come back through decider_apply() in this
- * order; until they have, there is nothing next. */
+/* The records that follow now, n 0 for none; valid until the next call. They must be appended and come back
+ * through decider_apply() in this order; until they have, there is nothing next. */
 void decider_next(struct decider *d, struct record **ret_out, size_t *ret_n);
 
 /* ---- is the journal what decide() makes of it? ---- */
 
 struct decide_report {
     uint64_t n_records, n_decided; /* compared byte for byte */
-    uint64_t n_undecided;          /* inputs whose decisions are not there, because the decider died or the journal ends; the next epoch made up for them */
-    uint64_t bad_seq;              /* first difference; 0: none */
+    uint64_t n_undecided; /* inputs whose decisions are not there, because the decider died or the journal
+                             ends; the next epoch made up for them */
+    uint64_t bad_seq;     /* first difference; 0: none */
     char expected[2048], found[2048];
 };
 
-/* Folds the whole journal again. STATUS_DATA_LOSS: a decided record differs, see *ret_report; STATUS_FAILED_PRECONDITION: the beginning has
- * been cut off, so nothing can be said. */
-enum status decide_verify(struct journal_reader *reader, struct decide_report *ret_report, struct error *err) MUST_USE;
+/* Folds the whole journal again. STATUS_DATA_LOSS: a decided record differs, see *ret_report;
+ * STATUS_FAILED_PRECONDITION: the beginning has been cut off, so nothing can be said. */
+enum status decide_verify(struct journal_reader *reader, struct decide_report *ret_report,
+                          struct error *err) MUST_USE;
 
 /* The same, record by record. */
 struct decide_check;

@@ -38,7 +38,8 @@ static bool differs(struct decide_check *c, uint64_t seq, struct strview expecte
 
 static bool check_decided(struct decide_check *c, uint64_t seq, const struct record *r, struct strview bytes)
 {
-    if (r->epoch != decider_state(c->decider)->epoch) return true; /* void: written by a decider that was relieved */
+    if (r->epoch != decider_state(c->decider)->epoch)
+        return true; /* void: written by a decider that was relieved */
     if (c->n_seen == c->n_expected) return differs(c, seq, SV(""), bytes);
     if (!sv_eq(c->expected[c->n_seen], bytes)) return differs(c, seq, c->expected[c->n_seen], bytes);
     c->n_seen++;

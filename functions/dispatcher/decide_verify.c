@@ -6,7 +6,9 @@ enum status decide_verify(struct journal_reader *reader, struct decide_report *r
 {
     *ret_report = (struct decide_report){0};
     uint64_t seq = journal_reader_first_seq(reader);
-    if (seq > 1) return error_set(err, STATUS_FAILED_PRECONDITION, "the journal begins at record %" PRIu64 ": what was before is gone", seq);
+    if (seq > 1)
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "the journal begins at record %" PRIu64 ": what was before is gone", seq);
     struct decide_check *c = decide_check_new();
     struct arena arena = {0};
     enum status s = STATUS_OK;
@@ -17,7 +19,9 @@ enum status decide_verify(struct journal_reader *reader, struct decide_report *r
         for (size_t i = 0; s == STATUS_OK && i < n; i++) {
             seq = entries[i].seq + 1;
             if (!decide_check_add(c, entries[i].seq, entries[i].record, entries[i].bytes))
-                s = error_set(err, STATUS_DATA_LOSS, "record %" PRIu64 " is not what follows from the records before it", entries[i].seq);
+                s = error_set(err, STATUS_DATA_LOSS,
+                              "record %" PRIu64 " is not what follows from the records before it",
+                              entries[i].seq);
         }
     }
     decide_check_report(c, ret_report);

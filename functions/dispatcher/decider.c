@@ -6,15 +6,16 @@
 struct pending {
     struct list node;
     uint64_t seq;
-    struct record in; /* views are the caller's while it can be decided at once, else a copy's in `kept`; its time is the effective one */
+    struct record in; /* views are the caller's while it can be decided at once, else a copy's in `kept`; its
+                         time is the effective one */
 };
 
 struct decider {
     struct state *state;
-    struct list pending;    /* inputs, oldest first */
-    struct arena kept;      /* of pending */
-    struct arena out;       /* of the last decision */
-    size_t n_outstanding;   /* decided, not yet folded */
+    struct list pending;  /* inputs, oldest first */
+    struct arena kept;    /* of pending */
+    struct arena out;     /* of the last decision */
+    size_t n_outstanding; /* decided, not yet folded */
     bool is_active;
 };
 
@@ -74,8 +75,9 @@ bool decider_is_active(const struct decider *d)
 
 static bool may_lead_to_something(const struct record *r)
 {
-    return r->kind == RECORD_SIGNAL || r->kind == RECORD_EXPIRED || r->kind == RECORD_OUTCOME || r->kind == RECORD_FIRED ||
-           r->kind == RECORD_FREEZE || r->kind == RECORD_CLOCK || r->kind == RECORD_EPOCH;
+    return r->kind == RECORD_SIGNAL || r->kind == RECORD_EXPIRED || r->kind == RECORD_OUTCOME ||
+           r->kind == RECORD_FIRED || r->kind == RECORD_FREEZE || r->kind == RECORD_CLOCK ||
+           r->kind == RECORD_EPOCH;
 }
 
 static struct record keep(struct decider *d, const struct record *r)

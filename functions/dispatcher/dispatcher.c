@@ -51,7 +51,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     decider_apply(d->decider, e->seq, e->record);
     if (!d->is_live) return;
     if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
-    if (e->record->kind == RECORD_INTENT) d->decided[e->seq % DECIDED_TIMES] = (struct decided_time){e->seq, clock_unix_ns()};
+    if (e->record->kind == RECORD_INTENT)
+        d->decided[e->seq % DECIDED_TIMES] = (struct decided_time){e->seq, clock_unix_ns()};
     next = state_next_timer(dispatcher_state(d));
     if (next != NULL && next->seq != next_seq) fiber_event_set(&d->timers_changed);
     observe_record(d, e->record, &before);
@@ -69,14 +70,19 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
 
 /* ---- taking over ---- */
 
-/* Everything this fiber or callback appends from here on is decided by us; whatever an earlier decider still writes is void. */
+/* Everything this fiber or callback appends from here on is decided by us; whatever an earlier decider still
+ * writes is void. */
 static enum status take_epoch(struct dispatcher *d, struct error *err)
 {
     const struct state *s = dispatcher_state(d);
     for (size_t i = 0; i < s->n_timers; i++)
         if (s->timers[i]->wake_ns == 0) clockwork_set_wake(s, s->timers[i]);
-    struct record r = {.kind = RECORD_EPOCH, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster,
-                       .epoch = s->epoch + 1, .actor = sv(d->actor)};
+    struct record r = {.kind = RECORD_EPOCH,
+                       .time_ns = clock_unix_ns(),
+                       .tenant = d->env.tenant,
+                       .cluster = d->env.cluster,
+                       .epoch = s->epoch + 1,
+                       .actor = sv(d->actor)};
     d->is_live = true;
     decider_set_active(d->decider, true);
     enum status st = journal_append(d->env.journal, &r, 1, NULL, err);
@@ -98,9 +104,12 @@ static void reign_fiber(void *arg)
         fiber_event_reset(&d->epoch_wanted); /* before: it may be lost again at once */
         enum status s = take_epoch(d, &err);
         if (s == STATUS_OK) {
-            log_info("dispatcher", "took the epoch again", LOG_INT("epoch", (int64_t)dispatcher_state(d)->epoch));
-            if (dispatcher_activate(d, &err) != STATUS_OK) log_error("dispatcher", "runbooks not activated", LOG_STR("error", err.message));
-            if (dispatcher_apply_freeze(d, &err) != STATUS_OK) log_error("dispatcher", "freeze not passed on", LOG_STR("error", err.message));
+            log_info("dispatcher", "took the epoch again",
+                     LOG_INT("epoch", (int64_t)dispatcher_state(d)->epoch));
+            if (dispatcher_activate(d, &err) != STATUS_OK)
+                log_error("dispatcher", "runbooks not activated", LOG_STR("error", err.message));
+            if (dispatcher_apply_freeze(d, &err) != STATUS_OK)
+                log_error("dispatcher", "freeze not passed on", LOG_STR("error", err.message));
         } else {
             fiber_event_set(&d->epoch_wanted);
             if (sleep_ms(EPOCH_RETRY_MS) != STATUS_OK) return;
@@ -130,11 +139,14 @@ static bool is_in_force(const struct state *s, const struct runbook_set *set)
 {
     if (s->activation_seq == 0 || s->n_active != set->n) return false;
     for (size_t i = 0; i < set->n; i++)
-        if (!sv_eq(sv(s->active[i].runbook->hash), sv(set->items[i]->hash)) || s->active[i].mode != set->items[i]->mode) return false;
+        if (!sv_eq(sv(s->active[i].runbook->hash), sv(set->items[i]->hash)) ||
+            s->active[i].mode != set->items[i]->mode)
+            return false;
     return true;
 }
 
-/* One line at the start and at each change: a person should see at a glance what this process is allowed to do. */
+/* One line at the start and at each change: a person should see at a glance what this process is allowed to
+ * do. */
 static void log_what_may_act(const struct runbook_set *set)
 {
     struct buf names;
@@ -149,8 +161,9 @@ static void log_what_may_act(const struct runbook_set *set)
             buf_printf(&names, "%s%.*s", k > 0 ? ", " : "", SV_ARG(rb->steps[k].bot));
         buf_append(&names, SV(")"));
     }
-    log_info("dispatcher", "runbooks active", LOG_SV("may_act", names.len > 0 ? buf_view(&names) : SV("nothing")), LOG_INT("act", n[RUNBOOK_ACT]),
-             LOG_INT("shadow", n[RUNBOOK_SHADOW]), LOG_INT("off", n[RUNBOOK_OFF]));
+    log_info(
+        "dispatcher", "runbooks active", LOG_SV("may_act", names.len > 0 ? buf_view(&names) : SV("nothing")),
+        LOG_INT("act", n[RUNBOOK_ACT]), LOG_INT("shadow", n[RUNBOOK_SHADOW]), LOG_INT("off", n[RUNBOOK_OFF]));
     buf_release(&names);
 }
 
@@ -161,13 +174,22 @@ enum status dispatcher_activate(struct dispatcher *d, struct error *err)
     for (size_t i = 0; i < d->set->n && s == STATUS_OK; i++) {
         const struct runbook *rb = d->set->items[i];
         if (state_runbook(dispatcher_state(d), sv(rb->hash)) != NULL) continue;
-        struct record r = {.kind = RECORD_RUNBOOK, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster, .runbook = rb->name,
-                           .runbook_hash = sv(rb->hash), .content = rb->content};
+        struct record r = {.kind = RECORD_RUNBOOK,
+                           .time_ns = clock_unix_ns(),
+                           .tenant = d->env.tenant,
+                           .cluster = d->env.cluster,
+                           .runbook = rb->name,
+                           .runbook_hash = sv(rb->hash),
+                           .content = rb->content};
         s = journal_append(d->env.journal, &r, 1, NULL, err);
     }
     if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) {
-        struct record r = {.kind = RECORD_ACTIVATION, .time_ns = clock_unix_ns(), .tenant = d->env.tenant, .cluster = d->env.cluster,
-                           .runbooks = set_json(d->set, &arena), .actor = sv(d->actor)};
+        struct record r = {.kind = RECORD_ACTIVATION,
+                           .time_ns = clock_unix_ns(),
+                           .tenant = d->env.tenant,
+                           .cluster = d->env.cluster,
+                           .runbooks = set_json(d->set, &arena),
+                           .actor = sv(d->actor)};
         s = journal_append(d->env.journal, &r, 1, NULL, err);
     }
     arena_release(&arena);
@@ -227,7 +249,8 @@ static enum status reload(void *state, struct error *err)
     }
     d->is_reloading = false;
     free_set(d->set == fresh ? old : fresh);
-    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s", s == STATUS_OK ? "" : why.message);
+    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s",
+                   s == STATUS_OK ? "" : why.message);
     if (s != STATUS_OK && err != NULL) *err = why;
     return s;
 }
@@ -282,7 +305,9 @@ static enum status ready(void *state, struct error *err)
     struct dispatcher *d = state;
     enum status s = take_epoch(d, err);
     if (s == STATUS_OK) s = dispatcher_activate(d, err);
-    if (s == STATUS_OK) s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal), clock_monotonic_ns() + READY_WAIT_NS, err);
+    if (s == STATUS_OK)
+        s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal),
+                                 clock_monotonic_ns() + READY_WAIT_NS, err);
     if (s == STATUS_OK) s = dispatcher_apply_freeze(d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, reign_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);
@@ -294,8 +319,8 @@ static enum status ready(void *state, struct error *err)
     return s;
 }
 
-/* Acts under way may finish and have their outcome recorded; what takes longer is left without outcome and is handed out again, as
- * interrupted, by the next process. */
+/* Acts under way may finish and have their outcome recorded; what takes longer is left without outcome and is
+ * handed out again, as interrupted, by the next process. */
 static void stop(void *state)
 {
     struct dispatcher *d = state;

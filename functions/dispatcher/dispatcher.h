@@ -1,17 +1,17 @@
 /* The dispatcher: decides on alerts and has bots act (design §1, §5). Linked into `balm` as a core function.
  *
- *   journal --record--> state_apply()  fold: incidents, targets, runbooks, freeze          (state.h; replayed at the start)
- *                           |
- *                       decide()       pure: intents, refusals, timers, verifications …    (decide.h; only by the active decider)
- *                           |
+ *   journal --record--> state_apply()   fold: incidents, targets, runbooks, freeze (state.h)
+ *                           |           replayed at the start
+ *                       decide()        pure: intents, refusals, timers, verifications … (decide.h)
+ *                           |           only by the active decider
  *   journal <--append-------+
  *   queue ---intent---> invokers (fibers) --signed invocation--> bot --answer--> outcome --> journal
  *
- *   GET  /status                  JSON of the whole: epoch, freeze, incidents, queues, runbooks, what may act, sources
- *   GET  /incidents[?state=open|closed&limit=N]     newest first
- *   GET  /incidents/ID            what `balm why` prints, as JSON (explain.h)
- *   POST /freeze                  {"on":true,"actor":"…"}: answers once no mutating request can leave any bot any more
- *   POST /notes                   {"incident":"…","actor":"…","message":"…"} */
+ *   GET  /status         JSON of the whole: epoch, freeze, incidents, queues, runbooks, sources (status.h)
+ *   GET  /incidents[?state=open|closed|all&limit=N]   newest first
+ *   GET  /incidents/ID   what `balm why` prints, as JSON (explain.h)
+ *   POST /freeze         {"on":true,"actor":"…"}: answers once no mutating request can leave any bot
+ *   POST /notes          {"incident":"…","actor":"…","message":"…"} */
 #ifndef BALM_DISPATCHER_DISPATCHER_H
 #define BALM_DISPATCHER_DISPATCHER_H
 

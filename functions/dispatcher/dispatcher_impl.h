@@ -19,7 +19,8 @@
 #define DECIDED_TIMES   8192 /* of the newest intents: when they were decided, for their stages */
 #define CLOCK_JUMP_NS   (5 * NS_PER_S)
 #define CLOCK_SETTLE_NS (10 * NS_PER_S)
-#define STOP_GRACE_NS   (10 * NS_PER_S) /* acts under way may end by themselves so long; then they are left as interrupted */
+/* Acts under way may end by themselves so long; then they are left as interrupted. */
+#define STOP_GRACE_NS (10 * NS_PER_S)
 
 struct dispatcher_metrics {
     struct metric_family *stage_seconds, *decisions, *incidents_open, *queue_depth, *limit_hits;
@@ -38,12 +39,12 @@ struct dispatcher {
     struct journal_follower follower;
     struct fiber_scope workers, invokers;
     struct fiber_event timers_changed, epoch_wanted;
-    struct runbook_set *set;  /* owned; of the files, as last read */
-    char actor[300];          /* host:pid, who takes the epoch */
+    struct runbook_set *set; /* owned; of the files, as last read */
+    char actor[300];         /* host:pid, who takes the epoch */
     char last_reload_error[ERROR_MESSAGE_MAX];
-    bool is_live;             /* ready() has begun: records are new ones */
+    bool is_live; /* ready() has begun: records are new ones */
     bool is_reloading;
-    bool is_braked;           /* somebody asked to stop and nobody to resume since, recorded or not */
+    bool is_braked;              /* somebody asked to stop and nobody to resume since, recorded or not */
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
@@ -54,7 +55,8 @@ struct dispatcher {
 const struct state *dispatcher_state(const struct dispatcher *d);
 
 /* dispatcher.c */
-/* Append the contents that the journal does not have and an activation if the set differs from the one in force. */
+/* Append the contents that the journal does not have and an activation if the set differs from the one in
+ * force. */
 enum status dispatcher_activate(struct dispatcher *d, struct error *err) MUST_USE;
 /* Bring queue and bots in line with what the fold says. */
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
@@ -74,7 +76,8 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
 /* observe.c */
 void observe_init(struct dispatcher *d);
 void observe_release(const struct dispatcher *d);
-/* A record that has just been folded; `inc` is its incident before that, as far as it was open (copied members only). */
+/* A record that has just been folded; `inc` is its incident before that, as far as it was open (copied
+ * members only). */
 struct observed_incident {
     int64_t opened_ns;
     char alertname[128];

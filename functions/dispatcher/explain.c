@@ -50,7 +50,8 @@ void explain_add(struct explain *x, uint64_t seq, const struct record *r)
     record_encode(r, &b);
     struct explained *item = &x->items[x->n];
     item->seq = seq;
-    if (record_decode(arena_copy(&x->arena, buf_view(&b)), &x->arena, &item->record, NULL) == STATUS_OK) x->n++;
+    if (record_decode(arena_copy(&x->arena, buf_view(&b)), &x->arena, &item->record, NULL) == STATUS_OK)
+        x->n++;
     buf_release(&b);
 }
 
@@ -72,7 +73,8 @@ static void put_time(json_t *o, const char *name, int64_t unix_ns)
 static void put_json(json_t *o, const char *name, struct strview text)
 {
     json_t *value = NULL;
-    if (text.len > 0 && json_parse(text, JSON_DECODE_ANY, &value, NULL) == STATUS_OK) (void)json_object_set_new(o, name, value);
+    if (text.len > 0 && json_parse(text, JSON_DECODE_ANY, &value, NULL) == STATUS_OK)
+        (void)json_object_set_new(o, name, value);
 }
 
 static void put_int(json_t *o, const char *name, int64_t n)
@@ -84,7 +86,8 @@ static json_t *labels_json(const struct record_labels *labels)
 {
     json_t *o = json_object();
     for (size_t i = 0; i < labels->n; i++)
-        (void)json_object_setn_new_nocheck(o, labels->items[i].name.ptr, labels->items[i].name.len, json_text(labels->items[i].value));
+        (void)json_object_setn_new_nocheck(o, labels->items[i].name.ptr, labels->items[i].name.len,
+                                           json_text(labels->items[i].value));
     return o;
 }
 
@@ -196,7 +199,8 @@ static json_t *note_json(const struct record *r)
 static json_t *find_act(const json_t *acts, struct strview intent)
 {
     for (size_t i = json_array_size(acts); i > 0; i--)
-        if (sv_eq(json_get_text(json_array_get(acts, i - 1), "intent"), intent)) return json_array_get(acts, i - 1);
+        if (sv_eq(json_get_text(json_array_get(acts, i - 1), "intent"), intent))
+            return json_array_get(acts, i - 1);
     return NULL;
 }
 
@@ -205,15 +209,18 @@ static json_t *find_act(const json_t *acts, struct strview intent)
 static struct strview line_of_refusal(struct arena *a, const struct record *r)
 {
     if (is_shadow(r))
-        return arena_printf(a, "would run %.*s on %.*s (shadow: nothing was done)", SV_ARG(r->function), SV_ARG(r->target));
-    return arena_printf(a, "%.*s refused by gate %.*s: %.*s", SV_ARG(r->function), SV_ARG(r->gate), SV_ARG(r->reason));
+        return arena_printf(a, "would run %.*s on %.*s (shadow: nothing was done)", SV_ARG(r->function),
+                            SV_ARG(r->target));
+    return arena_printf(a, "%.*s refused by gate %.*s: %.*s", SV_ARG(r->function), SV_ARG(r->gate),
+                        SV_ARG(r->reason));
 }
 
 static struct strview line_of_retry(struct arena *a, const struct record *r)
 {
     char due[RFC3339_LEN + 1];
     rfc3339_format(r->due_ns, due);
-    return arena_printf(a, "attempt %" PRId64 " ended without result (%.*s %.*s); again at %s", r->attempt, SV_ARG(r->code), SV_ARG(r->reason), due);
+    return arena_printf(a, "attempt %" PRId64 " ended without result (%.*s %.*s); again at %s", r->attempt,
+                        SV_ARG(r->code), SV_ARG(r->reason), due);
 }
 
 static struct strview line_of_timer(struct arena *a, const struct record *r)
@@ -221,7 +228,8 @@ static struct strview line_of_timer(struct arena *a, const struct record *r)
     char due[RFC3339_LEN + 1];
     rfc3339_format(r->due_ns, due);
     if (sv_eq(r->purpose, SV("verify"))) return arena_printf(a, "the alert has until %s to resolve", due);
-    if (sv_eq(r->purpose, SV("hold"))) return arena_printf(a, "no new alert of that name may come until %s", due);
+    if (sv_eq(r->purpose, SV("hold")))
+        return arena_printf(a, "no new alert of that name may come until %s", due);
     return arena_printf(a, "to be decided on again at %s", due);
 }
 
@@ -230,20 +238,23 @@ static struct strview line_of(struct arena *a, const struct record *r)
     switch (r->kind) {
     case RECORD_SIGNAL:
         if (sv_eq(r->status, SV("resolved"))) return SV("the alert resolved");
-        return arena_printf(a, "alert %.*s fires (%.*s)", SV_ARG(record_label(&r->labels, SV("alertname"))), SV_ARG(r->source));
+        return arena_printf(a, "alert %.*s fires (%.*s)", SV_ARG(record_label(&r->labels, SV("alertname"))),
+                            SV_ARG(r->source));
     case RECORD_SEEN:
         return SV("the alert was seen again");
     case RECORD_EXPIRED:
         return SV("the alert's source fell silent: how it ended is not known");
     case RECORD_INTENT:
         if (is_escalation(r)) return arena_printf(a, "a person is to be told by %.*s", SV_ARG(r->function));
-        return arena_printf(a, "step %" PRId64 ": %.*s shall act on %.*s", r->step, SV_ARG(r->function), SV_ARG(r->target));
+        return arena_printf(a, "step %" PRId64 ": %.*s shall act on %.*s", r->step, SV_ARG(r->function),
+                            SV_ARG(r->target));
     case RECORD_REFUSAL:
         return line_of_refusal(a, r);
     case RECORD_RETRY:
         return line_of_retry(a, r);
     case RECORD_OUTCOME:
-        return arena_printf(a, "%.*s: %.*s%s%.*s", SV_ARG(r->function), SV_ARG(r->state), r->message.len > 0 ? ", " : "", SV_ARG(r->message));
+        return arena_printf(a, "%.*s: %.*s%s%.*s", SV_ARG(r->function), SV_ARG(r->state),
+                            r->message.len > 0 ? ", " : "", SV_ARG(r->message));
     case RECORD_TIMER:
         return line_of_timer(a, r);
     case RECORD_FIRED:
@@ -277,7 +288,8 @@ static struct standing find_standing(const struct explain *x)
         if (r->kind == RECORD_CLOSED) st.closed = r;
         if (r->kind == RECORD_INTENT && !is_escalation(r)) st.has_open_act = true;
         if (r->kind == RECORD_OUTCOME && !is_escalation(r)) st.has_open_act = false;
-        bool is_turn = (r->kind == RECORD_INTENT || r->kind == RECORD_REFUSAL) ? !is_escalation(r) : r->kind == RECORD_ESCALATED;
+        bool is_turn = (r->kind == RECORD_INTENT || r->kind == RECORD_REFUSAL) ? !is_escalation(r)
+                                                                               : r->kind == RECORD_ESCALATED;
         if (is_turn) {
             st.decided = r;
             st.timer = NULL;
@@ -295,15 +307,21 @@ static struct strview next_after_refusal(struct arena *a, const struct record *r
 {
     char due[RFC3339_LEN + 1];
     if (is_shadow(r))
-        return arena_printf(a, "nothing: runbook %.*s is in shadow; 'mode: act' in it lets it act on the next alert", SV_ARG(r->runbook));
+        return arena_printf(
+            a, "nothing: runbook %.*s is in shadow; 'mode: act' in it lets it act on the next alert",
+            SV_ARG(r->runbook));
     if (timer != NULL) {
         rfc3339_format(timer->due_ns, due);
-        return arena_printf(a, "it is decided on again at %s, if the alert still fires (%.*s)", due, SV_ARG(r->reason));
+        return arena_printf(a, "it is decided on again at %s, if the alert still fires (%.*s)", due,
+                            SV_ARG(r->reason));
     }
     if (sv_eq(r->gate, SV("freeze"))) return SV("it is decided on again after balm resume");
     if (sv_eq(r->gate, SV("clock"))) return SV("it is decided on again once the clock has settled");
-    if (sv_eq(r->gate, SV("cooldown"))) return SV("it is decided on again after another alert on the target that waits for the same cooldown");
-    if (sv_starts_with(r->gate, SV("in_flight"))) return SV("it is decided on again when the act under way is over");
+    if (sv_eq(r->gate, SV("cooldown")))
+        return SV(
+            "it is decided on again after another alert on the target that waits for the same cooldown");
+    if (sv_starts_with(r->gate, SV("in_flight")))
+        return SV("it is decided on again when the act under way is over");
     return arena_printf(a, "nothing until the alert ends: %.*s", SV_ARG(r->reason));
 }
 
@@ -315,14 +333,19 @@ static struct strview next_step(const struct explain *x, struct arena *a)
     if (st.decided == NULL) return SV("nothing: no runbook takes this alert");
     if (st.has_open_act) {
         rfc3339_format(st.decided->deadline_ns, due);
-        return arena_printf(a, "%.*s is to act on %.*s, until %s at the latest", SV_ARG(st.decided->function), SV_ARG(st.decided->target), due);
+        return arena_printf(a, "%.*s is to act on %.*s, until %s at the latest", SV_ARG(st.decided->function),
+                            SV_ARG(st.decided->target), due);
     }
-    if (st.decided->kind == RECORD_ESCALATED) return arena_printf(a, "a person: %.*s", SV_ARG(st.decided->reason));
-    if (st.decided->kind == RECORD_REFUSAL) return next_after_refusal(a, st.decided, st.has_fired ? NULL : st.timer);
+    if (st.decided->kind == RECORD_ESCALATED)
+        return arena_printf(a, "a person: %.*s", SV_ARG(st.decided->reason));
+    if (st.decided->kind == RECORD_REFUSAL)
+        return next_after_refusal(a, st.decided, st.has_fired ? NULL : st.timer);
     if (st.timer == NULL) return SV("to be decided");
     rfc3339_format(st.timer->due_ns, due);
-    if (sv_eq(st.timer->purpose, SV("hold"))) return arena_printf(a, "verified at %s, if no new alert of that name comes", due);
-    return arena_printf(a, "verified when the alert resolves; if it does not by %s: the next step or a person", due);
+    if (sv_eq(st.timer->purpose, SV("hold")))
+        return arena_printf(a, "verified at %s, if no new alert of that name comes", due);
+    return arena_printf(
+        a, "verified when the alert resolves; if it does not by %s: the next step or a person", due);
 }
 
 /* ---- all together ---- */
@@ -354,8 +377,10 @@ static void add_retry(struct document *doc, const struct record *r)
     put_int(o, "attempt", r->attempt);
     put_text(o, "code", r->code);
     put_text(o, "reason", r->reason);
-    if (act != NULL) (void)json_array_append_new(json_object_get(act, "retries"), o);
-    else json_decref(o);
+    if (act != NULL)
+        (void)json_array_append_new(json_object_get(act, "retries"), o);
+    else
+        json_decref(o);
 }
 
 static void add_runbook(struct document *doc, const struct record *r)
@@ -371,9 +396,11 @@ static void add_runbook(struct document *doc, const struct record *r)
 
 static void add_part(struct document *doc, const struct record *r)
 {
-    if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("firing")) && json_object_get(doc->root, "alert") == NULL)
+    if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("firing")) &&
+        json_object_get(doc->root, "alert") == NULL)
         (void)json_object_set_new(doc->root, "alert", alert_json(r));
-    if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("resolved"))) put_time(doc->root, "resolved", r->time_ns);
+    if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("resolved")))
+        put_time(doc->root, "resolved", r->time_ns);
     if (json_object_get(doc->root, "fingerprint") == NULL) put_text(doc->root, "fingerprint", r->fingerprint);
     add_runbook(doc, r);
     if (r->kind == RECORD_INTENT) (void)json_array_append_new(doc->acts, act_json(r));
@@ -401,7 +428,9 @@ static void add_line(struct document *doc, const struct explained *item)
 
 enum status explain_json(const struct explain *x, json_t **ret_json, struct error *err)
 {
-    if (x->n == 0) return error_set(err, STATUS_NOT_FOUND, "no record names the incident '%.*s'", SV_ARG(sv_sub(x->incident, 0, 100)));
+    if (x->n == 0)
+        return error_set(err, STATUS_NOT_FOUND, "no record names the incident '%.*s'",
+                         SV_ARG(sv_sub(x->incident, 0, 100)));
     struct document doc = {.root = json_object()};
     put_text(doc.root, "incident", x->incident);
     (void)json_object_set_new(doc.root, "state", json_string("open"));
@@ -423,7 +452,8 @@ enum status explain_json(const struct explain *x, json_t **ret_json, struct erro
     return STATUS_OK;
 }
 
-enum status explain_read(struct journal_reader *reader, struct strview incident, json_t **ret_json, struct error *err)
+enum status explain_read(struct journal_reader *reader, struct strview incident, json_t **ret_json,
+                         struct error *err)
 {
     struct explain *x = explain_new(incident);
     struct arena arena = {0};

@@ -1,9 +1,10 @@
-/* `balm why INCIDENT`: what happened in one incident and why, from its records alone. Pure; works on a running platform's journal and
- * offline on a data folder.
+/* `balm why INCIDENT`: what happened in one incident and why, from its records alone. Pure; works on a
+ * running platform's journal and offline on a data folder.
  *
- * JSON: incident, state (open, healed, resolved, unknown, escalated), alert {labels, annotations, startsAt, received, source …},
- * runbook {name, hash, mode}, target, acts [{intent, step, function, params, gates, retries, outcome, undo …}], refusals, verification,
- * escalation, notes, next (one sentence), undo (commands), timeline [{seq, time, kind, text}]. Text is made from that JSON only. */
+ * JSON: incident, state (open, healed, resolved, unknown, escalated), alert {labels, annotations, startsAt,
+ * received, source …}, runbook {name, hash, mode}, target, acts [{intent, step, function, params, gates,
+ * retries, outcome, undo …}], refusals, verification, escalation, notes, next (one sentence), undo
+ * (commands), timeline [{seq, time, kind, text}]. Text is made from that JSON only. */
 #ifndef BALM_DISPATCHER_EXPLAIN_H
 #define BALM_DISPATCHER_EXPLAIN_H
 
@@ -22,6 +23,7 @@ enum status explain_json(const struct explain *x, json_t **ret_json, struct erro
 /* For people, from explain_json()'s value. */
 void explain_text(const json_t *explained, struct buf *out);
 /* All of the above from a data folder's journal. */
-enum status explain_read(struct journal_reader *reader, struct strview incident, json_t **ret_json, struct error *err) MUST_USE;
+enum status explain_read(struct journal_reader *reader, struct strview incident, json_t **ret_json,
+                         struct error *err) MUST_USE;
 
 #endif

@@ -2,7 +2,8 @@
 
 #include <inttypes.h>
 
-/* Labels are a stranger's words, and this goes to a terminal: no control character passes, neither as a byte nor as U+0080 … U+009F. */
+/* Labels are a stranger's words, and this goes to a terminal: no control character passes, neither as a byte
+ * nor as U+0080 … U+009F. */
 static void put(struct buf *out, struct strview s)
 {
     for (size_t i = 0; i < s.len;) {
@@ -51,7 +52,8 @@ static void put_labels(struct buf *out, json_t *labels)
     const char *name;
     json_t *value;
     bool is_first = true;
-    json_object_foreach(labels, name, value) {
+    json_object_foreach(labels, name, value)
+    {
         buf_append(out, is_first ? SV("") : SV("  "));
         put(out, sv(name));
         buf_append_char(out, '=');
@@ -74,7 +76,8 @@ static void put_alert(struct buf *out, const json_t *alert)
     buf_append(out, SV("\n            "));
     put_labels(out, json_object_get(alert, "labels"));
     buf_append_char(out, '\n');
-    json_object_foreach(json_object_get(alert, "annotations"), name, value) {
+    json_object_foreach(json_object_get(alert, "annotations"), name, value)
+    {
         buf_append(out, SV("            "));
         put(out, sv(name));
         buf_append(out, SV(": "));
@@ -107,7 +110,8 @@ static void put_gates(struct buf *out, const json_t *gates)
     for (size_t i = 0; i < json_array_size(gates); i++) {
         const json_t *gate = json_array_get(gates, i);
         const char *name = json_string_value(json_object_get(gate, "gate"));
-        buf_printf(out, "            %s %-18s ", json_is_true(json_object_get(gate, "ok")) ? "ok  " : "STOP", name != NULL ? name : "");
+        buf_printf(out, "            %s %-18s ", json_is_true(json_object_get(gate, "ok")) ? "ok  " : "STOP",
+                   name != NULL ? name : "");
         put_value(out, json_object_get(gate, "value"));
         buf_append(out, SV("  (limit "));
         put_value(out, json_object_get(gate, "limit"));
@@ -153,7 +157,9 @@ static void put_acts(struct buf *out, const json_t *acts)
         const json_t *act = json_array_get(acts, i);
         bool is_escalation = json_get_text(act, "purpose").len > 0;
         put_head(out, is_escalation ? "told" : "act");
-        if (!is_escalation) buf_printf(out, "step %" JSON_INTEGER_FORMAT ": ", json_integer_value(json_object_get(act, "step")));
+        if (!is_escalation)
+            buf_printf(out, "step %" JSON_INTEGER_FORMAT ": ",
+                       json_integer_value(json_object_get(act, "step")));
         put_params(out, act);
         buf_append(out, SV("            intent "));
         put_member(out, act, "intent");
@@ -162,7 +168,8 @@ static void put_acts(struct buf *out, const json_t *acts)
         buf_append_char(out, '\n');
         put_gates(out, json_object_get(act, "gates"));
         size_t n_retries = json_array_size(json_object_get(act, "retries"));
-        if (n_retries > 0) buf_printf(out, "            %zu more attempt%s\n", n_retries, n_retries == 1 ? "" : "s");
+        if (n_retries > 0)
+            buf_printf(out, "            %zu more attempt%s\n", n_retries, n_retries == 1 ? "" : "s");
         put_outcome(out, json_object_get(act, "outcome"));
     }
 }

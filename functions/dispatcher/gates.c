@@ -32,8 +32,10 @@ static void gate_mode(const struct gate_question *q, struct arena *a, struct gat
     ret->is_ok = mode == RUNBOOK_ACT;
     ret->value = arena_printf(a, "\"%s\"", runbook_mode_name(mode));
     ret->limit = SV("\"act\"");
-    ret->reason = mode == RUNBOOK_SHADOW ? arena_printf(a, "runbook '%.*s' is in shadow: it only records what it would do", SV_ARG(rb->name))
-                                         : arena_printf(a, "runbook '%.*s' is switched off", SV_ARG(rb->name));
+    ret->reason = mode == RUNBOOK_SHADOW
+                      ? arena_printf(a, "runbook '%.*s' is in shadow: it only records what it would do",
+                                     SV_ARG(rb->name))
+                      : arena_printf(a, "runbook '%.*s' is switched off", SV_ARG(rb->name));
 }
 
 static void gate_freeze(const struct gate_question *q, struct arena *a, struct gate_result *ret)
@@ -59,33 +61,36 @@ static void gate_target(const struct gate_question *q, struct arena *a, struct g
     ret->is_ok = q->incident->target != NULL;
     ret->value = json_string_view(a, q->incident->target_name);
     ret->limit = SV("\"not empty\"");
-    ret->reason = arena_printf(a, "no target: '%.*s' in '%.*s'; an empty target never means all", SV_ARG(q->incident->target_missing),
-                               SV_ARG(q->incident->runbook->target));
+    ret->reason = arena_printf(a, "no target: '%.*s' in '%.*s'; an empty target never means all",
+                               SV_ARG(q->incident->target_missing), SV_ARG(q->incident->runbook->target));
 }
 
 static void gate_params(const struct gate_question *q, struct arena *a, struct gate_result *ret)
 {
     ret->is_ok = q->params_missing.len == 0;
-    ret->value = ret->is_ok ? SV("\"complete\"") : json_string_view(a, sv_sub(q->params_missing, 0, TARGET_MAX));
+    ret->value =
+        ret->is_ok ? SV("\"complete\"") : json_string_view(a, sv_sub(q->params_missing, 0, TARGET_MAX));
     ret->limit = SV("\"complete\"");
     ret->reason = arena_printf(a, "a parameter cannot be made: '%.*s'", SV_ARG(q->params_missing));
 }
 
-/* Since the last act on the target ended that was not this incident's own: the rungs of one ladder are paced by their verification. */
+/* Since the last act on the target ended that was not this incident's own: the rungs of one ladder are paced
+ * by their verification. */
 static void gate_cooldown(const struct gate_question *q, struct arena *a, struct gate_result *ret)
 {
     const struct target *t = q->incident->target;
     int64_t cooldown = q->incident->runbook->guardrails.cooldown_ns, last = 0;
     for (size_t i = 0; t != NULL && i < t->n_acts; i++)
-        if (t->acts[i].incident_seq != q->incident->seq && t->acts[i].ended_ns > last) last = t->acts[i].ended_ns;
+        if (t->acts[i].incident_seq != q->incident->seq && t->acts[i].ended_ns > last)
+            last = t->acts[i].ended_ns;
     int64_t since = q->now_ns - last;
     ret->is_ok = last == 0 || since >= cooldown;
     ret->value = last == 0 ? SV("\"no act before\"") : json_duration(a, since);
     ret->limit = json_duration(a, cooldown);
     ret->opens_ns = last + cooldown;
     char is[DURATION_TEXT_MAX], wanted[DURATION_TEXT_MAX];
-    ret->reason = arena_printf(a, "the last act on this target ended %s ago; %s must lie between", duration_format(since < 0 ? 0 : since, is),
-                               duration_format(cooldown, wanted));
+    ret->reason = arena_printf(a, "the last act on this target ended %s ago; %s must lie between",
+                               duration_format(since < 0 ? 0 : since, is), duration_format(cooldown, wanted));
 }
 
 static void gate_rate(const struct gate_question *q, struct arena *a, struct gate_result *ret)
@@ -100,17 +105,22 @@ static void gate_rate(const struct gate_question *q, struct arena *a, struct gat
     ret->is_ok = n < g->rate_max;
     ret->value = json_number(a, n);
     ret->limit = arena_printf(a, "\"%" PRId64 " per %s\"", g->rate_max, per);
-    ret->reason = arena_printf(a, "%" PRId64 " acts on this target within %s, %" PRId64 " are allowed: it needs a person", n, per, g->rate_max);
+    ret->reason = arena_printf(
+        a, "%" PRId64 " acts on this target within %s, %" PRId64 " are allowed: it needs a person", n, per,
+        g->rate_max);
 }
 
-/* A target is taken from the intent until the act is verified: an alert that our own act causes must not lead to the next one. */
+/* A target is taken from the intent until the act is verified: an alert that our own act causes must not lead
+ * to the next one. */
 static void gate_in_flight(const struct gate_question *q, struct arena *a, struct gate_result *ret)
 {
     const struct target *t = q->incident->target;
     size_t n = q->taken_on_target;
     if (t != NULL) {
         n += t->n_busy - (incident_is_busy(q->incident) ? 1 : 0);
-        if (q->freed != NULL && q->freed != q->incident && q->freed->target == t && incident_is_busy(q->freed)) n--;
+        if (q->freed != NULL && q->freed != q->incident && q->freed->target == t &&
+            incident_is_busy(q->freed))
+            n--;
     }
     ret->is_ok = n == 0;
     ret->value = json_number(a, (int64_t)n);
@@ -125,10 +135,12 @@ static void gate_in_flight_runbook(const struct gate_question *q, struct arena *
     ret->is_ok = n < max;
     ret->value = json_number(a, n);
     ret->limit = json_number(a, max);
-    ret->reason = arena_printf(a, "%" PRId64 " acts of this runbook are under way, at most %" PRId64 " may be", n, max);
+    ret->reason =
+        arena_printf(a, "%" PRId64 " acts of this runbook are under way, at most %" PRId64 " may be", n, max);
 }
 
-/* The order is the contract. Each gate that is still to come has its line; it is added where its line stands. */
+/* The order is the contract. Each gate that is still to come has its line; it is added where its line stands.
+ */
 static const struct gate {
     const char *name;
     gate_fn *evaluate;
@@ -167,15 +179,15 @@ static const struct gate_result *evaluate(const struct gate_question *q, bool is
     return first;
 }
 
-const struct gate_result *gates_evaluate(const struct gate_question *q, struct arena *a, struct gate_result ret_results[GATES_MAX],
-                                         size_t *ret_n)
+const struct gate_result *gates_evaluate(const struct gate_question *q, struct arena *a,
+                                         struct gate_result ret_results[GATES_MAX], size_t *ret_n)
 {
     _Static_assert(ARRAY_LEN(gates) <= GATES_MAX, "GATES_MAX");
     return evaluate(q, false, a, ret_results, ret_n);
 }
 
-const struct gate_result *gates_evaluate_escalation(const struct gate_question *q, struct arena *a, struct gate_result ret_results[GATES_MAX],
-                                                    size_t *ret_n)
+const struct gate_result *gates_evaluate_escalation(const struct gate_question *q, struct arena *a,
+                                                    struct gate_result ret_results[GATES_MAX], size_t *ret_n)
 {
     return evaluate(q, true, a, ret_results, ret_n);
 }
@@ -186,8 +198,9 @@ struct strview gates_json(const struct gate_result *results, size_t n, struct ar
     buf_init(&b, 64 * 1024);
     buf_append_char(&b, '[');
     for (size_t i = 0; i < n; i++)
-        buf_printf(&b, "%s{\"gate\":\"%s\",\"limit\":%.*s,\"ok\":%s,\"value\":%.*s}", i > 0 ? "," : "", results[i].name, SV_ARG(results[i].limit),
-                   results[i].is_ok ? "true" : "false", SV_ARG(results[i].value));
+        buf_printf(&b, "%s{\"gate\":\"%s\",\"limit\":%.*s,\"ok\":%s,\"value\":%.*s}", i > 0 ? "," : "",
+                   results[i].name, SV_ARG(results[i].limit), results[i].is_ok ? "true" : "false",
+                   SV_ARG(results[i].value));
     buf_append_char(&b, ']');
     struct strview text = arena_copy(a, buf_view(&b));
     buf_release(&b);

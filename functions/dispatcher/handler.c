@@ -6,11 +6,11 @@
 
 #include "log/log.h"
 
-#define DURABLE_WAIT_NS (10 * NS_PER_S)
-#define LIST_DEFAULT    100
-#define LIST_MAX        1000
-#define ACTOR_MAX       200
-#define NOTE_MAX        4096
+#define DURABLE_WAIT_NS   (10 * NS_PER_S)
+#define LIST_DEFAULT      100
+#define LIST_MAX          1000
+#define ACTOR_MAX         200
+#define NOTE_MAX          4096
 #define INCIDENT_PATH_MAX 100
 
 struct exchange {
@@ -45,13 +45,17 @@ static void get_incidents(const struct exchange *x)
     struct strview text, state = SV("all");
     uint64_t limit = LIST_DEFAULT;
     struct error err;
-    if (http_query_get(x->req, SV("state"), &state) && !sv_eq(state, SV("open")) && !sv_eq(state, SV("closed")) && !sv_eq(state, SV("all"))) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "state '%.*s' is none of open, closed, all", SV_ARG(sv_sub(state, 0, 50)));
+    if (http_query_get(x->req, SV("state"), &state) && !sv_eq(state, SV("open")) &&
+        !sv_eq(state, SV("closed")) && !sv_eq(state, SV("all"))) {
+        error_set(&err, STATUS_INVALID_ARGUMENT, "state '%.*s' is none of open, closed, all",
+                  SV_ARG(sv_sub(state, 0, 50)));
         fail(x, &err);
         return;
     }
-    if (http_query_get(x->req, SV("limit"), &text) && (sv_parse_u64(text, &limit) != STATUS_OK || limit < 1 || limit > LIST_MAX)) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "limit '%.*s' is no number from 1 to %d", SV_ARG(sv_sub(text, 0, 50)), LIST_MAX);
+    if (http_query_get(x->req, SV("limit"), &text) &&
+        (sv_parse_u64(text, &limit) != STATUS_OK || limit < 1 || limit > LIST_MAX)) {
+        error_set(&err, STATUS_INVALID_ARGUMENT, "limit '%.*s' is no number from 1 to %d",
+                  SV_ARG(sv_sub(text, 0, 50)), LIST_MAX);
         fail(x, &err);
         return;
     }
@@ -69,7 +73,8 @@ static uint64_t first_seq_of(const struct dispatcher *d, struct strview id)
     return journal_first_seq(d->env.journal);
 }
 
-static enum status read_incident(const struct exchange *x, struct explain *explained, struct strview id, struct error *err)
+static enum status read_incident(const struct exchange *x, struct explain *explained, struct strview id,
+                                 struct error *err)
 {
     uint64_t seq = first_seq_of(x->d, id);
     struct arena batch = {0};
@@ -101,13 +106,16 @@ static void get_incident(const struct exchange *x, struct strview id)
     enum status s = read_incident(x, explained, id, &err);
     if (s == STATUS_OK) s = explain_json(explained, &json, &err);
     explain_free(explained);
-    if (s == STATUS_OK) answer(x, json);
-    else fail(x, &err);
+    if (s == STATUS_OK)
+        answer(x, json);
+    else
+        fail(x, &err);
 }
 
 /* ---- writing ---- */
 
-static enum status parse_body(const struct exchange *x, json_t **ret_body, struct strview *ret_actor, struct error *err)
+static enum status parse_body(const struct exchange *x, json_t **ret_body, struct strview *ret_actor,
+                              struct error *err)
 {
     json_t *body = NULL;
     enum status s = json_parse(x->req->body, 0, &body, err);
@@ -115,7 +123,8 @@ static enum status parse_body(const struct exchange *x, json_t **ret_body, struc
     if (!json_is_object(body)) s = error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a JSON object");
     struct strview actor = json_get_text(body, "actor");
     if (s == STATUS_OK && (actor.len == 0 || actor.len > ACTOR_MAX))
-        s = error_set(err, STATUS_INVALID_ARGUMENT, "actor is missing: who does this, in 1 to %d bytes", ACTOR_MAX);
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "actor is missing: who does this, in 1 to %d bytes",
+                      ACTOR_MAX);
     if (s != STATUS_OK) {
         json_release(body);
         return s;
@@ -125,17 +134,22 @@ static enum status parse_body(const struct exchange *x, json_t **ret_body, struc
     return STATUS_OK;
 }
 
-static enum status append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq, struct error *err)
+static enum status append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
+                                  struct error *err)
 {
     r->time_ns = clock_unix_ns();
     r->tenant = d->env.tenant;
     r->cluster = d->env.cluster;
     enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
-    return s == STATUS_OK ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err) : s;
+    return s == STATUS_OK
+               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
+               : s;
 }
 
-/* Stopping holds even where it cannot be recorded: first the brake, then the paper. Resuming is the other way round. */
-static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor, uint64_t *ret_seq, struct error *err)
+/* Stopping holds even where it cannot be recorded: first the brake, then the paper. Resuming is the other way
+ * round. */
+static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor, uint64_t *ret_seq,
+                          struct error *err)
 {
     struct record r = {.kind = RECORD_FREEZE, .on = is_on, .actor = actor};
     if (is_on) {
@@ -144,14 +158,18 @@ static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor
     }
     enum status s = append_durably(d, &r, ret_seq, err);
     if (s == STATUS_OK) {
-        d->is_braked = dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
+        d->is_braked =
+            dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
         return dispatcher_apply_freeze(d, err);
     }
     if (!is_on) return s;
     struct error why;
     enum status frozen = d->env.invoker->freeze(d->env.invoker_arg, true, &why);
-    log_error("dispatcher", "acting is stopped, but that is not recorded: a restart would resume", LOG_STR("error", err->message));
-    return error_prefix(err, s, frozen == STATUS_OK ? "acting is stopped, but not recorded" : "not recorded, and a bot may still act");
+    log_error("dispatcher", "acting is stopped, but that is not recorded: a restart would resume",
+              LOG_STR("error", err->message));
+    return error_prefix(err, s,
+                        frozen == STATUS_OK ? "acting is stopped, but not recorded"
+                                            : "not recorded, and a bot may still act");
 }
 
 static void post_freeze(const struct exchange *x)
@@ -162,11 +180,14 @@ static void post_freeze(const struct exchange *x)
     uint64_t seq = 0;
     enum status s = parse_body(x, &body, &actor, &err);
     const json_t *on = json_object_get(body, "on");
-    if (s == STATUS_OK && !json_is_boolean(on)) s = error_set(&err, STATUS_INVALID_ARGUMENT, "on is missing: true stops acting, false resumes it");
+    if (s == STATUS_OK && !json_is_boolean(on))
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "on is missing: true stops acting, false resumes it");
     if (s == STATUS_OK) s = freeze(x->d, json_is_true(on), actor, &seq, &err);
     json_release(body);
-    if (s == STATUS_OK) answer(x, json_pack("{s:b,s:I}", "on", dispatcher_state(x->d)->is_frozen, "seq", (json_int_t)seq));
-    else fail(x, &err);
+    if (s == STATUS_OK)
+        answer(x, json_pack("{s:b,s:I}", "on", dispatcher_state(x->d)->is_frozen, "seq", (json_int_t)seq));
+    else
+        fail(x, &err);
 }
 
 static void post_note(const struct exchange *x)
@@ -176,15 +197,20 @@ static void post_note(const struct exchange *x)
     json_t *body = NULL;
     uint64_t seq = 0;
     enum status s = parse_body(x, &body, &actor, &err);
-    struct record r = {.kind = RECORD_NOTE, .actor = actor, .incident = json_get_text(body, "incident"), .message = json_get_text(body, "message")};
+    struct record r = {.kind = RECORD_NOTE,
+                       .actor = actor,
+                       .incident = json_get_text(body, "incident"),
+                       .message = json_get_text(body, "message")};
     if (s == STATUS_OK && (r.incident.len == 0 || r.incident.len > INCIDENT_PATH_MAX))
         s = error_set(&err, STATUS_INVALID_ARGUMENT, "incident is missing or too long");
     if (s == STATUS_OK && (r.message.len == 0 || r.message.len > NOTE_MAX))
         s = error_set(&err, STATUS_INVALID_ARGUMENT, "message must have 1 to %d bytes", NOTE_MAX);
     if (s == STATUS_OK) s = append_durably(x->d, &r, &seq, &err);
     json_release(body);
-    if (s == STATUS_OK) answer(x, json_pack("{s:I}", "seq", (json_int_t)seq));
-    else fail(x, &err);
+    if (s == STATUS_OK)
+        answer(x, json_pack("{s:I}", "seq", (json_int_t)seq));
+    else
+        fail(x, &err);
 }
 
 void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp)
@@ -202,6 +228,7 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
     } else if (sv_eq(path, SV("/notes"))) {
         if (is_method(&x, SV("POST"))) post_note(&x);
     } else {
-        http_resp_set(resp, 404, SV("application/json"), SV("{\"error\":\"known here: /status /incidents /incidents/ID /freeze /notes\"}"));
+        http_resp_set(resp, 404, SV("application/json"),
+                      SV("{\"error\":\"known here: /status /incidents /incidents/ID /freeze /notes\"}"));
     }
 }

@@ -5,7 +5,7 @@
 #include "base/escape.h"
 #include "log/log.h"
 
-#define CALL_TIMEOUT_NS (60 * NS_PER_S) /* of an asynchronous call where the function says nothing */
+#define CALL_TIMEOUT_NS  (60 * NS_PER_S) /* of an asynchronous call where the function says nothing */
 #define FROZEN_SNOOZE_NS NS_PER_S
 #define BODY_MESSAGE_MAX 500
 
@@ -30,7 +30,8 @@ static void append_stage(struct buf *b, const char *name, int64_t unix_ns)
     buf_printf(b, "%s\"%s\":\"%s\"", b->len > 1 ? "," : "", name, text);
 }
 
-/* From the alert's receipt to the bot's end. What this process did not see (it was restarted in between) is left out. */
+/* From the alert's receipt to the bot's end. What this process did not see (it was restarted in between) is
+ * left out. */
 static struct strview make_stages(const struct job *job)
 {
     struct dispatcher *d = job->d;
@@ -55,13 +56,16 @@ static void observe_stages(const struct job *job)
 {
     const struct incident *inc = state_incident(dispatcher_state(job->d), job->item->record->incident);
     const struct decided_time *decided = &job->d->decided[job->item->seq % DECIDED_TIMES];
-    if (inc == NULL || job->invoked_unix_ns == 0 || job->item->record->step != 1 || job->item->attempt != 1) return; /* the first act's way */
+    if (inc == NULL || job->invoked_unix_ns == 0 || job->item->record->step != 1 || job->item->attempt != 1)
+        return; /* the first act's way */
     int64_t durable_ns = journal_durable_unix_ns(job->d->env.journal, inc->seq);
     if (durable_ns != 0) observe_stage(job->d, "durable", durable_ns - inc->opened_ns);
     if (decided->seq == job->item->seq) observe_stage(job->d, "decided", decided->unix_ns - inc->opened_ns);
     observe_stage(job->d, "invoked", job->invoked_unix_ns - inc->opened_ns);
-    if (job->reply.entered_unix_ns != 0) observe_stage(job->d, "entered", job->reply.entered_unix_ns - inc->opened_ns);
-    if (job->reply.left_unix_ns != 0) observe_stage(job->d, "healed", job->reply.left_unix_ns - inc->opened_ns);
+    if (job->reply.entered_unix_ns != 0)
+        observe_stage(job->d, "entered", job->reply.entered_unix_ns - inc->opened_ns);
+    if (job->reply.left_unix_ns != 0)
+        observe_stage(job->d, "healed", job->reply.left_unix_ns - inc->opened_ns);
 }
 
 static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)
@@ -92,16 +96,21 @@ static void finish(const struct job *job, struct strview state, struct strview c
         outcome.undo = (struct strview){0};
         s = queue_done(job->d->queue, job->item, &outcome, &err);
     }
-    if (s == STATUS_OK) observe_stages(job);
-    else log_error("dispatcher", "outcome not recorded", LOG_SV("intent", r->intent), LOG_SV("state", state), LOG_STR("error", err.message));
+    if (s == STATUS_OK)
+        observe_stages(job);
+    else
+        log_error("dispatcher", "outcome not recorded", LOG_SV("intent", r->intent), LOG_SV("state", state),
+                  LOG_STR("error", err.message));
 }
 
-static void repeat(const struct job *job, bool counts, int64_t after_ns, struct strview code, struct strview reason)
+static void repeat(const struct job *job, bool counts, int64_t after_ns, struct strview code,
+                   struct strview reason)
 {
     struct error err;
     enum status s = queue_retry(job->d->queue, job->item, counts, after_ns, code, reason, &err);
     if (s != STATUS_OK && s != STATUS_ABORTED)
-        log_error("dispatcher", "retry not recorded", LOG_SV("intent", job->item->record->intent), LOG_STR("error", err.message));
+        log_error("dispatcher", "retry not recorded", LOG_SV("intent", job->item->record->intent),
+                  LOG_STR("error", err.message));
 }
 
 /* ---- acts ---- */
@@ -110,13 +119,14 @@ static int64_t step_timeout(struct strview detail)
 {
     json_t *tree = NULL;
     int64_t ns = 0;
-    if (detail.len > 0 && json_parse(detail, 0, &tree, NULL) == STATUS_OK) ns = json_integer_value(json_object_get(tree, "timeoutNs"));
+    if (detail.len > 0 && json_parse(detail, 0, &tree, NULL) == STATUS_OK)
+        ns = json_integer_value(json_object_get(tree, "timeoutNs"));
     json_release(tree);
     return ns > 0 ? ns : 30 * NS_PER_S;
 }
 
-/* Is it still right to begin? Recorded as the end of the intent if not. The rest of the line is the bot's: it checks the deadline before
- * each mutation. */
+/* Is it still right to begin? Recorded as the end of the intent if not. The rest of the line is the bot's: it
+ * checks the deadline before each mutation. */
 static bool may_begin(struct job *job)
 {
     const struct record *r = job->item->record;
@@ -132,24 +142,32 @@ static bool may_begin(struct job *job)
     }
     if (r->deadline_ns != 0 && clock_unix_ns() >= r->deadline_ns) {
         if (job->item->is_interrupted)
-            finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"), SV("an attempt was interrupted, and the deadline passed before another could look"));
+            finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"),
+                   SV("an attempt was interrupted, and the deadline passed before another could look"));
         else if (job->item->attempt > 1)
-            finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"), SV("no attempt succeeded before the deadline"));
+            finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"),
+                   SV("no attempt succeeded before the deadline"));
         else
-            finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"), SV("the deadline passed before the act began; nothing was changed"));
+            finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"),
+                   SV("the deadline passed before the act began; nothing was changed"));
         return false;
     }
-    if (sv_eq(r->purpose, SV("escalate"))) return true; /* a person is told even if the alert is over by now */
+    if (sv_eq(r->purpose, SV("escalate")))
+        return true; /* a person is told even if the alert is over by now */
     const struct incident *inc = state_incident(s, r->incident);
     if (inc == NULL || !sv_eq(sv(inc->intent), r->intent)) {
-        finish(job, SV("refused"), SV("FAILED_PRECONDITION"), SV("the incident has moved on; nothing was changed"));
+        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
+               SV("the incident has moved on; nothing was changed"));
         return false;
     }
-    if (inc->alert == ALERT_FIRING || job->item->is_interrupted) return true; /* what an interrupted attempt did belongs to the incident */
+    if (inc->alert == ALERT_FIRING || job->item->is_interrupted)
+        return true; /* what an interrupted attempt did belongs to the incident */
     if (job->item->attempt == 1)
-        finish(job, SV("refused"), SV("FAILED_PRECONDITION"), SV("the alert was over before the act began; nothing was changed"));
+        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
+               SV("the alert was over before the act began; nothing was changed"));
     else
-        finish(job, SV("failed"), SV("FAILED_PRECONDITION"), SV("the alert was over before a failed attempt could be repeated"));
+        finish(job, SV("failed"), SV("FAILED_PRECONDITION"),
+               SV("the alert was over before a failed attempt could be repeated"));
     return false;
 }
 
@@ -191,13 +209,21 @@ static void act(struct job *job)
         finish(job, SV("unknown"), SV("UNKNOWN"), SV("the platform ended while the act was under way"));
         return;
     }
-    struct invocation inv = {.function = r->function, .intent = r->intent, .incident = r->incident, .target = r->target, .epoch = r->epoch,
-                             .attempt = job->item->attempt, .intent_unix_ns = r->time_ns, .arena = job->arena};
+    struct invocation inv = {.function = r->function,
+                             .intent = r->intent,
+                             .incident = r->incident,
+                             .target = r->target,
+                             .epoch = r->epoch,
+                             .attempt = job->item->attempt,
+                             .intent_unix_ns = r->time_ns,
+                             .arena = job->arena};
     job->invoked_unix_ns = clock_unix_ns();
     inv.deadline_unix_ns = job->invoked_unix_ns + step_timeout(r->detail);
     if (r->deadline_ns != 0 && r->deadline_ns < inv.deadline_unix_ns) inv.deadline_unix_ns = r->deadline_ns;
-    s = d->env.invoker->invoke(d->env.invoker_arg, &inv, r->params.len > 0 ? r->params : SV("{}"), job->arena, &job->reply, &err);
-    if (s == STATUS_CANCELLED && fiber_is_cancelled()) return; /* we are going down: the next process finds it interrupted */
+    s = d->env.invoker->invoke(d->env.invoker_arg, &inv, r->params.len > 0 ? r->params : SV("{}"), job->arena,
+                               &job->reply, &err);
+    if (s == STATUS_CANCELLED && fiber_is_cancelled())
+        return; /* we are going down: the next process finds it interrupted */
     if (s == STATUS_OK)
         take_reply(job);
     else if (s == STATUS_CANCELLED) /* balm stop came in between; it never left */
@@ -232,23 +258,25 @@ static void decode_headers(struct strview json, struct arena *a, struct http_req
     const char *name;
     if (json.len == 0 || json_parse(json, 0, &tree, NULL) != STATUS_OK) return;
     struct http_header *headers = arena_array(a, HTTP_HEADERS_MAX, sizeof(*headers));
-    json_object_foreach(tree, name, value)
-        if (req->n_headers < HTTP_HEADERS_MAX && json_is_string(value))
-            headers[req->n_headers++] = (struct http_header){arena_copy(a, sv(name)), arena_copy(a, sv(json_string_value(value)))};
+    json_object_foreach(tree, name, value) if (req->n_headers < HTTP_HEADERS_MAX && json_is_string(value))
+        headers[req->n_headers++] =
+            (struct http_header){arena_copy(a, sv(name)), arena_copy(a, sv(json_string_value(value)))};
     req->headers = headers;
     json_release(tree);
 }
 
 static void end_call(struct job *job, int http_status, struct strview body)
 {
-    job->reply.detail = arena_printf(job->arena, "{\"bodyBytes\":%zu,\"httpStatus\":%d}", body.len, http_status);
+    job->reply.detail =
+        arena_printf(job->arena, "{\"bodyBytes\":%zu,\"httpStatus\":%d}", body.len, http_status);
     if (http_status == 503 || http_status == 429) {
         repeat(job, true, 0, SV("UNAVAILABLE"), arena_printf(job->arena, "HTTP %d", http_status));
         return;
     }
     struct strview text = sv_sub(body, 0, json_plain_run_max(body, BODY_MESSAGE_MAX));
     enum status s = status_from_http(http_status);
-    finish(job, s == STATUS_OK ? SV("done") : SV("failed"), s == STATUS_OK ? (struct strview){0} : sv(status_name(s)), text);
+    finish(job, s == STATUS_OK ? SV("done") : SV("failed"),
+           s == STATUS_OK ? (struct strview){0} : sv(status_name(s)), text);
 }
 
 static void call(struct job *job)
@@ -256,7 +284,9 @@ static void call(struct job *job)
     const struct record *r = job->item->record;
     struct dispatcher *d = job->d;
     struct error err = {0};
-    struct http_req req = {.method = r->method.len > 0 ? r->method : SV("POST"), .target = r->path.len > 0 ? r->path : SV("/"), .arena = job->arena,
+    struct http_req req = {.method = r->method.len > 0 ? r->method : SV("POST"),
+                           .target = r->path.len > 0 ? r->path : SV("/"),
+                           .arena = job->arena,
                            .received_unix_ns = r->time_ns};
     size_t query_at = sv_find(req.target, '?');
     req.path = sv_sub(req.target, 0, query_at);
@@ -267,11 +297,14 @@ static void call(struct job *job)
         return;
     }
     int64_t timeout_ns = CALL_TIMEOUT_NS;
-    if (d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, NULL) == STATUS_OK && job->info.timeout_ns > 0)
+    if (d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, NULL) == STATUS_OK &&
+        job->info.timeout_ns > 0)
         timeout_ns = job->info.timeout_ns;
     int http_status = 0;
     struct strview body = {0};
-    enum status s = d->env.invoker->call(d->env.invoker_arg, r->function, &req, clock_monotonic_ns() + timeout_ns, job->arena, &http_status, &body, &err);
+    enum status s =
+        d->env.invoker->call(d->env.invoker_arg, r->function, &req, clock_monotonic_ns() + timeout_ns,
+                             job->arena, &http_status, &body, &err);
     if (s == STATUS_CANCELLED && fiber_is_cancelled()) return;
     if (s == STATUS_OK)
         end_call(job, http_status, body);

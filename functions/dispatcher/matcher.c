@@ -6,8 +6,8 @@
 
 #include "base/memory.h"
 
-/* A label value is at most 64 KiB; honest patterns need a few steps a byte. A hostile value on a pattern that backtracks without
- * end would otherwise hold the loop; this many steps are about a millisecond. */
+/* A label value is at most 64 KiB; honest patterns need a few steps a byte. A hostile value on a pattern that
+ * backtracks without end would otherwise hold the loop; this many steps are about a millisecond. */
 enum { REGEX_STEPS_MAX = 200000, REGEX_DEPTH_MAX = 10000, REGEX_HEAP_MAX_KIB = 1024 };
 
 struct matcher_regex {
@@ -28,10 +28,11 @@ static void regex_free(struct matcher_regex *r)
 static struct matcher_regex *regex_new(struct strview pattern, int *ret_code, size_t *ret_offset)
 {
     /* No UCP, no JIT: \d is ASCII as in Alertmanager's RE2, and the step limit counts the same everywhere. */
-    const uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C |
-                             PCRE2_DOLLAR_ENDONLY;
+    const uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_UTF | PCRE2_MATCH_INVALID_UTF |
+                             PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY;
     struct matcher_regex *r = mem_zalloc(1, sizeof(*r));
-    r->code = pcre2_compile((PCRE2_SPTR)(pattern.len ? pattern.ptr : ""), pattern.len, options, ret_code, ret_offset, NULL);
+    r->code = pcre2_compile((PCRE2_SPTR)(pattern.len ? pattern.ptr : ""), pattern.len, options, ret_code,
+                            ret_offset, NULL);
     if (r->code == NULL) {
         free(r);
         return NULL;
@@ -72,7 +73,8 @@ static void skip_space(struct reader *r)
 
 static enum status fail(const struct reader *r, size_t at, const char *what)
 {
-    return error_set(r->err, STATUS_INVALID_ARGUMENT, "matcher '%.*s': %s at column %zu", SV_ARG(sv_sub(r->text, 0, 200)), what, at + 1);
+    return error_set(r->err, STATUS_INVALID_ARGUMENT, "matcher '%.*s': %s at column %zu",
+                     SV_ARG(sv_sub(r->text, 0, 200)), what, at + 1);
 }
 
 /* From the opening quote past the closing one. */
@@ -104,7 +106,8 @@ static enum status read_quoted(struct reader *r, struct strview *ret_text)
 
 static bool is_name_char(char c, bool is_first)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':' || (!is_first && c >= '0' && c <= '9');
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':' ||
+           (!is_first && c >= '0' && c <= '9');
 }
 
 static enum status read_name(struct reader *r, struct strview *ret_name)
@@ -144,7 +147,8 @@ static enum status read_op(struct reader *r, enum matcher_op *ret_op)
     return STATUS_OK;
 }
 
-/* Without quotes a value ends at a comma or the closing brace; the escapes are the same, a quote is an error. */
+/* Without quotes a value ends at a comma or the closing brace; the escapes are the same, a quote is an error.
+ */
 static enum status read_bare(struct reader *r, struct strview *ret_value)
 {
     size_t start = r->at, n = 0;
@@ -184,7 +188,8 @@ static enum status read_matcher(struct reader *r, struct matcher *ret_matcher)
         if (m.regex == NULL) {
             char why[160];
             (void)pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
-            return error_set(r->err, STATUS_INVALID_ARGUMENT, "matcher '%.*s': regular expression at column %zu: %s at its character %zu",
+            return error_set(r->err, STATUS_INVALID_ARGUMENT,
+                             "matcher '%.*s': regular expression at column %zu: %s at its character %zu",
                              SV_ARG(sv_sub(r->text, 0, 200)), value_at + 1, why, offset + 1);
         }
     }
@@ -226,7 +231,8 @@ static void cut_back(struct matchers *m, size_t n)
 enum status matchers_parse(struct strview text, struct arena *a, struct matchers *m, struct error *err)
 {
     if (text.len > MATCHER_TEXT_MAX)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "matcher of %zu bytes; at most %d are taken", text.len, MATCHER_TEXT_MAX);
+        return error_set(err, STATUS_INVALID_ARGUMENT, "matcher of %zu bytes; at most %d are taken", text.len,
+                         MATCHER_TEXT_MAX);
     if (!sv_is_utf8(text)) return error_set(err, STATUS_INVALID_ARGUMENT, "matcher is not valid UTF-8");
     struct reader r = {.text = arena_copy(a, text), .arena = a, .err = err};
     size_t before = m->n;
@@ -245,7 +251,8 @@ void matchers_release(struct matchers *m)
 
 static enum match_result regex_test(const struct matcher_regex *r, struct strview value)
 {
-    int found = pcre2_match(r->code, (PCRE2_SPTR)(value.len ? value.ptr : ""), value.len, 0, 0, r->data, r->context);
+    int found =
+        pcre2_match(r->code, (PCRE2_SPTR)(value.len ? value.ptr : ""), value.len, 0, 0, r->data, r->context);
     if (found >= 0) return MATCH_YES;
     return found == PCRE2_ERROR_NOMATCH ? MATCH_NO : MATCH_LIMIT;
 }
@@ -255,7 +262,8 @@ enum match_result matcher_test(const struct matcher *m, struct strview value)
     if (m->op == MATCHER_EQUAL) return sv_eq(value, m->value) ? MATCH_YES : MATCH_NO;
     if (m->op == MATCHER_NOT_EQUAL) return sv_eq(value, m->value) ? MATCH_NO : MATCH_YES;
     enum match_result found = regex_test(m->regex, value);
-    if (m->op == MATCHER_REGEX || found == MATCH_LIMIT) return found; /* undecided stays undecided when negated */
+    if (m->op == MATCHER_REGEX || found == MATCH_LIMIT)
+        return found; /* undecided stays undecided when negated */
     return found == MATCH_YES ? MATCH_NO : MATCH_YES;
 }
 

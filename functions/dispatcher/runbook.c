@@ -45,7 +45,8 @@ bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode)
 
 /* ---- texts with variables ---- */
 
-static enum status check_template(const struct decoder *d, const struct yaml_node *at, bool allow_target, bool allow_reason)
+static enum status check_template(const struct decoder *d, const struct yaml_node *at, bool allow_target,
+                                  bool allow_reason)
 {
     struct error why;
     enum status s = template_check(at->text, allow_target, allow_reason, &why);
@@ -65,16 +66,27 @@ static enum status check_templates(const struct decoder *d, const struct yaml_no
 /* ---- steps ---- */
 
 static const struct yaml_field resolve_fields[] = {
-    {.name = "within", .type = YAML_FIELD_DURATION, .offset = offsetof(struct runbook_step, within_ns), .min = NS_PER_S, .max = 24 * HOUR_NS},
-    {.name = "hold", .type = YAML_FIELD_DURATION, .offset = offsetof(struct runbook_step, hold_ns), .max = 24 * HOUR_NS},
+    {.name = "within",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct runbook_step, within_ns),
+     .min = NS_PER_S,
+     .max = 24 * HOUR_NS},
+    {.name = "hold",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct runbook_step, hold_ns),
+     .max = 24 * HOUR_NS},
 };
 
 static const struct yaml_field check_fields[] = {
-    {.name = "hold", .type = YAML_FIELD_DURATION, .offset = offsetof(struct runbook_step, hold_ns), .max = 24 * HOUR_NS},
+    {.name = "hold",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct runbook_step, hold_ns),
+     .max = 24 * HOUR_NS},
 };
 
 /* "resolve", "check", {resolve: {within, hold}} or {check: {hold}}. */
-static enum status decode_verify(const struct decoder *d, const struct yaml_node *node, struct runbook_step *step)
+static enum status decode_verify(const struct decoder *d, const struct yaml_node *node,
+                                 struct runbook_step *step)
 {
     const struct yaml_node *inside = NULL;
     struct strview word = node->text;
@@ -90,12 +102,15 @@ static enum status decode_verify(const struct decoder *d, const struct yaml_node
         step->verify = VERIFY_CHECK;
         step->within_ns = 0;
     } else {
-        return yaml_error(d->doc, node, d->err, "verify: '%.*s' is none of resolve, check", SV_ARG(sv_sub(word, 0, 100)));
+        return yaml_error(d->doc, node, d->err, "verify: '%.*s' is none of resolve, check",
+                          SV_ARG(sv_sub(word, 0, 100)));
     }
     if (inside == NULL) return STATUS_OK;
     if (step->verify == VERIFY_RESOLVE)
-        return yaml_decode(d->doc, inside, "verify.resolve", resolve_fields, ARRAY_LEN(resolve_fields), &d->rb->arena, step, d->err);
-    return yaml_decode(d->doc, inside, "verify.check", check_fields, ARRAY_LEN(check_fields), &d->rb->arena, step, d->err);
+        return yaml_decode(d->doc, inside, "verify.resolve", resolve_fields, ARRAY_LEN(resolve_fields),
+                           &d->rb->arena, step, d->err);
+    return yaml_decode(d->doc, inside, "verify.check", check_fields, ARRAY_LEN(check_fields), &d->rb->arena,
+                       step, d->err);
 }
 
 struct step_nodes {
@@ -104,21 +119,33 @@ struct step_nodes {
 };
 
 static const struct yaml_field step_fields[] = {
-    {.name = "bot", .type = YAML_FIELD_TEXT, .offset = offsetof(struct step_nodes, step.bot), .is_required = true, .min = 1, .max = 63},
+    {.name = "bot",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct step_nodes, step.bot),
+     .is_required = true,
+     .min = 1,
+     .max = 63},
     {.name = "with", .type = YAML_FIELD_NODE, .offset = offsetof(struct step_nodes, with)},
-    {.name = "timeout", .type = YAML_FIELD_DURATION, .offset = offsetof(struct step_nodes, step.timeout_ns), .min = NS_PER_S, .max = HOUR_NS},
+    {.name = "timeout",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct step_nodes, step.timeout_ns),
+     .min = NS_PER_S,
+     .max = HOUR_NS},
     {.name = "verify", .type = YAML_FIELD_NODE, .offset = offsetof(struct step_nodes, verify)},
 };
 
 /* is_escalation: has no verification, and knows the reason. */
-static enum status decode_step(const struct decoder *d, const struct yaml_node *node, bool is_escalation, struct runbook_step *ret_step)
+static enum status decode_step(const struct decoder *d, const struct yaml_node *node, bool is_escalation,
+                               struct runbook_step *ret_step)
 {
     struct step_nodes n = {.step = default_step};
     size_t n_fields = ARRAY_LEN(step_fields) - (is_escalation ? 1 : 0);
-    enum status s = yaml_decode(d->doc, node, is_escalation ? "escalate" : "step", step_fields, n_fields, &d->rb->arena, &n, d->err);
+    enum status s = yaml_decode(d->doc, node, is_escalation ? "escalate" : "step", step_fields, n_fields,
+                                &d->rb->arena, &n, d->err);
     if (s == STATUS_OK && n.verify != NULL) s = decode_verify(d, n.verify, &n.step);
     if (s == STATUS_OK && n.with != NULL) {
-        if (n.with->type != YAML_MAP) return yaml_error(d->doc, n.with, d->err, "with must be a map of parameters");
+        if (n.with->type != YAML_MAP)
+            return yaml_error(d->doc, n.with, d->err, "with must be a map of parameters");
         s = check_templates(d, n.with, is_escalation);
     }
     if (s != STATUS_OK) return s;
@@ -135,7 +162,8 @@ static enum status decode_steps(const struct decoder *d, const struct yaml_node 
     if (list->type != YAML_LIST || list->n_children == 0)
         return yaml_error(d->doc, list, d->err, "steps must be a list with at least one step");
     if (list->n_children > RUNBOOK_STEPS_MAX)
-        return yaml_error(d->doc, list, d->err, "%zu steps; at most %d are taken", list->n_children, RUNBOOK_STEPS_MAX);
+        return yaml_error(d->doc, list, d->err, "%zu steps; at most %d are taken", list->n_children,
+                          RUNBOOK_STEPS_MAX);
     for (const struct yaml_node *node = list->first; node != NULL; node = node->next) {
         enum status s = decode_step(d, node, false, &d->rb->steps[d->rb->n_steps]);
         if (s != STATUS_OK) return s;
@@ -152,17 +180,32 @@ struct guardrail_nodes {
 };
 
 static const struct yaml_field guardrail_fields[] = {
-    {.name = "cooldown", .type = YAML_FIELD_DURATION, .offset = offsetof(struct guardrail_nodes, values.cooldown_ns), .min = NS_PER_S,
+    {.name = "cooldown",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct guardrail_nodes, values.cooldown_ns),
+     .min = NS_PER_S,
      .max = RUNBOOK_PERIOD_MAX_NS},
     {.name = "rate", .type = YAML_FIELD_NODE, .offset = offsetof(struct guardrail_nodes, rate)},
-    {.name = "max_in_flight", .type = YAML_FIELD_INT, .offset = offsetof(struct guardrail_nodes, values.max_in_flight), .min = 1, .max = 100},
+    {.name = "max_in_flight",
+     .type = YAML_FIELD_INT,
+     .offset = offsetof(struct guardrail_nodes, values.max_in_flight),
+     .min = 1,
+     .max = 100},
 };
 
 static const struct yaml_field rate_fields[] = {
-    {.name = "max", .type = YAML_FIELD_INT, .offset = offsetof(struct runbook_guardrails, rate_max), .is_required = true, .min = 1,
+    {.name = "max",
+     .type = YAML_FIELD_INT,
+     .offset = offsetof(struct runbook_guardrails, rate_max),
+     .is_required = true,
+     .min = 1,
      .max = RUNBOOK_RATE_MAX},
-    {.name = "per", .type = YAML_FIELD_DURATION, .offset = offsetof(struct runbook_guardrails, rate_per_ns), .is_required = true,
-     .min = NS_PER_S, .max = RUNBOOK_PERIOD_MAX_NS},
+    {.name = "per",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct runbook_guardrails, rate_per_ns),
+     .is_required = true,
+     .min = NS_PER_S,
+     .max = RUNBOOK_PERIOD_MAX_NS},
 };
 
 static enum status decode_guardrails(const struct decoder *d, const struct yaml_node *node)
@@ -170,9 +213,11 @@ static enum status decode_guardrails(const struct decoder *d, const struct yaml_
     struct guardrail_nodes n = {.values = default_guardrails};
     enum status s = STATUS_OK;
     if (node != NULL)
-        s = yaml_decode(d->doc, node, "guardrails", guardrail_fields, ARRAY_LEN(guardrail_fields), &d->rb->arena, &n, d->err);
+        s = yaml_decode(d->doc, node, "guardrails", guardrail_fields, ARRAY_LEN(guardrail_fields),
+                        &d->rb->arena, &n, d->err);
     if (s == STATUS_OK && n.rate != NULL)
-        s = yaml_decode(d->doc, n.rate, "guardrails.rate", rate_fields, ARRAY_LEN(rate_fields), &d->rb->arena, &n.values, d->err);
+        s = yaml_decode(d->doc, n.rate, "guardrails.rate", rate_fields, ARRAY_LEN(rate_fields), &d->rb->arena,
+                        &n.values, d->err);
     d->rb->guardrails = n.values;
     return s;
 }
@@ -186,20 +231,38 @@ struct runbook_nodes {
 };
 
 static const struct yaml_field runbook_fields[] = {
-    {.name = "name", .type = YAML_FIELD_TEXT, .offset = offsetof(struct runbook_nodes, name), .is_required = true, .min = 1,
+    {.name = "name",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct runbook_nodes, name),
+     .is_required = true,
+     .min = 1,
      .max = RUNBOOK_NAME_MAX},
     {.name = "summary", .type = YAML_FIELD_TEXT, .offset = offsetof(struct runbook_nodes, summary)},
-    {.name = "match", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, match), .is_required = true},
-    {.name = "target", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, target), .is_required = true},
-    {.name = "mode", .type = YAML_FIELD_ENUM, .offset = offsetof(struct runbook_nodes, mode), .names = mode_names},
-    {.name = "steps", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, steps), .is_required = true},
+    {.name = "match",
+     .type = YAML_FIELD_NODE,
+     .offset = offsetof(struct runbook_nodes, match),
+     .is_required = true},
+    {.name = "target",
+     .type = YAML_FIELD_NODE,
+     .offset = offsetof(struct runbook_nodes, target),
+     .is_required = true},
+    {.name = "mode",
+     .type = YAML_FIELD_ENUM,
+     .offset = offsetof(struct runbook_nodes, mode),
+     .names = mode_names},
+    {.name = "steps",
+     .type = YAML_FIELD_NODE,
+     .offset = offsetof(struct runbook_nodes, steps),
+     .is_required = true},
     {.name = "guardrails", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, guardrails)},
     {.name = "escalate", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, escalate)},
 };
 
 static enum status decode_matcher(const struct decoder *d, const struct yaml_node *node)
 {
-    if (node->type != YAML_SCALAR) return yaml_error(d->doc, node, d->err, "match: each entry must be a text such as 'alertname=\"NginxDown\"'");
+    if (node->type != YAML_SCALAR)
+        return yaml_error(d->doc, node, d->err,
+                          "match: each entry must be a text such as 'alertname=\"NginxDown\"'");
     struct error why;
     enum status s = matchers_parse(node->text, &d->rb->arena, &d->rb->match, &why);
     return s == STATUS_OK ? s : yaml_error(d->doc, node, d->err, "match: %s", why.message);
@@ -222,7 +285,9 @@ static enum status decode_match(const struct decoder *d, const struct yaml_node 
         s = decode_matcher(d, item);
     if (s != STATUS_OK) return s;
     if (!selects_something(&d->rb->match))
-        return yaml_error(d->doc, node, d->err, "match needs at least one matcher that an absent label does not pass; this one would take every alert");
+        return yaml_error(
+            d->doc, node, d->err,
+            "match needs at least one matcher that an absent label does not pass; this one would take every alert");
     return STATUS_OK;
 }
 
@@ -230,7 +295,8 @@ static enum status decode_target(const struct decoder *d, const struct yaml_node
 {
     if (node->type != YAML_SCALAR || node->text.len == 0)
         return yaml_error(d->doc, node, d->err, "target must be a text such as service/${labels.service}");
-    if (node->text.len > TARGET_MAX) return yaml_error(d->doc, node, d->err, "target is longer than %d bytes", TARGET_MAX);
+    if (node->text.len > TARGET_MAX)
+        return yaml_error(d->doc, node, d->err, "target is longer than %d bytes", TARGET_MAX);
     d->rb->target = arena_copy(&d->rb->arena, node->text);
     return check_template(d, node, false, false);
 }
@@ -239,8 +305,11 @@ static enum status check_name(const struct decoder *d, const struct yaml_node *m
 {
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
-        bool is_good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
-        if (!is_good) return yaml_error(d->doc, yaml_get(map, SV("name")), d->err, "name may have letters, digits, '-', '_' and '.' only");
+        bool is_good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '_' || c == '.';
+        if (!is_good)
+            return yaml_error(d->doc, yaml_get(map, SV("name")), d->err,
+                              "name may have letters, digits, '-', '_' and '.' only");
     }
     d->rb->name = arena_copy(&d->rb->arena, name);
     return STATUS_OK;
@@ -249,7 +318,8 @@ static enum status check_name(const struct decoder *d, const struct yaml_node *m
 static enum status decode(const struct decoder *d, const struct yaml_node *map)
 {
     struct runbook_nodes n = {.mode = RUNBOOK_SHADOW}; /* nothing acts that was not told to */
-    enum status s = yaml_decode(d->doc, map, "runbook", runbook_fields, ARRAY_LEN(runbook_fields), &d->rb->arena, &n, d->err);
+    enum status s = yaml_decode(d->doc, map, "runbook", runbook_fields, ARRAY_LEN(runbook_fields),
+                                &d->rb->arena, &n, d->err);
     if (s == STATUS_OK) s = check_name(d, map, n.name);
     if (s == STATUS_OK) s = decode_match(d, n.match);
     if (s == STATUS_OK) s = decode_target(d, n.target);
@@ -262,7 +332,8 @@ static enum status decode(const struct decoder *d, const struct yaml_node *map)
     return s;
 }
 
-static enum status decode_new(const struct yaml_document *doc, const struct yaml_node *map, struct runbook **ret_runbook, struct error *err)
+static enum status decode_new(const struct yaml_document *doc, const struct yaml_node *map,
+                              struct runbook **ret_runbook, struct error *err)
 {
     struct runbook *rb = mem_zalloc(1, sizeof(*rb));
     struct decoder d = {.doc = doc, .rb = rb, .err = err};
@@ -291,20 +362,24 @@ enum status runbook_from_content(struct strview content, struct runbook **ret_ru
     return s;
 }
 
-/* What goes to the journal must read back as the same text: characters that JSON takes and YAML does not stop here. */
+/* What goes to the journal must read back as the same text: characters that JSON takes and YAML does not stop
+ * here. */
 static enum status check_content(const struct decoder *d, const struct yaml_node *map)
 {
     struct runbook *again;
     struct error why;
     if (d->rb->content.len > CONTENT_BYTES_MAX)
-        return yaml_error(d->doc, map, d->err, "runbook of %zu bytes; at most %zu are taken", d->rb->content.len, CONTENT_BYTES_MAX);
+        return yaml_error(d->doc, map, d->err, "runbook of %zu bytes; at most %zu are taken",
+                          d->rb->content.len, CONTENT_BYTES_MAX);
     enum status s = runbook_from_content(d->rb->content, &again, &why);
-    if (s != STATUS_OK) return yaml_error(d->doc, map, d->err, "does not survive being recorded: %s", why.message);
+    if (s != STATUS_OK)
+        return yaml_error(d->doc, map, d->err, "does not survive being recorded: %s", why.message);
     runbook_free(again);
     return STATUS_OK;
 }
 
-enum status runbook_parse(const struct yaml_document *doc, const struct yaml_node *map, struct runbook **ret_runbook, struct error *err)
+enum status runbook_parse(const struct yaml_document *doc, const struct yaml_node *map,
+                          struct runbook **ret_runbook, struct error *err)
 {
     struct runbook *rb;
     enum status s = decode_new(doc, map, &rb, err);

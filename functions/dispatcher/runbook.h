@@ -1,10 +1,11 @@
-/* Runbooks: which alerts, which target, what to do about it. YAML at the border (README.md has the format), struct inside, canonical
- * JSON in the journal.
+/* Runbooks: which alerts, which target, what to do about it. YAML at the border (README.md has the format),
+ * struct inside, canonical JSON in the journal.
  *
- *   file --yaml--> runbook  --canonical JSON--> RECORD_RUNBOOK {content, hash} --> runbook again, in every fold
+ *   file --yaml--> runbook --canonical JSON--> RECORD_RUNBOOK {content, hash} --> runbook, in every fold
  *
- * The content is JSON and so YAML as well: one decoder reads both, and what a fold rebuilds is what was checked at the border. The hash
- * is the SHA-256 of the content; an activation names hashes, so it is always clear which text led to an act. */
+ * The content is JSON and so YAML as well: one decoder reads both, and what a fold rebuilds is what was
+ * checked at the border. The hash is the SHA-256 of the content; an activation names hashes, so it is always
+ * clear which text led to an act. */
 #ifndef BALM_DISPATCHER_RUNBOOK_H
 #define BALM_DISPATCHER_RUNBOOK_H
 
@@ -15,19 +16,20 @@
 #include "functions/dispatcher/matcher.h"
 #include "function/core.h"
 
-#define RUNBOOK_STEPS_MAX   16
-#define RUNBOOK_NAME_MAX    100
-#define RUNBOOK_SET_MAX     1000 /* runbooks in a folder */
-#define RUNBOOK_RATE_MAX    100  /* acts a window: bounds what is kept of each target */
-#define RUNBOOK_PERIOD_MAX_NS (7 * 24 * 3600 * NS_PER_S) /* of windows and cooldowns: acts older than this are forgotten */
-#define TARGET_MAX          512
+#define RUNBOOK_STEPS_MAX 16
+#define RUNBOOK_NAME_MAX  100
+#define RUNBOOK_SET_MAX   1000 /* runbooks in a folder */
+#define RUNBOOK_RATE_MAX  100  /* acts a window: bounds what is kept of each target */
+/* Of windows and cooldowns: acts older than this are forgotten. */
+#define RUNBOOK_PERIOD_MAX_NS (7 * 24 * 3600 * NS_PER_S)
+#define TARGET_MAX 512
 
 enum runbook_mode { RUNBOOK_OFF, RUNBOOK_SHADOW, RUNBOOK_ACT };
 enum runbook_verify { VERIFY_RESOLVE, VERIFY_CHECK };
 
 struct runbook_step {
     struct strview bot;
-    json_t *with;          /* owned; object whose strings are templates; NULL: no parameters */
+    json_t *with; /* owned; object whose strings are templates; NULL: no parameters */
     enum runbook_verify verify;
     int64_t within_ns;     /* resolve: how long the alert may go on after the act */
     int64_t hold_ns;       /* then: no new alert of that name on the target for so long; 0: none */
@@ -36,14 +38,14 @@ struct runbook_step {
 };
 
 struct runbook_guardrails {
-    int64_t cooldown_ns;   /* after an act on the target for another incident */
+    int64_t cooldown_ns;           /* after an act on the target for another incident */
     int64_t rate_max, rate_per_ns; /* acts on the target in a window */
-    int64_t max_in_flight; /* acts of this runbook at once; on one target it is always one */
+    int64_t max_in_flight;         /* acts of this runbook at once; on one target it is always one */
 };
 
 struct runbook {
     struct arena arena;
-    struct strview file;   /* for messages; empty in a fold */
+    struct strview file; /* for messages; empty in a fold */
     struct strview name, target;
     struct matchers match;
     enum runbook_mode mode;
@@ -57,9 +59,11 @@ struct runbook {
 };
 
 /* One map of a document. Message: FILE:LINE:COLUMN: what (with the nearest name). */
-enum status runbook_parse(const struct yaml_document *doc, const struct yaml_node *map, struct runbook **ret_runbook, struct error *err) MUST_USE;
+enum status runbook_parse(const struct yaml_document *doc, const struct yaml_node *map,
+                          struct runbook **ret_runbook, struct error *err) MUST_USE;
 /* Back from RECORD_RUNBOOK. */
-enum status runbook_from_content(struct strview content, struct runbook **ret_runbook, struct error *err) MUST_USE;
+enum status runbook_from_content(struct strview content, struct runbook **ret_runbook,
+                                 struct error *err) MUST_USE;
 void runbook_free(struct runbook *rb);
 const char *runbook_mode_name(enum runbook_mode mode); /* "off", "shadow", "act" */
 bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode);
@@ -69,12 +73,13 @@ struct runbook_set {
     size_t n;
 };
 
-/* All *.yaml of a folder by name, each a runbook or a list of them. Synchronous: start-up and worker threads. On failure the set is
- * empty. A name given twice is refused. */
+/* All *.yaml of a folder by name, each a runbook or a list of them. Synchronous: start-up and worker threads.
+ * On failure the set is empty. A name given twice is refused. */
 enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err) MUST_USE;
-/* Against what is deployed: every bot is there and takes these parameters; none relies on a resolve that its act can cause by removing the
- * series. Loop thread. */
-enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg, struct error *err) MUST_USE;
+/* Against what is deployed: every bot is there and takes these parameters; none relies on a resolve that its
+ * act can cause by removing the series. Loop thread. */
+enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
+                              struct error *err) MUST_USE;
 void runbook_set_release(struct runbook_set *set);
 
 #endif

@@ -20,13 +20,14 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name); /* not alphasort(): the order must not hang on the locale */
 }
 
-static enum status add(struct runbook_set *set, struct runbook *rb, const struct yaml_document *doc, const struct yaml_node *map,
-                       struct error *err)
+static enum status add(struct runbook_set *set, struct runbook *rb, const struct yaml_document *doc,
+                       const struct yaml_node *map, struct error *err)
 {
     for (size_t i = 0; i < set->n; i++) {
         const struct runbook *other = set->items[i];
         if (!sv_eq(other->name, rb->name)) continue;
-        enum status s = yaml_error(doc, map, err, "runbook '%.*s' is there already, at %.*s:%u", SV_ARG(rb->name), SV_ARG(other->file), other->line);
+        enum status s = yaml_error(doc, map, err, "runbook '%.*s' is there already, at %.*s:%u",
+                                   SV_ARG(rb->name), SV_ARG(other->file), other->line);
         runbook_free(rb);
         return s;
     }
@@ -63,7 +64,8 @@ enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struc
     struct arena arena = {0};
     enum status s = STATUS_OK;
     for (int i = 0; i < n; i++) {
-        if (s == STATUS_OK) s = read_file(ret_set, arena_printf(&arena, "%s/%s", dir, entries[i]->d_name).ptr, err);
+        if (s == STATUS_OK)
+            s = read_file(ret_set, arena_printf(&arena, "%s/%s", dir, entries[i]->d_name).ptr, err);
         free(entries[i]);
     }
     free(entries);

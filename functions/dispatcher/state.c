@@ -67,7 +67,8 @@ enum runbook_mode state_mode(const struct state *s, struct strview name)
     return RUNBOOK_OFF;
 }
 
-const struct runbook *state_match(const struct state *s, const struct record_labels *labels, uint64_t *ret_limit_hits)
+const struct runbook *state_match(const struct state *s, const struct record_labels *labels,
+                                  uint64_t *ret_limit_hits)
 {
     for (size_t i = 0; i < s->n_active; i++) {
         if (s->active[i].mode == RUNBOOK_OFF) continue;
@@ -85,9 +86,15 @@ bool state_is_full(const struct state *s, const struct record *signal)
 }
 
 static const char *const phase_names[INCIDENT_PHASES] = {
-    [INCIDENT_NEW] = "new",         [INCIDENT_ACTING] = "acting",   [INCIDENT_ENDED] = "ended",
-    [INCIDENT_VERIFYING] = "verifying", [INCIDENT_HOLDING] = "holding", [INCIDENT_WAITING] = "waiting",
-    [INCIDENT_DELAYED] = "delayed", [INCIDENT_REFUSED] = "refused", [INCIDENT_ESCALATED] = "escalated",
+    [INCIDENT_NEW] = "new",
+    [INCIDENT_ACTING] = "acting",
+    [INCIDENT_ENDED] = "ended",
+    [INCIDENT_VERIFYING] = "verifying",
+    [INCIDENT_HOLDING] = "holding",
+    [INCIDENT_WAITING] = "waiting",
+    [INCIDENT_DELAYED] = "delayed",
+    [INCIDENT_REFUSED] = "refused",
+    [INCIDENT_ESCALATED] = "escalated",
 };
 
 const char *incident_phase_name(enum incident_phase phase)
@@ -95,7 +102,8 @@ const char *incident_phase_name(enum incident_phase phase)
     return phase_names[phase];
 }
 
-/* A dead letter is a failure, unless the last that was heard is that the answer was lost: then nobody knows what happened. */
+/* A dead letter is a failure, unless the last that was heard is that the answer was lost: then nobody knows
+ * what happened. */
 enum outcome_state outcome_state_from_name(struct strview name, struct strview code)
 {
     if (sv_eq(name, SV("done"))) return OUTCOME_DONE;
@@ -146,7 +154,8 @@ static void apply_runbook(struct state *s, const struct record *r)
 {
     struct runbook *rb;
     if (state_runbook(s, r->runbook_hash) != NULL) return;
-    if (runbook_from_content(r->content, &rb, NULL) != STATUS_OK) return; /* a newer format: the activation will miss it */
+    if (runbook_from_content(r->content, &rb, NULL) != STATUS_OK)
+        return; /* a newer format: the activation will miss it */
     if (!sv_eq(sv(rb->hash), r->runbook_hash)) {
         runbook_free(rb);
         return;
@@ -173,7 +182,8 @@ static void apply_activation(struct state *s, uint64_t seq, const struct record 
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(set, i);
         struct active_runbook active = {.runbook = state_runbook(s, json_get_text(item, "hash"))};
-        if (active.runbook == NULL || !runbook_mode_from_name(json_get_text(item, "mode"), &active.mode)) continue;
+        if (active.runbook == NULL || !runbook_mode_from_name(json_get_text(item, "mode"), &active.mode))
+            continue;
         s->active[s->n_active++] = active;
     }
     s->activation_seq = seq;
@@ -267,8 +277,10 @@ static enum incident_phase phase_after(struct strview gate, const char **ret_gat
         const char *gate;
         enum incident_phase phase;
     } ways[] = {
-        {"freeze", INCIDENT_WAITING},   {"clock", INCIDENT_WAITING}, {"in_flight", INCIDENT_WAITING}, {"in_flight_runbook", INCIDENT_WAITING},
-        {"cooldown", INCIDENT_WAITING}, {"rate", INCIDENT_REFUSED},  {"mode", INCIDENT_REFUSED},      {"target", INCIDENT_REFUSED},
+        {"freeze", INCIDENT_WAITING},    {"clock", INCIDENT_WAITING},
+        {"in_flight", INCIDENT_WAITING}, {"in_flight_runbook", INCIDENT_WAITING},
+        {"cooldown", INCIDENT_WAITING},  {"rate", INCIDENT_REFUSED},
+        {"mode", INCIDENT_REFUSED},      {"target", INCIDENT_REFUSED},
         {"params", INCIDENT_REFUSED},
     };
     for (size_t i = 0; i < ARRAY_LEN(ways); i++) {

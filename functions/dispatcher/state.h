@@ -1,20 +1,21 @@
-/* What the dispatcher knows: a fold over the journal. state_apply() is the only thing that changes it; the same records in the same
- * order give the same state on every machine. No clock, file or network; integers only.
+/* What the dispatcher knows: a fold over the journal. state_apply() is the only thing that changes it; the same
+ * records in the same order give the same state on every machine. No clock, file or network; integers only.
  *
  *   signal firing, a runbook matches           incident: NEW
  *        | decide()
  *        v
- *   NEW --intent--> ACTING --outcome--> ENDED --timer--> VERIFYING --resolve/timer--> HOLDING --timer--> closed
- *    |                ^                   |                   |                          |
- *    |                |                   +-------------------+--------------------------+--> next step, escalated, or closed
- *    +--refusal--> WAITING (freeze, clock, in flight: an event will wake it)         --intent--> ACTING
- *    |        +--> DELAYED (cooldown: a timer will; one a target and runbook, and it
- *    |                      wakes the others, which are WAITING)                     --intent--> ACTING
+ *   NEW --intent--> ACTING --outcome--> ENDED --timer--> VERIFYING --resolve--> HOLDING --timer--> closed
+ *    |                ^                   |                 |                     |
+ *    |                |                   +-----------------+---------------------+--> next step,
+ *    |                |                                                                escalated, closed
+ *    +--refusal--> WAITING (freeze, clock, in flight: an event will wake it)      --intent--> ACTING
+ *    |        +--> DELAYED (cooldown: a timer will; one a target and runbook, it
+ *    |                      wakes the others, which are WAITING)                  --intent--> ACTING
  *             +--> REFUSED (mode, target …: until the alert ends)
  *   ESCALATED: a person has been told; until the alert ends
  *
- * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch record are void. A record's
- * effective time is the latest time up to it, so `now_ns` never goes back. */
+ * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch
+ * record are void. A record's effective time is the latest time up to it, so `now_ns` never goes back. */
 #ifndef BALM_DISPATCHER_STATE_H
 #define BALM_DISPATCHER_STATE_H
 
@@ -23,11 +24,12 @@
 #include "functions/dispatcher/table.h"
 #include "store/record.h"
 
-#define INCIDENTS_MAX       100000              /* open, with a runbook; an alert beyond is refused by the gate "capacity" */
-#define INCIDENT_BYTES_MAX  ((size_t)256 << 20) /* of their labels and annotations together */
-#define TARGETS_MAX         200000              /* with an open incident or an act younger than RUNBOOK_PERIOD_MAX_NS */
-#define CLOSED_MAX          1000                /* closed incidents remembered for the list */
-#define SOURCES_MAX         32
+/* Open, with a runbook; an alert beyond is refused by the gate "capacity". */
+#define INCIDENTS_MAX      100000
+#define INCIDENT_BYTES_MAX ((size_t)256 << 20) /* of their labels and annotations together */
+#define TARGETS_MAX        200000 /* with an open incident or an act younger than RUNBOOK_PERIOD_MAX_NS */
+#define CLOSED_MAX         1000   /* closed incidents remembered for the list */
+#define SOURCES_MAX        32
 
 enum incident_phase {
     INCIDENT_NEW,       /* not decided yet */
@@ -43,7 +45,15 @@ enum incident_phase {
 };
 
 enum alert_state { ALERT_FIRING, ALERT_RESOLVED, ALERT_EXPIRED };
-enum outcome_state { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_UNCHANGED, OUTCOME_REFUSED, OUTCOME_FAILED, OUTCOME_UNKNOWN, OUTCOME_EXPIRED };
+enum outcome_state {
+    OUTCOME_NONE,
+    OUTCOME_DONE,
+    OUTCOME_UNCHANGED,
+    OUTCOME_REFUSED,
+    OUTCOME_FAILED,
+    OUTCOME_UNKNOWN,
+    OUTCOME_EXPIRED
+};
 
 #define INTENT_ID_MAX 128
 
@@ -56,32 +66,33 @@ struct target {
     struct strview name;   /* owned */
     struct list incidents; /* open ones; first the busy ones (acting … holding), then the delayed ones */
     size_t n_incidents, n_busy;
-    struct act *acts;      /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
+    struct act *acts; /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
     size_t n_acts, acts_capacity;
-    struct list node;      /* state.targets_list, in order of creation */
+    struct list node; /* state.targets_list, in order of creation */
 };
 
 /* All runbooks that ever had this name, counted together: a reload does not reset what is in flight. */
 struct runbook_slot {
-    struct strview name;   /* owned */
+    struct strview name; /* owned */
     size_t n_acting;
-    struct list waiting;   /* incidents in WAITING, oldest refusal first */
-    struct list node;      /* state.slots_list */
+    struct list waiting; /* incidents in WAITING, oldest refusal first */
+    struct list node;    /* state.slots_list */
 };
 
 struct timer {
-    uint64_t seq;          /* of its record */
+    uint64_t seq; /* of its record */
     int64_t due_ns;
     struct strview incident, purpose, runbook; /* owned; incident or runbook is set */
-    int64_t wake_ns;       /* the runner's own (monotonic clock); no part of the fold */
+    int64_t wake_ns;                           /* the runner's own (monotonic clock); no part of the fold */
     size_t heap_at;
 };
 
 struct incident {
     struct list node, on_target, in_slot;
-    uint64_t seq;          /* of the signal that opened it */
+    uint64_t seq; /* of the signal that opened it */
     int64_t opened_ns;
-    struct strview id, fingerprint, alertname, tenant, cluster, target_name; /* owned; target empty: could not be made */
+    struct strview id, fingerprint, alertname, tenant, cluster,
+        target_name;               /* owned; target empty: could not be made */
     struct strview target_missing; /* the variable that was not there */
     struct record_labels labels, annotations;
     size_t bytes;
@@ -89,25 +100,25 @@ struct incident {
     enum alert_state alert;
     const struct runbook *runbook; /* the state's */
     struct runbook_slot *slot;
-    struct target *target; /* NULL without a target */
-    int64_t step;          /* of the last decision, from 1 */
+    struct target *target;      /* NULL without a target */
+    int64_t step;               /* of the last decision, from 1 */
     char intent[INTENT_ID_MAX]; /* of the last act */
     uint64_t intent_seq;
     enum outcome_state outcome;
-    struct timer *timer;   /* owned by the state; NULL in a phase that has one: it has fired */
+    struct timer *timer; /* owned by the state; NULL in a phase that has one: it has fired */
     bool hold_broken, is_escalated;
-    const char *gate;      /* that refused last; static */
+    const char *gate; /* that refused last; static */
 };
 
 struct closed_incident {
-    char *text;            /* owned; the views point into it */
+    char *text; /* owned; the views point into it */
     struct strview id, alertname, runbook, target, state;
     uint64_t seq;
     int64_t opened_ns, closed_ns;
 };
 
 struct signal_source {
-    struct strview name;   /* owned; "other" past SOURCES_MAX */
+    struct strview name; /* owned; "other" past SOURCES_MAX */
     int64_t last_ns;
     uint64_t n;
 };
@@ -148,7 +159,8 @@ const struct runbook *state_runbook(const struct state *s, struct strview hash);
 /* Mode in force for a runbook's name: what the active set says; off if it is no longer in it. */
 enum runbook_mode state_mode(const struct state *s, struct strview name);
 /* First active runbook (not off) that takes these labels, or NULL. *ret_limit_hits may be NULL. */
-const struct runbook *state_match(const struct state *s, const struct record_labels *labels, uint64_t *ret_limit_hits);
+const struct runbook *state_match(const struct state *s, const struct record_labels *labels,
+                                  uint64_t *ret_limit_hits);
 /* Is there no room for an incident with this signal? */
 bool state_is_full(const struct state *s, const struct record *signal);
 bool incident_is_busy(const struct incident *inc); /* acting … holding: its target is taken */

@@ -29,7 +29,8 @@ static struct strview pack(struct packer *p, struct strview s)
     return sv_n(at, s.len);
 }
 
-static struct record_labels pack_labels(struct packer *p, struct http_header *items, const struct record_labels *from)
+static struct record_labels pack_labels(struct packer *p, struct http_header *items,
+                                        const struct record_labels *from)
 {
     for (size_t i = 0; i < from->n; i++)
         items[i] = (struct http_header){pack(p, from->items[i].name), pack(p, from->items[i].value)};
@@ -48,7 +49,8 @@ static struct incident *incident_new(const struct record *r, struct strview targ
     inc->bytes = bytes;
     inc->labels = pack_labels(&p, items, &r->labels);
     inc->annotations = pack_labels(&p, items + r->labels.n, &r->annotations);
-    struct strview *members[] = {&inc->id, &inc->fingerprint, &inc->tenant, &inc->cluster, &inc->target_name, &inc->target_missing};
+    struct strview *members[] = {&inc->id,      &inc->fingerprint, &inc->tenant,
+                                 &inc->cluster, &inc->target_name, &inc->target_missing};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         *members[i] = pack(&p, texts[i]);
     inc->alertname = record_label(&inc->labels, SV("alertname"));
@@ -66,7 +68,8 @@ void state_free_target(struct target *t)
 static void forget_old_acts(const struct state *s, struct target *t)
 {
     size_t old = 0;
-    while (old < t->n_acts && t->acts[old].ended_ns != 0 && t->acts[old].ended_ns < s->now_ns - RUNBOOK_PERIOD_MAX_NS)
+    while (old < t->n_acts && t->acts[old].ended_ns != 0 &&
+           t->acts[old].ended_ns < s->now_ns - RUNBOOK_PERIOD_MAX_NS)
         old++;
     if (old == 0) return;
     t->n_acts -= old;
@@ -134,8 +137,8 @@ void state_act_end(struct state *s, struct incident *inc)
 
 bool incident_is_busy(const struct incident *inc)
 {
-    return inc->phase == INCIDENT_ACTING || inc->phase == INCIDENT_ENDED || inc->phase == INCIDENT_VERIFYING ||
-           inc->phase == INCIDENT_HOLDING;
+    return inc->phase == INCIDENT_ACTING || inc->phase == INCIDENT_ENDED ||
+           inc->phase == INCIDENT_VERIFYING || inc->phase == INCIDENT_HOLDING;
 }
 
 static void leave_phase(struct state *s, struct incident *inc)
@@ -169,7 +172,8 @@ static void move_on_target(struct incident *inc, int rank)
         list_push_back(head, &inc->on_target);
         return;
     }
-    while (rank == 1 && before->next != head && incident_is_busy(container_of(before->next, struct incident, on_target)))
+    while (rank == 1 && before->next != head &&
+           incident_is_busy(container_of(before->next, struct incident, on_target)))
         before = before->next;
     list_push_front(before, &inc->on_target);
 }
@@ -204,11 +208,13 @@ static struct runbook_slot *slot_get(struct state *s, struct strview name)
     return slot;
 }
 
-/* The target's text, or empty with the variable that was missing. Control characters make no target: it is shown to people and
- * compared byte for byte. */
-static struct strview make_target(const struct record *r, const struct runbook *rb, struct arena *a, struct strview *ret_missing)
+/* The target's text, or empty with the variable that was missing. Control characters make no target: it is
+ * shown to people and compared byte for byte. */
+static struct strview make_target(const struct record *r, const struct runbook *rb, struct arena *a,
+                                  struct strview *ret_missing)
 {
-    struct template_vars vars = {.labels = &r->labels, .annotations = &r->annotations, .incident = r->incident};
+    struct template_vars vars = {
+        .labels = &r->labels, .annotations = &r->annotations, .incident = r->incident};
     struct strview name = {0};
     *ret_missing = (struct strview){0};
     enum status st = template_expand(rb->target, &vars, a, &name, ret_missing);
@@ -231,7 +237,8 @@ static void break_holds(const struct target *t, const struct incident *newcomer)
     for (struct list *node = t->incidents.next; node != &t->incidents; node = node->next) {
         struct incident *inc = container_of(node, struct incident, on_target);
         if (!incident_is_busy(inc)) return;
-        if (inc->phase == INCIDENT_HOLDING && sv_eq(inc->alertname, newcomer->alertname)) inc->hold_broken = true;
+        if (inc->phase == INCIDENT_HOLDING && sv_eq(inc->alertname, newcomer->alertname))
+            inc->hold_broken = true;
     }
 }
 
@@ -267,7 +274,8 @@ static void remember_closed(struct state *s, const struct incident *inc, const s
     size_t bytes = 1;
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         bytes += texts[i].len;
-    *c = (struct closed_incident){.text = mem_alloc(bytes), .seq = inc->seq, .opened_ns = inc->opened_ns, .closed_ns = r->time_ns};
+    *c = (struct closed_incident){
+        .text = mem_alloc(bytes), .seq = inc->seq, .opened_ns = inc->opened_ns, .closed_ns = r->time_ns};
     struct packer p = {c->text};
     struct strview *members[] = {&c->id, &c->alertname, &c->runbook, &c->target, &c->state};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)

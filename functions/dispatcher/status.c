@@ -34,7 +34,8 @@ static json_t *incidents_json(const struct state *s)
     json_t *phases = json_object();
     for (int i = 0; i < INCIDENT_PHASES; i++)
         if (s->n_phase[i] > 0)
-            (void)json_object_set_new(phases, incident_phase_name((enum incident_phase)i), json_integer((json_int_t)s->n_phase[i]));
+            (void)json_object_set_new(phases, incident_phase_name((enum incident_phase)i),
+                                      json_integer((json_int_t)s->n_phase[i]));
     (void)json_object_set_new(o, "phases", phases);
     return o;
 }
@@ -81,7 +82,8 @@ static json_t *runbook_json(const struct state *s, const struct active_runbook *
     for (size_t k = 0; k < rb->n_steps; k++)
         (void)json_array_append_new(bots, json_text(rb->steps[k].bot));
     size_t n_waiting = 0;
-    for (const struct list *node = slot == NULL ? NULL : slot->waiting.next; slot != NULL && node != &slot->waiting; node = node->next)
+    for (const struct list *node = slot == NULL ? NULL : slot->waiting.next;
+         slot != NULL && node != &slot->waiting; node = node->next)
         n_waiting++;
     (void)json_object_set_new(o, "name", json_text(rb->name));
     (void)json_object_set_new(o, "mode", json_string(runbook_mode_name(active->mode)));
@@ -114,7 +116,8 @@ json_t *status_json(const struct dispatcher *d)
     json_t *o = json_object(), *runbooks = json_array(), *may_act = json_array();
     for (size_t i = 0; i < s->n_active; i++) {
         (void)json_array_append_new(runbooks, runbook_json(s, &s->active[i]));
-        if (s->active[i].mode == RUNBOOK_ACT) (void)json_array_append_new(may_act, json_text(s->active[i].runbook->name));
+        if (s->active[i].mode == RUNBOOK_ACT)
+            (void)json_array_append_new(may_act, json_text(s->active[i].runbook->name));
     }
     (void)json_object_set_new(o, "epoch", json_integer((json_int_t)s->epoch));
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)s->last_seq));
@@ -127,7 +130,8 @@ json_t *status_json(const struct dispatcher *d)
     (void)json_object_set_new(o, "runbooks", runbooks);
     (void)json_object_set_new(o, "mayAct", may_act);
     (void)json_object_set_new(o, "sources", sources_json(s));
-    if (d->last_reload_error[0] != '\0') (void)json_object_set_new(o, "reloadError", json_string(d->last_reload_error));
+    if (d->last_reload_error[0] != '\0')
+        (void)json_object_set_new(o, "reloadError", json_string(d->last_reload_error));
     return o;
 }
 
@@ -166,9 +170,11 @@ json_t *status_incidents(const struct dispatcher *d, bool with_open, bool with_c
 {
     const struct state *s = dispatcher_state(d);
     json_t *list = json_array();
-    for (struct list *node = s->incidents_list.prev; with_open && node != &s->incidents_list && json_array_size(list) < limit; node = node->prev)
+    for (struct list *node = s->incidents_list.prev;
+         with_open && node != &s->incidents_list && json_array_size(list) < limit; node = node->prev)
         (void)json_array_append_new(list, open_json(container_of(node, struct incident, node)));
-    for (uint64_t i = s->n_closed; with_closed && i > 0 && s->n_closed - i < CLOSED_MAX && json_array_size(list) < limit; i--)
+    for (uint64_t i = s->n_closed;
+         with_closed && i > 0 && s->n_closed - i < CLOSED_MAX && json_array_size(list) < limit; i--)
         (void)json_array_append_new(list, closed_json(&s->closed[(i - 1) % CLOSED_MAX]));
     return list;
 }

@@ -5,10 +5,12 @@
 #include "functions/dispatcher/dispatcher_impl.h"
 
 /* New values, owned by the caller.
- * status: epoch, seq, frozen {on, since}, clockSettling, incidents {open, phase counts, unmatched}, queues [{function, ready, leased, waiting, dead,
- * oldestSeconds}], runbooks [{name, mode, hash, bots, inFlight, waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError */
+ * status: epoch, seq, frozen {on, since}, clockSettling, incidents {open, phase counts, unmatched}, queues
+ * [{function, ready, leased, waiting, dead, oldestSeconds}], runbooks [{name, mode, hash, bots, inFlight,
+ * waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError */
 json_t *status_json(const struct dispatcher *d);
-/* [{incident, state, phase, alert, target, runbook, step, opened, …}], newest first, open ones before closed ones. */
+/* [{incident, state, phase, alert, target, runbook, step, opened, …}], newest first, open ones before closed
+ * ones. */
 json_t *status_incidents(const struct dispatcher *d, bool with_open, bool with_closed, size_t limit);
 
 #endif

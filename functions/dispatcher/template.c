@@ -11,7 +11,8 @@ struct piece {
     bool has_variable, is_unclosed;
 };
 
-/* Cut one piece off *rest; false at the end. "$${" ends a literal after its first "$" and the rest goes on behind the brace. */
+/* Cut one piece off *rest; false at the end. "$${" ends a literal after its first "$" and the rest goes on
+ * behind the brace. */
 static bool next_piece(struct strview *rest, struct piece *ret_piece)
 {
     if (rest->len == 0) return false;
@@ -48,7 +49,8 @@ static const struct strview labels_prefix = {"labels.", 7}, annotations_prefix =
 
 enum status template_check(struct strview text, bool allow_target, bool allow_reason, struct error *err)
 {
-    static const char *const names[] = {"labels.NAME", "annotations.NAME", "incident", "runbook", "target", "reason"};
+    static const char *const names[] = {"labels.NAME", "annotations.NAME", "incident",
+                                        "runbook",     "target",           "reason"};
     struct piece p;
     while (next_piece(&text, &p)) {
         if (!p.has_variable) continue;
@@ -62,9 +64,12 @@ enum status template_check(struct strview text, bool allow_target, bool allow_re
         char word[64];
         (void)snprintf(word, sizeof(word), "%.*s", SV_ARG(sv_sub(v, 0, 60)));
         const char *nearest = config_nearest(word, names, ARRAY_LEN(names));
-        return error_set(err, STATUS_INVALID_ARGUMENT, "'${%s}' is not a variable here (known: labels.NAME, annotations.NAME, incident%s%s)%s%s%s",
-                         word, allow_target ? ", runbook, target" : "", allow_reason ? ", reason" : "",
-                         nearest != NULL ? "; did you mean '" : "", nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+        return error_set(
+            err, STATUS_INVALID_ARGUMENT,
+            "'${%s}' is not a variable here (known: labels.NAME, annotations.NAME, incident%s%s)%s%s%s", word,
+            allow_target ? ", runbook, target" : "", allow_reason ? ", reason" : "",
+            nearest != NULL ? "; did you mean '" : "", nearest != NULL ? nearest : "",
+            nearest != NULL ? "'?" : "");
     }
     return STATUS_OK;
 }
@@ -90,8 +95,8 @@ static struct strview value_of(struct strview variable, const struct template_va
     return (struct strview){0};
 }
 
-enum status template_expand(struct strview text, const struct template_vars *vars, struct arena *a, struct strview *ret_text,
-                            struct strview *ret_missing)
+enum status template_expand(struct strview text, const struct template_vars *vars, struct arena *a,
+                            struct strview *ret_text, struct strview *ret_missing)
 {
     struct buf out;
     buf_init(&out, TEMPLATE_RESULT_MAX);
@@ -123,7 +128,8 @@ struct expansion {
     enum status status;
 };
 
-/* New value; after a failure what is returned does not matter but is still a whole tree. Depth is bounded by the YAML loader. */
+/* New value; after a failure what is returned does not matter but is still a whole tree. Depth is bounded by
+ * the YAML loader. */
 static json_t *expand_node(struct expansion *x, json_t *node)
 {
     if (json_is_string(node)) {
@@ -137,8 +143,8 @@ static json_t *expand_node(struct expansion *x, json_t *node)
     json_t *value;
     if (json_is_object(node)) {
         json_t *copy = json_object();
-        json_object_foreach(node, key, value)
-            (void)json_object_set_new_nocheck(copy, key, expand_node(x, value));
+        json_object_foreach(node, key, value)(void)
+            json_object_set_new_nocheck(copy, key, expand_node(x, value));
         return copy;
     }
     if (json_is_array(node)) {
@@ -150,8 +156,8 @@ static json_t *expand_node(struct expansion *x, json_t *node)
     return json_deep_copy(node);
 }
 
-enum status template_expand_json(json_t *tree, const struct template_vars *vars, struct arena *a, struct strview *ret_json,
-                                 struct strview *ret_missing)
+enum status template_expand_json(json_t *tree, const struct template_vars *vars, struct arena *a,
+                                 struct strview *ret_json, struct strview *ret_missing)
 {
     struct expansion x = {.vars = vars, .arena = a};
     json_t *copy = expand_node(&x, tree);

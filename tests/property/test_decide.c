@@ -316,17 +316,21 @@ static void do_something(void)
 
 static void run_dry(void)
 {
-    for (int i = 0; i < 200 * INCIDENTS && (world.book.n_open > 0 || state_next_timer(decider_state(world.sim.decider)) != NULL); i++) {
+    for (int i = 0; i < 200 * INCIDENTS &&
+                    (world.book.n_open > 0 || state_next_timer(decider_state(world.sim.decider)) != NULL);
+         i++) {
         do_outcome();
         read_log();
         (void)sim_fire(&world.sim);
         read_log();
     }
     cr_assert_eq(world.book.n_open, 0);
-    cr_assert_eq(decider_state(world.sim.decider)->n_timers, 0, "seed %" PRIu64 ": timers without end", world.seed);
+    cr_assert_eq(decider_state(world.sim.decider)->n_timers, 0, "seed %" PRIu64 ": timers without end",
+                 world.seed);
 }
 
-/* Nobody is forgotten: with no more alerts, all who wait get their turn. And everything that is open ends once the alerts do. */
+/* Nobody is forgotten: with no more alerts, all who wait get their turn. And everything that is open ends
+ * once the alerts do. */
 static void bring_to_an_end(void)
 {
     take_over();
@@ -336,7 +340,8 @@ static void bring_to_an_end(void)
     read_log();
     run_dry();
     const struct state *s = decider_state(world.sim.decider);
-    cr_assert_eq(s->n_phase[INCIDENT_WAITING], 0, "seed %" PRIu64 ": %zu wait for ever", world.seed, s->n_phase[INCIDENT_WAITING]);
+    cr_assert_eq(s->n_phase[INCIDENT_WAITING], 0, "seed %" PRIu64 ": %zu wait for ever", world.seed,
+                 s->n_phase[INCIDENT_WAITING]);
     cr_assert_eq(s->n_phase[INCIDENT_DELAYED] + s->n_phase[INCIDENT_NEW] + s->n_phase[INCIDENT_ENDED], 0);
     for (uint64_t n = 0; n < world.n_incidents; n++) {
         end_alert(n, below(2) == 0);

@@ -1,6 +1,7 @@
-/* A journal in memory with a decider on it, in the journal's own order: all records of a batch, then what is decided on them, each
- * decided record behind everything that was there before. Every record goes through its canonical bytes, and a decide_check follows along, so
- * each test that uses this also proves that its journal folds again to the same bytes. */
+/* A journal in memory with a decider on it, in the journal's own order: all records of a batch, then what is
+ * decided on them, each decided record behind everything that was there before. Every record goes through its
+ * canonical bytes, and a decide_check follows along, so each test that uses this also proves that its journal
+ * folds again to the same bytes. */
 #ifndef BALM_TESTS_DISPATCHER_SIM_H
 #define BALM_TESTS_DISPATCHER_SIM_H
 
@@ -126,22 +127,32 @@ static inline void sim_activate(struct sim *s, const char *yaml)
     for (; node != NULL; node = node == doc.root ? NULL : node->next) {
         struct runbook *rb;
         cr_assert_eq(runbook_parse(&doc, node, &rb, &err), STATUS_OK, "%s", err.message);
-        (void)sim_input(s, (struct record){.kind = RECORD_RUNBOOK, .runbook = rb->name, .runbook_hash = sv(rb->hash), .content = rb->content});
-        (void)json_array_append_new(set, json_pack("{s:s,s:s,s:o}", "hash", rb->hash, "mode", runbook_mode_name(rb->mode), "name", json_text(rb->name)));
+        (void)sim_input(s, (struct record){.kind = RECORD_RUNBOOK,
+                                           .runbook = rb->name,
+                                           .runbook_hash = sv(rb->hash),
+                                           .content = rb->content});
+        (void)json_array_append_new(set, json_pack("{s:s,s:s,s:o}", "hash", rb->hash, "mode",
+                                                   runbook_mode_name(rb->mode), "name", json_text(rb->name)));
         runbook_free(rb);
     }
-    (void)sim_input(s, (struct record){.kind = RECORD_ACTIVATION, .runbooks = json_canonical(&s->arena, set)});
+    (void)sim_input(s,
+                    (struct record){.kind = RECORD_ACTIVATION, .runbooks = json_canonical(&s->arena, set)});
     json_decref(set);
 }
 
-static inline struct record sim_signal(struct sim *s, const char *incident, const char *status, const char *alertname, const char *service)
+static inline struct record sim_signal(struct sim *s, const char *incident, const char *status,
+                                       const char *alertname, const char *service)
 {
     struct http_header *labels = arena_array(&s->arena, 2, sizeof(*labels));
     size_t n = 0;
     labels[n++] = (struct http_header){SV("alertname"), sv(alertname)};
     if (service != NULL) labels[n++] = (struct http_header){SV("service"), sv(service)};
-    return (struct record){.kind = RECORD_SIGNAL, .incident = arena_copy(&s->arena, sv(incident)), .fingerprint = SV("0123456789abcdef"),
-                           .status = sv(status), .source = SV("alertmanager"), .labels = {labels, n}};
+    return (struct record){.kind = RECORD_SIGNAL,
+                           .incident = arena_copy(&s->arena, sv(incident)),
+                           .fingerprint = SV("0123456789abcdef"),
+                           .status = sv(status),
+                           .source = SV("alertmanager"),
+                           .labels = {labels, n}};
 }
 
 /* Newest record of a kind (and incident, unless NULL), or NULL. */
@@ -168,8 +179,12 @@ static inline void sim_outcome(struct sim *s, const char *incident, const char *
 {
     const struct record *intent = sim_last(s, RECORD_INTENT, incident);
     cr_assert_not_null(intent);
-    (void)sim_input(s, (struct record){.kind = RECORD_OUTCOME, .incident = intent->incident, .intent = intent->intent, .function = intent->function,
-                                       .target = intent->target, .state = arena_copy(&s->arena, sv(state))});
+    (void)sim_input(s, (struct record){.kind = RECORD_OUTCOME,
+                                       .incident = intent->incident,
+                                       .intent = intent->intent,
+                                       .function = intent->function,
+                                       .target = intent->target,
+                                       .state = arena_copy(&s->arena, sv(state))});
 }
 
 /* Move time to the earliest timer and fire it. False: there is none. */
@@ -178,8 +193,11 @@ static inline bool sim_fire(struct sim *s)
     const struct timer *t = state_next_timer(decider_state(s->decider));
     if (t == NULL) return false;
     if (t->due_ns > s->now_ns) s->now_ns = t->due_ns;
-    (void)sim_input(s, (struct record){.kind = RECORD_FIRED, .timer = t->seq, .incident = arena_copy(&s->arena, t->incident),
-                                       .runbook = arena_copy(&s->arena, t->runbook), .purpose = arena_copy(&s->arena, t->purpose)});
+    (void)sim_input(s, (struct record){.kind = RECORD_FIRED,
+                                       .timer = t->seq,
+                                       .incident = arena_copy(&s->arena, t->incident),
+                                       .runbook = arena_copy(&s->arena, t->runbook),
+                                       .purpose = arena_copy(&s->arena, t->purpose)});
     return true;
 }
 

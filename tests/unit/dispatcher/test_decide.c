@@ -1,9 +1,9 @@
-/* Each transition of an incident, through journals in memory: what comes in, what is decided. sim.h checks beside it that every one of
- * these journals folds again to the same bytes. */
+/* Each transition of an incident, through journals in memory: what comes in, what is decided. sim.h checks
+ * beside it that every one of these journals folds again to the same bytes. */
 #include "tests/unit/dispatcher/sim.h"
 
-#define ACT(name, extra)                                                                                                    \
-    "- name: " name "\n  match: ['alertname=\"Down\"']\n  target: service/${labels.service}\n  mode: act\n"                \
+#define ACT(name, extra)                                                                                     \
+    "- name: " name "\n  match: ['alertname=\"Down\"']\n  target: service/${labels.service}\n  mode: act\n"  \
     "  steps:\n    - bot: restart\n      with: {unit: '${labels.service}'}\n" extra
 
 static struct sim sim;
@@ -71,7 +71,8 @@ Test(decide, a_matching_alert_becomes_an_intent_with_all_gates)
     cr_assert_eq(r->time_ns, sim.now_ns);
     cr_assert_eq(r->deadline_ns, sim.now_ns + INTENT_PATIENCE_NS + 30 * NS_PER_S);
     cr_assert(sv_starts_with(r->intent, SV("i1-1-")));
-    static const char *const names[] = {"mode", "freeze", "clock", "target", "params", "cooldown", "rate", "in_flight", "in_flight_runbook"};
+    static const char *const names[] = {"mode",     "freeze", "clock",     "target",           "params",
+                                        "cooldown", "rate",   "in_flight", "in_flight_runbook"};
     json_t *gates;
     cr_assert_eq(json_parse(r->gates, 0, &gates, NULL), STATUS_OK);
     cr_assert_eq(json_array_size(gates), ARRAY_LEN(names));
@@ -98,19 +99,24 @@ Test(decide, an_alert_without_runbook_leaves_nothing)
 
 Test(decide, the_first_matching_runbook_is_taken_and_one_that_is_off_is_not)
 {
-    sim_activate(&sim, "- {name: sleeping, mode: off, match: ['alertname=Down'], target: a, steps: [{bot: x}]}\n" ACT("one", "") ACT("two", ""));
+    sim_activate(
+        &sim, "- {name: sleeping, mode: off, match: ['alertname=Down'], target: a, steps: [{bot: x}]}\n" ACT(
+                  "one", "") ACT("two", ""));
     fire("i1", "nginx");
     cr_assert(sv_eq(last(RECORD_INTENT, "i1")->runbook, SV("one")));
 }
 
 Test(decide, shadow_records_the_whole_decision_and_does_nothing)
 {
-    sim_activate(&sim, "name: rb\nmatch: ['alertname=Down']\ntarget: service/${labels.service}\nsteps: [{bot: restart, with: {unit: '${labels.service}'}}]\n");
+    sim_activate(
+        &sim,
+        "name: rb\nmatch: ['alertname=Down']\ntarget: service/${labels.service}\nsteps: [{bot: restart, with: {unit: '${labels.service}'}}]\n");
     fire("i1", "nginx");
     expect_refused("i1", "mode");
     const struct record *r = last(RECORD_REFUSAL, "i1");
     cr_assert(sv_eq(r->mode, SV("shadow")));
-    cr_assert(sv_eq(r->function, SV("restart")) && sv_eq(r->target, SV("service/nginx")) && sv_eq(r->params, SV("{\"unit\":\"nginx\"}")));
+    cr_assert(sv_eq(r->function, SV("restart")) && sv_eq(r->target, SV("service/nginx")) &&
+              sv_eq(r->params, SV("{\"unit\":\"nginx\"}")));
     cr_assert(sv_contains(r->gates, SV("\"gate\":\"cooldown\"")));
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, NULL), 0);
     resolve("i1");
@@ -157,7 +163,10 @@ Test(decide, a_check_verifies_at_once)
 
 Test(decide, an_alert_that_goes_on_leads_to_the_next_rung_and_at_last_to_a_person)
 {
-    sim_activate(&sim, ACT("rb", "    - bot: reboot\n  escalate: {bot: notify, with: {text: '${labels.service} ${labels.nope}: ${reason}'}}\n"));
+    sim_activate(
+        &sim,
+        ACT("rb",
+            "    - bot: reboot\n  escalate: {bot: notify, with: {text: '${labels.service} ${labels.nope}: ${reason}'}}\n"));
     fire("i1", "nginx");
     sim_outcome(&sim, "i1", "done");
     cr_assert(sim_fire(&sim));
@@ -172,7 +181,9 @@ Test(decide, an_alert_that_goes_on_leads_to_the_next_rung_and_at_last_to_a_perso
     cr_assert(sv_eq(told->function, SV("notify")), "%.*s", SV_ARG(told->function));
     const struct record *message = last(RECORD_INTENT, "i1");
     cr_assert(sv_eq(message->purpose, SV("escalate")) && sv_eq(message->function, SV("notify")));
-    cr_assert(sv_eq(message->params, SV("{\"text\":\"nginx (none): the alert went on after step 2 of 2, the last\"}")), "%.*s", SV_ARG(message->params));
+    cr_assert(sv_eq(message->params,
+                    SV("{\"text\":\"nginx (none): the alert went on after step 2 of 2, the last\"}")),
+              "%.*s", SV_ARG(message->params));
     cr_assert(sv_starts_with(message->target, SV("escalation/")));
     sim_outcome(&sim, "i1", "dead");
     cr_assert_eq(sim_count(&sim, RECORD_ESCALATED, "i1"), 1);
@@ -315,7 +326,8 @@ Test(decide, a_busy_target_refuses_and_the_one_who_waits_is_decided_later)
 Test(decide, two_alerts_of_one_batch_do_not_pass_together)
 {
     sim_activate(&sim, ACT("rb", ""));
-    struct record both[] = {sim_signal(&sim, "i1", "firing", "Down", "nginx"), sim_signal(&sim, "i2", "firing", "Down", "nginx")};
+    struct record both[] = {sim_signal(&sim, "i1", "firing", "Down", "nginx"),
+                            sim_signal(&sim, "i2", "firing", "Down", "nginx")};
     (void)sim_feed(&sim, both, 2);
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, NULL), 1);
     expect_refused("i2", "in_flight");
@@ -323,7 +335,8 @@ Test(decide, two_alerts_of_one_batch_do_not_pass_together)
 
 Test(decide, the_cooldown_is_between_incidents_not_between_rungs)
 {
-    sim_activate(&sim, ACT("rb", "    - bot: reboot\n  guardrails: {cooldown: 1h, rate: {max: 9, per: 1h}}\n"));
+    sim_activate(&sim,
+                 ACT("rb", "    - bot: reboot\n  guardrails: {cooldown: 1h, rate: {max: 9, per: 1h}}\n"));
     fire("i1", "nginx");
     sim_outcome(&sim, "i1", "failed");
     cr_assert_eq(last(RECORD_INTENT, "i1")->step, 2);
@@ -338,7 +351,10 @@ Test(decide, the_cooldown_is_between_incidents_not_between_rungs)
 
 Test(decide, too_many_acts_in_the_window_call_a_person)
 {
-    sim_activate(&sim, ACT("rb", "      verify: check\n  guardrails: {cooldown: 1s, rate: {max: 2, per: 1h}}\n  escalate: {bot: notify}\n"));
+    sim_activate(
+        &sim,
+        ACT("rb",
+            "      verify: check\n  guardrails: {cooldown: 1s, rate: {max: 2, per: 1h}}\n  escalate: {bot: notify}\n"));
     for (int i = 0; i < 3; i++) {
         const char *incident = arena_printf(&sim.arena, "i%d", i).ptr;
         fire(incident, "nginx");
@@ -361,7 +377,9 @@ Test(decide, a_missing_label_refuses_and_never_means_all)
     fire("i1", NULL);
     expect_refused("i1", "target");
     cr_assert(sv_contains(last(RECORD_REFUSAL, "i1")->reason, SV("labels.service")));
-    sim_activate(&sim, "name: p\nmode: act\nmatch: ['alertname=Down']\ntarget: fixed\nsteps: [{bot: x, with: {a: '${labels.service}'}}]\n");
+    sim_activate(
+        &sim,
+        "name: p\nmode: act\nmatch: ['alertname=Down']\ntarget: fixed\nsteps: [{bot: x, with: {a: '${labels.service}'}}]\n");
     fire("i2", NULL);
     expect_refused("i2", "params");
 }
@@ -426,7 +444,10 @@ Test(decide, signals_seen_again_and_stray_ones_change_nothing)
     resolve("never-seen");
     (void)sim_input(&sim, (struct record){.kind = RECORD_SEEN, .incident = SV("i1")});
     (void)sim_input(&sim, (struct record){.kind = RECORD_FIRED, .incident = SV("i1"), .timer = 1});
-    (void)sim_input(&sim, (struct record){.kind = RECORD_OUTCOME, .incident = SV("i1"), .intent = SV("another"), .state = SV("done")});
+    (void)sim_input(&sim, (struct record){.kind = RECORD_OUTCOME,
+                                          .incident = SV("i1"),
+                                          .intent = SV("another"),
+                                          .state = SV("done")});
     cr_assert_eq(sim.n, before + 5);
 }
 
@@ -481,7 +502,8 @@ Test(decide, a_forged_record_is_found)
     bool is_same = true;
     for (size_t i = 0; i < sim.n && is_same; i++) {
         bool is_last = i + 1 == sim.n;
-        is_same = decide_check_add(check, i + 1, is_last ? &forged : &sim.log[i]->record, is_last ? buf_view(&b) : sim.log[i]->bytes);
+        is_same = decide_check_add(check, i + 1, is_last ? &forged : &sim.log[i]->record,
+                                   is_last ? buf_view(&b) : sim.log[i]->bytes);
     }
     struct decide_report report;
     decide_check_report(check, &report);
@@ -528,7 +550,8 @@ Test(decide, old_acts_and_their_targets_are_forgotten)
 
 Test(decide, a_storm_on_one_target_costs_a_few_records_a_cooldown)
 {
-    sim_activate(&sim, ACT("rb", "      verify: check\n  guardrails: {cooldown: 10s, rate: {max: 100, per: 1h}}\n"));
+    sim_activate(
+        &sim, ACT("rb", "      verify: check\n  guardrails: {cooldown: 10s, rate: {max: 100, per: 1h}}\n"));
     for (int i = 0; i < 200; i++)
         fire(arena_printf(&sim.arena, "i%d", i).ptr, "nginx");
     for (int i = 0; i < 20; i++) {

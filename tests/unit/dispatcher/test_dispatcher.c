@@ -1,4 +1,5 @@
-/* The whole dispatcher on a real journal and queue; only the bots behind the invoker, a process border, are played by a script. */
+/* The whole dispatcher on a real journal and queue; only the bots behind the invoker, a process border, are
+ * played by a script. */
 #include "functions/dispatcher/dispatcher.h"
 
 #include <criterion/criterion.h>
@@ -30,10 +31,10 @@ static void *dispatcher;
 static struct {
     unsigned n_invoked, n_called, n_frozen;
     bool is_frozen, hangs;
-    enum status status;       /* of the next invocations */
+    enum status status; /* of the next invocations */
     bool can_retry;
-    unsigned fail_first;      /* so many invocations answer "failed", retry */
-    const char *state;        /* of the answer */
+    unsigned fail_first; /* so many invocations answer "failed", retry */
+    const char *state;   /* of the answer */
     enum on_unknown on_unknown;
     bool removes_series;
     char last_intent[200], last_params[500], last_function[64], last_body[100];
@@ -41,20 +42,26 @@ static struct {
     struct fiber_event changed, released;
 } bots;
 
-static enum status bot_info(void *arg, struct strview function, struct function_info *ret_info, struct error *err)
+static enum status bot_info(void *arg, struct strview function, struct function_info *ret_info,
+                            struct error *err)
 {
     (void)arg;
     if (!sv_eq(function, SV("restart")) && !sv_eq(function, SV("reboot")) && !sv_eq(function, SV("echo")))
         return error_set(err, STATUS_NOT_FOUND, "no function '%.*s'", SV_ARG(function));
-    *ret_info = (struct function_info){.name = function, .acts = true, .on_unknown = bots.on_unknown, .removes_series = bots.removes_series,
-                                       .timeout_ns = 5 * NS_PER_S,
-                                       .manifest_json = SV("{\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
-                                                           "\"required\":[]}}")};
+    *ret_info = (struct function_info){
+        .name = function,
+        .acts = true,
+        .on_unknown = bots.on_unknown,
+        .removes_series = bots.removes_series,
+        .timeout_ns = 5 * NS_PER_S,
+        .manifest_json = SV(
+            "{\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
+            "\"required\":[]}}")};
     return STATUS_OK;
 }
 
-static enum status bot_invoke(void *arg, const struct invocation *inv, struct strview params, struct arena *a, struct invocation_reply *ret_reply,
-                              struct error *err)
+static enum status bot_invoke(void *arg, const struct invocation *inv, struct strview params, struct arena *a,
+                              struct invocation_reply *ret_reply, struct error *err)
 {
     (void)arg;
     (void)a;
@@ -65,10 +72,12 @@ static enum status bot_invoke(void *arg, const struct invocation *inv, struct st
     (void)snprintf(bots.last_params, sizeof(bots.last_params), "%.*s", SV_ARG(params));
     fiber_event_set(&bots.changed);
     int64_t entered_ns = clock_unix_ns();
-    if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK) return error_set(err, STATUS_CANCELLED, "cut");
+    if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
+        return error_set(err, STATUS_CANCELLED, "cut");
     if (bots.fail_first > 0) {
         bots.fail_first--;
-        *ret_reply = (struct invocation_reply){.state = SV("failed"), .code = SV("UNAVAILABLE"), .message = SV("not now"), .can_retry = true};
+        *ret_reply = (struct invocation_reply){
+            .state = SV("failed"), .code = SV("UNAVAILABLE"), .message = SV("not now"), .can_retry = true};
         return STATUS_OK;
     }
     if (bots.status != STATUS_OK) {
@@ -76,13 +85,18 @@ static enum status bot_invoke(void *arg, const struct invocation *inv, struct st
         if (err != NULL) err->can_retry = bots.can_retry;
         return s;
     }
-    *ret_reply = (struct invocation_reply){.state = sv(bots.state), .message = SV("it came up"), .undo = SV("systemctl stop nginx"),
-                                           .detail = SV("{\"pid\":7}"), .entered_unix_ns = entered_ns, .left_unix_ns = clock_unix_ns()};
+    *ret_reply = (struct invocation_reply){.state = sv(bots.state),
+                                           .message = SV("it came up"),
+                                           .undo = SV("systemctl stop nginx"),
+                                           .detail = SV("{\"pid\":7}"),
+                                           .entered_unix_ns = entered_ns,
+                                           .left_unix_ns = clock_unix_ns()};
     return STATUS_OK;
 }
 
-static enum status bot_call(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns, struct arena *a,
-                            int *ret_http_status, struct strview *ret_body, struct error *err)
+static enum status bot_call(void *arg, struct strview function, const struct http_req *req,
+                            int64_t deadline_ns, struct arena *a, int *ret_http_status,
+                            struct strview *ret_body, struct error *err)
 {
     (void)arg;
     (void)function;
@@ -90,7 +104,8 @@ static enum status bot_call(void *arg, struct strview function, const struct htt
     (void)a;
     (void)err;
     bots.n_called++;
-    (void)snprintf(bots.last_body, sizeof(bots.last_body), "%.*s %.*s %.*s", SV_ARG(req->method), SV_ARG(req->target), SV_ARG(req->body));
+    (void)snprintf(bots.last_body, sizeof(bots.last_body), "%.*s %.*s %.*s", SV_ARG(req->method),
+                   SV_ARG(req->target), SV_ARG(req->body));
     *ret_http_status = 200;
     *ret_body = SV("fine");
     return STATUS_OK;
@@ -109,24 +124,33 @@ static const struct invoker_ops script = {"script", bot_info, bot_invoke, bot_ca
 
 /* ---- the stage ---- */
 
-#define RUNBOOK(mode, guardrails, step_extra)                                                                              \
-    "name: rb\nmatch: ['alertname=\"Down\"']\ntarget: service/${labels.service}\nmode: " mode "\n"                        \
-    "guardrails: {" guardrails "}\nsteps:\n  - bot: restart\n    with: {unit: '${labels.service}'}\n" step_extra
+#define RUNBOOK(mode, guardrails, step_extra)                                                                \
+    "name: rb\nmatch: ['alertname=\"Down\"']\ntarget: service/${labels.service}\nmode: " mode "\n"           \
+    "guardrails: {" guardrails                                                                               \
+    "}\nsteps:\n  - bot: restart\n    with: {unit: '${labels.service}'}\n" step_extra
 
 static const char act_runbook[] = RUNBOOK("act", "cooldown: 1s", "");
 
 static void write_runbook(const char *text)
 {
     struct error err;
-    cr_assert_eq(file_write_atomic(arena_printf(&arena, "%s/runbooks/a.yaml", dir).ptr, sv(text), 0600, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(file_write_atomic(arena_printf(&arena, "%s/runbooks/a.yaml", dir).ptr, sv(text), 0600, &err),
+                 STATUS_OK, "%s", err.message);
 }
 
 static enum status open_stage(struct error *err)
 {
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = arena_printf(&arena, "%s/journal", dir).ptr}, &journal, err), STATUS_OK, "%s",
-                 err->message);
-    env = (struct core_env){.loop = loop, .journal = journal, .dir = dir, .runbooks_dir = arena_printf(&arena, "%s/runbooks", dir).ptr,
-                            .tenant = SV("default"), .cluster = SV("local"), .invoker = &script};
+    cr_assert_eq(
+        journal_open_sqlite(loop, &(struct journal_cfg){.dir = arena_printf(&arena, "%s/journal", dir).ptr},
+                            &journal, err),
+        STATUS_OK, "%s", err->message);
+    env = (struct core_env){.loop = loop,
+                            .journal = journal,
+                            .dir = dir,
+                            .runbooks_dir = arena_printf(&arena, "%s/runbooks", dir).ptr,
+                            .tenant = SV("default"),
+                            .cluster = SV("local"),
+                            .invoker = &script};
     dispatcher = NULL;
     enum status s = dispatcher_function.start(&env, &dispatcher, err);
     if (s == STATUS_OK) s = journal_fold(journal, err);
@@ -162,7 +186,8 @@ static void expect_reproducible(void)
     struct journal_reader *reader;
     struct error err;
     struct decide_report report;
-    cr_assert_eq(journal_reader_open(arena_printf(&arena, "%s/journal", dir).ptr, &reader, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(journal_reader_open(arena_printf(&arena, "%s/journal", dir).ptr, &reader, &err), STATUS_OK,
+                 "%s", err.message);
     enum status s = decide_verify(reader, &report, &err);
     journal_reader_close(reader);
     cr_assert_eq(s, STATUS_OK, "%s\nexpected %s\nfound    %s", err.message, report.expected, report.found);
@@ -226,12 +251,18 @@ static void append(struct record r)
 
 static void signal_alert(const char *incident, const char *status)
 {
-    static const struct http_header labels[] = {{{"alertname", 9}, {"Down", 4}}, {{"service", 7}, {"nginx", 5}}};
-    append((struct record){.kind = RECORD_SIGNAL, .incident = sv(incident), .fingerprint = SV("0123456789abcdef"), .status = sv(status),
-                           .source = SV("alertmanager"), .labels = {labels, 2}});
+    static const struct http_header labels[] = {{{"alertname", 9}, {"Down", 4}},
+                                                {{"service", 7}, {"nginx", 5}}};
+    append((struct record){.kind = RECORD_SIGNAL,
+                           .incident = sv(incident),
+                           .fingerprint = SV("0123456789abcdef"),
+                           .status = sv(status),
+                           .source = SV("alertmanager"),
+                           .labels = {labels, 2}});
 }
 
-/* Newest record of the kind for the incident (NULL: any), looked up in the journal until it is there. NULL after the deadline. */
+/* Newest record of the kind for the incident (NULL: any), looked up in the journal until it is there. NULL
+ * after the deadline. */
 static const struct record *find_record(enum record_kind kind, const char *incident, const char *state)
 {
     const struct record *found = NULL;
@@ -239,11 +270,14 @@ static const struct record *find_record(enum record_kind kind, const char *incid
     uint64_t seq = 1;
     for (size_t n = 1; n > 0;) {
         struct journal_entry *entries;
-        cr_assert_eq(journal_read(journal, seq, 1000, true, &arena, &entries, &n, &err), STATUS_OK, "%s", err.message);
+        cr_assert_eq(journal_read(journal, seq, 1000, true, &arena, &entries, &n, &err), STATUS_OK, "%s",
+                     err.message);
         for (size_t i = 0; i < n; i++) {
             const struct record *r = entries[i].record;
             seq = entries[i].seq + 1;
-            if (r->kind == kind && (incident == NULL || sv_eq(r->incident, sv(incident))) && (state == NULL || sv_eq(r->state, sv(state)))) found = r;
+            if (r->kind == kind && (incident == NULL || sv_eq(r->incident, sv(incident))) &&
+                (state == NULL || sv_eq(r->state, sv(state))))
+                found = r;
         }
     }
     return found;
@@ -255,7 +289,8 @@ static const struct record *wait_record(enum record_kind kind, const char *incid
     const struct record *r;
     while ((r = find_record(kind, incident, state)) == NULL) {
         uint64_t seq = journal_durable_seq(journal);
-        cr_assert_eq(journal_wait_after(journal, seq, deadline_ns), STATUS_OK, "no %s of %s came", record_kind_name(kind), incident);
+        cr_assert_eq(journal_wait_after(journal, seq, deadline_ns), STATUS_OK, "no %s of %s came",
+                     record_kind_name(kind), incident);
     }
     return r;
 }
@@ -292,7 +327,8 @@ static void check_healed(void)
         int64_t at_ns = 0;
         cr_assert_eq(rfc3339_parse(json_get_text(json, stages[i]), &at_ns), STATUS_OK, "%s", stages[i]);
         cr_assert(at_ns > 0, "%s is missing", stages[i]);
-        if (strcmp(stages[i], "durable") != 0 && strcmp(stages[i], "decided") != 0) { /* deciding does not wait for the disk */
+        if (strcmp(stages[i], "durable") != 0 &&
+            strcmp(stages[i], "decided") != 0) { /* deciding does not wait for the disk */
             cr_assert(at_ns >= before_ns, "%s", stages[i]);
             before_ns = at_ns;
         }
@@ -319,10 +355,17 @@ static void check_explained(void)
     struct buf text;
     buf_init(&text, 64 * 1024);
     explain_text(json, &text);
-    static const char *const parts[] = {"incident i1: healed", "Down from alertmanager", "rb, mode act", "service/nginx", "in_flight_runbook",
-                                        "outcome done", "undo      systemctl stop nginx", "verified  yes, by resolve"};
+    static const char *const parts[] = {"incident i1: healed",
+                                        "Down from alertmanager",
+                                        "rb, mode act",
+                                        "service/nginx",
+                                        "in_flight_runbook",
+                                        "outcome done",
+                                        "undo      systemctl stop nginx",
+                                        "verified  yes, by resolve"};
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
-        cr_assert(sv_contains(buf_view(&text), sv(parts[i])), "'%s' is not in:\n%.*s", parts[i], SV_ARG(buf_view(&text)));
+        cr_assert(sv_contains(buf_view(&text), sv(parts[i])), "'%s' is not in:\n%.*s", parts[i],
+                  SV_ARG(buf_view(&text)));
     buf_release(&text);
     json_decref(json);
     struct journal_reader *reader;
@@ -347,7 +390,9 @@ static void check_status(void)
     json_t *json = http("GET", "/status", NULL, 200);
     cr_assert_eq(json_integer_value(json_object_get(json, "epoch")), 1);
     cr_assert(sv_eq(sv(json_string_value(json_array_get(json_object_get(json, "mayAct"), 0))), SV("rb")));
-    cr_assert_eq(json_integer_value(json_object_get(json_array_get(json_object_get(json, "sources"), 0), "signals")), 2);
+    cr_assert_eq(
+        json_integer_value(json_object_get(json_array_get(json_object_get(json, "sources"), 0), "signals")),
+        2);
     cr_assert_eq(json_integer_value(json_object_get(json_object_get(json, "incidents"), "closed")), 1);
     json_decref(json);
     signal_alert("i2", "firing");
@@ -363,7 +408,8 @@ static void check_status(void)
     json_decref(http("GET", "/incidents?limit=0", NULL, 400));
     json_decref(http("POST", "/status", "{}", 405));
     json_decref(http("GET", "/nowhere", NULL, 404));
-    json_decref(http("POST", "/notes", "{\"incident\":\"i2\",\"actor\":\"me\",\"message\":\"looking\"}", 200));
+    json_decref(
+        http("POST", "/notes", "{\"incident\":\"i2\",\"actor\":\"me\",\"message\":\"looking\"}", 200));
     json_decref(http("POST", "/notes", "{\"incident\":\"i2\",\"actor\":\"me\"}", 400));
     json_decref(http("POST", "/notes", "nonsense", 400));
     cr_assert(sv_eq(wait_record(RECORD_NOTE, "i2", NULL)->message, SV("looking")));
@@ -449,7 +495,8 @@ static void wait_invoked(unsigned n)
     }
 }
 
-/* The process goes down in the middle of an act: stop() gives it its grace and leaves it; the next start finds it. */
+/* The process goes down in the middle of an act: stop() gives it its grace and leaves it; the next start
+ * finds it. */
 static void interrupt(enum on_unknown on_unknown)
 {
     bots.hangs = true;
@@ -496,14 +543,16 @@ static void check_next_rung(void)
     signal_alert("i1", "firing");
     const struct record *verified = wait_record(RECORD_VERIFIED, "i1", NULL);
     cr_assert_not(verified->ok);
-    while (find_record(RECORD_OUTCOME, "i1", NULL) == NULL || !sv_eq(find_record(RECORD_OUTCOME, "i1", NULL)->function, SV("reboot")))
+    while (find_record(RECORD_OUTCOME, "i1", NULL) == NULL ||
+           !sv_eq(find_record(RECORD_OUTCOME, "i1", NULL)->function, SV("reboot")))
         cr_assert_eq(sleep_ms(5), STATUS_OK);
     cr_assert_str_eq(bots.last_function, "reboot");
 }
 
 Test(dispatcher, a_timer_leads_to_the_next_rung)
 {
-    run(RUNBOOK("act", "cooldown: 1s", "    verify: {resolve: {within: 1s}}\n  - bot: reboot\n"), check_next_rung);
+    run(RUNBOOK("act", "cooldown: 1s", "    verify: {resolve: {within: 1s}}\n  - bot: reboot\n"),
+        check_next_rung);
 }
 
 static void check_overdue(void)
@@ -541,8 +590,13 @@ Test(dispatcher, an_alert_that_is_over_is_not_acted_on)
 
 static void check_call(void)
 {
-    append((struct record){.kind = RECORD_CALL, .function = SV("echo"), .method = SV("POST"), .path = SV("/x?y=1"), .body_base64 = SV("aGVsbG8="),
-                           .intent = SV("call-1"), .headers = SV("{\"content-type\":\"text/plain\"}")});
+    append((struct record){.kind = RECORD_CALL,
+                           .function = SV("echo"),
+                           .method = SV("POST"),
+                           .path = SV("/x?y=1"),
+                           .body_base64 = SV("aGVsbG8="),
+                           .intent = SV("call-1"),
+                           .headers = SV("{\"content-type\":\"text/plain\"}")});
     const struct record *outcome = wait_record(RECORD_OUTCOME, NULL, NULL);
     cr_assert(sv_eq(outcome->state, SV("done")));
     cr_assert(sv_eq(outcome->detail, SV("{\"bodyBytes\":4,\"httpStatus\":200}")));
@@ -559,7 +613,10 @@ static void check_reload(void)
     struct error err = {0};
     write_runbook(RUNBOOK("act", "cooldwn: 1s", ""));
     cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_INVALID_ARGUMENT);
-    cr_assert(sv_contains(sv(err.message), SV("a.yaml:5:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)")), "%s", err.message);
+    cr_assert(
+        sv_contains(sv(err.message),
+                    SV("a.yaml:5:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)")),
+        "%s", err.message);
     json_t *json = http("GET", "/status", NULL, 200);
     cr_assert_eq(json_array_size(json_object_get(json, "mayAct")), 1, "the old set stays");
     cr_assert(sv_contains(json_get_text(json, "reloadError"), SV("cooldwn")));
@@ -598,12 +655,14 @@ static void expect_start_refused(const char *runbook, const char *message, bool 
 
 Test(dispatcher, a_runbook_that_does_not_fit_its_bots_refuses_the_start)
 {
-    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps:\n  - bot: nobody\n", "a.yaml:5:5: runbook 'a': no function 'nobody' is deployed", false);
-    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {unti: x}}]\n", "has no parameter 'unti' (did you mean 'unit'?)",
-                         false);
-    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {tries: [1]}}]\n", "'tries' of bot 'restart' must be of type integer",
-                         false);
-    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\n", "can itself remove the alerting series", true);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps:\n  - bot: nobody\n",
+                         "a.yaml:5:5: runbook 'a': no function 'nobody' is deployed", false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {unti: x}}]\n",
+                         "has no parameter 'unti' (did you mean 'unit'?)", false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {tries: [1]}}]\n",
+                         "'tries' of bot 'restart' must be of type integer", false);
+    expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\n",
+                         "can itself remove the alerting series", true);
 }
 
 static void check_removed_series(void)

@@ -46,7 +46,8 @@ static void fire(const char *incident, const char *service)
     (void)sim_input(&sim, sim_signal(&sim, incident, "firing", "Down", service));
 }
 
-#define RUNBOOK(mode) "name: rb\nmode: " mode "\nmatch: [alertname=Down]\ntarget: 's/${labels.service}'\nsteps: [{bot: x}]\n"
+#define RUNBOOK(mode)                                                                                        \
+    "name: rb\nmode: " mode "\nmatch: [alertname=Down]\ntarget: 's/${labels.service}'\nsteps: [{bot: x}]\n"
 
 Test(explain, says_what_comes_next_from_wherever_it_stands)
 {
@@ -79,16 +80,30 @@ Test(explain, holds_every_part_of_an_act)
     sim_activate(&sim, RUNBOOK("act"));
     fire("a", "t");
     const struct record *intent = sim_last(&sim, RECORD_INTENT, "a");
-    (void)sim_input(&sim, (struct record){.kind = RECORD_RETRY, .incident = SV("a"), .intent = intent->intent, .attempt = 1, .code = SV("UNAVAILABLE"),
-                                          .reason = SV("not now"), .due_ns = sim.now_ns});
-    (void)sim_input(&sim, (struct record){.kind = RECORD_OUTCOME, .incident = SV("a"), .intent = intent->intent, .state = SV("done"), .undo = SV("undo it"),
-                                          .detail = SV("{\"pid\":1}"), .message = SV("up")});
-    (void)sim_input(&sim, (struct record){.kind = RECORD_NOTE, .incident = SV("a"), .actor = SV("me"), .message = SV("hm")});
+    (void)sim_input(&sim, (struct record){.kind = RECORD_RETRY,
+                                          .incident = SV("a"),
+                                          .intent = intent->intent,
+                                          .attempt = 1,
+                                          .code = SV("UNAVAILABLE"),
+                                          .reason = SV("not now"),
+                                          .due_ns = sim.now_ns});
+    (void)sim_input(&sim, (struct record){.kind = RECORD_OUTCOME,
+                                          .incident = SV("a"),
+                                          .intent = intent->intent,
+                                          .state = SV("done"),
+                                          .undo = SV("undo it"),
+                                          .detail = SV("{\"pid\":1}"),
+                                          .message = SV("up")});
+    (void)sim_input(
+        &sim,
+        (struct record){.kind = RECORD_NOTE, .incident = SV("a"), .actor = SV("me"), .message = SV("hm")});
     json_t *json = explain("a"), *act = json_array_get(json_object_get(json, "acts"), 0);
     cr_assert_eq(json_array_size(json_object_get(act, "gates")), 9);
     cr_assert_eq(json_array_size(json_object_get(act, "retries")), 1);
     cr_assert(sv_eq(json_get_text(json_object_get(act, "outcome"), "message"), SV("up")));
-    cr_assert_eq(json_integer_value(json_object_get(json_object_get(json_object_get(act, "outcome"), "detail"), "pid")), 1);
+    cr_assert_eq(json_integer_value(
+                     json_object_get(json_object_get(json_object_get(act, "outcome"), "detail"), "pid")),
+                 1);
     cr_assert_str_eq(json_string_value(json_array_get(json_object_get(json, "undo"), 0)), "undo it");
     cr_assert_eq(json_get_text(json_object_get(json, "runbook"), "hash").len, SHA256_HEX);
     cr_assert(sv_eq(json_get_text(json_array_get(json_object_get(json, "notes"), 0), "message"), SV("hm")));
@@ -98,15 +113,22 @@ Test(explain, holds_every_part_of_an_act)
 
 Test(explain, no_control_character_of_a_label_reaches_the_terminal)
 {
-    struct http_header labels[] = {{SV("alertname"), SV("Down\x1b[2J\x07\nx\xC2\x9B" "1m")}, {SV("service"), SV("\xC3\xA4")}};
-    struct record r = {.kind = RECORD_SIGNAL, .incident = SV("a"), .status = SV("firing"), .labels = {labels, 2}, .annotations = {labels, 1}};
+    struct http_header labels[] = {{SV("alertname"), SV("Down\x1b[2J\x07\nx\xC2\x9B"
+                                                        "1m")},
+                                   {SV("service"), SV("\xC3\xA4")}};
+    struct record r = {.kind = RECORD_SIGNAL,
+                       .incident = SV("a"),
+                       .status = SV("firing"),
+                       .labels = {labels, 2},
+                       .annotations = {labels, 1}};
     (void)sim_input(&sim, r);
     json_t *json = explain("a");
     struct buf text;
     buf_init(&text, 64 * 1024);
     explain_text(json, &text);
     for (size_t i = 0; i < text.len; i++)
-        cr_assert((unsigned char)text.ptr[i] >= 0x20 || text.ptr[i] == '\n', "byte %02x at %zu", (unsigned char)text.ptr[i], i);
+        cr_assert((unsigned char)text.ptr[i] >= 0x20 || text.ptr[i] == '\n', "byte %02x at %zu",
+                  (unsigned char)text.ptr[i], i);
     cr_assert_not(sv_contains(buf_view(&text), SV("\xC2\x9B")));
     cr_assert(sv_contains(buf_view(&text), SV("service=\xC3\xA4")), "%.*s", SV_ARG(buf_view(&text)));
     buf_release(&text);

@@ -45,14 +45,14 @@ Test(matcher, reads_and_matches_as_alertmanager_does)
         {"a=with space", "a", "with space", MATCH_YES},
         {"a!=\"b\"", "a", "c", MATCH_YES},
         {"a!=\"b\"", "a", "b", MATCH_NO},
-        {"a!=\"b\"", NULL, "", MATCH_YES},  /* an absent label is the empty text */
+        {"a!=\"b\"", NULL, "", MATCH_YES}, /* an absent label is the empty text */
         {"a=\"\"", NULL, "", MATCH_YES},
         {"a=", "a", "x", MATCH_NO},
         {"a=~\"b|c\"", "a", "b", MATCH_YES},
         {"a=~\"b|c\"", "a", "xb", MATCH_NO}, /* anchored at both ends, around the alternation */
         {"a=~\"b|c\"", "a", "bx", MATCH_NO},
         {"a=~\"b|bc\"", "a", "bc", MATCH_YES},
-        {"a=~\"b\"", "a", "b\n", MATCH_NO},  /* the end is the end, not before a last newline */
+        {"a=~\"b\"", "a", "b\n", MATCH_NO}, /* the end is the end, not before a last newline */
         {"a=~b.*", "a", "bcd", MATCH_YES},
         {"a!~\"kube-.*\"", "a", "kube-system", MATCH_NO},
         {"a!~\"kube-.*\"", "a", "default", MATCH_YES},
@@ -71,7 +71,8 @@ Test(matcher, reads_and_matches_as_alertmanager_does)
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         enum match_result found = match_one(cases[i].text, cases[i].name, cases[i].value);
-        cr_assert_eq(found, cases[i].expected, "case %zu: %s on '%s': %d", i, cases[i].text, cases[i].value, (int)found);
+        cr_assert_eq(found, cases[i].expected, "case %zu: %s on '%s': %d", i, cases[i].text, cases[i].value,
+                     (int)found);
     }
 }
 
@@ -144,5 +145,6 @@ Test(matcher, no_more_than_the_maximum_is_taken)
     char *big = arena_alloc(&arena, MATCHER_TEXT_MAX + 1);
     memset(big, 'a', MATCHER_TEXT_MAX + 1);
     struct matchers other = {.n = 0};
-    cr_assert_eq(matchers_parse(sv_n(big, MATCHER_TEXT_MAX + 1), &arena, &other, &err), STATUS_INVALID_ARGUMENT);
+    cr_assert_eq(matchers_parse(sv_n(big, MATCHER_TEXT_MAX + 1), &arena, &other, &err),
+                 STATUS_INVALID_ARGUMENT);
 }

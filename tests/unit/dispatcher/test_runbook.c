@@ -54,12 +54,13 @@ Test(runbook, what_is_left_out_gets_the_careful_default)
 
 Test(runbook, everything_that_is_written_is_read)
 {
-    const char *text = HEAD "summary: brings nginx back\nmode: act\nsteps:\n"
-                            "  - bot: service-restart\n    with: {unit: '${labels.service}', tries: 2}\n    verify: check\n    timeout: 5s\n"
-                            "  - bot: second\n    verify: {resolve: {within: 30s, hold: 10s}}\n"
-                            "  - bot: third\n    verify: {check: {hold: 1m}}\n"
-                            "guardrails: {cooldown: 10s, rate: {max: 5, per: 1h}, max_in_flight: 1}\n"
-                            "escalate: {bot: notify, with: {text: '${reason}'}}\n";
+    const char *text = HEAD
+        "summary: brings nginx back\nmode: act\nsteps:\n"
+        "  - bot: service-restart\n    with: {unit: '${labels.service}', tries: 2}\n    verify: check\n    timeout: 5s\n"
+        "  - bot: second\n    verify: {resolve: {within: 30s, hold: 10s}}\n"
+        "  - bot: third\n    verify: {check: {hold: 1m}}\n"
+        "guardrails: {cooldown: 10s, rate: {max: 5, per: 1h}, max_in_flight: 1}\n"
+        "escalate: {bot: notify, with: {text: '${reason}'}}\n";
     cr_assert_eq(parse(text), STATUS_OK, "%s", err.message);
     cr_assert_eq(rb->mode, RUNBOOK_ACT);
     cr_assert_eq(rb->n_steps, 3);
@@ -79,9 +80,10 @@ Test(runbook, everything_that_is_written_is_read)
 
 Test(runbook, the_content_reads_back_as_the_same_runbook)
 {
-    cr_assert_eq(parse(HEAD "summary: \"tab\\t quote \\\" \xC3\xA4 \\u0001 / {x: y}\"\n" STEP
-                            "    with: {unit: 'a: b, [c]', n: -5, flag: true, nothing: null, list: [1, '1', '']}\n"),
-                 STATUS_OK, "%s", err.message);
+    cr_assert_eq(
+        parse(HEAD "summary: \"tab\\t quote \\\" \xC3\xA4 \\u0001 / {x: y}\"\n" STEP
+                   "    with: {unit: 'a: b, [c]', n: -5, flag: true, nothing: null, list: [1, '1', '']}\n"),
+        STATUS_OK, "%s", err.message);
     struct runbook *again;
     cr_assert_eq(runbook_from_content(rb->content, &again, &err), STATUS_OK, "%s", err.message);
     cr_assert_str_eq(again->hash, rb->hash);
@@ -112,8 +114,10 @@ Test(runbook, mistakes_are_named_with_their_place)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {HEAD STEP "guardrail: {}\n", "rb.yaml:6:1: unknown field 'guardrail' in runbook (did you mean 'guardrails'?)"},
-        {HEAD STEP "guardrails: {cooldwn: 5m}\n", "rb.yaml:6:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)"},
+        {HEAD STEP "guardrail: {}\n",
+         "rb.yaml:6:1: unknown field 'guardrail' in runbook (did you mean 'guardrails'?)"},
+        {HEAD STEP "guardrails: {cooldwn: 5m}\n",
+         "rb.yaml:6:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)"},
         {HEAD STEP "guardrails: {cooldown: 0s}\n", "cooldown in guardrails: 0s is out of range"},
         {HEAD STEP "guardrails: {cooldown: 8000h}\n", "out of range"},
         {HEAD STEP "guardrails: {rate: {max: 3}}\n", "per is missing in guardrails.rate"},
@@ -126,14 +130,16 @@ Test(runbook, mistakes_are_named_with_their_place)
         {HEAD "steps: [{bot: x, verify: maybe}]\n", "verify: 'maybe' is none of resolve, check"},
         {HEAD "steps: [{bot: x, verify: {check: {within: 1m}}}]\n", "unknown field 'within' in verify.check"},
         {HEAD "steps: [{bot: x, with: [1]}]\n", "with must be a map"},
-        {HEAD "steps: [{bot: x, with: {a: ['${label.x}']}}]\n", "rb.yaml:4:29: '${label.x}' is not a variable here"},
+        {HEAD "steps: [{bot: x, with: {a: ['${label.x}']}}]\n",
+         "rb.yaml:4:29: '${label.x}' is not a variable here"},
         {HEAD "steps: [{bot: x, with: {a: '${reason}'}}]\n", "'${reason}' is not a variable here"},
         {HEAD "steps: [{bot: x, timeout: 2h}]\n", "timeout in step: 2h is out of range"},
         {HEAD STEP "escalate: {bot: notify, verify: check}\n", "unknown field 'verify' in escalate"},
         {"name: 'a b'\nmatch: [a=b]\ntarget: x\n" STEP, "rb.yaml:1:7: name may have letters"},
         {"name: a\nmatch: []\ntarget: x\n" STEP, "rb.yaml:2:8: match needs at least one matcher"},
         {"name: a\nmatch: ['job!=\"x\"', 'y=~\".*\"']\ntarget: x\n" STEP, "match needs at least one matcher"},
-        {"name: a\nmatch: ['job=\"x']\ntarget: x\n" STEP, "rb.yaml:2:9: match: matcher 'job=\"x': no closing quote"},
+        {"name: a\nmatch: ['job=\"x']\ntarget: x\n" STEP,
+         "rb.yaml:2:9: match: matcher 'job=\"x': no closing quote"},
         {"name: a\nmatch: {job: x}\ntarget: x\n" STEP, "match must be a list of matchers"},
         {"name: a\nmatch: [a=b]\ntarget: ''\n" STEP, "rb.yaml:3:9: target must be a text"},
         {"name: a\nmatch: [a=b]\ntarget: '${target}'\n" STEP, "'${target}' is not a variable here"},
@@ -158,7 +164,8 @@ static void make_folder(void)
 
 static void put(const char *name, const char *text)
 {
-    cr_assert_eq(file_write_atomic(arena_printf(&arena, "%s/%s", folder, name).ptr, sv(text), 0600, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(file_write_atomic(arena_printf(&arena, "%s/%s", folder, name).ptr, sv(text), 0600, &err),
+                 STATUS_OK, "%s", err.message);
 }
 
 static void drop_folder(void)
@@ -175,14 +182,16 @@ Test(runbook, a_folder_is_read_by_name_and_lists_in_their_order)
 {
     make_folder();
     put("b.yaml", "name: third\n" REST);
-    put("a.yaml", "- {name: first, match: [a=b], target: x, steps: [{bot: y}]}\n- {name: second, match: [a=b], target: x, steps: [{bot: y}]}\n");
+    put("a.yaml",
+        "- {name: first, match: [a=b], target: x, steps: [{bot: y}]}\n- {name: second, match: [a=b], target: x, steps: [{bot: y}]}\n");
     put(".c.yaml", "not: read\n");
     put("e.txt", "not: read\n");
     enum status s = runbook_set_read(folder, &set, &err);
     drop_folder();
     cr_assert_eq(s, STATUS_OK, "%s", err.message);
     cr_assert_eq(set.n, 3);
-    cr_assert(sv_eq(set.items[0]->name, SV("first")) && sv_eq(set.items[1]->name, SV("second")) && sv_eq(set.items[2]->name, SV("third")));
+    cr_assert(sv_eq(set.items[0]->name, SV("first")) && sv_eq(set.items[1]->name, SV("second")) &&
+              sv_eq(set.items[2]->name, SV("third")));
 }
 
 Test(runbook, a_name_given_twice_is_refused_with_both_places)
@@ -194,7 +203,8 @@ Test(runbook, a_name_given_twice_is_refused_with_both_places)
     drop_folder();
     cr_assert_eq(s, STATUS_INVALID_ARGUMENT);
     cr_assert_eq(set.n, 0);
-    cr_assert(sv_contains(sv(err.message), SV("b.yaml:1:1: runbook 'one' is there already, at ")), "%s", err.message);
+    cr_assert(sv_contains(sv(err.message), SV("b.yaml:1:1: runbook 'one' is there already, at ")), "%s",
+              err.message);
     cr_assert(sv_contains(sv(err.message), SV("a.yaml:1")), "%s", err.message);
 }
 
@@ -221,5 +231,6 @@ Test(runbook, the_shipped_ones_are_right_and_only_the_demo_acts)
     cr_assert_eq(runbook_set_read("functions/dispatcher/runbooks", &set, &err), STATUS_OK, "%s", err.message);
     cr_assert_geq(set.n, 3);
     for (size_t i = 0; i < set.n; i++)
-        cr_assert_eq(set.items[i]->mode == RUNBOOK_ACT, sv_eq(set.items[i]->name, SV("demo-nginx")), "%.*s", SV_ARG(set.items[i]->name));
+        cr_assert_eq(set.items[i]->mode == RUNBOOK_ACT, sv_eq(set.items[i]->name, SV("demo-nginx")), "%.*s",
+                     SV_ARG(set.items[i]->name));
 }

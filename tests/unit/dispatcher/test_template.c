@@ -20,7 +20,10 @@ static const struct record_labels label_set = {labels, 2}, annotation_set = {ann
 
 static struct template_vars vars(void)
 {
-    return (struct template_vars){.labels = &label_set, .annotations = &annotation_set, .incident = SV("i-1"), .runbook = SV("rb"),
+    return (struct template_vars){.labels = &label_set,
+                                  .annotations = &annotation_set,
+                                  .incident = SV("i-1"),
+                                  .runbook = SV("rb"),
                                   .target = SV("service/nginx")};
 }
 
@@ -43,7 +46,8 @@ Test(template, replaces_variables_once_and_never_what_they_bring)
     struct template_vars v = vars();
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct strview text, missing;
-        cr_assert_eq(template_expand(sv(cases[i].text), &v, &arena, &text, &missing), STATUS_OK, "%s", cases[i].text);
+        cr_assert_eq(template_expand(sv(cases[i].text), &v, &arena, &text, &missing), STATUS_OK, "%s",
+                     cases[i].text);
         cr_assert(sv_eq(text, sv(cases[i].expected)), "%s -> %.*s", cases[i].text, SV_ARG(text));
     }
 }
@@ -68,10 +72,14 @@ Test(template, expands_the_strings_of_a_tree_as_data)
     static const struct record_labels hostile_set = {hostile, 1};
     struct template_vars v = vars();
     v.labels = &hostile_set;
-    json_t *tree = json_pack("{s:s,s:i,s:[s,b]}", "unit", "${labels.service}", "n", 3, "list", "${incident}", 1);
+    json_t *tree =
+        json_pack("{s:s,s:i,s:[s,b]}", "unit", "${labels.service}", "n", 3, "list", "${incident}", 1);
     struct strview text, missing;
     cr_assert_eq(template_expand_json(tree, &v, &arena, &text, &missing), STATUS_OK);
-    cr_assert(sv_eq(text, SV("{\"list\":[\"i-1\",true],\"n\":3,\"unit\":\"x\\\",\\\"force\\\":true,\\\"y\\\":\\\"\"}")), "%.*s", SV_ARG(text));
+    cr_assert(
+        sv_eq(text,
+              SV("{\"list\":[\"i-1\",true],\"n\":3,\"unit\":\"x\\\",\\\"force\\\":true,\\\"y\\\":\\\"\"}")),
+        "%.*s", SV_ARG(text));
     json_decref(tree);
 }
 
@@ -84,7 +92,8 @@ Test(template, a_result_has_a_maximum)
     struct template_vars v = {.labels = &set};
     struct strview text, missing;
     cr_assert_eq(template_expand(SV("${labels.big}"), &v, &arena, &text, &missing), STATUS_OK);
-    cr_assert_eq(template_expand(SV("${labels.big}+"), &v, &arena, &text, &missing), STATUS_RESOURCE_EXHAUSTED);
+    cr_assert_eq(template_expand(SV("${labels.big}+"), &v, &arena, &text, &missing),
+                 STATUS_RESOURCE_EXHAUSTED);
     json_t *tree = json_pack("[s,s]", "${labels.big}", "+");
     cr_assert_eq(template_expand_json(tree, &v, &arena, &text, &missing), STATUS_RESOURCE_EXHAUSTED);
     json_decref(tree);
@@ -93,7 +102,8 @@ Test(template, a_result_has_a_maximum)
 Test(template, unknown_variables_are_refused_beforehand)
 {
     struct error err;
-    cr_assert_eq(template_check(SV("${labels.a} ${annotations.b-c} ${incident} $${x}"), false, false, &err), STATUS_OK);
+    cr_assert_eq(template_check(SV("${labels.a} ${annotations.b-c} ${incident} $${x}"), false, false, &err),
+                 STATUS_OK);
     cr_assert_eq(template_check(SV("${target} ${runbook}"), true, false, &err), STATUS_OK);
     cr_assert_eq(template_check(SV("${reason}"), true, true, &err), STATUS_OK);
     cr_assert_eq(template_check(SV("${target}"), false, false, &err), STATUS_INVALID_ARGUMENT);
