@@ -95,7 +95,7 @@ struct replica {
     bool has_exited;
     bool has_answered;       /* a connection to it may be in the pool */
     bool is_asked;           /* in this round of asking */
-    bool is_freeze_seen;     /* it said that it acts no more; meaningful while the gateway is frozen */
+    bool is_in_step;         /* it has said that it is stopped, or not, as the gateway is */
     int exit_code;           /* once it has exited */
     struct fiber_event idle; /* set while inflight is 0 */
     struct fiber_event exited, retired;

@@ -8,9 +8,12 @@
 #include "base/memory.h"
 #include "log/log.h"
 
-#define ACT_GRACE_NS   (10 * NS_PER_S)   /* balm stop: how long an act under way may take to notice */
-#define ASK_TIMEOUT_NS (250 * NS_PER_MS) /* one bot that says nothing must not use up the others' time */
-#define ASK_AGAIN_MS   10
+#define ACT_GRACE_NS    (10 * NS_PER_S)   /* balm stop: how long an act under way may take to notice */
+#define ASK_TIMEOUT_NS  (250 * NS_PER_MS) /* one bot that says nothing must not use up the others' time */
+#define RESUME_GRACE_NS NS_PER_S
+#define SEND_ATTEMPTS   3
+#define SEND_AGAIN_NS   (250 * NS_PER_MS)
+#define ASK_AGAIN_MS    10
 
 static struct deployment *find_or_say(struct gateway *g, struct strview name, struct error *err)
 {
@@ -36,14 +39,14 @@ static int64_t monotonic_from_unix(int64_t unix_ns)
 /* Did it reach the handler? Surely not, only if no connection came about to a process that has never answered
  * anything: one from the pool may have taken the request before it died. Everything else is a lost answer,
  * and the bot's on_unknown decides. */
-static enum status judge_lost(const struct replica *r, enum status s, const struct error *why,
-                              struct error *err)
+static enum status judge_lost(const struct replica *r, enum status s, struct error *err)
 {
-    bool is_unsent = s == STATUS_UNAVAILABLE && why->can_retry && !r->has_answered;
+    bool is_unsent = s == STATUS_UNAVAILABLE && err->can_retry && !r->has_answered;
     bool is_lost = s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED;
-    if (err != NULL) *err = *why;
     if (is_unsent || !is_lost) return s;
-    return error_set(err, STATUS_UNKNOWN, "%s", why->message);
+    err->code = STATUS_UNKNOWN;
+    err->can_retry = false;
+    return STATUS_UNKNOWN;
 }
 
 static enum status sign(struct gateway *g, const struct invocation *inv, struct arena *a,
@@ -63,6 +66,28 @@ static enum status frozen(struct error *err)
     return error_set(err, STATUS_CANCELLED, "balm stop is in force");
 }
 
+/* One try. *ret_is_unsent: the process had just died, so another one may get it. */
+static enum status send_once(struct gateway *g, struct deployment *d, const struct forward_spec *spec,
+                             struct arena *a, struct http_reply *ret_reply, bool *ret_is_unsent,
+                             struct error *err)
+{
+    struct replica *r;
+    enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
+    *ret_is_unsent = false;
+    if (s != STATUS_OK) {
+        err->can_retry =
+            s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED || s == STATUS_DEADLINE_EXCEEDED;
+        return s == STATUS_DEADLINE_EXCEEDED ? STATUS_UNAVAILABLE
+                                             : s; /* it was not sent: that is no lost answer */
+    }
+    s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);
+    if (s != STATUS_OK) s = judge_lost(r, s, err);
+    if (s == STATUS_UNAVAILABLE)
+        *ret_is_unsent = fiber_event_wait(&r->exited, clock_monotonic_ns() + SEND_AGAIN_NS) == STATUS_OK;
+    supervisor_release(r, s == STATUS_OK);
+    return s;
+}
+
 static enum status send_invocation(struct gateway *g, struct deployment *d, const struct invocation *inv,
                                    struct strview params, struct arena *a, struct invocation_reply *ret_reply,
                                    struct error *err)
@@ -73,21 +98,12 @@ static enum status send_invocation(struct gateway *g, struct deployment *d, cons
                                 .authority = inv->function,
                                 .body = params,
                                 .deadline_ns = monotonic_from_unix(inv->deadline_unix_ns)};
-    struct replica *r;
     struct http_reply reply;
+    bool is_unsent = true;
     enum status s = sign(g, inv, a, &spec, headers, err);
-    if (s == STATUS_OK) s = supervisor_acquire(d, spec.deadline_ns, &r, err);
-    if (s != STATUS_OK) {
-        if (err != NULL)
-            err->can_retry =
-                s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED || s == STATUS_DEADLINE_EXCEEDED;
-        return s == STATUS_DEADLINE_EXCEEDED ? STATUS_UNAVAILABLE
-                                             : s; /* it was not sent: that is no lost answer */
-    }
-    struct error why;
-    s = g->is_frozen ? frozen(&why) : http_forward(r->upstream, &spec, a, &reply, &why);
-    if (s != STATUS_OK) s = judge_lost(r, s, &why, err);
-    supervisor_release(r, s == STATUS_OK);
+    if (s != STATUS_OK) return s;
+    for (unsigned attempt = 0; is_unsent && attempt < SEND_ATTEMPTS; attempt++)
+        s = send_once(g, d, &spec, a, &reply, &is_unsent, err);
     return s == STATUS_OK ? invocation_parse_reply(reply.status, reply.body, a, ret_reply, err) : s;
 }
 
@@ -95,15 +111,17 @@ static enum status invoker_invoke(void *arg, const struct invocation *inv, struc
                                   struct arena *a, struct invocation_reply *ret_reply, struct error *err)
 {
     struct gateway *g = arg;
+    struct error why;
     struct deployment *d = find_or_say(g, inv->function, err);
     if (d == NULL) return STATUS_NOT_FOUND;
     if (g->is_frozen) return frozen(err);
     d->users++;
     d->acting_inflight++;
-    enum status s = send_invocation(g, d, inv, params, a, ret_reply, err);
+    enum status s = send_invocation(g, d, inv, params, a, ret_reply, &why);
     d->acting_inflight--;
     d->users--;
     fiber_event_set(&g->acts_ended);
+    if (s != STATUS_OK && err != NULL) *err = why;
     return s;
 }
 
@@ -168,26 +186,26 @@ static void signal_acting(struct gateway *g, int signo)
             struct deployment *d = container_of(n, struct deployment, node);
             for (struct list *m = d->replicas.next; d->info.acts && m != &d->replicas; m = m->next) {
                 struct replica *r = container_of(m, struct replica, node);
-                r->is_freeze_seen = false;
+                r->is_in_step = false;
                 r->is_asked = false;
                 if (!r->has_exited) (void)!process_kill(r->process, signo);
             }
         }
 }
 
-static bool is_unseen(const struct replica *r)
+static bool is_out_of_step(const struct replica *r)
 {
-    return !r->is_freeze_seen;
+    return !r->is_in_step;
 }
 
 static bool is_to_be_asked(const struct replica *r)
 {
-    return !r->is_freeze_seen && !r->is_asked;
+    return !r->is_in_step && !r->is_asked;
 }
 
-/* "The signal has arrived, and so many invocations have not ended yet" (function_serve.c). The signal is sent
- * again: one that came before the process could catch it is lost. */
-static void ask_frozen(struct replica *r, int64_t deadline_ns)
+/* The header says "the signal has arrived, and so many invocations have not ended yet" (function_serve.c).
+ * The signal is sent again: one that came before the process could catch it is lost. */
+static void ask_frozen(struct gateway *g, struct replica *r, int64_t deadline_ns)
 {
     struct arena a = {0};
     struct http_reply reply;
@@ -198,11 +216,11 @@ static void ask_frozen(struct replica *r, int64_t deadline_ns)
                                 .deadline_ns = deadline_ns};
     replica_hold(r);
     r->is_asked = true;
-    (void)!process_kill(r->process, SIGUSR1);
+    (void)!process_kill(r->process, g->is_frozen ? SIGUSR1 : SIGUSR2);
     if (http_forward(r->upstream, &spec, &a, &reply, &ignored) == STATUS_OK) {
+        struct strview running = http_header_get(reply.headers, reply.n_headers, SV("x-balm-frozen"));
         r->has_answered = true;
-        r->is_freeze_seen =
-            sv_eq(http_header_get(reply.headers, reply.n_headers, SV("x-balm-frozen")), SV("0"));
+        r->is_in_step = g->is_frozen ? sv_eq(running, SV("0")) : running.len == 0;
     }
     replica_unhold(r);
     arena_release(&a);
@@ -213,7 +231,7 @@ static void ask_round(struct gateway *g, int64_t deadline_ns)
     struct replica *r;
     while ((r = find_acting(g, is_to_be_asked)) != NULL) {
         int64_t until_ns = clock_monotonic_ns() + ASK_TIMEOUT_NS;
-        ask_frozen(r, until_ns < deadline_ns ? until_ns : deadline_ns);
+        ask_frozen(g, r, until_ns < deadline_ns ? until_ns : deadline_ns);
     }
     struct list *const lists[] = {&g->deployments, &g->retired};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
@@ -224,24 +242,24 @@ static void ask_round(struct gateway *g, int64_t deadline_ns)
         }
 }
 
-/* Until every acting process has said that it acts no more. */
+/* Until every acting process has said that it acts no more, or may again. */
 static enum status await_bots(struct gateway *g, int64_t deadline_ns)
 {
-    while (find_acting(g, is_unseen) != NULL) {
+    while (find_acting(g, is_out_of_step) != NULL) {
         if (fiber_is_cancelled()) return STATUS_CANCELLED;
         if (clock_monotonic_ns() >= deadline_ns) return STATUS_DEADLINE_EXCEEDED;
         ask_round(g, deadline_ns);
-        if (find_acting(g, is_unseen) != NULL) (void)!sleep_ms(ASK_AGAIN_MS);
+        if (find_acting(g, is_out_of_step) != NULL) (void)!sleep_ms(ASK_AGAIN_MS);
     }
     return STATUS_OK;
 }
 
 /* Who did not notice in time loses its process: the outcome of its act is unknown and is treated as
  * on_unknown says. */
-static enum status kill_unseen(struct gateway *g, struct error *err)
+static enum status kill_unheard(struct gateway *g, struct error *err)
 {
     struct replica *r;
-    while ((r = find_acting(g, is_unseen)) != NULL) {
+    while ((r = find_acting(g, is_out_of_step)) != NULL) {
         struct strview name = r->deployment->spec.name;
         log_warn("gateway", "balm stop: function did not stop acting within the grace, it is killed",
                  LOG_SV("function", name), LOG_INT("replica", r->number));
@@ -250,7 +268,7 @@ static enum status kill_unseen(struct gateway *g, struct error *err)
         enum status s = fiber_event_wait(&r->exited, clock_monotonic_ns() + KILL_GRACE_NS);
         if (s != STATUS_OK)
             (void)!error_set(err, s, "balm stop: function '%.*s' could not be killed", SV_ARG(name));
-        r->is_freeze_seen = s == STATUS_OK;
+        r->is_in_step = s == STATUS_OK;
         replica_unhold(r);
         if (s != STATUS_OK) return s;
     }
@@ -278,15 +296,23 @@ static enum status await_answers(struct gateway *g)
     return STATUS_OK;
 }
 
+/* Who has not heard of the resume in time refuses what it gets, and hears of it then. */
+static enum status resume(struct gateway *g, struct error *err)
+{
+    broker_freeze(g->broker, false);
+    enum status s = await_bots(g, clock_monotonic_ns() + RESUME_GRACE_NS);
+    return s == STATUS_CANCELLED ? error_set(err, s, "resume was cut short") : STATUS_OK;
+}
+
 enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
 {
     g->is_frozen = is_frozen;
     signal_acting(g, is_frozen ? SIGUSR1 : SIGUSR2);
+    if (!is_frozen) return resume(g, err);
     int64_t deadline_ns = clock_monotonic_ns() + ACT_GRACE_NS;
-    broker_freeze(g->broker, is_frozen);
-    if (!is_frozen) return STATUS_OK;
+    broker_freeze(g->broker, true);
     enum status s = await_bots(g, deadline_ns);
-    if (s == STATUS_DEADLINE_EXCEEDED) s = kill_unseen(g, err);
+    if (s == STATUS_DEADLINE_EXCEEDED) s = kill_unheard(g, err);
     if (s == STATUS_OK) s = await_answers(g);
     if (s == STATUS_CANCELLED) return error_set(err, s, "balm stop was cut short while acts were ending");
     return s;

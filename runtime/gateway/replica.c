@@ -395,7 +395,7 @@ static struct replica *replica_new(struct deployment *d)
 {
     struct replica *r = mem_zalloc(1, sizeof(*r));
     *r = (struct replica){.deployment = d, .number = ++d->gateway->serial, .lifeline = -1, .output = -1};
-    r->is_freeze_seen = d->gateway->is_frozen; /* it is started so */
+    r->is_in_step = true; /* it is started so */
     fiber_event_init(&r->idle);
     fiber_event_init(&r->exited);
     fiber_event_init(&r->retired);

@@ -12,8 +12,8 @@
 
 #define ASYNC_BODY_MAX   (512 * 1024) /* a record holds the body in base64, and RECORD_BYTES_MAX is 1 MiB */
 #define EXTRA_HEADERS    4
-#define FORWARD_ATTEMPTS 2
-#define FORWARD_AGAIN_MS 10
+#define FORWARD_ATTEMPTS 3
+#define FORWARD_AGAIN_NS (250 * NS_PER_MS)
 #define CALL_ID_MAX      128
 #define CALLBACK_MAX     2048
 #define DURABLE_WAIT_NS  (30 * NS_PER_S)
@@ -117,8 +117,8 @@ static bool is_known_method(struct strview method)
     return false;
 }
 
-/* Could not even connect: the process has just died, and its end is known in a moment. Then the next one is
- * asked. */
+/* Could not even connect: the process has just died and its end is known in a moment, or its backlog is full.
+ * Then again, perhaps with another one. */
 static enum status forward(struct deployment *d, const struct forward_spec *spec, const struct http_req *req,
                            struct http_resp *resp, int *ret_status, struct error *err)
 {
@@ -127,9 +127,12 @@ static enum status forward(struct deployment *d, const struct forward_spec *spec
         enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
         if (s != STATUS_OK) return s;
         s = http_forward_stream(r->upstream, spec, req, resp, ret_status, err);
+        bool is_again = s == STATUS_UNAVAILABLE && err->can_retry && attempt < FORWARD_ATTEMPTS;
+        if (is_again)
+            is_again =
+                fiber_event_wait(&r->exited, clock_monotonic_ns() + FORWARD_AGAIN_NS) != STATUS_CANCELLED;
         supervisor_release(r, s == STATUS_OK);
-        if (s != STATUS_UNAVAILABLE || !err->can_retry || attempt == FORWARD_ATTEMPTS) return s;
-        if (sleep_ms(FORWARD_AGAIN_MS) != STATUS_OK) return s;
+        if (!is_again) return s;
     }
 }
 
