@@ -10,10 +10,12 @@
 #include "functions/audit/logql.h"
 #include "functions/audit/params.h"
 #include "functions/audit/query.h"
+#include "loop/loop.h"
 #include "metrics/metrics.h"
 
-#define DATA_MAX      (4 * 1024 * 1024) /* INDEX_SERIES_MAX label sets of names of 1 KiB */
-#define SELECTORS_MAX 16
+#define DATA_MAX          (4 * 1024 * 1024) /* INDEX_SERIES_MAX label sets of names of 1 KiB */
+#define SELECTORS_MAX     16
+#define SELECT_TIMEOUT_NS (10 * NS_PER_S)
 
 /* ---- query_range ---- */
 
@@ -56,24 +58,42 @@ static void run_lines(struct loki *l, const struct http_req *req, struct http_re
     give_slot(l);
 }
 
+struct parse_work {
+    struct strview text;
+    struct arena *arena;
+    struct logql_query query;
+    enum status status;
+    struct error *err;
+};
+
+/* Regular expressions are compiled to machine code: milliseconds for a large one. */
+static void do_parse(void *arg)
+{
+    struct parse_work *w = arg;
+    w->status = logql_parse(w->text, w->arena, &w->query, w->err);
+}
+
 static void query_range(struct loki *l, const struct params *p, const struct http_req *req,
                         struct http_resp *resp)
 {
     struct error err = {0};
     struct range_params params;
-    struct logql_query logql;
+    struct parse_work w = {.text = params_get(p, SV("query")), .arena = req->arena, .err = &err};
     enum status s = params_query_range(p, clock_unix_ns(), &params, &err);
-    if (s == STATUS_OK) s = logql_parse(params_get(p, SV("query")), req->arena, &logql, &err);
+    if (s == STATUS_OK) {
+        work_run(do_parse, &w);
+        s = w.status;
+    }
     if (s != STATUS_OK) {
         answer_failure(resp, req->arena, &err);
         return;
     }
-    if (logql.is_scalar)
+    if (w.query.is_scalar)
         answer_error(resp, req->arena, 400,
                      SV("metric queries are not supported here: ask for lines, as in {app=\"balm\"}"));
     else
-        run_lines(l, req, resp, &logql, params);
-    logql_release(&logql);
+        run_lines(l, req, resp, &w.query, params);
+    logql_release(&w.query);
 }
 
 /* ---- query: what a data source's health check asks, vector(1)+vector(1) ---- */
@@ -172,28 +192,66 @@ static enum status selects(const struct selectors *s, const struct index_series 
     return STATUS_OK;
 }
 
+/* Selecting is the client's regular expressions on each series: a worker's work, on a copy of what the index
+ * has now. */
+struct select_work {
+    const struct params *params;
+    struct strview one, two; /* names of the parameters that have selectors */
+    struct arena *arena;
+    struct index_series *series; /* in the range; then the n selected ones */
+    size_t n;
+    enum status status;
+    struct error err;
+};
+
+static void do_select(void *arg)
+{
+    struct select_work *w = arg;
+    struct selectors *selectors = arena_zalloc(w->arena, sizeof(*selectors));
+    int64_t deadline_ns = clock_monotonic_ns() + SELECT_TIMEOUT_NS;
+    size_t n = 0;
+    w->status = selectors_read(w->params, w->one, w->two, w->arena, selectors, &w->err);
+    for (size_t i = 0; i < w->n && w->status == STATUS_OK; i++) {
+        bool is_selected = false;
+        w->status = selects(selectors, &w->series[i], &is_selected, &w->err);
+        if (is_selected) w->series[n++] = w->series[i];
+        if (w->status == STATUS_OK && clock_monotonic_ns() > deadline_ns)
+            w->status = error_set(&w->err, STATUS_DEADLINE_EXCEEDED, "context deadline exceeded");
+    }
+    w->n = n;
+    selectors_release(selectors);
+}
+
+static void copy_series(const struct audit_index *x, struct time_range range, struct select_work *w)
+{
+    w->series = arena_array(w->arena, x->n_series + 1, sizeof(*w->series));
+    for (size_t i = 0; i < x->n_series; i++) {
+        if (x->series[i].max_ns < range.start_ns || x->series[i].min_ns >= range.end_ns) continue;
+        w->series[w->n] = x->series[i];
+        w->series[w->n++].function = arena_copy(w->arena, x->series[i].function);
+    }
+}
+
 typedef void series_cb(void *arg, const struct index_series *x);
 
-/* The series with records in the range that are selected, to `cb`. False: answered with what is wrong. */
+/* The series with records in the range that are selected, to `cb`. False: answered with what is wrong.
+ * Suspends. */
 static bool each_series(struct loki *l, const struct params *p, struct strview one, struct strview two,
                         const struct http_req *req, struct http_resp *resp, series_cb *cb, void *arg)
 {
-    struct error err = {0};
     struct time_range range;
-    struct selectors *selectors =
-        arena_zalloc(req->arena, sizeof(*selectors)); /* large for a fiber's stack */
-    enum status s = params_range(p, clock_unix_ns(), &range, &err);
-    if (s == STATUS_OK) s = selectors_read(p, one, two, req->arena, selectors, &err);
-    for (size_t i = 0; i < l->index->n_series && s == STATUS_OK; i++) {
-        const struct index_series *x = &l->index->series[i];
-        bool is_selected = false;
-        if (x->max_ns < range.start_ns || x->min_ns >= range.end_ns) continue;
-        s = selects(selectors, x, &is_selected, &err);
-        if (s == STATUS_OK && is_selected) cb(arg, x);
+    struct select_work w = {.params = p, .one = one, .two = two, .arena = req->arena};
+    if (!take_slot(l, req, resp, clock_monotonic_ns() + LOKI_QUERY_TIMEOUT_NS)) return false;
+    w.status = params_range(p, clock_unix_ns(), &range, &w.err);
+    if (w.status == STATUS_OK) {
+        copy_series(l->index, range, &w);
+        work_run(do_select, &w);
     }
-    selectors_release(selectors);
-    if (s != STATUS_OK) answer_failure(resp, req->arena, &err);
-    return s == STATUS_OK;
+    give_slot(l);
+    for (size_t i = 0; i < w.n && w.status == STATUS_OK; i++)
+        cb(arg, &w.series[i]);
+    if (w.status != STATUS_OK) answer_failure(resp, req->arena, &w.err);
+    return w.status == STATUS_OK;
 }
 
 struct values {

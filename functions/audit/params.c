@@ -9,6 +9,7 @@
 #define HOUR_NS         (3600 * NS_PER_S)
 #define LIMIT_DEFAULT   100
 #define NUMBER_TEXT_MAX 64
+#define FORM_BYTES_MAX  (64 * 1024) /* decoded on the loop; what it may ask for fits many times */
 
 /* ---- the form ---- */
 
@@ -45,6 +46,9 @@ enum status params_read(const struct http_req *req, struct params *ret_params, s
     type = sv_trim(sv_sub(type, 0, sv_find(type, ';')));
     /* Go's r.Form: what the body says comes before the query string. */
     if (sv_eq(req->method, SV("POST")) && sv_eq_nocase(type, SV("application/x-www-form-urlencoded"))) {
+        if (req->body.len > FORM_BYTES_MAX)
+            return error_set(err, STATUS_RESOURCE_EXHAUSTED, "the form is longer than %d bytes",
+                             FORM_BYTES_MAX);
         enum status s = add_form(ret_params, req->arena, req->body, err);
         if (s != STATUS_OK) return s;
     }
