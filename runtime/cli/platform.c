@@ -158,6 +158,9 @@ static enum status announce(struct platform *p)
     struct strview url = arena_printf(&p->arena, "http://%s:%u", host, gateway_port(p->gateway));
     enum status s = write_run_file(p, url);
     if (s != STATUS_OK) return s;
+    struct strview login = arena_printf(&p->arena, "faas-cli login -g %.*s -u admin --password-stdin < %s/secrets/basic-auth-password", SV_ARG(url),
+                                        p->cfg->data_dir);
+    log_info("balm", "management API", LOG_SV("login", login));
     log_info("balm", "ready", LOG_INT("port", gateway_port(p->gateway)), LOG_SV("url", url),
              LOG_STR("data", p->cfg->data_dir), LOG_STR("version", BALM_VERSION));
     return STATUS_OK;

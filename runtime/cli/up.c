@@ -109,12 +109,21 @@ static const struct config_option options[] = {
      .help = "management API without credentials: on loopback only, never as root"},
 };
 
+/* `name` in the current folder, else in the source tree that this executable was built in, else NULL. */
+static const char *find_default(struct arena *a, const char *name, const char *exe_dir)
+{
+    if (access(name, F_OK) == 0) return name;
+    const char *beside = arena_printf(a, "%s/../%s", exe_dir, name).ptr;
+    return access(beside, F_OK) == 0 ? beside : NULL;
+}
+
 static void complete_defaults(struct up_cfg *cfg, struct arena *a, const char *exe_dir)
 {
     if (cfg->data_dir == NULL) cfg->data_dir = cli_default_data_dir(a);
     if (cfg->functions_dir == NULL) cfg->functions_dir = arena_printf(a, "%s/functions", exe_dir).ptr;
-    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks";
-    if (cfg->stack_file == NULL && access("stack.yml", F_OK) == 0) cfg->stack_file = "stack.yml";
+    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = find_default(a, "functions/dispatcher/runbooks", exe_dir);
+    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks"; /* to be named in the message */
+    if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", exe_dir);
 }
 
 static int run_up(const struct command *self, int argc, char **argv)
@@ -141,10 +150,8 @@ static int run_up(const struct command *self, int argc, char **argv)
     const char *exe_dir = cli_executable_dir(&a);
     complete_defaults(&cfg, &a, exe_dir);
     code = platform_run(&cfg, exe_dir, &err);
-    if (code != CLI_OK) {
-        log_error("balm", err.message);
-        cli_fail(self, &err);
-    }
+    if (code != CLI_OK && isatty(2) == 1) (void)cli_fail(self, &err);
+    else if (code != CLI_OK) log_error("balm", err.message);
 out:
     arena_release(&a);
     return code;

@@ -58,14 +58,6 @@ static enum status make_run_dir(struct gateway *g, struct error *err)
     return s;
 }
 
-/* The login is told where it can be used, never what it is. */
-static void tell_login(const struct gateway *g)
-{
-    log_info("gateway",
-             "credentials were made; log in with: faas-cli login -u USER --password-stdin < PASSWORD-FILE",
-             LOG_STR("secrets", g->cfg.dir));
-}
-
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
@@ -108,7 +100,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
         gateway_free(g);
         return s;
     }
-    if (is_new) tell_login(g);
+    if (is_new) log_info("gateway", "credentials were made", LOG_STR("folder", g->cfg.dir));
     *ret_gateway = g;
     return STATUS_OK;
 }
