@@ -303,15 +303,19 @@ static void remove_in(struct clean_plan *plan, int folder_fd, const char *name, 
     struct stat st;
     if (fstatat(folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
         count_failure(plan, errno);
-    } else if (!S_ISREG(st.st_mode) || st.st_dev != file->device || st.st_ino != file->inode ||
-               modified_unix_ns(&st) != file->modified_unix_ns) {
-        plan->counts.changed++;
-    } else if (unlinkat(folder_fd, name, 0) != 0) {
-        count_failure(plan, errno);
-    } else {
-        plan->counts.removed++;
-        plan->counts.bytes_freed += occupied_bytes(&st);
+        return;
     }
+    if (!S_ISREG(st.st_mode) || st.st_dev != file->device || st.st_ino != file->inode ||
+        modified_unix_ns(&st) != file->modified_unix_ns) {
+        plan->counts.changed++;
+        return;
+    }
+    if (unlinkat(folder_fd, name, 0) != 0) {
+        count_failure(plan, errno);
+        return;
+    }
+    plan->counts.removed++;
+    plan->counts.bytes_freed += occupied_bytes(&st);
 }
 
 static void remove_file(struct clean_plan *plan, const struct clean_file *file)
