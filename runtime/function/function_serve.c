@@ -432,13 +432,10 @@ void function_serve(void *arg, const struct http_req *req, struct http_resp *res
 {
     struct function *f = arg;
     bool is_knative_probe = f->cfg.knative_health && sv_eq(req->method, SV("GET"));
-    if (sv_eq(req->path, SV("/_/health")))
+    if (sv_eq(req->path, SV("/_/health")) || (is_knative_probe && sv_eq(req->path, SV("/health/liveness"))))
         serve_health(f, req, resp);
-    else if (sv_eq(req->path, SV("/_/ready")))
-        serve_ready(f, req, resp);
-    else if (is_knative_probe && sv_eq(req->path, SV("/health/liveness")))
-        serve_health(f, req, resp);
-    else if (is_knative_probe && sv_eq(req->path, SV("/health/readiness")))
+    else if (sv_eq(req->path, SV("/_/ready")) ||
+             (is_knative_probe && sv_eq(req->path, SV("/health/readiness"))))
         serve_ready(f, req, resp);
     else
         serve_function(f, req, resp);

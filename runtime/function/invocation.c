@@ -1,5 +1,7 @@
 #include "function/invocation.h"
 
+#include <assert.h>
+
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/list.h"
@@ -135,6 +137,7 @@ enum status invocation_verify(const struct http_req *req, struct strview functio
     char signature[SHA256_HEX + 1];
     enum status s = read_event(req, &e, err);
     if (s != STATUS_OK) return s;
+    assert(e != NULL);
     struct signed_part p = {
         .function = cloudevent_extension(e, SV("balmfunction")),
         .intent = e->id,

@@ -337,13 +337,12 @@ static enum status decode_details(struct raw *r, struct manifest_detail *ret_det
 static enum status decode_file(struct raw *r)
 {
     struct manifest *m = r->m;
-    /* Offsets are into the manifest for values and into raw for the rest, so there are two tables over one
-     * map. */
-    struct {
+    /* Values go to the manifest, what is looked at later stays a node: one table fills both. */
+    struct file_fields {
         struct manifest m;
         const struct yaml_node *params, *touches, *detail, *environment;
     } got = {.m = {.timeout_ns = 30 * NS_PER_S, .on_unknown = ON_UNKNOWN_ESCALATE}};
-#define AT(member) .offset = (size_t)((char *)&got.member - (char *)&got)
+#define AT(member) .offset = offsetof(struct file_fields, member)
     const struct yaml_field fields[] = {
         {.name = "name",
          .type = YAML_FIELD_TEXT,
