@@ -44,7 +44,11 @@ enum status log_level_parse(struct strview text, enum log_level *ret_level) MUST
 /* fields: array ended by a field with name NULL. Use the macros below. */
 void log_write(enum log_level level, const char *logger, const char *message, const struct log_field *fields);
 
-#define LOG_FIELDS(...)                 ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.name = NULL}})
+#ifdef __CPPCHECK__ /* its preprocessor does not know __VA_OPT__, and it need not see the fields */
+#define LOG_FIELDS(...) NULL
+#else
+#define LOG_FIELDS(...) ((const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.name = NULL}})
+#endif
 #define log_debug(logger, message, ...) log_write(LOG_LEVEL_DEBUG, logger, message, LOG_FIELDS(__VA_ARGS__))
 #define log_info(logger, message, ...)  log_write(LOG_LEVEL_INFO, logger, message, LOG_FIELDS(__VA_ARGS__))
 #define log_warn(logger, message, ...)  log_write(LOG_LEVEL_WARNING, logger, message, LOG_FIELDS(__VA_ARGS__))

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "loop/loop_impl.h"
 
 /* ---- time ---- */
@@ -140,8 +141,7 @@ static void on_signal_closed(uv_handle_t *handle)
 static enum status signal_catch(struct loop *l, int signum, struct error *err)
 {
     sigset_t set;
-    struct loop_signal *s = calloc(1, sizeof(*s));
-    if (s == NULL) return error_set(err, STATUS_RESOURCE_EXHAUSTED, "catch signal %d: out of memory", signum);
+    struct loop_signal *s = mem_zalloc(1, sizeof(*s));
     s->loop = l;
     int rc = uv_signal_init(&l->uv, &s->handle);
     if (rc != 0) {

@@ -190,6 +190,7 @@ static void grow_table(struct metric_family *f)
  * series. */
 static void format_labels(const struct metric_family *f, const struct strview *values, struct buf *out)
 {
+    assert(values != NULL || f->n_labels == 0);
     for (unsigned i = 0; i < f->n_labels; i++) {
         struct strview value = values[i];
         if (value.len > LABEL_VALUE_MAX) { /* cut between characters */
@@ -305,6 +306,7 @@ static void collect_stat(void)
     unsigned long long utime, stime, started, virtual_bytes;
     long n_threads, resident_pages;
     if (after_name == NULL ||
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel's own numbers; how many were read is checked */
         sscanf(after_name + 1,
                " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %ld %*d %llu %llu %ld",
                &utime, &stime, &n_threads, &started, &virtual_bytes, &resident_pages) != 6)

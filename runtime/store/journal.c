@@ -161,6 +161,7 @@ enum status journal_append(struct journal *j, struct record *records, size_t n, 
     if (ret_last_seq != NULL) *ret_last_seq = j->last_seq;
     if (n == 0 || j->is_dispatching) return STATUS_OK; /* a follower's: the outermost call goes on with it */
     struct journal_frame *last = dispatch(j, start);
+    assert(last != NULL); /* n records lie behind `start` */
     last->ends_append = true;
     j->ops->submit(j);
     return STATUS_OK;
