@@ -5,9 +5,17 @@
 
 B      ?= build
 SAN    ?=
-CC     ?= gcc
+ifeq ($(origin CC),default)
+CC     := gcc
+endif
+V      ?= 0
 DEV    ?= 0
 .DEFAULT_GOAL := all
+
+# One short line a step; V=1 shows the commands.
+ifeq ($(V),0)
+say = @echo "  $(1)	$(patsubst $(B)/%,%,$@)";
+endif
 
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wvla
 ifneq ($(DEV),0)
@@ -52,44 +60,44 @@ all: $(B)/balm $(B)/balm-shim $(FUNCTIONS:%=$(B)/functions/%) ## all binaries: b
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
+	$(call say,CC)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -c $< -o $@
 
 $(B)/libbalm.a: $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)ar rcs $@ $^
 
 # Core functions and subcommands: all of balm but main(), so that tests can have them too.
 MAIN_OBJ := $(B)/obj/runtime/cli/main.o
 $(B)/libcore.a: $(filter-out $(MAIN_OBJ),$(CLI_OBJ)) $(CORE_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)ar rcs $@ $^
 
 $(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)
+	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)
 
 # Static and bare: it stands beside every replica.
 $(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $<
+	$(call say,LD)$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $<
 
 # ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
 # The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
 $(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,$(wildcard runtime/cli/generate.c)) $(B)/libbalm.a
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
+	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
 
 .SECONDEXPANSION:
 .PRECIOUS: $(B)/gen/functions/%.gen.c $(B)/gen/functions/%.gen.h
 $(B)/gen/functions/%.gen.c $(B)/gen/functions/%.gen.h: functions/$$*/bot.yaml $(B)/balm-generate
 	@mkdir -p $(@D)
-	$(B)/balm-generate bot functions/$*/bot.yaml --out $(@D)
+	$(call say,GEN)$(B)/balm-generate bot functions/$*/bot.yaml --out $(@D)
 
 $(B)/obj/gen/functions/%.gen.o: $(B)/gen/functions/%.gen.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS_ALL) -I$(B)/gen/functions $(CFLAGS_ALL) -c $< -o $@
+	$(call say,CC)$(CC) $(CPPFLAGS_ALL) -I$(B)/gen/functions $(CFLAGS_ALL) -c $< -o $@
 
 $(FUNCTIONS:%=$(B)/functions/%): $(B)/functions/%: $(B)/obj/gen/functions/%.gen.o $$(call objects,$$(wildcard functions/$$*/*.c)) $(B)/libbalm.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_FUNCTION)
+	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_FUNCTION)
 
 define function_rules
 $(call objects,$(wildcard functions/$(1)/*.c)): $(B)/gen/functions/$(1).gen.h
@@ -114,7 +122,7 @@ TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
 
 # Criterion finds its tests through a section that nothing refers to: it must not be collected as garbage.
-link_test = @mkdir -p $(@D); $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
+link_test = @mkdir -p $(@D); $(if $(filter 0,$(V)),echo "  LD	$(patsubst $(B)/%,%,$@)";) $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
 
 $(UNIT_BIN): $(B)/tests/unit/%: $$(call objects,$$(wildcard tests/unit/$$*/*.c)) $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
