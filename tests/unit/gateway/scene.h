@@ -63,6 +63,15 @@ unsigned open_descriptors(void);
 bool is_alive(pid_t pid);
 pid_t read_pid(const char *path);
 
+/* AddressSanitizer reserves terabytes: its functions do not start under a limit of memory. */
+#ifdef __SANITIZE_ADDRESS__
+#define MEMORY_LIMIT 0
+#define MEMORY_TEXT  "0"
+#else
+#define MEMORY_LIMIT (INT64_C(1) << 33)
+#define MEMORY_TEXT  "512Mi"
+#endif
+
 /* The build's shim, beside the folder of this binary. */
 const char *shim_path(struct arena *a);
 

@@ -103,17 +103,23 @@ Test(invoker, a_bot_acts_by_a_signed_invocation_and_through_the_broker, .timeout
     play(with_bot, invokes);
 }
 
+static bool is_at_zero(void *deployment)
+{
+    return list_is_empty(&((struct deployment *)deployment)->replicas);
+}
+
 static void loses(struct scene *s)
 {
     struct act a;
     act(s, &a,
         "{\"do\":\"crash\"}"); /* the first call of a process, cut while it ran: not to be repeated blindly */
     CHECK(a.status == STATUS_UNKNOWN && !a.err.can_retry);
+    struct deployment *d = deployment_of(s, "bot");
+    CHECK(await(is_at_zero, d));
     act(s, &a, "{\"do\":\"sleep\",\"ms\":1}");
     CHECK(a.status == STATUS_OK);
     act(s, &a, "{\"do\":\"crash\"}");
     CHECK(a.status == STATUS_UNKNOWN && !a.err.can_retry);
-    struct deployment *d = deployment_of(s, "bot");
     CHECK(d->acting_inflight == 0 && d->inflight == 0);
 }
 

@@ -144,7 +144,8 @@ static void bad_deploys(struct scene *s)
     expect(s, "PATCH", "/system/functions", PLAIN, 405, NULL);
     expect(
         s, "POST", "/system/functions",
-        "{\"service\":\"a\",\"image\":\"plain\",\"labels\":null,\"annotations\":null,\"limits\":{\"memory\":\"512Mi\"}}",
+        "{\"service\":\"a\",\"image\":\"plain\",\"labels\":null,\"annotations\":null,\"limits\":{\"memory\":\"" MEMORY_TEXT
+        "\"}}",
         202, NULL);
 }
 
