@@ -17,6 +17,7 @@ struct buf {
     bool is_full;
 };
 
+/* Empty; takes memory with the first byte, never more than max_bytes. */
 void buf_init(struct buf *b, size_t max_bytes);
 void buf_release(struct buf *b);
 void buf_reset(struct buf *b); /* len 0, is_full false, memory kept */

@@ -11,7 +11,9 @@
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S  INT64_C(1000000000)
 
+/* For durations and deadlines; never goes back, says nothing outside this machine's uptime. */
 int64_t clock_monotonic_ns(void);
+/* Wall clock, for what leaves the process; may jump. */
 int64_t clock_unix_ns(void);
 
 #define RFC3339_LEN 30 /* 2026-11-22T14:01:24.123456789Z */
@@ -24,8 +26,8 @@ enum status rfc3339_parse(struct strview text, int64_t *ret_unix_ns) MUST_USE;
 /* Go's duration ("1m30s", "250ms", "1.5h") or a whole number of seconds, as of-watchdog reads it; not
  * negative. */
 enum status duration_parse(struct strview text, int64_t *ret_ns) MUST_USE;
-/* Shortest exact form in h m s ms us ns: "1m30s", "250ms", "0s". Returns ret_text. */
 #define DURATION_TEXT_MAX 40
+/* Shortest exact form in h m s ms us ns: "1m30s", "250ms", "0s". Returns ret_text. */
 const char *duration_format(int64_t ns, char ret_text[DURATION_TEXT_MAX]);
 
 #endif

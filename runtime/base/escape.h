@@ -23,9 +23,9 @@ size_t json_plain_run_max(struct strview s, size_t max);
 /* Escape the first byte of `s`, which ended a run, and move `s` past it. Returns the length of ret_text (no
  * NUL). */
 size_t json_escape_next(struct strview *s, char ret_text[JSON_ESCAPE_MAX]);
-/* For unbounded writers: escape the next JSON_ESCAPE_PART bytes of `s` or fewer and move `s` past them. */
 #define JSON_ESCAPE_PART     256
 #define JSON_ESCAPE_PART_MAX (JSON_ESCAPE_PART * JSON_ESCAPE_MAX)
+/* For unbounded writers: escape the next JSON_ESCAPE_PART bytes of `s` or fewer and move `s` past them. */
 size_t json_escape_part(struct strview *s, char ret_text[JSON_ESCAPE_PART_MAX]);
 
 #endif

@@ -11,6 +11,7 @@
 #define SHA256_BYTES 32
 #define SHA256_HEX   64
 
+/* FIPS 180-4; the digest as bytes, below as lower-case hex with NUL. */
 void sha256(struct strview data, uint8_t ret_digest[SHA256_BYTES]);
 /* Digest of the parts one after another, without copying them together. */
 void sha256_parts(const struct strview *parts, size_t n, uint8_t ret_digest[SHA256_BYTES]);

@@ -23,6 +23,7 @@ struct json_scan {
     unsigned depth;               /* open objects and arrays */
 };
 
+/* At the first byte of `text`, which must outlive the views that are read from it. */
 void json_scan_init(struct json_scan *s, struct strview text, struct arena *a);
 /* Skips white space; the next byte, or '\0' at the end. */
 char json_scan_peek(struct json_scan *s);

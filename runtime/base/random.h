@@ -16,6 +16,7 @@ void random_uuid(char ret_text[UUID_LEN + 1]); /* version 4, lower case */
 struct random_seeded {
     uint64_t state;
 };
+/* The next of its sequence, over all 64 bits. */
 uint64_t random_seeded_next(struct random_seeded *r);
 uint64_t random_seeded_below(struct random_seeded *r, uint64_t bound);
 
