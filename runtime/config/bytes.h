@@ -10,8 +10,8 @@
 /* A whole number without sign and one of the units above. STATUS_INVALID_ARGUMENT otherwise and past
  * INT64_MAX. */
 enum status bytes_parse(struct strview text, int64_t *ret_bytes) MUST_USE;
-/* The shortest exact form: "8MiB", "1025". Returns ret_text. */
 #define BYTES_TEXT_MAX 24
+/* The shortest exact form: "8MiB", "1025". Returns ret_text. */
 const char *bytes_format(int64_t bytes, char ret_text[BYTES_TEXT_MAX]);
 
 #endif

@@ -33,6 +33,7 @@ struct yaml_document {
 /* Exactly one document. Message: FILE:LINE:COLUMN: what. An empty file is STATUS_INVALID_ARGUMENT. */
 enum status yaml_parse(struct arena *a, const char *file, struct strview text, struct yaml_document *ret_doc,
                        struct error *err) MUST_USE;
+/* The same of a file. STATUS_NOT_FOUND: there is none at `path`. */
 enum status yaml_read(struct arena *a, const char *path, struct yaml_document *ret_doc,
                       struct error *err) MUST_USE;
 /* Fill *err with "FILE:LINE:COLUMN: …" for a node and return STATUS_INVALID_ARGUMENT. */
