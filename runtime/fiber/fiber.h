@@ -43,6 +43,7 @@ struct fiber_event {
     bool is_set;         /* stays true until fiber_event_reset */
 };
 
+/* Not set, nobody waits. */
 void fiber_event_init(struct fiber_event *e);
 /* Wakes all waiters and lets later waits return at once. From the loop's thread: callback or fiber. */
 void fiber_event_set(struct fiber_event *e);
@@ -64,6 +65,7 @@ struct fiber_scope {
     bool is_cancelled;
 };
 
+/* Without fibers, not cancelled. */
 void fiber_scope_init(struct fiber_scope *s);
 /* Starts fn(arg) on the next turn of the loop. From a fiber or a callback of the loop's thread.
  * STATUS_RESOURCE_EXHAUSTED: FIBER_MAX are alive. STATUS_CANCELLED: the scope is. */
@@ -103,6 +105,7 @@ struct channel {
     struct fiber_event can_send, can_receive;
 };
 
+/* Room for `capacity` pointers, at least 1. channel_release() frees the ring, not what the pointers mean. */
 void channel_init(struct channel *c, unsigned capacity);
 void channel_release(struct channel *c);
 /* Suspends while full. STATUS_FAILED_PRECONDITION: closed. */

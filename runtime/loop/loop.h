@@ -42,12 +42,12 @@ struct uv_loop_s *loop_uv(struct loop *l);
 /* Cached monotonic time of this turn: cheap, may lag by the turn's length. */
 int64_t loop_now_ns(struct loop *l);
 
-/* Have fn(arg) called on the loop's own stack soon, in order. Safe from any thread; wakes the loop. Never
- * fails: the node is the caller's memory and must live until fn is called. */
 struct loop_post {
     struct list node;
     void (*fn)(struct loop_post *post);
 };
+/* Have post->fn(post) called on the loop's own stack soon, in order. Safe from any thread; wakes the loop.
+ * Never fails: `post` is the caller's memory and must live until fn is called. */
 void loop_post(struct loop *l, struct loop_post *post);
 
 /* ---- waits (in a fiber) ---- */
@@ -88,6 +88,7 @@ struct process; /* heap; freed by process_free, which kills nothing */
  * A relative argv[0] with a slash is looked up in cwd. STATUS_NOT_FOUND: no such program or cwd. */
 enum status process_start(struct loop *l, const struct process_spec *spec, struct process **ret_process,
                           struct error *err) MUST_USE;
+/* Names no other process before process_free(), as that is what reaps. */
 pid_t process_pid(const struct process *p);
 bool process_has_exited(const struct process *p);
 /* Suspends until it ended. ret_exit: exit code, or 128 + signal. */
