@@ -64,6 +64,7 @@ enum status result_unchanged(struct result *ret, const char *fmt, ...) PRINTF_LI
 enum status result_refused(struct result *ret, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum status result_reply(struct result *ret, int http_status, struct strview content_type,
                          struct strview body);
+/* A member of the reply's detail object; a name given twice keeps the last. */
 void result_set_text(struct result *ret, const char *name, struct strview value);
 void result_set_int(struct result *ret, const char *name, int64_t value);
 

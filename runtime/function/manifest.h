@@ -82,6 +82,7 @@ enum status manifest_read(const char *path, struct manifest *ret_manifest, struc
 /* The same from text; `file` is for messages. */
 enum status manifest_parse(const char *file, struct strview text, struct manifest *ret_manifest,
                            struct error *err) MUST_USE;
+/* Everything in it goes; a zeroed one is fine. */
 void manifest_release(struct manifest *m);
 
 /* "service-restart" -> "service_restart". In the arena. */
