@@ -75,6 +75,7 @@ struct server_cfg {
 /* Binds, listens, accepts. The cfg is copied; strings too. */
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err) MUST_USE;
+/* The one it listens on, also where the cfg said 0; 0 with a unix socket. */
 uint16_t server_port(const struct server *s);
 unsigned server_inflight(const struct server *s); /* handlers running */
 unsigned server_connections(const struct server *s);
