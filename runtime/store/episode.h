@@ -43,6 +43,7 @@ void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r);
 /* Borrowed until the next apply; NULL: unknown. */
 const struct episode *episodes_find(const struct episodes *t, struct strview source,
                                     struct strview fingerprint);
+/* How many are in state EPISODE_OPEN. */
 size_t episodes_open_count(const struct episodes *t);
 /* No further episode can be opened. */
 bool episodes_is_full(const struct episodes *t);
@@ -63,10 +64,10 @@ enum episode_verdict episodes_judge(const struct episodes *t, struct strview sou
 /* Oldest-seen open episode whose last_seen_ns + lease_ns <= now_ns, or NULL: for the one who writes
  * RECORD_EXPIRED. */
 const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns);
+#define INCIDENT_ID_MAX 40
 /* The incident id of a new episode: fingerprint, '-', startsAt in ms as hex; 16 + 1 + 11 characters,
  * NUL-terminated. A fingerprint that is not 16 lower-case hex digits is replaced by its hash: the id is
  * safe in paths and headers whatever a sender claims. */
-#define INCIDENT_ID_MAX 40
 void incident_id(struct strview fingerprint, int64_t starts_at_ns, char ret_id[INCIDENT_ID_MAX]);
 
 #endif

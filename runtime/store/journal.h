@@ -114,6 +114,7 @@ enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
 struct journal_reader;
 enum status journal_reader_open(const char *dir, struct journal_reader **ret_reader,
                                 struct error *err) MUST_USE;
+/* NULL does nothing. Borrowed views of entries live on in the caller's arena. */
 void journal_reader_close(struct journal_reader *r);
 uint64_t journal_reader_first_seq(struct journal_reader *r);
 /* Next up to `max` records from seq on. n 0: the end for now. STATUS_OUT_OF_RANGE: seq lies before the
@@ -130,6 +131,7 @@ enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t m
  * STATUS_ALREADY_EXISTS: another holder has it. */
 enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder,
                                   int64_t ttl_ns, uint64_t *ret_revision, struct error *err) MUST_USE;
+/* For others to take at once. STATUS_NOT_FOUND: it is not `holder`'s (any more). */
 enum status journal_lease_release(struct journal *j, struct strview key, struct strview holder,
                                   struct error *err) MUST_USE;
 
