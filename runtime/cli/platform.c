@@ -21,10 +21,11 @@
 #include "loop/loop.h"
 #include "store/journal.h"
 
-/* The table of core functions: started in this order, stopped in reverse. The dispatcher follows the
- * intake, so that an alert's episode is known before it is decided on. */
-static const struct core_function *const core_functions[] = {&alerts_function, &dispatcher_function,
-                                                             &audit_function};
+/* The table of core functions: started in this order, stopped in reverse. The audit log stops last, so that
+ * it seals what the others write while they stop; the dispatcher follows the intake, so that an alert's
+ * episode is known before it is decided on. */
+static const struct core_function *const core_functions[] = {&audit_function, &alerts_function,
+                                                             &dispatcher_function};
 #define N_CORE ARRAY_LEN(core_functions)
 
 struct platform {
@@ -158,8 +159,9 @@ static enum status announce(struct platform *p)
     struct strview url = arena_printf(&p->arena, "http://%s:%u", host, gateway_port(p->gateway));
     enum status s = write_run_file(p, url);
     if (s != STATUS_OK) return s;
-    struct strview login = arena_printf(&p->arena, "faas-cli login -g %.*s -u admin --password-stdin < %s/secrets/basic-auth-password", SV_ARG(url),
-                                        p->cfg->data_dir);
+    struct strview login = arena_printf(
+        &p->arena, "faas-cli login -g %.*s -u admin --password-stdin < %s/secrets/basic-auth-password",
+        SV_ARG(url), p->cfg->data_dir);
     log_info("balm", "management API", LOG_SV("login", login));
     log_info("balm", "ready", LOG_INT("port", gateway_port(p->gateway)), LOG_SV("url", url),
              LOG_STR("data", p->cfg->data_dir), LOG_STR("version", BALM_VERSION));
