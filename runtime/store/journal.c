@@ -152,6 +152,7 @@ static struct journal_frame *dispatch(struct journal *j, struct journal_position
 enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
                            struct error *err)
 {
+    assert(!j->is_dispatching || ret_last_seq == NULL);
     enum status s = check_can_append(j, err);
     if (s != STATUS_OK) return s;
     struct journal_position start = j->log.end;

@@ -12,9 +12,17 @@
  * becomes durable in one transaction: an input and what was decided on it are never torn apart. Order of
  * sequences = order of follower calls = order of durability.
  *
- * A store that assigns sequences only with its acknowledgement (JetStream) suspends inside
- * journal_append() until it has them and then calls the followers; so a follower must not rely on running
- * before the record is durable, nor after it.
+ * A store that assigns sequences only with its acknowledgement and shares its log with other processes
+ * (JetStream) suspends inside journal_append() until the records have come back and followers have seen them;
+ * what followers append goes to it after their call. There
+ *   - a crash can part an input from what was decided on it, and cut an append of several records short:
+ *     never rely on finding the rest (a decider that takes over looks at everything anew; a sender that got
+ *     no answer sends again);
+ *   - others' records may lie between an input and what was decided on it, and between those of one append;
+ *   - other fibers' and processes' records may be shown while an append suspends: what two have judged before
+ *     it is appended twice.
+ * So a follower must not rely on running before the record is durable, nor after it, nor on its own records
+ * being next to their cause.
  *
  * After a failed commit nothing is acknowledged: all waiting and later calls get STATUS_UNAVAILABLE until
  * the store has been reopened and the last acknowledged sequence checked. Then every follower is told by
@@ -55,10 +63,13 @@ void journal_close(struct journal *j);
 /* ---- writing ---- */
 
 /* Append n records in order, all or none. tenant and cluster are filled in where empty; time must be set.
- * ret_last_seq may be NULL. Called by a follower from on_record(): the records get their sequences at
- * once, and followers see them after the one under way has been shown to all.
- * STATUS_UNAVAILABLE: store failed, the past is being folded, or too much is pending (a follower is not
- * held to that limit).
+ * ret_last_seq may be NULL.
+ * From a fiber: may suspend, and is not cut short by cancellation. When it has returned, every follower has
+ * seen the records.
+ * Called by a follower from on_record(): never suspends, and ret_last_seq must be NULL, since a store may not
+ * know the sequences yet; followers see the records after the one under way has been shown to all.
+ * STATUS_UNAVAILABLE: store failed (the records may come back all the same), the past is being folded, or too
+ * much is pending (a follower is not held to that limit).
  * STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX or without time. */
 enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
                            struct error *err) MUST_USE;
@@ -66,7 +77,7 @@ enum status journal_append(struct journal *j, struct record *records, size_t n, 
  * STATUS_UNAVAILABLE: the commit failed; the record may not be there after a restart. */
 enum status journal_wait_durable(struct journal *j, uint64_t seq, int64_t deadline_ns,
                                  struct error *err) MUST_USE;
-uint64_t journal_first_seq(const struct journal *j); /* the oldest kept */
+uint64_t journal_first_seq(const struct journal *j); /* the oldest kept; grows as the store forgets */
 uint64_t journal_last_seq(const struct journal *j);
 uint64_t journal_durable_seq(const struct journal *j);
 /* When seq became durable (wall clock), for the last 65 536 sequences; 0 beyond or not yet. */
@@ -79,7 +90,8 @@ uint64_t journal_generation(const struct journal *j); /* grows with each reset *
 
 struct journal_follower {
     struct list node; /* journal's */
-    /* Called for each record in order, from inside journal_append(); must not suspend. */
+    /* Called for each record in order, from inside journal_append() or on the loop's own stack; must not
+     * suspend. */
     void (*on_record)(struct journal_follower *f, const struct journal_entry *e);
     /* What was appended after `durable_seq` is gone: drop the state. The journal then shows all records
      * from the first on once more, to all followers that have this member, before it accepts anything.
@@ -87,7 +99,9 @@ struct journal_follower {
     void (*on_reset)(struct journal_follower *f, uint64_t durable_seq);
 };
 
-/* Called for records appended from now on. Followers are called in the order in which they were added. */
+/* Called for records appended from now on, by whatever process. Followers are called in the order in which
+ * they were added. Those that need the past are added before journal_fold(): until it has returned, or else
+ * something was appended or waited for, none arrive. */
 void journal_follow(struct journal *j, struct journal_follower *f);
 void journal_unfollow(struct journal *j, struct journal_follower *f);
 /* Suspends until durable_seq > seq, for those who read at their own pace (sealing, push). */

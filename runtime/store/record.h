@@ -20,8 +20,10 @@
 #include "base/buf.h"
 #include "server/http.h"
 
-#define RECORD_FORMAT     1
-#define RECORD_BYTES_MAX  (1024 * 1024) /* one record; an alert is limited to 64 KiB at the intake */
+#define RECORD_FORMAT 1
+/* One record; an alert is limited to 64 KiB at the intake. With its headers it has to fit into the 1 MiB that
+ * a NATS server takes by default (max_payload). */
+#define RECORD_BYTES_MAX  (1024 * 1024 - 16 * 1024)
 #define RECORD_LABELS_MAX 256
 
 enum record_kind {
