@@ -132,8 +132,8 @@ static void add_incident(struct decision *d, const struct incident ***list, size
 {
     if (*n == *capacity) {
         *capacity = *capacity ? 2 * *capacity : 8;
-        const struct incident **bigger = arena_array(d->arena, *capacity, sizeof(*bigger));
-        if (*n > 0) memcpy(bigger, *list, *n * sizeof(*bigger));
+        const struct incident **bigger = arena_array(d->arena, *capacity, sizeof(struct incident *));
+        if (*n > 0) memcpy(bigger, *list, *n * sizeof(struct incident *));
         *list = bigger;
     }
     (*list)[(*n)++] = inc;
@@ -504,9 +504,8 @@ void decide(const struct state *state, uint64_t seq, const struct record *in, st
     }
     if (in->kind == RECORD_SIGNAL && sv_eq(in->status, SV("firing"))) {
         decide_firing(&d);
-    } else if (in->kind == RECORD_SIGNAL || in->kind == RECORD_EXPIRED || in->kind == RECORD_OUTCOME) {
-        decide_about(&d);
-    } else if (in->kind == RECORD_FIRED && in->incident.len > 0) {
+    } else if (in->kind == RECORD_SIGNAL || in->kind == RECORD_EXPIRED || in->kind == RECORD_OUTCOME ||
+               (in->kind == RECORD_FIRED && in->incident.len > 0)) {
         decide_about(&d);
     } else if (in->kind == RECORD_FIRED && in->runbook.len > 0) {
         const struct runbook_slot *slot = table_get(&state->slots, in->runbook);

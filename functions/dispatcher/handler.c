@@ -175,7 +175,7 @@ static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor
 static void post_freeze(const struct exchange *x)
 {
     struct error err;
-    struct strview actor;
+    struct strview actor = {0};
     json_t *body = NULL;
     uint64_t seq = 0;
     enum status s = parse_body(x, &body, &actor, &err);
@@ -193,7 +193,7 @@ static void post_freeze(const struct exchange *x)
 static void post_note(const struct exchange *x)
 {
     struct error err;
-    struct strview actor;
+    struct strview actor = {0};
     json_t *body = NULL;
     uint64_t seq = 0;
     enum status s = parse_body(x, &body, &actor, &err);

@@ -275,8 +275,10 @@ static void end_call(struct job *job, int http_status, struct strview body)
     }
     struct strview text = sv_sub(body, 0, json_plain_run_max(body, BODY_MESSAGE_MAX));
     enum status s = status_from_http(http_status);
-    finish(job, s == STATUS_OK ? SV("done") : SV("failed"),
-           s == STATUS_OK ? (struct strview){0} : sv(status_name(s)), text);
+    if (s == STATUS_OK)
+        finish(job, SV("done"), (struct strview){0}, text);
+    else
+        finish(job, SV("failed"), sv(status_name(s)), text);
 }
 
 static void call(struct job *job)

@@ -22,7 +22,7 @@
 #define RUNBOOK_RATE_MAX  100  /* acts a window: bounds what is kept of each target */
 /* Of windows and cooldowns: acts older than this are forgotten. */
 #define RUNBOOK_PERIOD_MAX_NS (7 * 24 * 3600 * NS_PER_S)
-#define TARGET_MAX 512
+#define TARGET_MAX            512
 
 enum runbook_mode { RUNBOOK_OFF, RUNBOOK_SHADOW, RUNBOOK_ACT };
 enum runbook_verify { VERIFY_RESOLVE, VERIFY_CHECK };

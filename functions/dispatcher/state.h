@@ -1,5 +1,6 @@
-/* What the dispatcher knows: a fold over the journal. state_apply() is the only thing that changes it; the same
- * records in the same order give the same state on every machine. No clock, file or network; integers only.
+/* What the dispatcher knows: a fold over the journal. state_apply() is the only thing that changes it; the
+ * same records in the same order give the same state on every machine. No clock, file or network; integers
+ * only.
  *
  *   signal firing, a runbook matches           incident: NEW
  *        | decide()

@@ -103,8 +103,9 @@ static struct target *target_get(struct state *s, struct strview name)
 /* Every few new targets look at the oldest ones: a few steps each time instead of one long sweep. */
 static void sweep_targets(struct state *s)
 {
-    for (int i = 0; i < 4 && !list_is_empty(&s->targets_list); i++) {
+    for (int i = 0; i < 4; i++) {
         struct list *node = list_pop_front(&s->targets_list);
+        if (node == NULL) return;
         list_push_back(&s->targets_list, node);
         forget_target_if_idle(s, container_of(node, struct target, node));
     }
