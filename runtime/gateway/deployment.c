@@ -217,7 +217,8 @@ static struct deployment *deployment_new(struct gateway *g, const struct deploym
     d->scale_max = deployment_label(spec, "com.openfaas.scale.max", REPLICAS_DEFAULT, REPLICAS_MAX);
     if (d->scale_max == 0) d->scale_max = 1;
     d->scale_min = deployment_label(spec, "com.openfaas.scale.min", 0, d->scale_max);
-    /* OpenFaaS counts a function at 0 as allowed by this label whatever its minimum, which is then what it wakes to. */
+    /* OpenFaaS counts a function at 0 as allowed by this label whatever its minimum, which is then what it
+     * wakes to. */
     if (sv_eq(json_get_text(spec->labels, "com.openfaas.scale.zero"), SV("true"))) d->scale_min = 0;
     d->scale_target = deployment_label(spec, "com.openfaas.scale.target", TARGET_DEFAULT, 100000);
     if (d->scale_target == 0) d->scale_target = 1;

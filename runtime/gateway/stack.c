@@ -31,11 +31,11 @@ struct stack_function {
 
 #define NODE(n, m)                                                                                           \
     {                                                                                                        \
-        .name = n, .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_function, m)                     \
+        .name = (n), .type = YAML_FIELD_NODE, .offset = offsetof(struct stack_function, m)                   \
     }
 #define TEXT(n, m)                                                                                           \
     {                                                                                                        \
-        .name = n, .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_function, m)                     \
+        .name = (n), .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_function, m)                   \
     }
 static const struct yaml_field function_fields[] = {
     TEXT("lang", lang),

@@ -1,6 +1,8 @@
 /* Which deployment has a name, how many replicas it runs, and which one gets the next request. */
 #include "gateway/gateway_impl.h"
 
+#include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -209,11 +211,12 @@ static struct replica *pick(struct deployment *d)
 static enum status wait_for_backoff(struct deployment *d, int64_t deadline_ns, struct error *err)
 {
     while (d->n_routed == 0 && !d->is_removed && d->not_before_ns > clock_monotonic_ns()) {
-        if (d->not_before_ns > deadline_ns)
+        if (d->not_before_ns > deadline_ns) {
+            int64_t wait_s = (d->not_before_ns - clock_monotonic_ns()) / NS_PER_S + 1;
             return error_set(err, STATUS_UNAVAILABLE,
-                             "function '%.*s' ended %u times in a row; its next start is in %lld s",
-                             SV_ARG(d->spec.name), d->failures,
-                             (long long)((d->not_before_ns - clock_monotonic_ns()) / NS_PER_S + 1));
+                             "function '%.*s' ended %u times in a row; its next start is in %" PRId64 " s",
+                             SV_ARG(d->spec.name), d->failures, wait_s);
+        }
         d->users++;
         enum status s = sleep_until(d->not_before_ns);
         d->users--;
@@ -253,10 +256,12 @@ enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct
             return error_set(err, STATUS_NOT_FOUND, "function '%.*s' was removed", SV_ARG(d->spec.name));
         d = next;
     }
-    struct replica *r = pick(d);
+    struct replica *r = pick(d); /* n_routed > 0, and nothing below waits */
+    assert(r != NULL);
     if (r->inflight >= d->scale_target) {
         widen(d);
         r = pick(d);
+        assert(r != NULL);
     }
     d->inflight++;
     d->invocations++;
