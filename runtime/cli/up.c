@@ -121,8 +121,10 @@ static void complete_defaults(struct up_cfg *cfg, struct arena *a, const char *e
 {
     if (cfg->data_dir == NULL) cfg->data_dir = cli_default_data_dir(a);
     if (cfg->functions_dir == NULL) cfg->functions_dir = arena_printf(a, "%s/functions", exe_dir).ptr;
-    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = find_default(a, "functions/dispatcher/runbooks", exe_dir);
-    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks"; /* to be named in the message */
+    if (cfg->runbooks_dir == NULL)
+        cfg->runbooks_dir = find_default(a, "functions/dispatcher/runbooks", exe_dir);
+    /* To be named in the message. */
+    if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks";
     if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", exe_dir);
 }
 
@@ -150,8 +152,10 @@ static int run_up(const struct command *self, int argc, char **argv)
     const char *exe_dir = cli_executable_dir(&a);
     complete_defaults(&cfg, &a, exe_dir);
     code = platform_run(&cfg, exe_dir, &err);
-    if (code != CLI_OK && isatty(2) == 1) (void)cli_fail(self, &err);
-    else if (code != CLI_OK) log_error("balm", err.message);
+    if (code != CLI_OK && isatty(2) == 1)
+        (void)cli_fail(self, &err);
+    else if (code != CLI_OK)
+        log_error("balm", err.message);
 out:
     arena_release(&a);
     return code;
