@@ -2,25 +2,25 @@
  * has a SOCK_SEQPACKET pair; its end is descriptor 3 there. One message is one JSON object ≤ 64 KiB.
  *
  *   bot -> {"act":"service-restart","subject":"nginx","intent":"…","id":7}
- *   platform -> {"id":7,"ok":true,"exit":0,"output":"…","manager":"argv"} or
- * {"id":7,"ok":false,"code":"PERMISSION_DENIED","message":"…"}
+ *   platform -> {"id":7,"ok":true,"exit":0,"output":"…","manager":"argv"}
+ *            or {"id":7,"ok":false,"code":"PERMISSION_DENIED","message":"…"}
  *
- *   service-status   {"active":bool,"startedAt":"RFC 3339 or
- * empty","pid":N,"state":"active|inactive|failed","manager":"systemd|argv"} service-restart
- * {"exit":N,"output":"≤ 2 KiB","manager":…}
+ *   service-status   {"active":bool,"startedAt":"RFC 3339 or empty","pid":N,
+ *                     "state":"active|inactive|failed","manager":"systemd|argv"}
+ *   service-restart  {"exit":N,"output":"≤ 2 KiB","manager":…}
  *
  * Allow list (YAML), owned by root or our own user and writable by nobody else, or it is refused whole:
  *
  *   services:
- *     nginx:                              # the only names a bot can use
- *       functions: [service-restart]      # who may
- *       unit: nginx.service               # where systemd is PID 1: systemctl restart --no-ask-password --
- * UNIT restart: [/usr/sbin/nginx, -c, /etc/nginx/nginx.conf]   # elsewhere: this argv, in a session of its
- * own, so that it outlives us pid_file: /run/nginx.pid          # elsewhere: who it is and since when (start
- * time from /proc/PID/stat)
+ *     nginx:                           # the only names a bot can use
+ *       functions: [service-restart]   # who may
+ *       unit: nginx.service            # where systemd is PID 1: systemctl restart --no-ask-password -- UNIT
+ *       restart: [/usr/sbin/nginx, -c, /etc/nginx/nginx.conf]
+ *                                      # elsewhere: this argv, in a session of its own: it outlives us
+ *       pid_file: /run/nginx.pid       # elsewhere: who it is, and since when (/proc/PID/stat)
  *
- * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for by
- * the freeze. */
+ * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for
+ * by the freeze. A reload counts for calls that come after it. */
 #ifndef BALM_GATEWAY_BROKER_H
 #define BALM_GATEWAY_BROKER_H
 

@@ -1,17 +1,25 @@
 /* The gateway of one machine: OpenFaaS's provider REST API, the way into every function, and the supervisor
  * of their processes.
  *
- *   :8080  /healthz                     200, no credentials
- *          /metrics                     Prometheus text, no credentials on loopback, basic auth elsewhere
- *          /function/NAME[/…]           core functions by table, deployed ones by http_forward(); NAME or
- * NAME.openfaas-fn /async-function/NAME[/…]     recorded durably (RECORD_CALL), 202 /system/functions,
- * /system/function/NAME, /system/info, /system/logs, /system/scale-function/NAME   basic auth
+ *   :8080  /healthz                  200, no credentials
+ *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
+ *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
+ *                                    NAME or NAME.openfaas-fn
+ *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202
+ *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
+ *          /system/info, /system/namespaces, /system/reload: basic auth
  *
- *   supervisor.c   one `struct deployment` a function: manifest, replicas 0..N, wanted count, restart backoff
+ *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
+ *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
- * drain, logs shim.c         static little program between platform and function: subreaper, dies with the
- * platform, kills its tree broker.c       acts on the host on behalf of bots, by allow list routes_*.c the
- * REST API
+ *                  drain, logs
+ *   invoker.c      signed invocations for the dispatcher, balm stop
+ *   shim.c         static little program between platform and function: subreaper, dies with the platform,
+ *                  kills its tree
+ *   broker.c       acts on the host on behalf of bots, by allow list
+ *   stack.c        stack.yml, applied whole or not at all
+ *   deployed.c     what was deployed through the API, kept over restarts
+ *   routes_*.c     the REST API and the way in
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H

@@ -5,8 +5,8 @@
  * A deployment is what somebody deployed (stack.yml or the API); a replica is one running process of it. Both
  * live on the heap and are owned by the one above.
  *
- *   prepare --> [prepared] --commit--> [listed] --replaced, removed--> [retired] --> freed, once nobody holds
- * it and |                                                                its last replica is gone
+ *   prepare --> [prepared] --commit--> [listed] --replaced, removed--> [retired] --> freed, once nobody
+ *                   |                                                  holds it and no replica is left
  *                   +--discard--> freed
  *
  * A replica frees itself in its own fiber, once its process has ended and nobody forwards to it any more. */

@@ -6,19 +6,18 @@
  *   platform --(pipe, write end)--> shim --fork, exec--> function --…--> whatever it starts
  *
  * - The platform holds the write end of the lifeline and never writes. Its end (also by kill -9 of the
- * platform) means: kill everything below, now: an act that was under way is found without outcome by the next
- * platform, which must not meet the old process still acting.
+ *   platform) means: kill everything below, now. An act that was under way is found without outcome by the
+ *   next platform, which must not meet the old process still acting.
  * - As subreaper the shim inherits every orphan below, so "everything" is found through
- * /proc/self/task/TID/children.
- * - The shim's own death kills the function as well; what that started stays then, which only a kill -9 of
- * the shim can bring about.
+ *   /proc/self/task/TID/children.
+ * - Should the shim itself be killed (kill -9, out of memory), the function dies with it; what that had
+ *   started is then beyond reach.
  * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
- * it left behind is killed.
+ *   it left behind is killed.
  * - The function gets no_new_privs, its limits, a session of its own, and every descriptor the platform
- * passed except the lifeline.
+ *   passed except the lifeline.
  *
- * Linked statically and without our libraries: it costs some 60 KiB a replica and starts in well under a
- * millisecond. */
+ * Linked statically and without our libraries, so that it starts in well under a millisecond. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
