@@ -194,7 +194,7 @@ steps:
     with: {root: "ROOT", dry_run: true}
     verify: check
     timeout: 20s
-guardrails: {cooldown: 1s, rate: {max: 1000000, per: 1h}, max_in_flight: 64}
+guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}, max_in_flight: 64}
 """
 
 
