@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/arena.h"
 #include "base/list.h"
 
 #define SECONDS_PER_DAY INT64_C(86400)
@@ -87,6 +88,13 @@ void rfc3339_format(int64_t unix_ns, char ret_text[RFC3339_LEN + 1])
         *at = (char)('0' + fraction % 10);
         fraction /= 10;
     }
+}
+
+struct strview rfc3339_text(struct arena *a, int64_t unix_ns)
+{
+    char text[RFC3339_LEN + 1];
+    rfc3339_format(unix_ns, text);
+    return arena_copy(a, sv_n(text, RFC3339_LEN));
 }
 
 /* `n` digits off the front of *rest. */

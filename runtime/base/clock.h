@@ -7,6 +7,8 @@
 
 #include "base/strview.h"
 
+struct arena;
+
 #define NS_PER_US INT64_C(1000)
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S  INT64_C(1000000000)
@@ -20,6 +22,8 @@ int64_t clock_unix_ns(void);
 
 /* UTC with 9 fraction digits and Z: always RFC3339_LEN characters. NUL-terminated. */
 void rfc3339_format(int64_t unix_ns, char ret_text[RFC3339_LEN + 1]);
+/* The same in the arena. */
+struct strview rfc3339_text(struct arena *a, int64_t unix_ns);
 /* RFC 3339 §5.6, 0 to 9 fraction digits (more are cut), Z or offset, upper or lower case letters. Years
  * outside 1678 … 2261, as Go's zero time 0001-01-01T00:00:00Z, give 0 ("unset") and STATUS_OK. */
 enum status rfc3339_parse(struct strview text, int64_t *ret_unix_ns) MUST_USE;

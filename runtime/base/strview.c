@@ -70,6 +70,14 @@ struct strview sv_sub(struct strview s, size_t from, size_t to)
     return (struct strview){s.ptr + from, to - from};
 }
 
+struct strview sv_put(char **at, struct strview s)
+{
+    struct strview copy = {*at, s.len};
+    if (s.len > 0) memcpy(*at, s.ptr, s.len);
+    *at += s.len;
+    return copy;
+}
+
 static bool is_space(char c)
 {
     return c == ' ' || (c >= '\t' && c <= '\r');

@@ -33,6 +33,8 @@ size_t sv_find(struct strview s, char c);
 bool sv_contains(struct strview s, struct strview needle);
 /* Part [from, to), clamped to s. */
 struct strview sv_sub(struct strview s, size_t from, size_t to);
+/* Copies s to *at and moves *at past it: several texts in one allocation. Returns the copy. */
+struct strview sv_put(char **at, struct strview s);
 /* Without leading and trailing ASCII white space. */
 struct strview sv_trim(struct strview s);
 /* Cut the part before the first `sep` off *rest (the separator goes too). At the end *rest becomes {NULL,0}

@@ -227,13 +227,6 @@ static void serve_plain(const struct function *f, struct invocation *inv, struct
 
 /* ---- acting functions ---- */
 
-static struct strview time_text(struct arena *a, int64_t unix_ns)
-{
-    char text[RFC3339_LEN + 1];
-    rfc3339_format(unix_ns, text);
-    return arena_copy(a, sv_n(text, RFC3339_LEN));
-}
-
 static json_t *answer_object(struct arena *a, const struct run *run, struct strview state,
                              struct strview message)
 {
@@ -241,8 +234,8 @@ static json_t *answer_object(struct arena *a, const struct run *run, struct strv
     json_object_set_new(answer, "state", json_text(state));
     json_object_set_new(answer, "message", json_text(message));
     if (run->entered_unix_ns != 0) {
-        json_object_set_new(answer, "entered", json_text(time_text(a, run->entered_unix_ns)));
-        json_object_set_new(answer, "left", json_text(time_text(a, run->left_unix_ns)));
+        json_object_set_new(answer, "entered", json_text(rfc3339_text(a, run->entered_unix_ns)));
+        json_object_set_new(answer, "left", json_text(rfc3339_text(a, run->left_unix_ns)));
     }
     return answer;
 }

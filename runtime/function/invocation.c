@@ -46,13 +46,6 @@ static enum status signature_of(const struct signed_part *p, struct strview key_
     return STATUS_OK;
 }
 
-static struct strview time_text(struct arena *a, int64_t unix_ns)
-{
-    char text[RFC3339_LEN + 1];
-    rfc3339_format(unix_ns, text);
-    return arena_copy(a, sv_n(text, RFC3339_LEN));
-}
-
 static void add_extension(struct cloudevent *e, struct strview name, struct strview value)
 {
     if (value.len > 0) e->extensions[e->n_extensions++] = (struct http_header){.name = name, .value = value};
@@ -69,8 +62,8 @@ enum status invocation_sign(const struct invocation *inv, struct strview cluster
         .target = inv->target,
         .epoch = arena_printf(a, "%llu", (unsigned long long)inv->epoch),
         .attempt = arena_printf(a, "%u", inv->attempt),
-        .time = time_text(a, inv->intent_unix_ns),
-        .deadline = time_text(a, inv->deadline_unix_ns),
+        .time = rfc3339_text(a, inv->intent_unix_ns),
+        .deadline = rfc3339_text(a, inv->deadline_unix_ns),
     };
     char signature[SHA256_HEX + 1];
     if (inv->function.len == 0 || inv->intent.len == 0 || inv->deadline_unix_ns == 0)

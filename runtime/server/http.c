@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/hash.h"
+
 struct strview http_header_get(const struct http_header *headers, size_t n, struct strview name)
 {
     for (size_t i = 0; i < n; i++) {
@@ -15,14 +17,6 @@ struct strview http_req_header(const struct http_req *req, struct strview name)
     return http_header_get(req->headers, req->n_headers, name);
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-}
-
 enum status http_percent_decode(struct arena *a, struct strview s, struct strview *ret_text)
 {
     char *text = arena_alloc(a, s.len + 1);
@@ -32,10 +26,7 @@ enum status http_percent_decode(struct arena *a, struct strview s, struct strvie
             text[len++] = s.ptr[i];
             continue;
         }
-        int high = i + 2 < s.len ? hex_digit(s.ptr[i + 1]) : -1;
-        int low = i + 2 < s.len ? hex_digit(s.ptr[i + 2]) : -1;
-        if (high < 0 || low < 0) return STATUS_INVALID_ARGUMENT;
-        text[len++] = (char)(high * 16 + low);
+        if (hex_decode(sv_sub(s, i + 1, i + 3), &text[len++], 1) != STATUS_OK) return STATUS_INVALID_ARGUMENT;
         i += 2;
     }
     text[len] = '\0';

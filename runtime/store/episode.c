@@ -112,23 +112,15 @@ static void empty_slot(struct episodes *t, size_t at)
     t->n_entries--;
 }
 
-static struct strview put_text(char **at, struct strview s)
-{
-    if (s.len > 0) memcpy(*at, s.ptr, s.len);
-    struct strview copy = sv_n(*at, s.len);
-    *at += s.len;
-    return copy;
-}
-
 static struct entry *insert(struct episodes *t, uint64_t hash, const struct record *r)
 {
     if ((t->n_entries + 1) * 10 > t->n_slots * 7) grow(t);
     struct entry *entry = mem_alloc(sizeof(*entry) + r->incident.len + r->fingerprint.len + r->source.len);
     memset(entry, 0, sizeof(*entry));
     char *text = entry->text;
-    entry->e.incident = put_text(&text, r->incident);
-    entry->e.fingerprint = put_text(&text, r->fingerprint);
-    entry->e.source = put_text(&text, r->source);
+    entry->e.incident = sv_put(&text, r->incident);
+    entry->e.fingerprint = sv_put(&text, r->fingerprint);
+    entry->e.source = sv_put(&text, r->source);
     t->slots[find_slot(t, hash, r->source, r->fingerprint)] = (struct slot){entry, hash};
     t->n_entries++;
     return entry;

@@ -306,14 +306,6 @@ static enum status wait_for_work(struct queue *q, int64_t deadline_ns)
     return is_own ? s : STATUS_OK;
 }
 
-static struct strview put_text(char **at, struct strview s)
-{
-    char *start = *at;
-    if (s.len > 0) memcpy(start, s.ptr, s.len);
-    *at += s.len;
-    return (struct strview){start, s.len};
-}
-
 static struct lease *lease_begin(struct queue *q, struct work *w)
 {
     struct strview key = {w->key, w->key_len}, function = {w->function->name, w->function->name_len};
@@ -321,9 +313,9 @@ static struct lease *lease_begin(struct queue *q, struct work *w)
         w->target != NULL ? sv_n(w->target->name, w->target->name_len) : (struct strview){0};
     struct lease *l = mem_zalloc(1, sizeof(*l) + key.len + target.len + function.len);
     char *at = l->text;
-    l->intent = put_text(&at, key);
-    l->target = put_text(&at, target);
-    l->function = put_text(&at, function);
+    l->intent = sv_put(&at, key);
+    l->target = sv_put(&at, target);
+    l->function = sv_put(&at, function);
     l->work = w;
     l->token = q->next_token++;
     l->seq = w->seq;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/arena.h"
 #include "base/random.h"
 
 static const struct vector {
@@ -33,6 +34,15 @@ Test(clock, vectors_format_and_parse_both_ways)
         cr_assert(rfc3339_parse(sv(vectors[i].text), &ns) == STATUS_OK);
         cr_assert_eq(ns, vectors[i].ns, "%s", vectors[i].text);
     }
+}
+
+Test(clock, text_in_the_arena_is_what_format_writes)
+{
+    struct arena a = {0};
+    struct strview text = rfc3339_text(&a, vectors[0].ns);
+    cr_assert(sv_eq(text, sv(vectors[0].text)));
+    cr_assert_eq(text.len, RFC3339_LEN);
+    arena_release(&a);
 }
 
 Test(clock, format_is_exact_to_both_ends_of_the_range)

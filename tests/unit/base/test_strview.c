@@ -38,6 +38,17 @@ Test(strview, sub_is_clamped)
     cr_assert(sv_sub(s, 9, 12).len == 0 && sv_sub(s, 4, 2).len == 0);
 }
 
+Test(strview, put_lays_texts_one_behind_the_other)
+{
+    char memory[5] = "....", *at = memory;
+    struct strview first = sv_put(&at, SV("ab")), none = sv_put(&at, (struct strview){0}),
+                   last = sv_put(&at, SV("c"));
+    cr_assert(sv_eq(first, SV("ab")) && first.ptr == memory);
+    cr_assert(none.len == 0 && none.ptr == memory + 2);
+    cr_assert(sv_eq(last, SV("c")) && at == memory + 3);
+    cr_assert_str_eq(memory, "abc.");
+}
+
 Test(strview, trim_takes_white_space_off_both_ends)
 {
     cr_assert(sv_eq(sv_trim(SV(" \t\r\n a b \v\f")), SV("a b")));
