@@ -1,7 +1,5 @@
 #include "server/http.h"
 
-#include <string.h>
-
 #include "base/hash.h"
 
 struct strview http_header_get(const struct http_header *headers, size_t n, struct strview name)

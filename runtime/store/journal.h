@@ -131,7 +131,7 @@ enum status journal_reader_open(const char *dir, struct journal_reader **ret_rea
 /* NULL does nothing. Borrowed views of entries live on in the caller's arena. */
 void journal_reader_close(struct journal_reader *r);
 uint64_t journal_reader_first_seq(struct journal_reader *r);
-/* Next up to `max` records from seq on. n 0: the end for now. STATUS_OUT_OF_RANGE: seq lies before the
+/* Next up to `max` records from seq on. n 0: no more yet. STATUS_OUT_OF_RANGE: seq lies before the
  * oldest kept. STATUS_PERMISSION_DENIED: SQLite's WAL needs write permission on the folder even for
  * reading. Any thread, one at a time. */
 enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t max, bool decode,

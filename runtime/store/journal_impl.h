@@ -113,7 +113,7 @@ void journal_front_init(struct journal *j, const struct journal_ops *ops, struct
 void journal_front_release(struct journal *j);
 /* Everything up to `at`, whose last record is `seq`, is durable since unix_ns. */
 void journal_committed(struct journal *j, struct journal_position at, uint64_t seq, int64_t unix_ns);
-/* The store does not take anything for now. All who wait are told. */
+/* The store does not take anything at the moment. All who wait are told. */
 void journal_failed(struct journal *j, const char *why);
 /* The store is whole again and its last record is durable_seq: followers fold anew, then ops->resume(). */
 void journal_recovered(struct journal *j, uint64_t durable_seq);

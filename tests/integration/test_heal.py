@@ -170,9 +170,9 @@ class Heal(PlatformTest):
 
     @staticmethod
     def children(pid):
-        found, todo = [], [pid]
-        while todo:
-            parent = todo.pop()
+        found, parents = [], [pid]
+        while parents:
+            parent = parents.pop()
             try:
                 with open(f"/proc/{parent}/task/{parent}/children") as f:
                     below = [int(c) for c in f.read().split()]
