@@ -24,6 +24,7 @@ struct function_info {
     bool removes_series;
     enum on_unknown on_unknown;
     int64_t timeout_ns;
+    struct strview undo; /* how its act is taken back, in its manifest's words */
     struct strview manifest_json;
 };
 

@@ -175,6 +175,7 @@ static void info_from_manifest(struct deployment *d)
         .is_destructive = json_is_yes(m, "destructive"),
         .removes_series = json_is_yes(m, "removes_series"),
         .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
+        .undo = json_get_text(m, "undo"),
         .manifest_json = json_canonical(&d->arena, m),
     };
     if (duration_parse(json_get_text(m, "timeout"), &d->info.timeout_ns) != STATUS_OK)

@@ -104,7 +104,12 @@ static enum status send_invocation(struct gateway *g, struct deployment *d, cons
     if (s != STATUS_OK) return s;
     for (unsigned attempt = 0; is_unsent && attempt < SEND_ATTEMPTS; attempt++)
         s = send_once(g, d, &spec, a, &reply, &is_unsent, err);
-    return s == STATUS_OK ? invocation_parse_reply(reply.status, reply.body, a, ret_reply, err) : s;
+    if (s == STATUS_OK) s = invocation_parse_reply(reply.status, reply.body, a, ret_reply, err);
+    /* What changed something can be taken back, or it is said that it cannot: by the bot for this act, or by
+     * its manifest for all. */
+    if (s == STATUS_OK && ret_reply->undo.len == 0 && sv_eq(ret_reply->state, SV("done")))
+        ret_reply->undo = arena_copy(a, d->info.undo);
+    return s;
 }
 
 static enum status invoker_invoke(void *arg, const struct invocation *inv, struct strview params,
