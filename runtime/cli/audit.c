@@ -100,19 +100,19 @@ static struct strview what_it_says(const struct record *r)
     return r->how.len > 0 ? r->how : r->target;
 }
 
-static void print_line(const struct journal_entry *e)
+static void print_line(const struct journal_entry *e, struct arena *a)
 {
     const struct record *r = e->record;
     char time[RFC3339_LEN + 1];
     rfc3339_format(r->time_ns, time);
-    struct strview alert = record_label(&r->labels, SV("alertname"));
-    struct strview says = what_it_says(r);
+    struct strview alert = cli_shown(a, record_label(&r->labels, SV("alertname")));
+    struct strview says = cli_shown(a, what_it_says(r));
     printf("%7llu  %.23sZ  %-10s %-30.*s %.*s%s%.*s%s%.*s\n", (unsigned long long)e->seq, time,
            record_kind_name(r->kind), SV_ARG(r->incident), SV_ARG(r->function), alert.len > 0 ? "  " : "",
            SV_ARG(alert), says.len > 0 ? "  " : "", SV_ARG(says));
 }
 
-/* Prints what is wanted from `seq` to the end for now; *ret_next is where to go on. */
+/* Prints what is wanted from `seq` to the present end; *ret_next is where to go on. */
 static enum status print_from(struct journal_reader *reader, const struct audit_cfg *cfg, uint64_t seq,
                               bool as_json, uint64_t *ret_next, struct error *err)
 {
@@ -131,7 +131,7 @@ static enum status print_from(struct journal_reader *reader, const struct audit_
             if (as_json)
                 print_json(&entries[i]);
             else
-                print_line(&entries[i]);
+                print_line(&entries[i], &a);
         }
         seq = entries[n - 1].seq + 1;
         arena_reset(&a);

@@ -41,6 +41,14 @@ bool cli_parse(const struct command *self, int argc, char **argv, struct arena *
 /* "balm COMMAND: sentence" on stderr; returns the exit code that fits the error. */
 int cli_fail(const struct command *self, const struct error *err);
 
+/* A stranger's words (labels, a bot's message) as they may stand in a line on a terminal: control characters,
+ * also U+0080 … U+009F, and bytes that are not UTF-8 become '?', line breaks and tabs spaces. NUL-terminated,
+ * in the arena. */
+struct strview cli_shown(struct arena *a, struct strview text);
+/* What became of stdout: CLI_FAILED and a sentence on stderr if something that was printed did not get there
+ * (disk full), else `code`. Who closed the other end of a pipe has seen enough: no sentence then. */
+int cli_finish(int code);
+
 /* The user's state folder: /var/lib/balm for root, else ${XDG_STATE_HOME:-~/.local/state}/balm. In the
  * arena. */
 const char *cli_default_data_dir(struct arena *a);

@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,4 +53,36 @@ int cli_fail(const struct command *self, const struct error *err)
     default:
         return CLI_FAILED;
     }
+}
+
+struct strview cli_shown(struct arena *a, struct strview text)
+{
+    char *out = arena_alloc(a, text.len + 1);
+    size_t len = 0;
+    while (text.len > 0) {
+        size_t n = sv_utf8_sequence(text);
+        unsigned char c = (unsigned char)text.ptr[0];
+        bool is_c1 = n == 2 && c == 0xC2 && (unsigned char)text.ptr[1] < 0xA0;
+        if (n == 0 || c < 0x20 || c == 0x7F || is_c1) {
+            out[len++] = c == '\n' || c == '\t' ? ' ' : '?';
+        } else {
+            memcpy(out + len, text.ptr, n);
+            len += n;
+        }
+        text = sv_sub(text, n == 0 ? 1 : n, text.len);
+    }
+    out[len] = '\0';
+    return sv_n(out, len);
+}
+
+int cli_finish(int code)
+{
+    errno = 0;
+    bool is_written = fflush(stdout) == 0;
+    int why = errno; /* 0: it failed earlier, in the middle */
+    if (is_written && !ferror(stdout)) return code;
+    if (why != EPIPE)
+        fprintf(stderr, "balm: not all of the output could be written%s%s\n", why != 0 ? ": " : "",
+                why != 0 ? strerror(why) : "");
+    return code == CLI_OK ? CLI_FAILED : code;
 }

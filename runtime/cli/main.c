@@ -88,24 +88,24 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage(stdout);
-        return CLI_OK;
+        return cli_finish(CLI_OK);
     }
-    if (strcmp(argv[1], "--version") == 0) return run_version(&command_version, 0, NULL);
+    if (strcmp(argv[1], "--version") == 0) return cli_finish(run_version(&command_version, 0, NULL));
     bool is_help = strcmp(argv[1], "help") == 0;
     if (is_help && argc == 2) {
         print_usage(stdout);
-        return CLI_OK;
+        return cli_finish(CLI_OK);
     }
     const char *name = is_help ? argv[2] : argv[1];
     const struct command *c = find_command(name);
     if (c == NULL) return unknown_command(name);
     if (is_help && argc == 4 && strcmp(argv[3], "--markdown") == 0) { /* the README's table of settings */
         config_print_markdown(c->options, c->n_options, stdout);
-        return CLI_OK;
+        return cli_finish(CLI_OK);
     }
     if (is_help) {
         cli_print_help(c);
-        return CLI_OK;
+        return cli_finish(CLI_OK);
     }
-    return c->run(c, argc - 1, argv + 1);
+    return cli_finish(c->run(c, argc - 1, argv + 1));
 }

@@ -91,7 +91,7 @@ static void print_backlog(const json_t *backlog)
            is_empty ? "" : age_text(json_object_get(backlog, "oldestSeconds"), age));
 }
 
-static void print_incidents(const json_t *summary, const json_t *list)
+static void print_incidents(const json_t *summary, const json_t *list, struct arena *a)
 {
     size_t i;
     json_t *o;
@@ -100,7 +100,7 @@ static void print_incidents(const json_t *summary, const json_t *list)
            number_of(summary, "open"), number_of(summary, "closed"), number_of(summary, "unmatched"));
     json_array_foreach(list, i, o) printf(
         "  %-30s %-9s %-10s %-22s %-24s %s\n", text_of(o, "incident"), text_of(o, "state"),
-        text_of(o, "phase"), text_of(o, "alert"), text_of(o, "target"),
+        text_of(o, "phase"), cli_shown(a, sv(text_of(o, "alert"))).ptr, text_of(o, "target"),
         json_is_integer(json_object_get(o, "ageSeconds")) ? age_text(json_object_get(o, "ageSeconds"), age)
                                                           : "");
 }
@@ -131,13 +131,13 @@ static void print_runbooks(const json_t *list)
     }
 }
 
-static void print_text(const json_t *all)
+static void print_text(const json_t *all, struct arena *a)
 {
     const json_t *status = json_object_get(all, "status");
     print_head(status);
     print_sources(json_object_get(status, "sources"));
     print_backlog(json_object_get(status, "backlog"));
-    print_incidents(json_object_get(status, "incidents"), json_object_get(all, "incidents"));
+    print_incidents(json_object_get(status, "incidents"), json_object_get(all, "incidents"), a);
     print_functions(json_object_get(all, "functions"));
     print_runbooks(json_object_get(status, "runbooks"));
 }
@@ -185,7 +185,7 @@ static int run_status(const struct command *self, int argc, char **argv)
         (void)json_dumpf(all, stdout, JSON_COMPACT | JSON_SORT_KEYS);
         putchar('\n');
     } else {
-        print_text(all);
+        print_text(all, &a);
     }
 out:
     json_release(all);

@@ -1,0 +1,38 @@
+#include "cli/cli.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static void check_shown(const char *text, size_t len, const char *expected)
+{
+    struct arena a = {0};
+    struct strview shown = cli_shown(&a, sv_n(text, len));
+    cr_expect_str_eq(shown.ptr, expected);
+    cr_expect_eq(shown.len, strlen(expected));
+    arena_release(&a);
+}
+
+Test(shown, keeps_text_of_any_language)
+{
+    check_shown("nginx ü 🔥", sizeof("nginx ü 🔥") - 1, "nginx ü 🔥");
+    check_shown("", 0, "");
+}
+
+Test(shown, passes_no_control_character_to_a_terminal)
+{
+    check_shown("\x1b]0;pwn\x07", 8, "?]0;pwn?");
+    check_shown("\xc2\x9b"
+                "2J",
+                4, "?2J");
+    check_shown("a\0b\x7f", 4, "a?b?");
+}
+
+Test(shown, cannot_be_made_to_begin_a_line_of_its_own)
+{
+    check_shown("x\n      9  closed\thealed\r", 25, "x       9  closed healed?");
+}
+
+Test(shown, marks_bytes_that_are_not_utf8)
+{
+    check_shown("\xff\xc3", 2, "??");
+}
