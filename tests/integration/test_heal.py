@@ -179,7 +179,7 @@ class Heal(PlatformTest):
             except OSError:
                 continue
             found += below
-            todo += below
+            parents += below
         return found
 
 
