@@ -18,7 +18,7 @@
 
 #define RUNBOOK_STEPS_MAX 16
 #define RUNBOOK_NAME_MAX  100
-#define RUNBOOK_SET_MAX   1000 /* runbooks in a folder */
+#define RUNBOOK_SET_MAX   1000  /* runbooks in a folder */
 #define RUNBOOK_RATE_MAX  10000 /* acts a window: bounds what is kept of each target (24 bytes an act) */
 /* Of windows and cooldowns: acts older than this are forgotten. */
 #define RUNBOOK_PERIOD_MAX_NS (7 * 24 * 3600 * NS_PER_S)
