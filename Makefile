@@ -120,6 +120,8 @@ CONTRACT_BIN := $(if $(wildcard tests/contract/*.c),$(B)/tests/contract/contract
 FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
 TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
+# A deliberate leak: the sanitizer build must catch it, or its silence about the rest means nothing.
+CANARY_BIN   := $(if $(filter asan,$(SAN)),$(B)/tests/canary/leak)
 
 # Criterion finds its tests through a section that nothing refers to: it must not be collected as garbage.
 link_test = @mkdir -p $(@D); $(if $(filter 0,$(V)),echo "  LD	$(patsubst $(B)/%,%,$@)";) $(CC) $(LDFLAGS_ALL) -Wl,--no-gc-sections -o $@ $(filter $(B)/obj/tests/%,$^)
@@ -131,11 +133,11 @@ $(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(B)/libcore
 $(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
 $(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
-$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
+$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a $(LIBS_PLATFORM)
 
 .PHONY: tests bench-binaries
-tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN)
+tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
 
 .PHONY: test check check-asan check-tsan fuzz-replay integration

@@ -76,6 +76,18 @@ def run(kind, path, env):
     return kind, path, passed, failed, skips, text, time.monotonic() - began
 
 
+def canary(build, env):
+    """A deliberate leak on a fiber's stack must be found, and its absence must be silent: (passed, failed)."""
+    quiet = dict(env, ASAN_OPTIONS="detect_leaks=1:exitcode=99")
+    program = os.path.join(ROOT, build, "tests", "canary", "leak")
+    runs = [subprocess.run([program, word], env=quiet, capture_output=True, timeout=120) for word in ("leak", "clean")]
+    is_caught = runs[0].returncode != 0 and b"77 byte(s)" in runs[0].stderr
+    is_silent = runs[1].returncode == 0
+    print(f"{'ok  ' if is_caught and is_silent else 'FAIL'} canary: a deliberate leak is {'caught' if is_caught else 'NOT CAUGHT'}, "
+          f"a clean run is {'silent' if is_silent else 'NOT SILENT'}", flush=True)
+    return is_caught + is_silent, 2 - is_caught - is_silent
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
@@ -108,6 +120,8 @@ def main():
 
     passed, failed = sum(r[2] for r in results), sum(r[3] for r in results)
     if args.asan:
+        caught, missed = canary(args.build, env)
+        passed, failed = passed + caught, failed + missed
         found = os.listdir(reports)
         for name in found[:5]:
             print(f"---- {name}")
