@@ -1,6 +1,8 @@
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <openssl/evp.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -29,6 +31,18 @@ static enum status read_secret(struct api_request *r, const char *name, struct s
     return s;
 }
 
+/* A killed platform leaves its run.json, and its port may be anybody's by now: the credentials must not go
+ * there. The kernel knows who holds the lock; where we may not look, the port decides. */
+static bool is_abandoned(struct api_request *r)
+{
+    int fd = open(arena_printf(&r->arena, "%s/lock", r->data_dir).ptr, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
+    bool is_free = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+    (void)close(fd);
+    return is_free;
+}
+
 static enum status read_base_url(struct api_request *r, struct strview *ret_url)
 {
     const char *path = arena_printf(&r->arena, "%s/run.json", r->data_dir).ptr;
@@ -37,6 +51,10 @@ static enum status read_base_url(struct api_request *r, struct strview *ret_url)
     if (file_read(&r->arena, path, 4096, &text, &err) != STATUS_OK)
         return error_set(r->err, STATUS_UNAVAILABLE, "no platform is running on %s (%s)", r->data_dir,
                          err.message);
+    if (is_abandoned(r))
+        return error_set(r->err, STATUS_UNAVAILABLE,
+                         "no platform is running on %s, the last one was killed: start it again with balm up",
+                         r->data_dir);
     json_t *run = NULL;
     enum status s = json_parse(text, 0, &run, r->err);
     if (s != STATUS_OK) return error_prefix(r->err, s, "%s", path);
@@ -85,8 +103,9 @@ static enum status send_request(struct api_request *r)
     s = json_parse(reply.body, 0, &r->answer, r->err);
     if (reply.status / 100 == 2) return s;
     struct strview sentence = s == STATUS_OK ? json_get_text(r->answer, "error") : reply.body;
-    return error_set(r->err, status_from_http(reply.status), "%.*s (HTTP %d)", SV_ARG(sentence),
-                     reply.status);
+    s = status_from_http(reply.status);
+    if (s == STATUS_UNAVAILABLE) s = STATUS_RESOURCE_EXHAUSTED; /* somebody runs, and says no */
+    return error_set(r->err, s, "%.*s (HTTP %d)", SV_ARG(sentence), reply.status);
 }
 
 static void request_fiber(void *arg)

@@ -228,6 +228,35 @@ class CommandLine(PlatformTest):
         code, _, err = self.run_balm("audit", "cat", "--data", os.path.join(self.folder, "none"))
         self.assertEqual(code, 3, err)
 
+    def test_credentials_do_not_go_to_whoever_has_the_port_of_a_killed_platform(self):
+        p = self.platform()
+        port = p.port
+        p.kill()
+        with socket.create_server(("127.0.0.1", port)) as stranger:
+            stranger.settimeout(0.5)
+            for command in ("status", "stop", "reload"):
+                code, _, error = p.cli(command)
+                self.assertEqual(code, 3, error)
+                self.assertIn("balm up", error)
+            self.assertRaises(TimeoutError, stranger.accept)
+
+    def test_output_that_cannot_be_written_is_no_success(self):
+        p = self.platform()
+        for command in ("status", "audit cat", "audit tail", "audit verify", "version", "--help"):
+            with open("/dev/full", "w") as full:
+                line = [BALM, *command.split()] + ([] if command in ("version", "--help") else ["--data", p.data])
+                done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, timeout=20 * PATIENCE)
+            self.assertEqual(done.returncode, 1, command)
+            self.assertIn("output", done.stderr.decode(), command)
+
+    def test_audit_tail_keeps_control_characters_from_the_terminal(self):
+        p = self.platform()
+        p.post_alerts(alert("A\x1b[31m\n      9  closed\x9b2J"))
+        code, text, _ = p.cli("audit", "tail", "-n", "1")
+        self.assertEqual(code, 0)
+        self.assertEqual(text.count("\n"), 1, text)
+        self.assertIn("A?[31m       9  closed?2J", text)
+
     def test_audit_cat_while_running_and_after(self):
         p = self.platform()
         p.post_alerts(alert("A"))
