@@ -77,7 +77,7 @@ tidy() {
 formatted() { everything | xargs clang-format --dry-run --Werror; }
 no_own_paths() { ! git grep -nIE '(/(home|work|root)/[a-z.])' -- . ':!*.md'; }
 shell() { for f in $(files '*.sh'); do sh -n "$f" || return 1; done; }
-python() { files '*.py' .ci/run | xargs python3 -c 'import ast,sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'; }
+python() { files '*.py' | xargs python3 -c 'import ast,sys; [ast.parse(open(f).read(), f) for f in sys.argv[1:]]'; }
 
 check gcc "gcc, warnings as errors" compiles gcc
 check clang "clang, warnings as errors" compiles clang

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""The project's own check, on a fresh clone: the core parts always, the heavy e2e-* targets that the changed paths touch.
+
+Prints used and allowed minutes per part and ends in one line `N passed, N failed` over all parts. CI_ALL=1 runs every heavy target as well.
+CI_BASE names the commit to compare with (default: the parent of HEAD).
+"""
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# part, allowed minutes. Together under 40.
+CORE = [("test", 14), ("demo", 3), ("check-asan", 16), ("lint", 6)]
+# heavy target, allowed minutes, the paths that call for it.
+HEAVY = []
+
+
+def changed_paths():
+    base = os.environ.get("CI_BASE", "HEAD~1")
+    done = subprocess.run(["git", "diff", "--name-only", base, "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.split() if done.returncode == 0 else None  # None: unknown, so all of them
+
+
+def run(target, minutes):
+    print(f"==== make {target} (at most {minutes} minutes)", flush=True)
+    began = time.monotonic()
+    process = subprocess.Popen(["make", "--no-print-directory", target], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               errors="replace", start_new_session=True)
+    tail = ""
+    timed_out = False
+
+    def stop():
+        nonlocal timed_out
+        timed_out = True
+        os.killpg(process.pid, 9)
+    timer = threading.Timer(minutes * 60, stop)
+    timer.start()
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        if re.fullmatch(r"\d+ passed, \d+ failed\n?", line):
+            tail = line
+    code = process.wait()
+    timer.cancel()
+    used = (time.monotonic() - began) / 60
+    found = re.match(r"(\d+) passed, (\d+) failed", tail)
+    passed, failed = (int(found.group(1)), int(found.group(2))) if found else (int(code == 0), 0)
+    if code != 0 and failed == 0:
+        failed = 1
+    print(f"==== make {target}: {used:.1f} of {minutes} minutes, {passed} passed, {failed} failed{', TIME LIMIT' if timed_out else ''}", flush=True)
+    return target, used, minutes, passed, failed
+
+
+def main():
+    os.environ.setdefault("DEBIAN_FRONTEND", "noninteractive")
+    results = [run(target, minutes) for target, minutes in CORE]
+    changed = changed_paths()
+    skipped = []
+    for target, minutes, paths in HEAVY:
+        if os.environ.get("CI_ALL") == "1" or changed is None or any(c.startswith(p) for c in changed for p in paths):
+            results.append(run(target, minutes))
+        else:
+            skipped.append(target)
+    print("\npart           used / allowed minutes")
+    for target, used, minutes, passed, failed in results:
+        print(f"{target:<14} {used:5.1f} / {minutes:<4} {passed} passed, {failed} failed")
+    for target in skipped:
+        print(f"{target:<14} skipped: no changed path touches it")
+    print(f"{sum(r[3] for r in results)} passed, {sum(r[4] for r in results)} failed")
+    return 1 if any(r[4] for r in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
