@@ -198,6 +198,9 @@ static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint6
     }
     /* Whichever is later: no firing up to there is news any more. */
     if (r->starts_at_ns > entry->e.starts_at_ns) entry->e.starts_at_ns = r->starts_at_ns;
+    /* What has resolved began before now. A startsAt from a source whose clock was ahead must not make every
+     * firing until then look older than this episode. */
+    if (entry->e.starts_at_ns > t->latest_ns) entry->e.starts_at_ns = t->latest_ns;
     entry->e.last_seen_ns = t->latest_ns;
     close_entry(t, entry, EPISODE_RESOLVED, r->ends_at_ns ? r->ends_at_ns : t->latest_ns, seq);
 }
@@ -256,11 +259,12 @@ static enum episode_verdict judge_firing(const struct episode *e, int64_t starts
     return EPISODE_NEW;
 }
 
-static enum episode_verdict judge_resolved(const struct episode *e, int64_t starts_at_ns)
+static enum episode_verdict judge_resolved(const struct episode *e, int64_t starts_at_ns, int64_t now_ns)
 {
     if (e == NULL) return EPISODE_UNKNOWN_RESOLVE;
     if (e->state == EPISODE_OPEN) return EPISODE_CLOSES;
-    bool is_known = e->state == EPISODE_RESOLVED && starts_at_ns <= e->starts_at_ns;
+    bool is_later = starts_at_ns > e->starts_at_ns && starts_at_ns <= now_ns;
+    bool is_known = e->state == EPISODE_RESOLVED && !is_later;
     return is_known ? EPISODE_DUPLICATE : EPISODE_UNKNOWN_RESOLVE;
 }
 
@@ -270,7 +274,8 @@ enum episode_verdict episodes_judge(const struct episodes *t, struct strview sou
 {
     const struct episode *e = episodes_find(t, source, fingerprint);
     if (ret_episode != NULL) *ret_episode = e;
-    return is_firing ? judge_firing(e, starts_at_ns, now_ns, lease_ns) : judge_resolved(e, starts_at_ns);
+    return is_firing ? judge_firing(e, starts_at_ns, now_ns, lease_ns)
+                     : judge_resolved(e, starts_at_ns, now_ns);
 }
 
 const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns)

@@ -159,6 +159,22 @@ Test(episode, closes_at_a_resolve_and_opens_anew_with_another_incident)
     cr_assert_eq(episodes_open_count(t), 1);
 }
 
+/* A source whose clock was an hour ahead for a moment must not silence its alert for that hour. */
+Test(episode, a_start_in_the_future_does_not_make_later_firings_stale)
+{
+    firing(1, 100, 3700, "i-1");
+    resolved(2, 130, 3700);
+    cr_assert_eq(judge(true, 110, 140), EPISODE_STALE); /* an old firing that comes late is still old */
+    cr_assert_eq(judge(true, 135, 140), EPISODE_NEW);
+    cr_assert_eq(judge(false, 3700, 140), EPISODE_DUPLICATE); /* the same resolve again */
+}
+
+Test(episode, a_resolve_of_nothing_with_a_start_in_the_future_does_not_silence)
+{
+    resolved(1, 100, 3700);
+    cr_assert_eq(judge(true, 120, 130), EPISODE_NEW);
+}
+
 Test(episode, seen_prolongs_the_lease)
 {
     firing(1, 110, 100, "i-1");
@@ -322,6 +338,7 @@ static void model_apply(unsigned key, uint64_t seq, const struct record *r)
             (void)snprintf(m->incident, sizeof(m->incident), "%.*s", SV_ARG(r->incident));
         }
         if (r->starts_at_ns > m->starts) m->starts = r->starts_at_ns;
+        if (m->starts > model.latest) m->starts = model.latest;
         m->last_seen = model.latest;
         model_close(m, EPISODE_RESOLVED, seq);
     }
@@ -336,7 +353,8 @@ static struct record random_step(struct random_seeded *rng, unsigned *ret_key, c
     struct record r = numbered(kind < 6 ? "firing" : "resolved", *ret_key, fp);
     r.kind = kind < 8 ? RECORD_SIGNAL : kind == 8 ? RECORD_SEEN : RECORD_EXPIRED;
     r.time_ns = *now_s * NS_PER_S;
-    r.starts_at_ns = (*now_s - (int64_t)random_seeded_below(rng, 20)) * NS_PER_S;
+    r.starts_at_ns =
+        (*now_s + 3 - (int64_t)random_seeded_below(rng, 23)) * NS_PER_S; /* some from the future */
     (void)snprintf(incident, 16, "i-%lld", (long long)random_seeded_below(rng, 1000000));
     r.incident = sv(incident);
     return r;
