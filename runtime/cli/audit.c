@@ -9,6 +9,7 @@
 
 #include "audit/verify.h"
 #include "base/clock.h"
+#include "functions/dispatcher/decide.h"
 #include "store/journal.h"
 
 #define BATCH   1000
@@ -267,6 +268,38 @@ static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int 
     return STATUS_OK;
 }
 
+/* ---- refold ---- */
+
+static enum status run_refold(const struct audit_cfg *cfg, struct arena *a, int *ret_code, struct error *err)
+{
+    struct journal_reader *reader = NULL;
+    struct decide_report *report = arena_zalloc(a, sizeof(*report));
+    enum status s = open_reader(cfg, a, &reader, err);
+    if (s != STATUS_OK) return s;
+    s = decide_verify(reader, report, err);
+    journal_reader_close(reader);
+    if (s != STATUS_OK && s != STATUS_DATA_LOSS) return s;
+    *ret_code = s == STATUS_OK ? CLI_OK : CLI_FAILED;
+    if (cfg->is_json) {
+        json_t *o =
+            json_pack("{s:b, s:I, s:I, s:I, s:I}", "ok", s == STATUS_OK, "records",
+                      (json_int_t)report->n_records, "decided", (json_int_t)report->n_decided, "undecided",
+                      (json_int_t)report->n_undecided, "firstBad", (json_int_t)report->bad_seq);
+        (void)json_dumpf(o, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_release(o);
+        return STATUS_OK;
+    }
+    printf("records      %llu\ndecided      %llu of them, folded again and compared byte for byte\n",
+           (unsigned long long)report->n_records, (unsigned long long)report->n_decided);
+    if (s == STATUS_OK)
+        puts("verdict      the same decisions");
+    else
+        printf("verdict      DIFFERENT at record %llu\n  expected   %s\n  found      %s\n",
+               (unsigned long long)report->bad_seq, report->expected, report->found);
+    return STATUS_OK;
+}
+
 static int run_audit(const struct command *self, int argc, char **argv)
 {
     struct arena a = {0};
@@ -283,8 +316,10 @@ static int run_audit(const struct command *self, int argc, char **argv)
         s = run_tail(&cfg, &a, &err);
     else if (strcmp(what, "verify") == 0)
         s = run_verify(&cfg, &a, &code, &err);
+    else if (strcmp(what, "refold") == 0)
+        s = run_refold(&cfg, &a, &code, &err);
     else
-        s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify (got '%s')", what);
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify, refold (got '%s')", what);
     if (s != STATUS_OK) code = cli_fail(self, &err);
     if (code == CLI_OK && fflush(stdout) != 0) code = CLI_FAILED;
 out:
@@ -294,13 +329,14 @@ out:
 
 const struct command command_audit = {
     .name = "audit",
-    .arguments = "tail|cat|verify",
+    .arguments = "tail|cat|verify|refold",
     .summary = "read the journal, or prove that nobody changed it",
     .description =
         "tail    the last records, one line each; -f goes on\n"
         "cat     every record as one JSON object a line, with its sequence number\n"
         "verify  recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
-        "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome",
+        "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome\n"
+        "refold  decides on every recorded input again and compares with what was decided then, byte for byte",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_audit,

@@ -228,7 +228,10 @@ def stack_file(*names):
 
 
 class PlatformTest(unittest.TestCase):
-    """A folder of its own a test; whatever was started is stopped, and a platform that crashed fails the test."""
+    """A folder of its own a test; whatever was started is stopped, a platform that crashed fails the test, and so does a journal that folds to
+    other decisions than it records."""
+
+    refolds = True
 
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="balm-test-")
@@ -245,6 +248,10 @@ class PlatformTest(unittest.TestCase):
         if p.process is not None:
             code = p.stop()
             self.assertEqual(code, 0, "exit code after SIGTERM\n" + p.log_text())
+        if os.path.isdir(os.path.join(p.data, "journal")) and self.refolds:
+            # Whatever this test did to it: deciding again on the recorded inputs gives the recorded decisions.
+            code, text, error = p.cli("audit", "refold")
+            self.assertEqual(code, 0, text + error)
 
 
 def main():
