@@ -76,6 +76,18 @@ def run(kind, path, env):
     return kind, path, passed, failed, skips, text, time.monotonic() - began
 
 
+def is_of_criterion(text):
+    """Did Criterion 2.4.1 stumble over itself? It reads past a buffer of its own now and then while it tells its parent how a test ended: then
+    every frame below its own main is its own or the sanitizer's."""
+    frames = re.findall(r"^ +#\d+ 0x[0-9a-f]+ +(.*)$", text, re.M)
+    below = []
+    for frame in frames:
+        if "criterion_internal_test_main" in frame:
+            return all("libcriterion" in f or "libsanitizer" in f for f in below)
+        below.append(frame)
+    return False
+
+
 def canary(build, env):
     """A deliberate leak on a fiber's stack must be found, and its absence must be silent: (passed, failed)."""
     quiet = dict(env, ASAN_OPTIONS="detect_leaks=1:exitcode=99")
@@ -122,11 +134,16 @@ def main():
     if args.asan:
         caught, missed = canary(args.build, env)
         passed, failed = passed + caught, failed + missed
-        found = os.listdir(reports)
-        for name in found[:5]:
-            print(f"---- {name}")
+        found = []
+        for name in sorted(os.listdir(reports)):
             with open(os.path.join(reports, name), errors="replace") as f:
-                print(f.read()[:4000])
+                text = f.read()
+            if is_of_criterion(text):
+                print(f"     {name}: inside libcriterion, not counted")
+                continue
+            found.append(name)
+            if len(found) <= 5:
+                print(f"---- {name}\n{text[:4000]}")
         failed += len(found)
     if not work:
         print("no suite found: build first")
