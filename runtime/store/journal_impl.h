@@ -162,13 +162,18 @@ enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_p
 enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq,
                                   struct error *err) MUST_USE;
 
+struct journal_file_id {
+    uint64_t device, inode;
+};
+
 struct journal_segment { /* open for writing; one thread at a time */
     struct sqlite3 *db;
     struct sqlite3_stmt *begin, *insert, *commit;
-    uint64_t first_seq, last_seq; /* last: first - 1 while empty */
-    size_t bytes;                 /* of records, about; decides when to roll */
-    int wal_pages;                /* in the WAL now and not all in the file */
-    int checkpoint_at_pages;      /* the next attempt is worth it from here on */
+    uint64_t first_seq, last_seq;      /* last: first - 1 while empty */
+    size_t bytes;                      /* of records, about; decides when to roll */
+    int wal_pages;                     /* in the WAL now and not all in the file */
+    int checkpoint_at_pages;           /* the next attempt is worth it from here on */
+    struct journal_file_id id, wal_id; /* of what is open */
     char path[JOURNAL_PATH_MAX];
 };
 
@@ -181,6 +186,9 @@ enum status journal_segment_create(const char *dir, uint64_t first_seq, struct e
 enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment,
                                  struct error *err) MUST_USE;
 void journal_segment_close(struct journal_segment *g);
+/* STATUS_UNAVAILABLE: the file or its WAL was removed, moved or replaced since it was opened. SQLite goes on
+ * writing to it without an error, but nobody will ever find it. */
+enum status journal_segment_check_place(const struct journal_segment *g, struct error *err) MUST_USE;
 /* Nothing more will be written: the whole WAL goes to the file and is emptied, unless a reader is at it just
  * now (then the next start does it), and the segment is closed. On failure it is still open. */
 enum status journal_segment_finish(struct journal_segment *g, struct error *err) MUST_USE;

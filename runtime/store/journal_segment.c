@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -176,6 +177,35 @@ enum status journal_segment_create(const char *dir, uint64_t first_seq, struct e
 
 /* ---- writing ---- */
 
+static bool find_file(const char *path, const char *suffix, struct journal_file_id *ret_id)
+{
+    char name[JOURNAL_PATH_MAX + 8];
+    struct stat st;
+    (void)snprintf(name, sizeof(name), "%s%s", path, suffix);
+    if (stat(name, &st) != 0) return false;
+    *ret_id = (struct journal_file_id){.device = st.st_dev, .inode = st.st_ino};
+    return true;
+}
+
+static enum status check_file(const struct journal_segment *g, const char *suffix,
+                              struct journal_file_id opened, struct error *err)
+{
+    struct journal_file_id now;
+    if (!find_file(g->path, suffix, &now))
+        return error_set(err, STATUS_UNAVAILABLE, "'%s%s' is gone: %s", g->path, suffix, strerror(errno));
+    if (now.device != opened.device || now.inode != opened.inode)
+        return error_set(err, STATUS_UNAVAILABLE, "'%s%s' has been replaced by another file", g->path,
+                         suffix);
+    return STATUS_OK;
+}
+
+enum status journal_segment_check_place(const struct journal_segment *g, struct error *err)
+{
+    enum status s = check_file(g, "", g->id, err);
+    if (s == STATUS_OK) s = check_file(g, "-wal", g->wal_id, err);
+    return s;
+}
+
 /* The WAL file alone is opened here: closing any descriptor of the main file or the -shm would drop SQLite's
  * locks on it. */
 static enum status sync_wal(const char *path, struct error *err)
@@ -236,6 +266,9 @@ enum status journal_segment_open(const char *dir, uint64_t first_seq, struct jou
         s = journal_db_get_u64(g->db, "SELECT ifnull(max(seq), 0) FROM records", &g->last_seq, err);
     if (s == STATUS_OK) s = journal_db_get_u64(g->db, "PRAGMA page_count", &pages, err);
     if (s == STATUS_OK) s = journal_db_get_u64(g->db, "PRAGMA page_size", &page_bytes, err);
+    /* Both exist by now: what was read has opened the WAL as well. */
+    if (s == STATUS_OK && !(find_file(g->path, "", &g->id) && find_file(g->path, "-wal", &g->wal_id)))
+        s = error_set(err, STATUS_UNAVAILABLE, "'%s' or its WAL is gone: %s", g->path, strerror(errno));
     if (s != STATUS_OK) {
         journal_segment_close(g);
         return s;

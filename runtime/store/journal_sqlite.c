@@ -10,6 +10,9 @@
  *      |                                               v  the last sequence; if acknowledged ones lack, stay
  *      +-- resume (followers have folded) ---- REOPENED: the loop drops its log and folds again
  *
+ * Files that were removed, moved or replaced under us count as a failed commit: what is in them has no name
+ * any more. They are looked at after each fsync, and each second when idle.
+ *
  * While the writer is not RUNNING it does not look at the log, so that the loop may clear it. */
 #include "store/journal_impl.h"
 
@@ -26,6 +29,7 @@
 
 #define SEGMENT_BYTES      (256 * 1024 * 1024)
 #define IDLE_CHECKPOINT_NS (250 * NS_PER_MS)
+#define IDLE_CHECK_NS      NS_PER_S
 #define REOPEN_BACKOFF_NS  NS_PER_S
 #define COMPLAIN_EVERY     60 /* attempts to reopen */
 enum { IDLE_READERS_MAX = 4 };
@@ -65,6 +69,7 @@ struct sqlite_journal {
     /* the loop's */
     struct journal_reader *idle_readers[IDLE_READERS_MAX];
     size_t n_idle_readers;
+    uint64_t readers_generation; /* when these were opened: after a reset the files may be others */
 };
 
 static struct sqlite_journal *sqlite_journal(struct journal *j)
@@ -105,21 +110,24 @@ static bool has_work(const struct sqlite_journal *s)
 static enum status roll_segment(struct sqlite_journal *s, struct error *err)
 {
     uint64_t next = s->segment->last_seq + 1;
-    enum status st = journal_segment_create(s->dir, next, err);
+    enum status st = journal_segment_check_place(s->segment, err); /* not into an empty folder in its place */
+    if (st == STATUS_OK) st = journal_segment_create(s->dir, next, err);
     if (st == STATUS_OK) st = journal_segment_finish(s->segment, err);
     if (st != STATUS_OK) return st;
     s->segment = NULL;
     return journal_segment_open(s->dir, next, &s->segment, err);
 }
 
-/* Without the lock. */
+/* Without the lock. Whoever removes or moves the folder leaves us writing to files that have no name: the
+ * fsync succeeds, but nothing is durable. */
 static enum status write_group(struct sqlite_journal *s, struct journal_position end, struct error *err)
 {
     if (s->segment->bytes >= s->segment_max_bytes && s->segment->last_seq >= s->segment->first_seq) {
         enum status st = roll_segment(s, err);
         if (st != STATUS_OK) return st;
     }
-    return journal_segment_write(s->segment, &s->taken, end, err);
+    enum status st = journal_segment_write(s->segment, &s->taken, end, err);
+    return st == STATUS_OK ? journal_segment_check_place(s->segment, err) : st;
 }
 
 /* With the lock. */
@@ -163,6 +171,16 @@ static void run_checkpoint(struct sqlite_journal *s)
     if (st != STATUS_OK) fail(s, &err);
 }
 
+/* With the lock. So that it is known before the next alert comes, and for those that add nothing. */
+static void run_idle_check(struct sqlite_journal *s)
+{
+    struct error err;
+    (void)pthread_mutex_unlock(&s->lock);
+    enum status st = journal_segment_check_place(s->segment, &err);
+    (void)pthread_mutex_lock(&s->lock);
+    if (st != STATUS_OK) fail(s, &err);
+}
+
 /* With the lock. */
 static void run_once(struct sqlite_journal *s)
 {
@@ -171,7 +189,7 @@ static void run_once(struct sqlite_journal *s)
         /* Behind the news, so not within the latency of what was just written. */
         if (s->state == WRITER_RUNNING && journal_segment_wants_checkpoint(s->segment)) run_checkpoint(s);
     } else if (s->segment->wal_pages == 0 || s->segment->checkpoint_at_pages > JOURNAL_CHECKPOINT_PAGES) {
-        (void)sleep_for(s, 0);
+        if (!sleep_for(s, IDLE_CHECK_NS)) run_idle_check(s);
     } else if (!sleep_for(s, IDLE_CHECKPOINT_NS)) {
         run_checkpoint(s);
     }
@@ -286,6 +304,8 @@ static void sqlite_resume(struct journal *j)
 struct read_work {
     struct sqlite_journal *s;
     struct journal_reader *reader; /* NULL: open one */
+    struct journal_reader *outdated[IDLE_READERS_MAX];
+    size_t n_outdated;
     uint64_t seq;
     size_t max, n;
     bool decode;
@@ -298,6 +318,8 @@ struct read_work {
 static void do_read(void *arg)
 {
     struct read_work *w = arg;
+    while (w->n_outdated > 0)
+        journal_reader_close(w->outdated[--w->n_outdated]);
     w->status = w->reader != NULL ? STATUS_OK : journal_reader_open(w->s->dir, &w->reader, w->err);
     if (w->status == STATUS_OK)
         w->status =
@@ -313,9 +335,14 @@ static enum status sqlite_read(struct journal *j, uint64_t seq, size_t max, bool
 {
     struct sqlite_journal *s = sqlite_journal(j);
     struct read_work w = {.s = s, .seq = seq, .max = max, .decode = decode, .a = a, .err = err};
+    uint64_t generation = j->generation;
+    if (s->readers_generation != generation)
+        while (s->n_idle_readers > 0)
+            w.outdated[w.n_outdated++] = s->idle_readers[--s->n_idle_readers];
+    s->readers_generation = generation;
     if (s->n_idle_readers > 0) w.reader = s->idle_readers[--s->n_idle_readers];
     work_run(do_read, &w);
-    if (w.reader != NULL && s->n_idle_readers < IDLE_READERS_MAX)
+    if (w.reader != NULL && generation == j->generation && s->n_idle_readers < IDLE_READERS_MAX)
         s->idle_readers[s->n_idle_readers++] = w.reader;
     else
         journal_reader_close(w.reader);

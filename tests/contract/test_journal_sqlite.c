@@ -539,6 +539,128 @@ static void lost_records_keep_the_journal_closed(struct journal_contract *c)
 }
 OWN_TEST(lost_records_keep_the_journal_closed)
 
+/* ---- files that vanish ---- */
+
+static void check_refused(struct journal *j)
+{
+    uint64_t acked = journal_durable_seq(j);
+    CHECK(append_until_refused(j, 1, 100) == acked);
+    CHECK(!journal_is_healthy(j));
+    CHECK(sleep_ms(1500) == STATUS_OK); /* one try to reopen in between */
+    CHECK(!journal_is_healthy(j) && journal_durable_seq(j) == acked);
+    CHECK(append_until_refused(j, 1, 100) == acked);
+}
+
+static void unlink_suffix(const char *suffix)
+{
+    char path[2048];
+    (void)snprintf(path, sizeof(path), "%s/00000000000000000001.db%s", dir, suffix);
+    CHECK(unlink(path) == 0);
+}
+
+static void nothing_is_acknowledged_after_the_files_are_removed(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    for (uint64_t i = 1; i <= 5; i++)
+        (void)contract_append(j, i, 100);
+    unlink_suffix("");
+    unlink_suffix("-wal");
+    unlink_suffix("-shm");
+    check_refused(j);
+    char names[8][32];
+    CHECK(list_segments(names, 8) == 0); /* no new one in secret */
+    journal_close(j);
+}
+OWN_TEST(nothing_is_acknowledged_after_the_files_are_removed)
+
+/* It alone holds what was acknowledged last: the file may be whole, and fewer records are left. */
+static void nothing_is_acknowledged_after_the_wal_is_removed(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    for (uint64_t i = 1; i <= 5; i++)
+        (void)contract_append(j, i, 100);
+    unlink_suffix("-wal");
+    uint64_t acked = journal_durable_seq(j);
+    CHECK(append_until_refused(j, 1, 100) == acked);
+    CHECK(!journal_is_healthy(j));
+    journal_close(j);
+}
+OWN_TEST(nothing_is_acknowledged_after_the_wal_is_removed)
+
+static void a_folder_moved_away_is_refused_until_it_is_back(struct journal_contract *c)
+{
+    char away[2048];
+    struct journal *j = contract_open(c);
+    for (uint64_t i = 1; i <= 5; i++)
+        CHECK(contract_append(j, i, 100) == i);
+    (void)snprintf(away, sizeof(away), "%s.away", dir);
+    CHECK(rename(dir, away) == 0);
+    check_refused(j);
+    CHECK(mkdir(dir, 0700) == 0); /* an empty one in its place is no journal of ours */
+    check_refused(j);
+    CHECK(rmdir(dir) == 0 && rename(away, dir) == 0);
+    wait_until_healthy(j);
+    CHECK(journal_durable_seq(j) >= 5);
+    uint64_t last = append_until_refused(j, 5, 100);
+    CHECK(last == journal_last_seq(j) && last >= 10);
+    journal_close(j);
+}
+OWN_TEST(a_folder_moved_away_is_refused_until_it_is_back)
+
+/* Filled to the brim, so that the next append begins a new segment: not in whatever folder is there now. */
+static void no_new_segment_is_begun_in_an_empty_folder(struct journal_contract *c)
+{
+    char away[2048], names[8][32];
+    struct journal *j;
+    struct error err;
+    CHECK_OK(open_store(c, (struct journal_cfg){.segment_max_bytes = 64 * 1024}, &j, &err), &err);
+    (void)contract_append(j, 1, 60000);
+    (void)snprintf(away, sizeof(away), "%s.away", dir);
+    CHECK(rename(dir, away) == 0 && mkdir(dir, 0700) == 0);
+    check_refused(j);
+    CHECK(list_segments(names, 8) == 0);
+    CHECK(rmdir(dir) == 0 && rename(away, dir) == 0);
+    journal_close(j);
+}
+OWN_TEST(no_new_segment_is_begun_in_an_empty_folder)
+
+static void an_older_copy_in_its_place_is_not_taken(struct journal_contract *c)
+{
+    char from[2048], to[2048], bytes[65536];
+    struct journal *j = contract_open(c);
+    (void)contract_append(j, 1, 100);
+    journal_close(j);
+    (void)snprintf(from, sizeof(from), "%s/00000000000000000001.db", dir);
+    (void)snprintf(to, sizeof(to), "%s/copy", dir);
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT, 0600);
+    ssize_t n = read(in, bytes, sizeof(bytes));
+    CHECK(n > 0 && n < (ssize_t)sizeof(bytes) && write(out, bytes, (size_t)n) == n);
+    CHECK(close(in) == 0 && close(out) == 0);
+    j = contract_open(c);
+    (void)contract_append(j, 2, 100);
+    (void)contract_append(j, 3, 100);
+    unlink_suffix("-wal");
+    unlink_suffix("-shm");
+    CHECK(rename(to, from) == 0);
+    check_refused(j);
+    journal_close(j);
+}
+OWN_TEST(an_older_copy_in_its_place_is_not_taken)
+
+static void a_removed_file_is_noticed_without_an_append(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    (void)contract_append(j, 1, 100);
+    unlink_suffix("");
+    int64_t deadline = clock_monotonic_ns() + PATIENCE_NS;
+    while (journal_is_healthy(j)) {
+        CHECK(clock_monotonic_ns() < deadline);
+        CHECK(sleep_ms(20) == STATUS_OK);
+    }
+    journal_close(j);
+}
+OWN_TEST(a_removed_file_is_noticed_without_an_append)
+
 /* ---- kill -9 ---- */
 
 struct crash_child {
