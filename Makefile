@@ -140,7 +140,7 @@ $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
 
-.PHONY: test check check-asan check-tsan fuzz-replay integration
+.PHONY: test check check-asan check-tsan check-all fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
 	@tests/run.py --build $(B) unit property contract fuzz integration
@@ -152,6 +152,8 @@ check-asan: deps-test ## ASan, UBSan and leaks over unit and integration tests
 check-tsan: deps-test ## TSan on the threaded parts
 	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan SAN=tsan $(TSAN:%=$(B)/tsan/tests/tsan/%)
 	@tests/run.py --build $(B)/tsan tsan
+check-all: ## everything, heavy targets too
+	@CI_ALL=1 .ci/run
 fuzz-replay: $(FUZZ_BIN) ## corpora through every parser
 	@tests/run.py --build $(B) fuzz
 integration: all ## real platform, real neighbours

@@ -13,7 +13,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # part, allowed minutes. Together under 40.
-CORE = [("test", 14), ("demo", 3), ("check-asan", 16), ("lint", 6)]
+CORE = [("test", 12), ("demo", 3), ("check-asan", 14), ("check-tsan", 3), ("lint", 6)]
 # heavy target, allowed minutes, the paths that call for it.
 HEAVY = []
 

@@ -21,6 +21,7 @@ struct merkle_tree {
     unsigned n_peaks;
 };
 
+/* The empty tree. */
 void merkle_tree_init(struct merkle_tree *t);
 void merkle_tree_add(struct merkle_tree *t, struct merkle_hash leaf);
 /* Root; SHA-256("") for the empty tree. */

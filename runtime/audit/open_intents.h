@@ -11,6 +11,7 @@ struct open_intents {
     uint64_t epoch; /* of the newest decider: what older ones decide behind it is void (design §1) */
 };
 
+/* Nothing is open. */
 void open_intents_init(struct open_intents *t);
 void open_intents_release(struct open_intents *t);
 /* Look at one stored record. A scan for the kinds that matter finds candidates, in nested objects too; only

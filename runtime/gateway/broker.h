@@ -28,8 +28,11 @@
 
 struct broker;
 
+/* NULL file: nothing is allowed. A list that is wrong or that others can write is refused whole, with
+ * FILE:LINE:COLUMN. */
 enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker,
                        struct error *err) MUST_USE;
+/* Its scope's fibers must have ended. */
 void broker_free(struct broker *b);
 enum status broker_reload(struct broker *b, struct error *err) MUST_USE;
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
