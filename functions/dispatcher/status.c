@@ -110,6 +110,16 @@ static json_t *sources_json(const struct state *s)
     return list;
 }
 
+/* Unhealthy: every alert is answered with 503 until the store is whole again. */
+static json_t *store_json(const struct journal *j)
+{
+    json_t *o = json_object();
+    (void)json_object_set_new(o, "healthy", json_boolean(journal_is_healthy(j)));
+    (void)json_object_set_new(o, "pendingBytes", json_integer((json_int_t)journal_pending_bytes(j)));
+    (void)json_object_set_new(o, "durable", json_integer((json_int_t)journal_durable_seq(j)));
+    return o;
+}
+
 json_t *status_json(const struct dispatcher *d)
 {
     const struct state *s = dispatcher_state(d);
@@ -121,6 +131,7 @@ json_t *status_json(const struct dispatcher *d)
     }
     (void)json_object_set_new(o, "epoch", json_integer((json_int_t)s->epoch));
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)s->last_seq));
+    (void)json_object_set_new(o, "store", store_json(d->env.journal));
     (void)json_object_set_new(o, "deciding", json_boolean(decider_is_active(d->decider)));
     (void)json_object_set_new(o, "frozen", frozen_json(d));
     (void)json_object_set_new(o, "clockSettling", json_boolean(s->is_clock_settling));

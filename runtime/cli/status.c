@@ -62,6 +62,8 @@ static void print_head(const json_t *status)
                json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
     printf("journal    %lld records, epoch %lld%s\n", number_of(status, "seq"), number_of(status, "epoch"),
            json_is_false(json_object_get(status, "deciding")) ? ", NOT DECIDING: see the log" : "");
+    if (json_is_false(json_object_get(json_object_get(status, "store"), "healthy")))
+        puts("store      FAILING: nothing is accepted until it is whole again (see the log)");
     if (json_is_true(json_object_get(status, "clockSettling")))
         puts("clock      it jumped: nothing acts until it settles");
     if (json_object_get(status, "reloadError") != NULL)
