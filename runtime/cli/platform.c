@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -28,6 +29,9 @@ static const struct core_function *const core_functions[] = {&audit_function, &a
                                                              &dispatcher_function};
 #define N_CORE ARRAY_LEN(core_functions)
 
+/* timeout(1) and a terminal signal the process and its group: the same wish arrives twice. */
+#define SAME_SIGNAL_NS (500 * NS_PER_MS)
+
 struct platform {
     const struct up_cfg *cfg;
     const char *executable_dir;
@@ -39,6 +43,7 @@ struct platform {
     struct core_env env;
     void *core_states[N_CORE];
     unsigned n_started;
+    int64_t stop_signal_ns; /* monotonic; 0: none yet */
     enum status status;
     struct error *err;
 };
@@ -55,10 +60,31 @@ static enum status who_holds(struct platform *p, const char *path)
                      who.len > 0 ? text : "it has not said who it is");
 }
 
+/* Whoever can write here can replace the journal, its signing key and the passwords. */
+static enum status check_data_dir(const char *path, struct error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return error_set(err, status_from_errno(errno), "data folder %s: %s", path, strerror(errno));
+    if (st.st_uid != geteuid())
+        return error_set(
+            err, STATUS_FAILED_PRECONDITION,
+            "data folder %s belongs to user %u, and we run as user %u: chown -R %u '%s', or give "
+            "--data another folder",
+            path, (unsigned)st.st_uid, (unsigned)geteuid(), (unsigned)geteuid(), path);
+    if ((st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "data folder %s can be written by others (mode %04o): chmod go-w '%s', or give "
+                         "--data another folder",
+                         path, (unsigned)(st.st_mode & 07777), path);
+    return STATUS_OK;
+}
+
 /* An open-file-description lock: freed by the kernel however we end, and not inherited by what we start. */
 static enum status lock_data_dir(struct platform *p)
 {
     enum status s = dir_make(p->cfg->data_dir, 0700, p->err);
+    if (s == STATUS_OK) s = check_data_dir(p->cfg->data_dir, p->err);
     if (s != STATUS_OK) return s;
     const char *path = arena_printf(&p->arena, "%s/lock", p->cfg->data_dir).ptr;
     p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -213,6 +239,7 @@ static void wait_for_signals(struct platform *p)
             reload(p);
             continue;
         }
+        p->stop_signal_ns = clock_monotonic_ns();
         log_info("balm", "stopping", LOG_STR("signal", signo == SIGINT ? "SIGINT" : "SIGTERM"));
         return;
     }
@@ -222,11 +249,11 @@ static void wait_for_signals(struct platform *p)
  * start. */
 static void force_exit_fiber(void *arg)
 {
-    (void)arg;
+    const struct platform *p = arg;
     int signo = 0;
     for (;;) {
         if (signal_wait(0, &signo) != STATUS_OK) return;
-        if (signo == SIGHUP) continue;
+        if (signo == SIGHUP || clock_monotonic_ns() - p->stop_signal_ns < SAME_SIGNAL_NS) continue;
         log_warn("balm", "second signal: exit without waiting for work under way");
         _exit(CLI_FAILED);
     }
@@ -240,7 +267,7 @@ static void platform_fiber(void *arg)
     struct fiber_scope force;
     fiber_scope_init(&force);
     struct error ignored;
-    (void)!fiber_scope_spawn(&force, force_exit_fiber, NULL, &ignored);
+    (void)!fiber_scope_spawn(&force, force_exit_fiber, p, &ignored);
     stop(p);
     fiber_scope_cancel(&force);
     fiber_scope_join(&force);

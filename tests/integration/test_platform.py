@@ -1,11 +1,14 @@
 """Start, stop, bad files, the gateway and the command line."""
+import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+import unittest
 
 from harness import BALM, BUILD, PATIENCE, PlatformTest, alert, main, stack_file, wait_until, webhook
 
@@ -24,6 +27,85 @@ class Lifecycle(PlatformTest):
             p = self.platform()
             self.assertEqual(p.stop(sig), 0)
             self.assertFalse(os.path.exists(os.path.join(p.data, "run.json")))
+
+    def test_the_same_wish_twice_at_once_is_one(self):
+        # timeout(1) signals its child and then its group.
+        for second in (signal.SIGTERM, signal.SIGINT):
+            p = self.platform()
+            p.request("POST", "/function/echo", "warm")
+            p.process.send_signal(signal.SIGTERM)
+            self.assertEqual(p.stop(second), 0)
+            self.assertIsNotNone(p.find_log("stopped"))
+
+    def test_a_later_second_signal_does_not_wait_for_work_under_way(self):
+        p = self.platform()
+        p.request("POST", "/function/echo", "warm")
+        from test_heal import Heal
+        stopped = [pid for pid in Heal.children(p.process.pid) if os.readlink(f"/proc/{pid}/exe").endswith("/echo")]
+        self.assertEqual(len(stopped), 1)
+        os.kill(stopped[0], signal.SIGSTOP)
+
+        def hang():
+            try:
+                p.request("POST", "/function/echo", "never answered")
+            except (OSError, http.client.HTTPException):
+                pass
+        request = threading.Thread(target=hang)
+        request.start()
+        time.sleep(0.3)
+        p.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: p.find_log("stopping"), 10, "first signal seen")
+        time.sleep(0.7)
+        self.assertIsNone(p.process.poll())
+        self.assertEqual(p.stop(seconds=5), 1)
+        request.join()
+
+    def test_a_data_folder_that_others_can_write_is_refused(self):
+        for mode in (0o770, 0o707, 0o1777):
+            p = self.platform(start=False)
+            os.makedirs(p.data, exist_ok=True)
+            os.chmod(p.data, mode)
+            done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(f"chmod go-w '{p.data}'", done.stderr.decode())
+            self.assertEqual(os.listdir(p.data), [])
+        os.chmod(p.data, 0o755)
+        self.assertEqual(p.start().stop(), 0)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to give a folder away")
+    def test_a_data_folder_of_somebody_else_is_refused(self):
+        p = self.platform(start=False)
+        os.makedirs(p.data, 0o700)
+        os.chown(p.data, 65534, 65534)
+        done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(f"chown -R 0 '{p.data}'", done.stderr.decode())
+        self.assertEqual(os.listdir(p.data), [])
+
+    def test_nothing_is_accepted_after_the_journal_is_removed(self):
+        p = self.platform()
+        self.assertEqual(p.post_alerts(alert("A"))[0], 202)
+        status = lambda: json.loads(p.request("GET", "/function/dispatcher/status", headers=p.basic())[2])
+        store = status()["store"]
+        self.assertEqual((store["healthy"], store["pendingBytes"]), (True, 0))
+        self.assertGreaterEqual(store["durable"], 1)
+        self.assertNotIn("FAILING", p.cli("status")[1])
+        shutil.rmtree(os.path.join(p.data, "journal"))
+        self.assertEqual(p.request("POST", "/function/alerts", webhook(alert("B")), p.bearer())[0], 503)
+        self.assertFalse(status()["store"]["healthy"])
+        self.assertIn("store      FAILING: nothing is accepted until it is whole again", p.cli("status")[1])
+        # What is known already adds nothing to the journal, and yet there is none any more.
+        self.assertEqual(p.request("POST", "/function/alerts", webhook(alert("A")), p.bearer())[0], 503)
+        self.assertFalse(os.path.exists(os.path.join(p.data, "journal")))
+
+    def test_nothing_is_accepted_after_the_data_folder_is_removed_or_moved(self):
+        for act in (shutil.rmtree, lambda data: os.rename(data, data + ".away")):
+            p = self.platform()
+            self.assertEqual(p.post_alerts(alert("A"))[0], 202)
+            bearer = p.bearer()
+            act(p.data)
+            self.assertEqual(p.request("POST", "/function/alerts", webhook(alert("B")), bearer)[0], 503)
+            self.assertIn(p.stop(), (0, 1))
 
     def test_healthz_needs_no_credentials(self):
         p = self.platform()
