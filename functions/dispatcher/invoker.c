@@ -7,6 +7,7 @@
 
 #define CALL_TIMEOUT_NS  (60 * NS_PER_S) /* of an asynchronous call where the function says nothing */
 #define FROZEN_SNOOZE_NS NS_PER_S
+#define UNSENT_SNOOZE_NS (3 * NS_PER_S) /* until a function that does not start is tried again */
 #define BODY_MESSAGE_MAX 500
 
 /* One item in work, and what came of it. */
@@ -179,6 +180,20 @@ static void answer_lost(const struct job *job, struct strview why)
         repeat(job, true, 0, SV("UNKNOWN"), why);
 }
 
+/* The bot was never reached, which is no attempt of the act: again and again until the intent's deadline. */
+static void snooze_unsent(const struct job *job, struct strview why)
+{
+    int64_t deadline_ns = job->item->record->deadline_ns;
+    if (deadline_ns == 0) /* nothing else would end it */
+        repeat(job, true, 0, SV("UNAVAILABLE"), why);
+    else if (clock_unix_ns() + UNSENT_SNOOZE_NS < deadline_ns)
+        repeat(job, false, UNSENT_SNOOZE_NS, SV("UNAVAILABLE"), why);
+    else if (job->item->is_interrupted)
+        finish(job, SV("unknown"), SV("UNAVAILABLE"), why);
+    else
+        finish(job, job->item->attempt == 1 ? SV("expired") : SV("failed"), SV("UNAVAILABLE"), why);
+}
+
 static void take_reply(const struct job *job)
 {
     const struct invocation_reply *reply = &job->reply;
@@ -230,6 +245,8 @@ static void act(struct job *job)
         repeat(job, false, FROZEN_SNOOZE_NS, sv(status_name(s)), sv(err.message));
     else if (s == STATUS_UNKNOWN || s == STATUS_DEADLINE_EXCEEDED)
         answer_lost(job, sv(err.message));
+    else if (s == STATUS_UNAVAILABLE && err.can_retry)
+        snooze_unsent(job, sv(err.message));
     else if (err.can_retry)
         repeat(job, true, 0, sv(status_name(s)), sv(err.message));
     else

@@ -458,6 +458,49 @@ Test(dispatcher, a_failure_that_may_pass_is_repeated)
     run(act_runbook, check_retry);
 }
 
+static void check_unreached(void)
+{
+    bots.status = STATUS_UNAVAILABLE;
+    bots.can_retry = true;
+    signal_alert("i1", "firing");
+    const struct record *retry = wait_record(RECORD_RETRY, "i1", NULL);
+    cr_assert(sv_eq(retry->code, SV("UNAVAILABLE")) && sv_eq(retry->reason, SV("scripted")));
+    bots.status = STATUS_OK;
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")));
+    cr_assert_eq(outcome->attempt, 1);
+    cr_assert_eq(bots.last_attempt, 1);
+    cr_assert_geq(bots.n_invoked, 2);
+}
+
+Test(dispatcher, a_bot_that_was_not_reached_costs_no_attempt)
+{
+    run(act_runbook, check_unreached);
+}
+
+static void check_unreached_in_time(void)
+{
+    bots.status = STATUS_UNAVAILABLE;
+    bots.can_retry = true;
+    append((struct record){.kind = RECORD_INTENT,
+                           .time_ns = clock_unix_ns(),
+                           .epoch = 1,
+                           .intent = SV("intent-late"),
+                           .incident = SV("i1"),
+                           .function = SV("restart"),
+                           .target = SV("service/nginx"),
+                           .purpose = SV("escalate"),
+                           .deadline_ns = clock_unix_ns() + 2 * NS_PER_S});
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("expired")) && sv_eq(outcome->code, SV("UNAVAILABLE")) &&
+              sv_eq(outcome->message, SV("scripted")));
+}
+
+Test(dispatcher, a_bot_that_was_not_reached_before_the_deadline_is_said_so)
+{
+    run(act_runbook, check_unreached_in_time);
+}
+
 static void check_failed(void)
 {
     bots.status = STATUS_PERMISSION_DENIED;
