@@ -15,6 +15,7 @@
 #define TARGET_DEFAULT      50  /* requests in flight a replica before another one is started */
 #define SECRET_NAME_MAX     253 /* DNS subdomain, as Kubernetes */
 #define SECRETS_MAX         64
+#define CALL_SLACK_NS       (5 * NS_PER_S) /* for a start, and for the answer's way */
 
 /* ---- the spec ---- */
 
@@ -132,6 +133,15 @@ static bool identify(const char *path, struct file_identity *ret_build)
     return true;
 }
 
+/* "echo", "./echo", "/home/app/echo": what stack.yml says of a function whose process is the executable. */
+static bool names_executable(struct strview process, struct strview executable)
+{
+    struct strview part, last = process;
+    while (sv_next(&process, '/', &part))
+        last = part;
+    return sv_eq(last, executable);
+}
+
 /* "registry/team/echo:1.2" -> functions_dir/echo */
 static enum status find_executable(struct deployment *d, struct error *err)
 {
@@ -143,6 +153,9 @@ static enum status find_executable(struct deployment *d, struct error *err)
     if (last.len == 0 || last.ptr[0] == '.' || memchr(last.ptr, '\0', last.len) != NULL)
         return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' names no executable",
                          SV_ARG(sv_sub(d->spec.image, 0, 128)));
+    if (d->spec.process.len > 0 && !names_executable(d->spec.process, last))
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "fprocess is not supported yet by this version: deploy a native executable");
     const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(last)).ptr;
     char *real = realpath(path, NULL);
     bool is_there = real != NULL && identify(real, &d->build) && access(real, X_OK) == 0;
@@ -180,6 +193,9 @@ static void info_from_manifest(struct deployment *d)
     };
     if (duration_parse(json_get_text(m, "timeout"), &d->info.timeout_ns) != STATUS_OK)
         d->info.timeout_ns = 30 * NS_PER_S;
+    struct strview limit = json_get_text(d->spec.env, "exec_timeout"); /* what the function will go by */
+    int64_t limit_ns;
+    if (limit.len > 0 && duration_parse(limit, &limit_ns) == STATUS_OK) d->info.timeout_ns = limit_ns;
 }
 
 /* What a function may do is known before it first runs: one that cannot say it (--describe) is not deployed.
@@ -264,6 +280,13 @@ bool deployment_is_current(const struct deployment *d, const struct deployment_s
 unsigned deployment_replicas(const struct deployment *d)
 {
     return d->n_routed;
+}
+
+int64_t deployment_call_timeout(const struct deployment *d)
+{
+    int64_t own_ns = d->info.timeout_ns;
+    bool is_limited = own_ns > 0 && own_ns < FUNCTION_TIMEOUT_NS - CALL_SLACK_NS; /* 0: none of its own */
+    return is_limited ? own_ns + CALL_SLACK_NS : FUNCTION_TIMEOUT_NS;
 }
 
 unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,

@@ -27,7 +27,7 @@
 #define REPLICAS_DEFAULT  5    /* of one deployment whose labels say nothing, as OpenFaaS CE */
 #define FUNCTION_NAME_MAX 63   /* DNS label, as OpenFaaS documents */
 #define FUNCTION_TIMEOUT_NS                                                                                  \
-    (60 * NS_PER_S) /* of a plain call through the gateway, as OpenFaaS's upstream_timeout */
+    (60 * NS_PER_S) /* longest plain call through the gateway, as OpenFaaS's upstream_timeout */
 #define FUNCTION_LOG_BYTES (256 * 1024)    /* newest output kept per deployment, for `faas-cli logs` */
 #define FUNCTION_ENV_MAX   64              /* variables a deployment may set */
 #define STOP_GRACE_NS      (10 * NS_PER_S) /* SIGTERM to SIGKILL */
@@ -44,6 +44,9 @@ struct gateway_secrets {
 /* Reads DIR/secrets; makes what is missing (0600, from getrandom). ret_is_new: the login was made now. */
 enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_secrets, bool *ret_is_new,
                                  struct error *err) MUST_USE;
+/* A secret's file that others may read is made 0600 if it is our own, with a warning; one that belongs to
+ * somebody else than root and us is refused. A file that is not there, and what is no file, is fine. */
+enum status secret_file_check(const char *path, struct error *err) MUST_USE;
 void gateway_secrets_release(struct gateway_secrets *s);
 /* Constant time in what is secret. header: the Authorization value. */
 bool gateway_secrets_check_basic(const struct gateway_secrets *s, struct strview header);
@@ -93,10 +96,12 @@ struct replica {
     bool is_routed;   /* takes new requests */
     bool is_retiring; /* a fiber is seeing it off: `retired` will be set */
     bool has_exited;
-    bool has_answered;       /* a connection to it may be in the pool */
-    bool is_asked;           /* in this round of asking */
-    bool is_in_step;         /* it has said that it is stopped, or not, as the gateway is */
-    int exit_code;           /* once it has exited */
+    bool has_answered; /* a connection to it may be in the pool */
+    bool is_asked;     /* in this round of asking */
+    bool is_suspect;   /* somebody is finding out whether it hangs */
+    bool is_in_step;   /* it has said that it is stopped, or not, as the gateway is */
+    int exit_code;     /* once it has exited */
+    int64_t started_ns;
     struct fiber_event idle; /* set while inflight is 0 */
     struct fiber_event exited, retired;
 };
@@ -128,6 +133,7 @@ struct deployment {
     int64_t created_unix_ns, last_used_ns;
     unsigned failures;     /* ends in a row without having served anything: backoff */
     int64_t not_before_ns; /* of the next start */
+    int64_t complained_ns; /* when a request last had its failed start logged */
     bool is_listed;        /* in `deployments` */
     bool is_removed;       /* in `retired` */
     bool is_from_stack;    /* goes with its entry in stack.yml */
@@ -164,6 +170,9 @@ void deployment_free(struct deployment *d);
 /* Same spec, same build of the same executable: nothing to do. */
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
 unsigned deployment_replicas(const struct deployment *d);
+/* How long a plain call may take: the function's own limit and a little more, so that it is the function that
+ * says so; at most FUNCTION_TIMEOUT_NS. */
+int64_t deployment_call_timeout(const struct deployment *d);
 
 /* ---- supervisor.c ---- */
 
@@ -185,11 +194,15 @@ struct deployment *supervisor_find(struct gateway *g, struct strview name);
 enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err) MUST_USE;
 /* A replica that takes requests, started if there is none; counted in flight until supervisor_release().
  * Suspends during restart backoff; if `d` is replaced meanwhile, the replica is its successor's
- * (replica->deployment says whose). */
+ * (replica->deployment says whose). Nothing was sent if it fails: STATUS_UNAVAILABLE (no process could be
+ * started; the sentence names no path, it goes to anybody), STATUS_CANCELLED, STATUS_NOT_FOUND (removed). */
 enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica,
                                struct error *err) MUST_USE;
 /* has_answered: the replica did answer something; its crashes start to count anew. */
 void supervisor_release(struct replica *r, bool has_answered);
+/* A call of `r` (held) has ended at its deadline without an answer: one that does not answer its health
+ * question either hangs, and is killed, so that the next call gets a new one. Suspends. */
+void supervisor_check_hung(struct replica *r);
 /* Keeps a replica, without its being called: it is not freed until replica_unhold(). */
 void replica_hold(struct replica *r);
 void replica_unhold(struct replica *r);
@@ -208,6 +221,9 @@ enum status replica_start(struct deployment *d, struct error *err) MUST_USE;
 void replica_retire(struct replica *r);
 /* Everything below its shim is killed. Does not wait: `exited` will be set. */
 void replica_kill(struct replica *r);
+/* Connections of their own to the replica, whatever its pool is busy with. Freed by the caller. */
+enum status replica_connect(const struct replica *r, struct upstream **ret_upstream,
+                            struct error *err) MUST_USE;
 /* What an earlier platform left in DIR/run. */
 void replica_clean_run_dir(struct gateway *g);
 

@@ -66,6 +66,15 @@ static enum status frozen(struct error *err)
     return error_set(err, STATUS_CANCELLED, "balm stop is in force");
 }
 
+/* It was not sent: that is no lost answer, and no attempt. */
+static enum status unsent(enum status s, struct error *err)
+{
+    if (s == STATUS_CANCELLED || s == STATUS_NOT_FOUND) return s;
+    err->code = STATUS_UNAVAILABLE;
+    err->can_retry = true;
+    return STATUS_UNAVAILABLE;
+}
+
 /* One try. *ret_is_unsent: the process had just died, so another one may get it. */
 static enum status send_once(struct gateway *g, struct deployment *d, const struct forward_spec *spec,
                              struct arena *a, struct http_reply *ret_reply, bool *ret_is_unsent,
@@ -74,14 +83,10 @@ static enum status send_once(struct gateway *g, struct deployment *d, const stru
     struct replica *r;
     enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     *ret_is_unsent = false;
-    if (s != STATUS_OK) {
-        err->can_retry =
-            s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED || s == STATUS_DEADLINE_EXCEEDED;
-        return s == STATUS_DEADLINE_EXCEEDED ? STATUS_UNAVAILABLE
-                                             : s; /* it was not sent: that is no lost answer */
-    }
+    if (s != STATUS_OK) return unsent(s, err);
     s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);
     if (s != STATUS_OK) s = judge_lost(r, s, err);
+    if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
     if (s == STATUS_UNAVAILABLE)
         *ret_is_unsent = fiber_event_wait(&r->exited, clock_monotonic_ns() + SEND_AGAIN_NS) == STATUS_OK;
     supervisor_release(r, s == STATUS_OK);
@@ -153,6 +158,7 @@ static enum status invoker_call(void *arg, struct strview function, const struct
     enum status s = supervisor_acquire(d, deadline_ns, &r, err);
     if (s == STATUS_OK) {
         s = http_forward(r->upstream, &spec, a, &reply, err);
+        if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
         supervisor_release(r, s == STATUS_OK);
     }
     d->users--;

@@ -27,6 +27,7 @@
 #define OUTPUT_LAST_MAX                                                                                      \
     (64 * 1024) /* a pipe's capacity: what may be left in it when the last writer has gone */
 #define SOCKET_NAME_MAX 96
+#define SOCKET_PATH_MAX (SOCKET_NAME_MAX + 32)
 #define SECRET_FILE_MAX (1024 * 1024)
 #define BACKLOG         1024
 
@@ -54,14 +55,19 @@ static void socket_name(const struct replica *r, char ret_name[SOCKET_NAME_MAX])
     (void)snprintf(ret_name, SOCKET_NAME_MAX, "%.*s-%u.sock", SV_ARG(r->deployment->spec.name), r->number);
 }
 
-static enum status make_socket(const struct replica *r, char ret_path[SOCKET_NAME_MAX + 32], int *ret_fd,
+static void socket_path(const struct replica *r, char ret_path[SOCKET_PATH_MAX])
+{
+    char name[SOCKET_NAME_MAX];
+    socket_name(r, name);
+    (void)snprintf(ret_path, SOCKET_PATH_MAX, "/proc/self/fd/%d/%s", r->deployment->gateway->run_dir_fd,
+                   name);
+}
+
+static enum status make_socket(const struct replica *r, char ret_path[SOCKET_PATH_MAX], int *ret_fd,
                                struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    char name[SOCKET_NAME_MAX];
-    socket_name(r, name);
-    (void)snprintf(ret_path, SOCKET_NAME_MAX + 32, "/proc/self/fd/%d/%s", r->deployment->gateway->run_dir_fd,
-                   name);
+    socket_path(r, ret_path);
     if (strlen(ret_path) >= sizeof(address.sun_path))
         return error_set(err, STATUS_INVALID_ARGUMENT, "socket path %s is too long", ret_path);
     memcpy(address.sun_path, ret_path, strlen(ret_path) + 1);
@@ -154,7 +160,8 @@ static enum status copy_secret(const struct deployment *d, struct arena *a, cons
 {
     struct strview content;
     const char *from = arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr;
-    enum status s = file_read(a, from, SECRET_FILE_MAX, &content, err);
+    enum status s = secret_file_check(from, err);
+    if (s == STATUS_OK) s = file_read(a, from, SECRET_FILE_MAX, &content, err);
     if (s != STATUS_OK)
         return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
     s = write_secret(a, folder, name, content, err);
@@ -396,6 +403,7 @@ static struct replica *replica_new(struct deployment *d)
     struct replica *r = mem_zalloc(1, sizeof(*r));
     *r = (struct replica){.deployment = d, .number = ++d->gateway->serial, .lifeline = -1, .output = -1};
     r->is_in_step = true; /* it is started so */
+    r->started_ns = clock_monotonic_ns();
     fiber_event_init(&r->idle);
     fiber_event_init(&r->exited);
     fiber_event_init(&r->retired);
@@ -407,7 +415,7 @@ static struct replica *replica_new(struct deployment *d)
 static enum status replica_open(struct replica *r, struct start_fds *f, struct error *err)
 {
     struct arena a = {0};
-    char path[SOCKET_NAME_MAX + 32];
+    char path[SOCKET_PATH_MAX];
     enum status s = make_socket(r, path, &f->listen, err);
     if (s == STATUS_OK) s = make_act_socket(r->deployment, f, err);
     if (s == STATUS_OK) s = make_pipes(f, err);
@@ -461,6 +469,13 @@ enum status replica_start(struct deployment *d, struct error *err)
     log_debug("gateway", "function started", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number),
               LOG_INT("pid", process_pid(r->process)));
     return STATUS_OK;
+}
+
+enum status replica_connect(const struct replica *r, struct upstream **ret_upstream, struct error *err)
+{
+    char path[SOCKET_PATH_MAX];
+    socket_path(r, path);
+    return upstream_new(r->deployment->gateway->loop, path, NULL, 0, 1, ret_upstream, err);
 }
 
 void replica_kill(struct replica *r)

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "log/log.h"
 #include "metrics/metrics.h"
 
 #define ASYNC_BODY_MAX   (512 * 1024) /* a record holds the body in base64, and RECORD_BYTES_MAX is 1 MiB */
@@ -45,7 +46,7 @@ static void answer_error(const struct http_req *req, struct http_resp *resp, con
 {
     int status = err->code == STATUS_UNKNOWN ? 502 : status_to_http(err->code);
     answer_text(req, resp, status, err->message);
-    http_resp_header(resp, SV("x-openfaas-internal"), SV("proxy"));
+    if (status != 502) http_resp_header(resp, SV("x-openfaas-internal"), SV("proxy"));
     if (status == 503) http_resp_header(resp, SV("retry-after"), SV("1"));
 }
 
@@ -117,6 +118,22 @@ static bool is_known_method(struct strview method)
     return false;
 }
 
+/* In words for anybody, without the socket's path. What may have run is no 503, which asks to be tried again.
+ */
+static enum status judge_failed(const struct deployment *d, enum status s, struct error *err)
+{
+    struct strview name = d->spec.name;
+    log_debug("gateway", "call failed", LOG_SV("function", name), LOG_STR("error", err->message));
+    if (s == STATUS_DEADLINE_EXCEEDED)
+        return error_set(err, s, "function '%.*s' did not answer in time", SV_ARG(name));
+    if (s == STATUS_UNAVAILABLE && err->can_retry)
+        return error_set(err, s, "function '%.*s' could not be reached", SV_ARG(name));
+    if (s == STATUS_UNAVAILABLE || s == STATUS_UNKNOWN || s == STATUS_RESOURCE_EXHAUSTED)
+        return error_set(err, STATUS_UNKNOWN, "function '%.*s' gave no whole answer: it may have run",
+                         SV_ARG(name));
+    return s;
+}
+
 /* Could not even connect: the process has just died and its end is known in a moment, or its backlog is full.
  * Then again, perhaps with another one. */
 static enum status forward(struct deployment *d, const struct forward_spec *spec, const struct http_req *req,
@@ -131,8 +148,9 @@ static enum status forward(struct deployment *d, const struct forward_spec *spec
         if (is_again)
             is_again =
                 fiber_event_wait(&r->exited, clock_monotonic_ns() + FORWARD_AGAIN_NS) != STATUS_CANCELLED;
+        if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
         supervisor_release(r, s == STATUS_OK);
-        if (!is_again) return s;
+        if (!is_again) return s == STATUS_OK ? s : judge_failed(d, s, err);
     }
 }
 
@@ -154,7 +172,7 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
                                 .target = t.target,
                                 .authority = req->authority,
                                 .body = req->body,
-                                .deadline_ns = req->received_ns + FUNCTION_TIMEOUT_NS};
+                                .deadline_ns = req->received_ns + deployment_call_timeout(d)};
     spec.headers = add_headers(req, resp, &spec.n_headers);
     int status = 0;
     d->users++;

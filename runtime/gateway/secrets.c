@@ -1,14 +1,20 @@
 #include "gateway/gateway_impl.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "log/log.h"
 
 #define SECRET_MAX 4096
 
@@ -25,6 +31,52 @@ static void wipe(struct strview *s)
     mem_wipe((char *)(uintptr_t)s->ptr, s->len);
     free((char *)(uintptr_t)s->ptr);
     *s = sv(NULL);
+}
+
+/* One of root's that we may not change is taken as it is: root has decided so. */
+static enum status tighten(int fd, const char *path, struct error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return error_set(err, status_from_errno(errno), "look at %s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return STATUS_OK;
+    if (st.st_uid != 0 && st.st_uid != geteuid())
+        return error_set(err, STATUS_PERMISSION_DENIED,
+                         "%s belongs to user %u: a secret must belong to root or to the platform's own user",
+                         path, (unsigned)st.st_uid);
+    if ((st.st_mode & 07177) == 0) return STATUS_OK;
+    bool is_ours = st.st_uid == geteuid();
+    if (is_ours && fchmod(fd, 0600) != 0)
+        return error_set(err, status_from_errno(errno), "make %s private: %s", path, strerror(errno));
+    char mode[8];
+    (void)snprintf(mode, sizeof(mode), "%04o", (unsigned)(st.st_mode & 07777));
+    log_warn("gateway",
+             is_ours ? "a secret could be read by others: its mode is 0600 now"
+                     : "a secret can be read by others",
+             LOG_STR("file", path), LOG_STR("mode", mode));
+    return STATUS_OK;
+}
+
+enum status secret_file_check(const char *path, struct error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT) return STATUS_OK;
+    if (fd < 0) return error_set(err, status_from_errno(errno), "open %s: %s", path, strerror(errno));
+    enum status s = tighten(fd, path, err);
+    (void)close(fd);
+    return s;
+}
+
+/* All of them, whoever reads them later. */
+static enum status check_folder(struct arena *a, const char *folder, struct error *err)
+{
+    enum status s = STATUS_OK;
+    DIR *dir = opendir(folder);
+    if (dir == NULL) return error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
+    for (struct dirent *e = readdir(dir); e != NULL && s == STATUS_OK; e = readdir(dir))
+        if (e->d_type != DT_DIR) s = secret_file_check(arena_printf(a, "%s/%s", folder, e->d_name).ptr, err);
+    (void)closedir(dir);
+    return s;
 }
 
 /* Content of DIR/secrets/NAME, made from `n_random` bytes in hex (or `fixed`) where it is missing. */
@@ -62,6 +114,7 @@ enum status gateway_secrets_load(const char *dir, struct gateway_secrets *ret_se
     bool is_login_new = false, ignored = false;
     enum status s = dir_make(arena_printf(&a, "%s/secrets", dir).ptr, 0700, err);
     if (s == STATUS_OK) s = dir_make(arena_printf(&a, "%s/secrets/functions", dir).ptr, 0700, err);
+    if (s == STATUS_OK) s = check_folder(&a, arena_printf(&a, "%s/secrets", dir).ptr, err);
     if (s == STATUS_OK) s = load(&a, dir, "basic-auth-user", "admin", 0, &g->user, &ignored, err);
     if (s == STATUS_OK) s = load(&a, dir, "basic-auth-password", NULL, 24, &g->password, &is_login_new, err);
     if (s == STATUS_OK) s = load(&a, dir, "webhook-token", NULL, 24, &g->token, &ignored, err);

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -13,6 +14,8 @@
 #define TRY_TIMEOUT_NS   (10 * NS_PER_S)
 #define BACKOFF_MAX_NS   (60 * NS_PER_S)
 #define LAST_WORDS_MAX   200
+#define HEALTH_ASK_NS    NS_PER_S
+#define COMPLAIN_NS      NS_PER_S /* anonymous requests must not fill the log */
 
 /* ---- names ---- */
 
@@ -123,9 +126,7 @@ static struct strview last_words(const struct deployment *d)
     return sv_sub(line.text, 0, LAST_WORDS_MAX);
 }
 
-/* Any answer but "not now" will do: /_/health is the watchdog's contract, and a plain program may not know
- * it. */
-static enum status ask_health(struct replica *r, int64_t deadline_ns, struct error *err)
+static enum status ask(struct upstream *u, int64_t deadline_ns, int *ret_http_status, struct error *err)
 {
     struct arena a = {0};
     struct http_reply reply;
@@ -133,10 +134,19 @@ static enum status ask_health(struct replica *r, int64_t deadline_ns, struct err
                                 .target = SV("/_/health"),
                                 .authority = SV("localhost"),
                                 .deadline_ns = deadline_ns};
-    enum status s = http_forward(r->upstream, &spec, &a, &reply, err);
-    if (s == STATUS_OK && reply.status == 503)
-        s = error_set(err, STATUS_UNAVAILABLE, "/_/health answers 503");
+    enum status s = http_forward(u, &spec, &a, &reply, err);
+    if (s == STATUS_OK) *ret_http_status = reply.status;
     arena_release(&a);
+    return s;
+}
+
+/* Any answer but "not now" will do: /_/health is the watchdog's contract, and a plain program may not know
+ * it. */
+static enum status ask_health(struct replica *r, int64_t deadline_ns, struct error *err)
+{
+    int http_status;
+    enum status s = ask(r->upstream, deadline_ns, &http_status, err);
+    if (s == STATUS_OK && http_status == 503) s = error_set(err, STATUS_UNAVAILABLE, "/_/health answers 503");
     return s;
 }
 
@@ -171,6 +181,42 @@ enum status supervisor_try(struct deployment *d, struct error *err)
                       (int)(TRY_TIMEOUT_NS / NS_PER_S), why.message);
     replica_unhold(r);
     return s;
+}
+
+/* ---- hanging ---- */
+
+/* On a connection of its own: a pool whose connections are all busy is not a process that hangs. */
+static bool is_hung(const struct replica *r)
+{
+    struct upstream *u;
+    struct error ignored;
+    int http_status;
+    if (replica_connect(r, &u, &ignored) != STATUS_OK) return false;
+    enum status s = ask(u, clock_monotonic_ns() + HEALTH_ASK_NS, &http_status, &ignored);
+    upstream_free(u);
+    return s != STATUS_OK && s != STATUS_CANCELLED;
+}
+
+/* Waits for the end: the same act must not go on here while it is begun anew. */
+static void kill_hung(struct replica *r)
+{
+    log_warn("gateway", "function hangs: it is killed", LOG_SV("function", r->deployment->spec.name),
+             LOG_INT("replica", r->number), LOG_INT("inflight", r->inflight));
+    fiber_shield_begin();
+    replica_kill(r);
+    if (fiber_event_wait(&r->exited, clock_monotonic_ns() + KILL_GRACE_NS) != STATUS_OK)
+        (void)!process_kill(r->process, SIGKILL); /* the shim hangs as well */
+    fiber_shield_end();
+}
+
+void supervisor_check_hung(struct replica *r)
+{
+    bool is_starting = !r->has_answered && clock_monotonic_ns() - r->started_ns < TRY_TIMEOUT_NS;
+    if (!r->is_routed || r->is_suspect || is_starting) return;
+    r->is_suspect = true;
+    bool is_to_end = is_hung(r);
+    r->is_suspect = false;
+    if (is_to_end && r->is_routed && !r->has_exited) kill_hung(r);
 }
 
 /* ---- scaling ---- */
@@ -226,13 +272,31 @@ static enum status wait_for_backoff(struct deployment *d, int64_t deadline_ns, s
     return STATUS_OK;
 }
 
+/* What is wrong here is for the log, with its paths; who called learns that it was not his fault. */
+static enum status not_started(struct deployment *d, enum status s, const struct error *why,
+                               struct error *err)
+{
+    int64_t now_ns = clock_monotonic_ns();
+    if (s == STATUS_CANCELLED) return error_set(err, s, "%s", why->message);
+    if (d->complained_ns == 0 || now_ns - d->complained_ns >= COMPLAIN_NS) {
+        d->complained_ns = now_ns;
+        log_error("gateway", "function does not start", LOG_SV("function", d->spec.name),
+                  LOG_STR("error", why->message));
+    }
+    return error_set(err, STATUS_UNAVAILABLE,
+                     "function '%.*s' cannot be started now: the platform's log says why",
+                     SV_ARG(d->spec.name));
+}
+
 static enum status start_first(struct deployment *d, int64_t deadline_ns, struct error *err)
 {
     enum status s = wait_for_backoff(d, deadline_ns, err);
     if (s != STATUS_OK || d->is_removed || d->n_routed > 0) return s;
-    s = replica_start(d, err);
-    if (s == STATUS_OK && d->wanted == 0) d->wanted = 1;
-    return s;
+    struct error why;
+    s = replica_start(d, &why);
+    if (s != STATUS_OK) return not_started(d, s, &why, err);
+    if (d->wanted == 0) d->wanted = 1;
+    return STATUS_OK;
 }
 
 /* A busy one serves as well, so it is no error if there cannot be another. */

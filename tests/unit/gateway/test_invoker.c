@@ -138,6 +138,23 @@ static void not_started(struct scene *s)
     CHECK(d->invocations == 0);
 }
 
+static void cannot_start(struct scene *s)
+{
+    struct strview missing = SV("missing");
+    struct deployment_spec spec = {
+        .arena = &s->arena, .name = SV("bot"), .image = SV("bot"), .secrets = &missing, .n_secrets = 1};
+    struct act a;
+    CHECK_OK(s, supervisor_deploy(s->gateway, &spec, &s->err));
+    act(s, &a, "{}");
+    CHECK(a.status == STATUS_UNAVAILABLE && a.err.code == STATUS_UNAVAILABLE && a.err.can_retry);
+    CHECK(strstr(a.err.message, s->folder) == NULL);
+}
+
+Test(invoker, a_bot_that_cannot_be_started_was_not_reached, .timeout = 60)
+{
+    play(with_bot, cannot_start);
+}
+
 Test(invoker, what_was_not_sent_can_be_tried_again, .timeout = 60)
 {
     play(with_bot, not_started);
@@ -164,6 +181,90 @@ static void plain_calls(struct scene *s)
 Test(invoker, plain_functions_are_called_and_bots_are_not, .timeout = 60)
 {
     play(with_bot, plain_calls);
+}
+
+/* ---- hanging ---- */
+
+static struct replica *first_replica(struct scene *s, const char *name)
+{
+    struct deployment *d = deployment_of(s, name);
+    CHECK(!list_is_empty(&d->replicas));
+    return container_of(d->replicas.next, struct replica, node);
+}
+
+/* The function itself: its shim's only child. */
+static pid_t stop_function(struct scene *s, const struct replica *r)
+{
+    pid_t shim = process_pid(r->process);
+    pid_t pid = read_pid(arena_printf(&s->arena, "/proc/%d/task/%d/children", (int)shim, (int)shim).ptr);
+    CHECK(pid > 0 && kill(pid, SIGSTOP) == 0);
+    return pid;
+}
+
+static void bot_hangs(struct scene *s)
+{
+    struct act a;
+    act(s, &a, "{\"do\":\"sleep\",\"ms\":1}");
+    CHECK(a.status == STATUS_OK);
+    pid_t hung = stop_function(s, first_replica(s, "bot"));
+    a = (struct act){.s = s, .params = SV("{\"do\":\"sleep\",\"ms\":1}"), .life_ns = 300 * NS_PER_MS};
+    act_fiber(&a);
+    CHECK(a.status == STATUS_DEADLINE_EXCEEDED);
+    CHECK(!is_alive(hung)); /* before the same act is begun again */
+    int64_t began_ns = clock_monotonic_ns();
+    act(s, &a, "{\"do\":\"sleep\",\"ms\":1}");
+    CHECK(a.status == STATUS_OK && sv_eq(a.reply.state, SV("done")));
+    CHECK(clock_monotonic_ns() - began_ns < 5 * NS_PER_S);
+    CHECK(deployment_of(s, "bot")->acting_inflight == 0 && deployment_of(s, "bot")->inflight == 0);
+}
+
+Test(invoker, a_bot_that_hangs_is_killed_and_the_next_attempt_gets_a_new_one, .timeout = 60)
+{
+    play(with_bot, bot_hangs);
+}
+
+static enum status call_plain(struct scene *s, const char *target, int64_t life_ns, struct strview *ret_body)
+{
+    struct http_req req = {.method = SV("GET"), .target = sv(target), .path = sv(target), .arena = &s->arena};
+    int status;
+    return gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + life_ns, &s->arena,
+                                &status, ret_body, &s->err);
+}
+
+static void is_only_slow(struct scene *s)
+{
+    struct strview before, after, ignored;
+    CHECK_OK(s, call_plain(s, "/pid", 5 * NS_PER_S, &before));
+    CHECK(call_plain(s, "/sleep?3000", 300 * NS_PER_MS, &ignored) == STATUS_DEADLINE_EXCEEDED);
+    CHECK_OK(s, call_plain(s, "/pid", 5 * NS_PER_S, &after));
+    CHECK(sv_eq(before, after));
+}
+
+Test(invoker, a_function_that_is_slow_and_healthy_is_left_alone, .timeout = 60)
+{
+    play(with_bot, is_only_slow);
+}
+
+static void plain_hangs(struct scene *s)
+{
+    struct deployment_spec spec = {.arena = &s->arena, .name = SV("plain"), .image = SV("plain")};
+    spec.env = json_pack("{s:s}", "exec_timeout", "500ms");
+    CHECK_OK(s, supervisor_deploy(s->gateway, &spec, &s->err));
+    json_release(spec.env);
+    CHECK(deployment_of(s, "plain")->info.timeout_ns == 500 * NS_PER_MS);
+    CHECK(ask(s, "GET", "/function/plain/pid", NULL).code == 200);
+    pid_t hung = stop_function(s, first_replica(s, "plain"));
+    int64_t began_ns = clock_monotonic_ns();
+    struct answer a = ask(s, "GET", "/function/plain/pid", NULL);
+    CHECK(a.status == STATUS_OK && a.code == 504 && sv_contains(a.body, SV("did not answer in time")));
+    CHECK(clock_monotonic_ns() - began_ns < 12 * NS_PER_S); /* its limit and 5 s, then the question */
+    CHECK(!is_alive(hung));
+    CHECK(ask(s, "GET", "/function/plain/pid", NULL).code == 200);
+}
+
+Test(invoker, a_plain_call_lasts_as_long_as_the_function_may_and_a_hung_one_is_replaced, .timeout = 60)
+{
+    play(with_bot, plain_hangs);
 }
 
 /* ---- balm stop ---- */

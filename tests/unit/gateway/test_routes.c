@@ -128,6 +128,10 @@ static void bad_deploys(struct scene *s)
         {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[\"../x\"]}", "entry 1", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[\"missing\"]}", "secret 'missing'", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"limits\":{\"memory\":\"much\"}}", "limits.memory", 400},
+        {"{\"service\":\"a\",\"image\":\"plain\",\"envProcess\":\"./plain -x\"}", "fprocess is not supported",
+         400},
+        {"{\"service\":\"a\",\"image\":\"plain\",\"envProcess\":\"cat\"}",
+         "fprocess is not supported yet by this version: deploy a native executable", 400},
         {"{\"service\":\"a\",\"image\":\"broken\"}", "exit 5: cannot open the thing", 400},
         {"{\"service\":\"a\",\"image\":\"mute\"}", "does not say what it is", 400},
     };
@@ -144,7 +148,7 @@ static void bad_deploys(struct scene *s)
     expect(s, "PATCH", "/system/functions", PLAIN, 405, NULL);
     expect(
         s, "POST", "/system/functions",
-        "{\"service\":\"a\",\"image\":\"plain\",\"labels\":null,\"annotations\":null,\"limits\":{\"memory\":\"" MEMORY_TEXT
+        "{\"service\":\"a\",\"image\":\"plain\",\"envProcess\":\"./plain\",\"labels\":null,\"annotations\":null,\"limits\":{\"memory\":\"" MEMORY_TEXT
         "\"}}",
         202, NULL);
 }

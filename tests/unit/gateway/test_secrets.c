@@ -116,6 +116,55 @@ Test(secrets, a_secret_that_is_too_large_stops_the_start)
     gateway_secrets_release(&s);
 }
 
+static void change(const char *name, unsigned mode, int owner)
+{
+    char path[512];
+    (void)snprintf(path, sizeof(path), "%s/secrets/%s", folder, name);
+    cr_assert_eq(chmod(path, mode), 0);
+    if (owner >= 0) cr_assert_eq(chown(path, (uid_t)owner, (gid_t)-1), 0);
+}
+
+Test(secrets, a_file_that_others_could_read_is_made_private_and_the_log_says_so)
+{
+    struct gateway_secrets secrets = {0};
+    struct error err;
+    bool is_new;
+    write_one("invocation-key", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    write_one("webhook-token", "token");
+    change("invocation-key", 0644, -1);
+    change("webhook-token", 0660, -1);
+    FILE *log = tmpfile();
+    int stderr_fd = dup(STDERR_FILENO);
+    cr_assert(log != NULL && stderr_fd >= 0 && dup2(fileno(log), STDERR_FILENO) >= 0);
+    enum status s = gateway_secrets_load(folder, &secrets, &is_new, &err);
+    cr_assert_geq(dup2(stderr_fd, STDERR_FILENO), 0);
+    (void)close(stderr_fd);
+    cr_assert_eq(s, STATUS_OK, "%s", err.message);
+    cr_assert_eq(mode_of("secrets/invocation-key"), 0600);
+    cr_assert_eq(mode_of("secrets/webhook-token"), 0600);
+    gateway_secrets_release(&secrets);
+    char text[4096] = "";
+    rewind(log);
+    cr_assert_gt(fread(text, 1, sizeof(text) - 1, log), 0);
+    (void)fclose(log);
+    cr_assert_not_null(strstr(text, "secrets/invocation-key"), "%s", text);
+    cr_assert_not_null(strstr(text, "0644"), "%s", text);
+    cr_assert_null(strstr(text, "0123456789abcdef"));
+}
+
+Test(secrets, a_file_of_somebody_else_is_refused)
+{
+    struct gateway_secrets s = {0};
+    struct error err;
+    bool is_new;
+    if (geteuid() != 0) cr_skip("only root can give files away");
+    write_one("invocation-key", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    change("invocation-key", 0600, 65534);
+    cr_assert_eq(gateway_secrets_load(folder, &s, &is_new, &err), STATUS_PERMISSION_DENIED);
+    cr_assert_not_null(strstr(err.message, "invocation-key belongs to user 65534"), "%s", err.message);
+    gateway_secrets_release(&s);
+}
+
 static bool check(const struct gateway_secrets *s, const char *header)
 {
     return gateway_secrets_check_basic(s, sv(header));

@@ -1,0 +1,98 @@
+"""A bot that hangs: SIGSTOP leaves its socket open and answers nothing."""
+import os
+import signal
+import time
+
+from harness import PlatformTest, alert, main, stack_file, wait_until
+
+RUNBOOK = """
+name: clean-disk
+match: ['alertname="DiskFull"']
+target: host/${labels.host}
+mode: act
+steps:
+  - bot: disk-clean
+    with: {root: "ROOT", older_than: 1h}
+    verify: {resolve: {within: 60s}}
+    timeout: 4s
+guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}, max_in_flight: 4}
+"""
+
+
+def descendants(pid):
+    """{pid: executable's name} of everything below the process."""
+    parents = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat") as f:
+                parents[int(name)] = int(f.read().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found, more = {}, [pid]
+    while more:
+        parent = more.pop()
+        for child in [c for c, p in parents.items() if p == parent]:
+            more.append(child)
+            try:
+                found[child] = os.path.basename(os.readlink(f"/proc/{child}/exe"))
+            except OSError:
+                continue
+    return found
+
+
+class Hang(PlatformTest):
+    def bots(self, p):
+        return [pid for pid, name in descendants(p.process.pid).items() if name == "disk-clean"]
+
+    def old_file(self, name):
+        path = os.path.join(self.folder, "full", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write("x" * 1000)
+        os.utime(path, (time.time() - 7200,) * 2)
+        return path
+
+    def platform_with_bot(self):
+        root = os.path.join(self.folder, "full")
+        stack = stack_file("disk-clean") + f"    environment: {{disk_clean_roots: {root}}}\n"
+        first = self.old_file("first")
+        p = self.platform(runbooks={"disk.yaml": RUNBOOK.replace("ROOT", root)}, stack=stack)
+        p.post_alerts(alert("DiskFull", host="a"))
+        p.wait_record("outcome", state="done")
+        self.assertFalse(os.path.exists(first))
+        return p
+
+    def test_the_next_attempt_gets_a_new_process(self):
+        p = self.platform_with_bot()
+        [hung] = self.bots(p)
+        second = self.old_file("second")
+        os.kill(hung, signal.SIGSTOP)
+        p.post_alerts(alert("DiskFull", host="b"))
+        outcome = p.wait_record("outcome", 40, target="host/b")
+        self.assertEqual((outcome["state"], outcome["attempt"]), ("done", 2), outcome)
+        self.assertFalse(os.path.exists(second))
+        self.assertNotIn(hung, self.bots(p))
+        self.assertEqual(p.find_log("function hangs: it is killed")["function"], "disk-clean")
+
+    def test_a_bot_that_cannot_be_started_costs_no_attempt(self):
+        p = self.platform_with_bot()
+        [bot] = self.bots(p)
+        run = os.path.join(p.data, "run")
+        os.rename(run, run + ".away")
+        os.symlink("/dev/null", run)
+        os.kill(bot, signal.SIGKILL)
+        wait_until(lambda: not self.bots(p), 10, "the bot's end")
+        p.post_alerts(alert("DiskFull", host="b"))
+        retry = p.wait_record("retry", 20, code="UNAVAILABLE")
+        self.assertIn("cannot be started now", retry["reason"])
+        self.assertNotIn(self.folder, retry["reason"])
+        os.unlink(run)
+        os.rename(run + ".away", run)
+        outcome = p.wait_record("outcome", 60, target="host/b")
+        self.assertEqual((outcome["state"], outcome["attempt"]), ("unchanged", 1), outcome)
+
+
+if __name__ == "__main__":
+    main()
