@@ -69,7 +69,7 @@ struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
         *log_level;
     int64_t port, repeat_interval_ns, group_interval_ns, idle_ns, drain_timeout_ns;
-    bool is_insecure;
+    bool is_insecure, is_json;
 };
 
 /* Runs until SIGINT or SIGTERM; returns the exit code. */

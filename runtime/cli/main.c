@@ -28,10 +28,16 @@ static const struct command *const commands[] = {
 
 static int run_version(const struct command *self, int argc, char **argv)
 {
-    (void)self;
-    (void)argc;
-    (void)argv;
-    puts("balm " BALM_VERSION);
+    bool is_json = argc == 2 && strcmp(argv[1], "--json") == 0;
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        cli_print_help(self);
+        return CLI_OK;
+    }
+    if (argc > 1 && !is_json) {
+        fprintf(stderr, "balm version: takes --json and --help, got '%s'\n", argv[1]);
+        return CLI_USAGE;
+    }
+    puts(is_json ? "{\"version\":\"" BALM_VERSION "\"}" : "balm " BALM_VERSION);
     return CLI_OK;
 }
 

@@ -102,6 +102,10 @@ static const struct config_option options[] = {
      .offset = offsetof(struct up_cfg, log_level),
      .value_name = "LEVEL",
      .help = "debug, info, warning or error"},
+    {.name = "json",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct up_cfg, is_json),
+     .help = "JSON lines on a terminal as well"},
     {.name = "insecure",
      .env = "BALM_INSECURE",
      .type = CONFIG_BOOL,
@@ -148,11 +152,11 @@ static int run_up(const struct command *self, int argc, char **argv)
         goto out;
     }
     log_set_level(level);
-    log_set_terminal(isatty(2) == 1);
+    log_set_terminal(isatty(2) == 1 && !cfg.is_json);
     const char *exe_dir = cli_executable_dir(&a);
     complete_defaults(&cfg, &a, exe_dir);
     code = platform_run(&cfg, exe_dir, &err);
-    if (code != CLI_OK && isatty(2) == 1)
+    if (code != CLI_OK && isatty(2) == 1 && !cfg.is_json)
         (void)cli_fail(self, &err);
     else if (code != CLI_OK)
         log_error("balm", err.message);
