@@ -133,7 +133,7 @@ static bool identify(const char *path, struct file_identity *ret_build)
     return true;
 }
 
-/* "echo", "./echo", "/home/app/echo": what stack.yml says of a function whose process is the executable. */
+/* "echo", "./echo", "bin/echo": what stack.yml says of a function whose process is the executable. */
 static bool names_executable(struct strview process, struct strview executable)
 {
     struct strview part, last = process;
