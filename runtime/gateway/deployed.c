@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "config/bytes.h"
 #include "log/log.h"
 
 #define DEPLOYMENT_BYTES_MAX (256 * 1024)
@@ -49,28 +50,11 @@ static enum status parse_secrets(const json_t *body, struct arena *a, struct dep
     return STATUS_OK;
 }
 
-/* Kubernetes quantities of memory as people write them: "128Mi", "64M", plain bytes. */
 static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct error *err)
 {
-    static const struct {
-        const char *suffix;
-        int64_t factor;
-    } units[] = {{"Ki", 1 << 10}, {"Mi", 1 << 20},   {"Gi", 1 << 30}, {"K", 1000},
-                 {"M", 1000000},  {"G", 1000000000}, {"k", 1000},     {"m", 1000000}};
-    int64_t factor = 1;
-    struct strview digits = text;
-    for (size_t i = 0; i < ARRAY_LEN(units); i++)
-        if (factor == 1 && sv_ends_with(text, sv(units[i].suffix))) {
-            factor = units[i].factor;
-            digits = sv_sub(text, 0, text.len - strlen(units[i].suffix));
-        }
-    uint64_t n;
-    if (sv_parse_u64(digits, &n) != STATUS_OK || n > (uint64_t)(INT64_MAX / factor))
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "limits.memory '%.*s': a number of bytes, or with Ki Mi Gi K M G",
-                         (int)(text.len < 40 ? text.len : 40), text.ptr);
-    *ret_bytes = (int64_t)n * factor;
-    return STATUS_OK;
+    enum status s = bytes_parse_quantity(text, ret_bytes);
+    if (s == STATUS_OK) return s;
+    return error_set(err, s, "limits.memory '%.*s': " BYTES_QUANTITY_UNITS, SV_ARG(sv_sub(text, 0, 40)));
 }
 
 enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec,

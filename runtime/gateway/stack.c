@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "config/bytes.h"
 #include "config/yaml.h"
 
 struct stack_file {
@@ -66,12 +67,12 @@ static const struct yaml_field function_fields[] = {
 };
 
 struct stack_limits {
-    int64_t memory_bytes;
+    struct strview memory;
     struct strview cpu;
 };
 
 static const struct yaml_field limit_fields[] = {
-    {.name = "memory", .type = YAML_FIELD_BYTES, .offset = offsetof(struct stack_limits, memory_bytes)},
+    {.name = "memory", .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_limits, memory)},
     {.name = "cpu", .type = YAML_FIELD_TEXT, .offset = offsetof(struct stack_limits, cpu)},
 };
 
@@ -101,6 +102,10 @@ static enum status read_function(const struct yaml_document *doc, const struct y
         yaml_decode(doc, node, "function", function_fields, ARRAY_LEN(function_fields), a, &f, err);
     if (s == STATUS_OK && f.limits != NULL)
         s = yaml_decode(doc, f.limits, "limits", limit_fields, ARRAY_LEN(limit_fields), a, &limits, err);
+    if (s == STATUS_OK && limits.memory.len > 0 &&
+        bytes_parse_quantity(limits.memory, &spec->memory_bytes) != STATUS_OK)
+        s = yaml_error(doc, f.limits, err, "memory '%.*s': " BYTES_QUANTITY_UNITS,
+                       SV_ARG(sv_sub(limits.memory, 0, 40)));
     if (s == STATUS_OK && f.environment_file != NULL)
         s = yaml_error(doc, f.environment_file, err,
                        "environment_file is read by faas-cli only: put the variables under environment");
@@ -114,7 +119,6 @@ static enum status read_function(const struct yaml_document *doc, const struct y
     spec->process = f.process;
     spec->secrets = f.secrets.items;
     spec->n_secrets = f.secrets.n;
-    spec->memory_bytes = limits.memory_bytes;
     return s;
 }
 

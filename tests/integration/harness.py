@@ -21,6 +21,8 @@ BUILD = os.path.join(ROOT, os.environ.get("BALM_BUILD", "build"))
 BALM = os.path.join(BUILD, "balm")
 # Under sanitizers everything is slower; waits are for events and only their limits grow.
 PATIENCE = float(os.environ.get("BALM_PATIENCE", "1"))
+# AddressSanitizer reserves terabytes: its functions start only under a limit far beyond them.
+MEMORY_LIMIT = "100Ti" if "ASAN_OPTIONS" in os.environ else "256Mi"
 
 
 def wait_until(condition, seconds, what):

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import PATIENCE, PlatformTest, main
+from harness import MEMORY_LIMIT, PATIENCE, PlatformTest, main
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "balm", "bin", "faas-cli")
 
@@ -128,7 +128,7 @@ class FaasCliTest(PlatformTest):
         self.assertIn("lower-case", self.cli("deploy", "--name", "Not_a_name", "--image", "echo", code=1))
         self.assertIn("secret 'missing'", self.cli("deploy", "--name", "x", "--image", "echo", "--secret", "missing", code=1))
         self.assertEqual(self.cli("list", "-q").split(), [])
-        self.cli("deploy", "--name", "x", "--image", "echo", "--env", "a=b", "--label", "c=d", "--annotation", "e=f", "--memory-limit", "256Mi")
+        self.cli("deploy", "--name", "x", "--image", "echo", "--env", "a=b", "--label", "c=d", "--annotation", "e=f", "--memory-limit", MEMORY_LIMIT)
 
     def test_deployed_functions_survive_a_restart(self):
         self.login()

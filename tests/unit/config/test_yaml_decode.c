@@ -206,3 +206,24 @@ Test(bytes, everything_else_is_refused)
         cr_assert_eq(bytes, -1, "%s", bad[i]);
     }
 }
+
+Test(bytes, quantities_of_kubernetes_are_read)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } cases[] = {{"0", 0},          {"4096", 4096},     {"128Mi", 128 << 20},      {"64M", 64000000},
+                 {"64m", 64000000}, {"1Ki", 1024},      {"2Gi", INT64_C(2) << 30}, {"1K", 1000},
+                 {"1k", 1000},      {"3G", 3000000000}, {"1Ti", INT64_C(1) << 40}, {"1T", 1000000000000}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        int64_t bytes = -1;
+        cr_assert_eq(bytes_parse_quantity(sv(cases[i].text), &bytes), STATUS_OK, "%s", cases[i].text);
+        cr_assert_eq(bytes, cases[i].bytes, "%s", cases[i].text);
+    }
+    static const char *const bad[] = {"", "Mi", "-1Mi", "1.5Gi", "1 Mi", "1MiB", "1e3", "1E", "8388608Ti"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        int64_t bytes = -1;
+        cr_assert_eq(bytes_parse_quantity(sv(bad[i]), &bytes), STATUS_INVALID_ARGUMENT, "%s", bad[i]);
+        cr_assert_eq(bytes, -1, "%s", bad[i]);
+    }
+}

@@ -44,6 +44,24 @@ Test(stack, functions_are_deployed_and_scalars_become_text, .timeout = 30)
     play(with_two, deployed);
 }
 
+static void limited(struct scene *s)
+{
+    CHECK(deployment_of(s, "plain")->spec.memory_bytes == (MEMORY_LIMIT > 0 ? 512 << 20 : 0));
+}
+
+static void with_limits(struct scene *s)
+{
+    s->cfg.stack_file = scene_write(s, "stack.yml",
+                                    "functions:\n  plain: {image: plain, limits: {memory: " MEMORY_TEXT
+                                    ", cpu: 100m}, requests: {memory: 1Mi}}\n",
+                                    0644);
+}
+
+Test(stack, limits_are_quantities_as_openfaas_has_them, .timeout = 30)
+{
+    play(with_limits, limited);
+}
+
 static void reload_same(struct scene *s)
 {
     struct strview before = pid_of(s, "plain");
@@ -178,7 +196,8 @@ static void refused(struct scene *s)
         {"functions:\n  plain: {image: plain, environment: {A: \"x\\0y\"}}\n", "NUL"},
         {"functions:\n  plain: {image: plain, environment_file: [env.yml]}\n", "environment_file"},
         {"functions:\n  plain: {image: plain, namespace: elsewhere}\n", "namespace 'elsewhere'"},
-        {"functions:\n  plain: {image: plain, limits: {memory: lots}}\n", "memory"},
+        {"functions:\n  plain: {image: plain, limits: {memory: lots}}\n", "memory 'lots'"},
+        {"functions:\n  plain: {image: plain, limits: {memory: 1.5Gi}}\n", "stack.yml:2"},
         {"functions:\n  plain: {image: plain, imagine: b}\n", "imagine"},
         {"functions:\n  plain: {image: plain}\n  plain: {image: plain}\n", "stack.yml:3"},
         {"provider: {name: docker}\nfunctions: {}\n", "name must be openfaas"},
