@@ -93,19 +93,49 @@ static enum status read_incident(const struct exchange *x, struct explain *expla
     return s;
 }
 
+/* The incident of the newest record that belongs to one, looked for from the end. */
+static enum status find_last_incident(const struct exchange *x, struct strview *ret_id, struct error *err)
+{
+    struct journal *j = x->d->env.journal;
+    struct arena batch = {0};
+    struct strview id = {0};
+    enum status s = STATUS_OK;
+    uint64_t first = journal_first_seq(j), end = journal_durable_seq(j) + 1;
+    while (s == STATUS_OK && id.len == 0 && end > first) {
+        struct journal_entry *entries;
+        size_t n = 0, want = end - first < 1000 ? (size_t)(end - first) : 1000;
+        arena_reset(&batch);
+        s = journal_read(j, end - want, want, true, &batch, &entries, &n, err);
+        for (size_t i = n; s == STATUS_OK && i > 0 && id.len == 0; i--)
+            id = arena_copy(x->req->arena, entries[i - 1].record->incident);
+        end -= want;
+    }
+    arena_release(&batch);
+    if (s == STATUS_OK && id.len == 0)
+        s = error_set(err, STATUS_NOT_FOUND, "the journal has no incident yet");
+    *ret_id = id;
+    return s;
+}
+
+static enum status explain_incident(const struct exchange *x, struct strview id, json_t **ret_json,
+                                    struct error *err)
+{
+    struct explain *explained = explain_new(id);
+    enum status s = read_incident(x, explained, id, err);
+    if (s == STATUS_OK) s = explain_json(explained, ret_json, err);
+    explain_free(explained);
+    return s;
+}
+
 static void get_incident(const struct exchange *x, struct strview id)
 {
     struct error err;
     json_t *json = NULL;
-    if (id.len == 0 || id.len > INCIDENT_PATH_MAX) {
-        error_set(&err, STATUS_NOT_FOUND, "no incident of that name");
-        fail(x, &err);
-        return;
-    }
-    struct explain *explained = explain_new(id);
-    enum status s = read_incident(x, explained, id, &err);
-    if (s == STATUS_OK) s = explain_json(explained, &json, &err);
-    explain_free(explained);
+    enum status s = STATUS_OK;
+    if (id.len == 0 || id.len > INCIDENT_PATH_MAX)
+        s = error_set(&err, STATUS_NOT_FOUND, "no incident of that name");
+    if (s == STATUS_OK && sv_eq(id, SV("last"))) s = find_last_incident(x, &id, &err);
+    if (s == STATUS_OK) s = explain_incident(x, id, &json, &err);
     if (s == STATUS_OK)
         answer(x, json);
     else

@@ -14,6 +14,7 @@
 
 /* One request, as one struct: main() runs the loop only for it. */
 struct api_request {
+    const struct cli_platform *platform;
     const char *data_dir, *method, *path;
     const json_t *body;
     struct loop *loop;
@@ -43,7 +44,8 @@ static bool is_abandoned(struct api_request *r)
     return is_free;
 }
 
-static enum status read_base_url(struct api_request *r, struct strview *ret_url)
+/* Where the platform on the data folder listens. */
+static enum status read_run_file(struct api_request *r, struct strview *ret_url)
 {
     const char *path = arena_printf(&r->arena, "%s/run.json", r->data_dir).ptr;
     struct strview text;
@@ -71,15 +73,51 @@ static struct strview base64(struct arena *a, struct strview in)
     return sv_n((const char *)out, (size_t)n);
 }
 
+static enum status read_local_login(struct api_request *r, struct strview *ret_login)
+{
+    struct strview user, password;
+    enum status s = read_secret(r, "basic-auth-user", &user);
+    if (s == STATUS_OK) s = read_secret(r, "basic-auth-password", &password);
+    if (s == STATUS_OK) *ret_login = arena_printf(&r->arena, "%.*s:%.*s", SV_ARG(user), SV_ARG(password));
+    return s;
+}
+
+static enum status read_token_file(struct api_request *r, struct strview *ret_login)
+{
+    struct strview text;
+    if (r->platform->token_file == NULL)
+        return error_set(r->err, STATUS_INVALID_ARGUMENT,
+                         "--url needs --token-file: a copy of that platform's secrets/basic-auth-password");
+    struct error why;
+    if (file_read(&r->arena, r->platform->token_file, 4096, &text, &why) != STATUS_OK)
+        return error_set(r->err, STATUS_INVALID_ARGUMENT, "--token-file: %s", why.message);
+    text = sv_trim(text);
+    if (text.len == 0)
+        return error_set(r->err, STATUS_INVALID_ARGUMENT, "--token-file %s is empty",
+                         r->platform->token_file);
+    *ret_login = sv_find(text, ':') < text.len ? text : arena_printf(&r->arena, "admin:%.*s", SV_ARG(text));
+    return STATUS_OK;
+}
+
+static enum status find_platform(struct api_request *r, struct strview *ret_url, struct strview *ret_login)
+{
+    enum status s;
+    if (r->platform->url != NULL) {
+        *ret_url = sv(r->platform->url);
+        while (sv_ends_with(*ret_url, SV("/")))
+            ret_url->len--;
+        return read_token_file(r, ret_login);
+    }
+    s = read_run_file(r, ret_url);
+    return s == STATUS_OK ? read_local_login(r, ret_login) : s;
+}
+
 static enum status send_request(struct api_request *r)
 {
-    struct strview url, user, password;
-    enum status s = read_base_url(r, &url);
-    if (s == STATUS_OK) s = read_secret(r, "basic-auth-user", &user);
-    if (s == STATUS_OK) s = read_secret(r, "basic-auth-password", &password);
+    struct strview url = {0}, login = {0};
+    enum status s = find_platform(r, &url, &login);
     if (s != STATUS_OK) return s;
 
-    struct strview login = arena_printf(&r->arena, "%.*s:%.*s", SV_ARG(user), SV_ARG(password));
     struct http_header headers[] = {
         {SV("authorization"), arena_printf(&r->arena, "Basic %.*s", SV_ARG(base64(&r->arena, login)))},
         {SV("content-type"), SV("application/json")},
@@ -96,9 +134,12 @@ static enum status send_request(struct api_request *r)
     struct http_reply reply;
     s = http_request(&call, &r->arena, &reply, r->err);
     if (s == STATUS_UNAVAILABLE)
-        return error_set(r->err, s,
-                         "no platform answers at %.*s; it may have been killed: start it again with balm up",
-                         SV_ARG(url));
+        return r->platform->url != NULL
+                   ? error_prefix(r->err, s, "no platform answers at %.*s", SV_ARG(url))
+                   : error_set(r->err, s,
+                               "no platform answers at %.*s; it may have been killed: start it again with "
+                               "balm up",
+                               SV_ARG(url));
     if (s != STATUS_OK) return s;
     s = json_parse(reply.body, 0, &r->answer, r->err);
     if (reply.status / 100 == 2) return s;
@@ -115,10 +156,11 @@ static void request_fiber(void *arg)
     client_release(r->loop);
 }
 
-enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body,
-                    json_t **ret_answer, struct error *err)
+enum status cli_api(const struct cli_platform *platform, const char *method, const char *path,
+                    const json_t *body, json_t **ret_answer, struct error *err)
 {
-    struct api_request r = {.data_dir = data_dir, .method = method, .path = path, .body = body, .err = err};
+    struct api_request r = {.platform = platform, .method = method, .path = path, .body = body, .err = err};
+    r.data_dir = platform->data_dir != NULL ? platform->data_dir : cli_default_data_dir(&r.arena);
     enum status s = loop_new(&r.loop, err);
     if (s != STATUS_OK) return s;
     s = loop_run_fiber(r.loop, request_fiber, &r, err);

@@ -57,11 +57,42 @@ const char *cli_executable_dir(struct arena *a);
 
 /* ---- talking to a running platform ---- */
 
-/* DIR/run.json and DIR/secrets say where it is and how to be let in. Sends one request and returns the
- * JSON answer (owned).
- * STATUS_UNAVAILABLE: nothing is running on this folder. The HTTP error's sentence is the message. */
-enum status cli_api(const char *data_dir, const char *method, const char *path, const json_t *body,
-                    json_t **ret_answer, struct error *err) MUST_USE;
+/* Which platform is meant: the one on a data folder of this machine (DIR/run.json and DIR/secrets say where
+ * it listens and how to be let in), or one elsewhere. */
+struct cli_platform {
+    const char *data_dir;
+    const char *url; /* "https://balm.example:8080"; NULL: the one on data_dir */
+    /* With url: holds the password of user admin, or USER:PASSWORD. A path, so that no secret is an argument.
+     */
+    const char *token_file;
+};
+
+/* The options of a command that talks to a running platform, for its table; `member` is the cfg's
+ * struct cli_platform. */
+#define CLI_PLATFORM_OPTIONS(cfg_type, member)                                                               \
+    {.name = "data",                                                                                         \
+     .env = "BALM_DATA",                                                                                     \
+     .type = CONFIG_PATH,                                                                                    \
+     .offset = offsetof(cfg_type, member.data_dir),                                                          \
+     .value_name = "DIR",                                                                                    \
+     .help = "data folder of the running platform"},                                                         \
+        {.name = "url",                                                                                      \
+         .env = "BALM_URL",                                                                                  \
+         .type = CONFIG_TEXT,                                                                                \
+         .offset = offsetof(cfg_type, member.url),                                                           \
+         .value_name = "URL",                                                                                \
+         .help = "a platform elsewhere, instead of the one on the data folder"},                             \
+    {                                                                                                        \
+        .name = "token-file", .env = "BALM_TOKEN_FILE", .type = CONFIG_PATH,                                 \
+        .offset = offsetof(cfg_type, member.token_file), .value_name = "FILE",                               \
+        .help = "with --url: a file with its admin's password (its secrets/basic-auth-password), or "        \
+                "USER:PASSWORD"                                                                              \
+    }
+
+/* Sends one request and returns the JSON answer (owned). data_dir NULL: the user's own.
+ * STATUS_UNAVAILABLE: nothing is running there. The HTTP error's sentence is the message. */
+enum status cli_api(const struct cli_platform *platform, const char *method, const char *path,
+                    const json_t *body, json_t **ret_answer, struct error *err) MUST_USE;
 
 /* ---- the platform process ---- */
 

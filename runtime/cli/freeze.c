@@ -11,17 +11,13 @@
 #include "base/file.h"
 
 struct steer_cfg {
-    const char *data_dir, *actor;
+    struct cli_platform platform;
+    const char *actor;
     bool is_json;
 };
 
 static const struct config_option options[] = {
-    {.name = "data",
-     .env = "BALM_DATA",
-     .type = CONFIG_PATH,
-     .offset = offsetof(struct steer_cfg, data_dir),
-     .value_name = "DIR",
-     .help = "data folder of the running platform"},
+    CLI_PLATFORM_OPTIONS(struct steer_cfg, platform),
     {.name = "actor",
      .env = "USER",
      .type = CONFIG_TEXT,
@@ -57,9 +53,8 @@ static int steer(const struct command *self, int argc, char **argv, const char *
         code = cli_fail(self, &err);
         goto out;
     }
-    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
     json_t *body = json_pack("{s:s, s:b}", "actor", cfg.actor, "on", is_on), *answer = NULL;
-    if (cli_api(cfg.data_dir, "POST", path, body, &answer, &err) != STATUS_OK)
+    if (cli_api(&cfg.platform, "POST", path, body, &answer, &err) != STATUS_OK)
         code = cli_fail(self, &err);
     else
         print_answer(&cfg, answer, sentence);

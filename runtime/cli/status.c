@@ -7,17 +7,12 @@
 #define INCIDENTS_SHOWN "10"
 
 struct status_cfg {
-    const char *data_dir;
+    struct cli_platform platform;
     bool is_json;
 };
 
 static const struct config_option options[] = {
-    {.name = "data",
-     .env = "BALM_DATA",
-     .type = CONFIG_PATH,
-     .offset = offsetof(struct status_cfg, data_dir),
-     .value_name = "DIR",
-     .help = "data folder of the running platform"},
+    CLI_PLATFORM_OPTIONS(struct status_cfg, platform),
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct status_cfg, is_json),
@@ -144,7 +139,7 @@ static void print_text(const json_t *all, struct arena *a)
     print_runbooks(json_object_get(status, "runbooks"));
 }
 
-static enum status gather(const char *data_dir, json_t **ret_all, struct error *err)
+static enum status gather(const struct cli_platform *platform, json_t **ret_all, struct error *err)
 {
     static const struct {
         const char *name, *path;
@@ -157,7 +152,7 @@ static enum status gather(const char *data_dir, json_t **ret_all, struct error *
     enum status s = STATUS_OK;
     for (size_t i = 0; i < ARRAY_LEN(parts) && s == STATUS_OK; i++) {
         json_t *answer = NULL;
-        s = cli_api(data_dir, "GET", parts[i].path, NULL, &answer, err);
+        s = cli_api(platform, "GET", parts[i].path, NULL, &answer, err);
         if (s == STATUS_OK) (void)json_object_set_new(all, parts[i].name, answer);
     }
     if (s == STATUS_OK)
@@ -180,8 +175,7 @@ static int run_status(const struct command *self, int argc, char **argv)
         code = cli_fail(self, &err);
         goto out;
     }
-    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
-    if (gather(cfg.data_dir, &all, &err) != STATUS_OK) {
+    if (gather(&cfg.platform, &all, &err) != STATUS_OK) {
         code = cli_fail(self, &err);
     } else if (cfg.is_json) {
         (void)json_dumpf(all, stdout, JSON_COMPACT | JSON_SORT_KEYS);

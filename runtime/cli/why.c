@@ -8,17 +8,12 @@
 #include "store/journal.h"
 
 struct why_cfg {
-    const char *data_dir;
+    struct cli_platform platform;
     bool is_json;
 };
 
 static const struct config_option options[] = {
-    {.name = "data",
-     .env = "BALM_DATA",
-     .type = CONFIG_PATH,
-     .offset = offsetof(struct why_cfg, data_dir),
-     .value_name = "DIR",
-     .help = "data folder of the platform, running or not"},
+    CLI_PLATFORM_OPTIONS(struct why_cfg, platform),
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct why_cfg, is_json),
@@ -66,6 +61,33 @@ static enum status explain_from_disk(const char *data_dir, struct strview incide
     return s;
 }
 
+/* Ids are made of these; anything else would change the path. */
+static bool is_id(struct strview id)
+{
+    for (size_t i = 0; i < id.len; i++) {
+        char c = id.ptr[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || c == '-')) return false;
+    }
+    return id.len > 0;
+}
+
+static enum status explain_from_elsewhere(const struct cli_platform *platform, struct strview incident,
+                                          struct arena *a, json_t **ret_json, struct error *err)
+{
+    if (!is_id(incident))
+        return error_set(err, STATUS_NOT_FOUND, "no incident '%.*s'", SV_ARG(sv_sub(incident, 0, 100)));
+    const char *path = arena_printf(a, "/function/dispatcher/incidents/%.*s", SV_ARG(incident)).ptr;
+    return cli_api(platform, "GET", path, NULL, ret_json, err);
+}
+
+static enum status explain(const struct cli_platform *platform, struct strview incident, struct arena *a,
+                           json_t **ret_json, struct error *err)
+{
+    if (platform->url != NULL) return explain_from_elsewhere(platform, incident, a, ret_json, err);
+    const char *data_dir = platform->data_dir != NULL ? platform->data_dir : cli_default_data_dir(a);
+    return explain_from_disk(data_dir, incident, a, ret_json, err);
+}
+
 static void print_text(const json_t *explained)
 {
     struct buf text;
@@ -89,8 +111,7 @@ static int run_why(const struct command *self, int argc, char **argv)
         code = cli_fail(self, &err);
         goto out;
     }
-    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
-    if (explain_from_disk(cfg.data_dir, sv(argv[1]), &a, &explained, &err) != STATUS_OK) {
+    if (explain(&cfg.platform, sv(argv[1]), &a, &explained, &err) != STATUS_OK) {
         code = cli_fail(self, &err);
     } else if (cfg.is_json) {
         (void)json_dumpf(explained, stdout, JSON_COMPACT | JSON_SORT_KEYS);

@@ -310,6 +310,32 @@ class CommandLine(PlatformTest):
         code, _, err = self.run_balm("audit", "cat", "--data", os.path.join(self.folder, "none"))
         self.assertEqual(code, 3, err)
 
+    def test_a_platform_elsewhere_is_reached_by_url_and_token_file(self):
+        p = self.platform(stack=stack_file("notify"))
+        url = f"http://127.0.0.1:{p.port}"
+        password = os.path.join(p.data, "secrets", "basic-auth-password")
+        empty = os.path.join(self.folder, "nothing-here")
+
+        def elsewhere(*arguments, code=0, token=password):
+            done = subprocess.run([BALM, *arguments, "--data", empty, "--url", url + "/", "--token-file", token],
+                                  capture_output=True, text=True, timeout=60 * PATIENCE)
+            self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+            return done.stdout + done.stderr
+        self.assertIn("notify", elsewhere("status"))
+        self.assertIn("no incident yet", elsewhere("why", "last", code=3))
+        self.assertIn("stopped", elsewhere("stop"))
+        self.assertIn("STOPPED", elsewhere("status"))
+        self.assertIn("resumed", elsewhere("resume"))
+        self.assertIn("no incident", elsewhere("why", "../freeze", code=3))
+        both = p.write("both", f"{p.secret('basic-auth-user')}:{p.secret('basic-auth-password')}\n", 0o600)
+        self.assertIn("notify", elsewhere("status", token=both))
+        self.assertIn("401", elsewhere("status", token=p.write("wrong", "wrong", 0o600), code=1))
+        self.assertIn("is empty", elsewhere("status", token=p.write("void", "\n", 0o600), code=2))
+        self.assertIn("token-file", elsewhere("status", token=empty, code=2))
+        done = subprocess.run([BALM, "status", "--url", url], capture_output=True, text=True, timeout=60 * PATIENCE)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--token-file", done.stderr)
+
     def test_credentials_do_not_go_to_whoever_has_the_port_of_a_killed_platform(self):
         p = self.platform()
         port = p.port
