@@ -16,6 +16,10 @@
 #define INLINE_BYTES_MAX ((size_t)64 * 1024)
 /* Records of one append: followers decide on each while the loop stands still, about 20 us each. */
 #define BATCH_MAX 64
+/* An alert that begins anew ends its old episode too. */
+#define RECORDS_PER_ALERT 2
+/* Nor more than this of texts: encoding them, too, happens on the loop. */
+#define BATCH_BYTES_MAX ((size_t)64 * 1024)
 /* Alertmanager's default pipeline deadline is 10 s, and it should be able to try again within it. */
 #define DURABLE_WAIT_NS    (5 * NS_PER_S)
 #define EXPIRY_LOOK_MAX_NS (5 * NS_PER_S)
@@ -151,8 +155,8 @@ static struct strview incident_of(struct delivery *d, const struct webhook_alert
     if (e != NULL && !is_new) return arena_copy(d->req->arena, e->incident);
     char *id = arena_alloc(d->req->arena, INCIDENT_ID_MAX);
     incident_id(alert->fingerprint, alert->starts_at_ns, id);
-    /* Expired, but it fires still with the same startsAt: the old incident was closed as unknown. */
-    if (e != NULL && sv_eq(e->incident, sv(id)))
+    /* It fires still, or again, with a startsAt that has had its incident. */
+    if (e != NULL && (alert->starts_at_ns <= e->starts_at_ns || sv_eq(e->incident, sv(id))))
         incident_id(alert->fingerprint, d->req->received_unix_ns, id);
     return sv(id);
 }
@@ -178,7 +182,19 @@ static void add_seen(struct delivery *d, const struct webhook_alert *alert, cons
     struct record *r = add_record(d, RECORD_SEEN);
     r->incident = arena_copy(d->req->arena, e->incident);
     r->fingerprint = alert->fingerprint;
+    r->fingerprint_computed = alert->fingerprint_computed;
     r->starts_at_ns = alert->starts_at_ns;
+}
+
+/* The same alert, begun anew: the end in between was never told. */
+static void add_expired(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+{
+    struct record *r = add_record(d, RECORD_EXPIRED);
+    r->incident = arena_copy(d->req->arena, e->incident);
+    r->fingerprint = alert->fingerprint;
+    r->fingerprint_computed = alert->fingerprint_computed;
+    r->starts_at_ns = e->starts_at_ns;
+    r->reason = SV("it began anew, and no resolve of this episode has come");
 }
 
 static enum status take_alert(struct delivery *d, const struct webhook_alert *alert, struct error *err)
@@ -189,10 +205,17 @@ static enum status take_alert(struct delivery *d, const struct webhook_alert *al
         if (s != STATUS_OK) return s;
     }
     const struct episode *e;
-    enum episode_verdict verdict =
-        episodes_judge(in->episodes, SOURCE, alert->fingerprint, alert->is_firing, alert->starts_at_ns,
-                       d->req->received_unix_ns, in->lease_ns, &e);
-    switch (verdict) {
+    const struct episode_alert asked = {.source = SOURCE,
+                                        .fingerprint = alert->fingerprint,
+                                        .fingerprint_computed = alert->fingerprint_computed,
+                                        .is_firing = alert->is_firing,
+                                        .starts_at_ns = alert->starts_at_ns,
+                                        .ends_at_ns = alert->ends_at_ns};
+    switch (episodes_judge(in->episodes, &asked, d->req->received_unix_ns, in->lease_ns, &e)) {
+    case EPISODE_RENEWED:
+        add_expired(d, alert, e);
+        add_signal(d, alert, e, true);
+        return STATUS_OK;
     case EPISODE_NEW:
         /* Go on with the others: one that resolves makes room. */
         if (episodes_open_count(in->episodes) + d->n_batch >= EPISODES_MAX)
@@ -223,18 +246,22 @@ static enum status take_alerts(struct delivery *d, struct error *err)
     const struct webhook *w = &d->webhook;
     d->generation = journal_generation(in->journal);
     d->batch_max = w->n_alerts < BATCH_MAX ? w->n_alerts : BATCH_MAX;
-    d->batch = arena_alloc(d->req->arena, d->batch_max * sizeof(d->batch[0]));
+    d->batch = arena_alloc(d->req->arena, RECORDS_PER_ALERT * d->batch_max * sizeof(d->batch[0]));
     enum status s = STATUS_OK;
+    size_t n = 0, bytes = 0; /* of this turn */
     for (size_t i = 0; i < w->n_alerts && s == STATUS_OK; i++) {
-        if (i % BATCH_MAX == 0 && !is_current(in))
+        if (n == 0 && !is_current(in))
             return error_set(err, STATUS_UNAVAILABLE, "the journal does not take records now");
         if (w->alerts[i].reason.len > 0)
             add_rejected(d, &w->alerts[i], i);
         else
             s = take_alert(d, &w->alerts[i], err);
-        bool is_last = i + 1 == w->n_alerts, is_turn = (i + 1) % BATCH_MAX == 0;
+        n++;
+        bytes += w->alerts[i].bytes;
+        bool is_last = i + 1 == w->n_alerts, is_turn = n == BATCH_MAX || bytes >= BATCH_BYTES_MAX;
         if (s == STATUS_OK && (is_last || is_turn)) s = flush(d, err);
         if (s == STATUS_OK && is_turn && !is_last) s = fiber_yield();
+        if (is_turn) n = bytes = 0;
     }
     if (s == STATUS_OK && d->is_table_full)
         s = error_set(err, STATUS_UNAVAILABLE, "%d alerts are open, no more can be kept apart", EPISODES_MAX);
@@ -422,6 +449,7 @@ static enum status append_expired(struct intake *in, const struct episode *e, in
                        .function = SV("alerts"),
                        .source = arena_copy(&a, e->source),
                        .fingerprint = arena_copy(&a, e->fingerprint),
+                       .fingerprint_computed = arena_copy(&a, e->fingerprint_computed),
                        .incident = arena_copy(&a, e->incident),
                        .starts_at_ns = e->starts_at_ns};
     enum status s = journal_append(in->journal, &r, 1, NULL, NULL);

@@ -259,6 +259,7 @@ static bool scan_alert(struct json_scan *s, size_t index, struct webhook_alert *
     check_times(&r);
     check_fingerprint(&r);
     if (ret_alert->reason.len > 0) ret_alert->evidence = evidence_of(raw);
+    ret_alert->bytes = raw.len;
     return true;
 }
 

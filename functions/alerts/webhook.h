@@ -38,6 +38,7 @@ struct webhook_alert {
     struct strview fingerprint_computed; /* ours, only where the sender's differs */
     struct strview reason;   /* empty: it is fine. Else why it is rejected, and nothing above counts */
     struct strview evidence; /* how a rejected one began, at most WEBHOOK_EVIDENCE_BYTES_MAX */
+    size_t bytes;            /* as it was sent */
 };
 
 struct webhook {

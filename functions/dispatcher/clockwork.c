@@ -75,6 +75,16 @@ static enum status append_clock(struct dispatcher *d, bool is_settling, int64_t 
     return s;
 }
 
+enum status clockwork_check_start(struct dispatcher *d)
+{
+    int64_t behind_ns = dispatcher_state(d)->now_ns - clock_unix_ns();
+    if (behind_ns <= CLOCK_JUMP_NS) return STATUS_OK;
+    log_warn("dispatcher", "the clock is behind the newest record; nothing acts until it has settled",
+             LOG_INT("behind_ms", behind_ns / NS_PER_MS));
+    d->clock_hold_until_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
+    return append_clock(d, true, -behind_ns);
+}
+
 /* The wall clock against the monotonic one. After a jump nothing acts until both have gone side by side for
  * CLOCK_SETTLE_NS. */
 void clockwork_watch(void *arg)
@@ -82,7 +92,7 @@ void clockwork_watch(void *arg)
     struct dispatcher *d = arg;
     int64_t offset_ns = clock_unix_ns() - clock_monotonic_ns(),
             settled_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
-    int64_t unrecorded_jump_ns = 0;
+    int64_t unrecorded_jump_ns = 0; /* there and back before it could be recorded: nothing was moved */
     if (dispatcher_state(d)->is_clock_settling)
         d->clock_hold_until_ns = settled_ns; /* the last process ended in the middle of it */
     while (sleep_ms(WATCH_MS) == STATUS_OK) {
@@ -91,7 +101,7 @@ void clockwork_watch(void *arg)
         offset_ns = offset_now_ns; /* slow drift is no jump */
         if (jump_ns > CLOCK_JUMP_NS || jump_ns < -CLOCK_JUMP_NS) {
             settled_ns = d->clock_hold_until_ns = now_ns + CLOCK_SETTLE_NS;
-            unrecorded_jump_ns = jump_ns;
+            unrecorded_jump_ns += jump_ns;
             log_warn("dispatcher", "the clock jumped; nothing acts until it has settled",
                      LOG_INT("jump_ms", jump_ns / NS_PER_MS));
         }

@@ -204,15 +204,9 @@ static struct record *emit_refusal(struct decision *d, const struct incident *in
     return r;
 }
 
-static void escalate(struct decision *d, const struct incident *inc, int64_t number, struct strview reason)
+static void tell(struct decision *d, const struct incident *inc, int64_t number, struct strview reason)
 {
     const struct runbook_step *step = &inc->runbook->escalate;
-    struct record *told = emit(d, RECORD_ESCALATED, inc);
-    told->reason = reason;
-    told->function = step->bot;
-    told->step = number;
-    if (incident_is_busy(inc)) note_freed(d, inc);
-    if (step->bot.len == 0) return;
     struct strview missing, params = make_params(d, inc, step, reason, &missing);
     struct gate_question q = ask(d, inc, missing);
     struct gate_result results[GATES_MAX];
@@ -224,6 +218,16 @@ static void escalate(struct decision *d, const struct incident *inc, int64_t num
     r->purpose = SV("escalate");
     r->target =
         arena_printf(d->arena, "escalation/%.*s", SV_ARG(inc->id)); /* not queued behind acts on the target */
+}
+
+static void escalate(struct decision *d, const struct incident *inc, int64_t number, struct strview reason)
+{
+    struct record *r = emit(d, RECORD_ESCALATED, inc);
+    r->reason = reason;
+    r->function = inc->runbook->escalate.bot;
+    r->step = number;
+    if (incident_is_busy(inc)) note_freed(d, inc);
+    if (r->function.len > 0) tell(d, inc, number, reason);
 }
 
 /* Gates that open by an event: who waits at one need not be told again that it still does. */
@@ -420,9 +424,26 @@ static void wake_target(struct decision *d, const struct target *t)
     }
 }
 
+/* What could not be told while acting was stopped. False: too many for one decision. */
+static bool tell_untold(struct decision *d, const struct runbook_slot *slot)
+{
+    int n = 0;
+    if (d->state->is_frozen) return true;
+    for (struct list *node = slot->untold.next; node != &slot->untold; node = node->next) {
+        const struct incident *inc = container_of(node, struct incident, in_slot);
+        if (n++ == WAKE_MAX) {
+            emit_wake_timer(d, slot);
+            return false;
+        }
+        tell(d, inc, inc->step, arena_copy(d->arena, inc->untold_reason));
+    }
+    return true;
+}
+
 static void wake_slot(struct decision *d, const struct runbook_slot *slot)
 {
     int n = 0;
+    if (!tell_untold(d, slot)) return;
     for (struct list *node = slot->waiting.next; node != &slot->waiting; node = node->next) {
         const struct incident *inc = container_of(node, struct incident, in_slot);
         if (is_held_by_target(d, inc)) continue;
@@ -470,6 +491,7 @@ static void decide_firing(struct decision *d)
         if (other->hold_broken) decide_incident(d, other);
     }
     decide_incident(d, inc);
+    if (d->freed != NULL) wake_target(d, inc->target); /* the newcomer may have been refused for good */
 }
 
 /* An input about one incident, and about those that waited for it. */

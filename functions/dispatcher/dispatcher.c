@@ -303,7 +303,9 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
 static enum status ready(void *state, struct error *err)
 {
     struct dispatcher *d = state;
-    enum status s = take_epoch(d, err);
+    enum status s = clockwork_check_start(d);
+    if (s != STATUS_OK) return error_set(err, s, "the clock's jump could not be recorded");
+    s = take_epoch(d, err);
     if (s == STATUS_OK) s = dispatcher_activate(d, err);
     if (s == STATUS_OK)
         s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal),

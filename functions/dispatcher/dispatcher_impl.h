@@ -61,7 +61,10 @@ enum status dispatcher_activate(struct dispatcher *d, struct error *err) MUST_US
 /* Bring queue and bots in line with what the fold says. */
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
 
-/* clockwork.c: fibers */
+/* clockwork.c. Before the epoch is taken: a clock that was set back while nobody ran is recorded as a jump.
+ */
+enum status clockwork_check_start(struct dispatcher *d) MUST_USE;
+/* Fibers. */
 void clockwork_timers(void *arg);
 void clockwork_watch(void *arg);
 /* A timer's due time on the monotonic clock, so that a jump of the wall clock does not move it. */

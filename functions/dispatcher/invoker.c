@@ -161,6 +161,11 @@ static bool may_begin(struct job *job)
                SV("the incident has moved on; nothing was changed"));
         return false;
     }
+    if (!job->item->is_interrupted && state_mode(s, r->runbook) != RUNBOOK_ACT) {
+        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
+               SV("its runbook may not act any more; nothing was changed"));
+        return false;
+    }
     if (inc->alert == ALERT_FIRING || job->item->is_interrupted)
         return true; /* what an interrupted attempt did belongs to the incident */
     if (job->item->attempt == 1)

@@ -101,6 +101,14 @@ static enum status check_step(const struct runbook *rb, const struct runbook_ste
             SV_ARG(step->bot));
         return refuse(&c, what);
     }
+    if (!is_verified && info.acts && !info.tells_people) {
+        (void)snprintf(
+            what, sizeof(what),
+            "an escalation passes neither cooldown nor rate, so it must only tell people (such as notify); '%.*s' acts: "
+            "make it the last step",
+            SV_ARG(step->bot));
+        return refuse(&c, what);
+    }
     json_t *manifest = NULL;
     if (json_parse(info.manifest_json, 0, &manifest, NULL) != STATUS_OK) return STATUS_OK;
     s = check_parameters(&c, manifest);

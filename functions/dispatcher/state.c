@@ -211,6 +211,21 @@ static void apply_outcome(struct state *s, const struct record *r)
     state_set_phase(s, inc, INCIDENT_ENDED);
 }
 
+static void turn_clock(struct state *s, const struct clock_turn *turn)
+{
+    for (struct list *node = s->targets_list.next; node != &s->targets_list; node = node->next) {
+        struct target *t = container_of(node, struct target, node);
+        for (size_t i = 0; i < t->n_acts; i++) {
+            t->acts[i].began_ns = clock_turn_apply(turn, t->acts[i].began_ns);
+            if (t->acts[i].ended_ns != 0) t->acts[i].ended_ns = clock_turn_apply(turn, t->acts[i].ended_ns);
+        }
+    }
+    state_timers_turn(s, turn);
+    for (size_t i = 0; i < s->n_sources; i++)
+        s->sources[i].last_ns = clock_turn_apply(turn, s->sources[i].last_ns);
+    s->now_ns = turn->now_ns;
+}
+
 static void apply_input(struct state *s, uint64_t seq, const struct record *r)
 {
     struct incident *inc;
@@ -258,7 +273,10 @@ static bool is_escalation(const struct record *r)
 
 static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
 {
-    if (is_escalation(r)) return; /* a message to a person: nothing of the incident hangs on it */
+    if (is_escalation(r)) { /* a message to a person: nothing else of the incident hangs on it */
+        state_forget_untold(inc);
+        return;
+    }
     state_drop_timer(s, inc);
     inc->step = r->step;
     inc->intent_seq = seq;
@@ -294,7 +312,13 @@ static enum incident_phase phase_after(struct strview gate, const char **ret_gat
 
 static void apply_refusal(struct state *s, struct incident *inc, const struct record *r)
 {
-    if (is_escalation(r)) return;
+    if (is_escalation(r)) {
+        if (sv_eq(r->gate, SV("freeze")))
+            state_keep_untold(inc);
+        else
+            state_forget_untold(inc);
+        return;
+    }
     state_drop_timer(s, inc);
     inc->step = r->step;
     state_set_phase(s, inc, phase_after(r->gate, &inc->gate));
@@ -327,6 +351,7 @@ static void apply_decided(struct state *s, uint64_t seq, const struct record *r)
     if (r->kind == RECORD_ESCALATED) {
         state_drop_timer(s, inc);
         inc->is_escalated = true;
+        state_note_untold(inc, r->reason);
         state_set_phase(s, inc, INCIDENT_ESCALATED);
     }
     if (r->kind == RECORD_CLOSED) state_close_incident(s, inc, r);
@@ -335,7 +360,11 @@ static void apply_decided(struct state *s, uint64_t seq, const struct record *r)
 void state_apply(struct state *s, uint64_t seq, const struct record *r)
 {
     s->last_seq = seq;
-    if (r->time_ns > s->now_ns) s->now_ns = r->time_ns;
+    struct clock_turn turn;
+    if (record_clock_turn(r, &turn))
+        turn_clock(s, &turn);
+    else if (r->time_ns > s->now_ns)
+        s->now_ns = r->time_ns;
     if (r->cause != 0)
         apply_decided(s, seq, r);
     else

@@ -13,10 +13,12 @@
  *    |        +--> DELAYED (cooldown: a timer will; one a target and runbook, it
  *    |                      wakes the others, which are WAITING)                  --intent--> ACTING
  *             +--> REFUSED (mode, target …: until the alert ends)
- *   ESCALATED: a person has been told; until the alert ends
+ *   ESCALATED: a person has been told (or will be, once balm resume lets bots act); until the alert ends
  *
  * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch
- * record are void. A record's effective time is the latest time up to it, so `now_ns` never goes back. */
+ * record are void. A record's effective time is the latest time up to it, so `now_ns` goes back only at a
+ * clock record that says by how much; every time that is kept moves with it, so that ages stay what they
+ * were. */
 #ifndef BALM_DISPATCHER_STATE_H
 #define BALM_DISPATCHER_STATE_H
 
@@ -77,12 +79,13 @@ struct runbook_slot {
     struct strview name; /* owned */
     size_t n_acting;
     struct list waiting; /* incidents in WAITING, oldest refusal first */
+    struct list untold;  /* those in ESCALATED of which nobody could be told yet: acting was stopped */
     struct list node;    /* state.slots_list */
 };
 
 struct timer {
     uint64_t seq; /* of its record */
-    int64_t due_ns;
+    int64_t set_ns, due_ns;
     struct strview incident, purpose, runbook; /* owned; incident or runbook is set */
     int64_t wake_ns;                           /* the runner's own (monotonic clock); no part of the fold */
     size_t heap_at;
@@ -108,7 +111,8 @@ struct incident {
     enum outcome_state outcome;
     struct timer *timer; /* owned by the state; NULL in a phase that has one: it has fired */
     bool hold_broken, is_escalated;
-    const char *gate; /* that refused last; static */
+    struct strview untold_reason; /* owned; of the escalation, until somebody is told */
+    const char *gate;             /* that refused last; static */
 };
 
 struct closed_incident {

@@ -8,12 +8,17 @@
 struct timer *state_timer_add(struct state *s, uint64_t seq, const struct record *r);
 struct timer *state_timer_find(const struct state *s, uint64_t seq);
 void state_timer_remove(struct state *s, struct timer *t); /* frees */
+void state_timers_turn(struct state *s, const struct clock_turn *turn);
 
 /* state_incident.c */
 void state_open_incident(struct state *s, uint64_t seq, const struct record *r, const struct runbook *rb);
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r);
 void state_free_incident(struct state *s, struct incident *inc);
 void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase);
+/* An escalation's message: its reason is noted, then it is sent (forgotten), or acting is stopped (kept). */
+void state_note_untold(struct incident *inc, struct strview reason);
+void state_forget_untold(struct incident *inc);
+void state_keep_untold(struct incident *inc);
 void state_drop_timer(struct state *s, struct incident *inc);
 void state_act_begin(struct state *s, struct incident *inc, int64_t began_ns);
 void state_act_end(struct state *s, struct incident *inc);

@@ -194,6 +194,27 @@ void state_drop_timer(struct state *s, struct incident *inc)
     inc->timer = NULL;
 }
 
+void state_note_untold(struct incident *inc, struct strview reason)
+{
+    char *copy = mem_alloc(reason.len + 1);
+    if (reason.len > 0) memcpy(copy, reason.ptr, reason.len);
+    free((char *)(uintptr_t)inc->untold_reason.ptr);
+    inc->untold_reason = sv_n(copy, reason.len);
+}
+
+void state_forget_untold(struct incident *inc)
+{
+    free((char *)(uintptr_t)inc->untold_reason.ptr);
+    inc->untold_reason = sv(NULL);
+    list_remove(&inc->in_slot);
+}
+
+void state_keep_untold(struct incident *inc)
+{
+    list_remove(&inc->in_slot);
+    list_push_back(&inc->slot->untold, &inc->in_slot);
+}
+
 /* ---- opening and closing ---- */
 
 static struct runbook_slot *slot_get(struct state *s, struct strview name)
@@ -204,6 +225,7 @@ static struct runbook_slot *slot_get(struct state *s, struct strview name)
     memcpy(slot + 1, name.ptr, name.len);
     slot->name = sv_n((char *)(slot + 1), name.len);
     list_init(&slot->waiting);
+    list_init(&slot->untold);
     list_push_back(&s->slots_list, &slot->node);
     table_put(&s->slots, slot->name, slot);
     return slot;
@@ -296,6 +318,7 @@ void state_free_incident(struct state *s, struct incident *inc)
         inc->target->n_incidents--;
         forget_target_if_idle(s, inc->target);
     }
+    free((char *)(uintptr_t)inc->untold_reason.ptr);
     free(inc);
 }
 

@@ -34,6 +34,13 @@ static void sift(struct state *s, size_t at)
     place(s, at, t);
 }
 
+static void push(struct state *s, struct timer *t)
+{
+    s->timers[s->n_timers] = t;
+    s->n_timers++;
+    sift(s, s->n_timers - 1);
+}
+
 struct timer *state_timer_add(struct state *s, uint64_t seq, const struct record *r)
 {
     if (s->n_timers == s->timers_capacity) {
@@ -51,11 +58,23 @@ struct timer *state_timer_add(struct state *s, uint64_t seq, const struct record
         text += from[i].len;
     }
     t->seq = seq;
+    t->set_ns = s->now_ns;
     t->due_ns = r->due_ns;
-    s->timers[s->n_timers] = t;
-    s->n_timers++;
-    sift(s, s->n_timers - 1);
+    push(s, t);
     return t;
+}
+
+void state_timers_turn(struct state *s, const struct clock_turn *turn)
+{
+    size_t n = s->n_timers;
+    s->n_timers = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct timer *t = s->timers[i];
+        int64_t set_ns = clock_turn_apply(turn, t->set_ns);
+        if (__builtin_add_overflow(set_ns, t->due_ns - t->set_ns, &t->due_ns)) t->due_ns = INT64_MAX;
+        t->set_ns = set_ns;
+        push(s, t); /* the first i + 1 places are the heap, the others are still to come */
+    }
 }
 
 /* An incident knows its own timer; this is for the few that belong to none, and for fired records. */

@@ -22,6 +22,7 @@ struct function_info {
     bool acts, is_destructive;
     /* Its act can itself remove the alerting series: a resolve verifies nothing (design §5). */
     bool removes_series;
+    bool tells_people; /* all it does: it may end a ladder, past cooldown, rate and target */
     enum on_unknown on_unknown;
     int64_t timeout_ns;
     struct strview undo; /* how its act is taken back, in its manifest's words */

@@ -359,6 +359,7 @@ static enum status decode_file(struct raw *r)
         {.name = "acts", .type = YAML_FIELD_BOOL, AT(m.acts), .is_required = true},
         {.name = "destructive", .type = YAML_FIELD_BOOL, AT(m.is_destructive)},
         {.name = "removes_series", .type = YAML_FIELD_BOOL, AT(m.removes_series)},
+        {.name = "tells_people", .type = YAML_FIELD_BOOL, AT(m.tells_people)},
         {.name = "on_unknown", .type = YAML_FIELD_ENUM, AT(m.on_unknown), .names = manifest_on_unknown_names},
         {.name = "timeout",
          .type = YAML_FIELD_DURATION,
@@ -393,9 +394,14 @@ static enum status check_acting(struct raw *r)
     static const char *const required[] = {"on_unknown", "touches", "verify", "undo"};
     const struct yaml_node *root = r->doc->root;
     struct manifest *m = r->m;
-    if (!m->acts && (m->is_destructive || m->removes_series || yaml_get(root, SV("on_unknown")) != NULL))
-        return yaml_error(r->doc, root, r->err,
-                          "destructive, removes_series and on_unknown are for functions that act");
+    if (!m->acts && (m->is_destructive || m->removes_series || m->tells_people ||
+                     yaml_get(root, SV("on_unknown")) != NULL))
+        return yaml_error(
+            r->doc, root, r->err,
+            "destructive, removes_series, tells_people and on_unknown are for functions that act");
+    if (m->tells_people && (m->is_destructive || m->removes_series))
+        return yaml_error(r->doc, yaml_get(root, SV("tells_people")), r->err,
+                          "tells_people: what is destructive or removes series does more than that");
     for (size_t i = 0; i < ARRAY_LEN(required) && m->acts; i++)
         if (yaml_get(root, sv(required[i])) == NULL)
             return yaml_error(r->doc, root, r->err, "%s is missing: %.*s acts", required[i], SV_ARG(m->name));
@@ -441,6 +447,7 @@ static void make_json(struct raw *r, const struct manifest_detail *details, size
     json_object_set_new(json, "summary", json_text(m->summary));
     json_object_set_new(json, "destructive", json_boolean(m->is_destructive));
     json_object_set_new(json, "removes_series", json_boolean(m->removes_series));
+    json_object_set_new(json, "tells_people", json_boolean(m->tells_people));
     json_object_set_new(json, "auth", json_string(auth_names[m->auth]));
     json_object_set_new(json, "timeout", json_string(duration_format(m->timeout_ns, timeout)));
     if (m->n_params == 0) json_object_set_new(json, "params", json_object());

@@ -7,6 +7,7 @@
  *   acts: true                  # changes something; on_unknown, touches, verify and undo are required then
  *   destructive: true           # what it removes cannot be made again                             (false)
  *   removes_series: false       # its act can remove the alerting series: a resolve proves nothing (false)
+ *   tells_people: false         # all it does is tell people: it may be a runbook's escalation       (false)
  *   on_unknown: rerun           # an act whose answer was lost: reread | rerun | escalate
  *   timeout: 60s                # of one invocation, 1s to 1h                                      (30s)
  *   auth: signed                # signed (acting functions, always) | open                         (by acts)
@@ -64,7 +65,7 @@ struct manifest_variable {
 struct manifest {
     struct arena arena;
     struct strview name, summary, verify, undo;
-    bool acts, is_destructive, removes_series;
+    bool acts, is_destructive, removes_series, tells_people;
     int on_unknown; /* enum on_unknown */
     int auth;       /* enum manifest_auth */
     int64_t timeout_ns;

@@ -187,6 +187,7 @@ static void info_from_manifest(struct deployment *d)
         .acts = json_is_yes(m, "acts"),
         .is_destructive = json_is_yes(m, "destructive"),
         .removes_series = json_is_yes(m, "removes_series"),
+        .tells_people = json_is_yes(m, "tells_people"),
         .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
         .undo = json_get_text(m, "undo"),
         .manifest_json = json_canonical(&d->arena, m),

@@ -62,22 +62,40 @@ void episodes_free(struct episodes *t)
 
 /* ---- the hash table ---- */
 
-static uint64_t hash_key(const struct episodes *t, struct strview source, struct strview fingerprint)
+struct key {
+    struct strview source, fingerprint, computed;
+};
+
+static struct key key_of(const struct episode *e)
 {
-    uint64_t h = fnv1a_add(fnv1a_add(FNV1A_START ^ t->seed, source), fingerprint);
+    return (struct key){e->source, e->fingerprint, e->fingerprint_computed};
+}
+
+static struct key key_of_record(const struct record *r)
+{
+    return (struct key){r->source, r->fingerprint, r->fingerprint_computed};
+}
+
+static bool is_key_of(const struct episode *e, const struct key *k)
+{
+    return sv_eq(e->fingerprint, k->fingerprint) && sv_eq(e->source, k->source) &&
+           sv_eq(e->fingerprint_computed, k->computed);
+}
+
+static uint64_t hash_key(const struct episodes *t, const struct key *k)
+{
+    uint64_t h = fnv1a_add(fnv1a_add(FNV1A_START ^ t->seed, k->source), k->fingerprint);
+    h = fnv1a_add(h, k->computed);
     h = (h ^ h >> 33) * UINT64_C(0xff51afd7ed558ccd); /* FNV's low bits mix little: MurmurHash3's finaliser */
     return h ^ h >> 33;
 }
 
 /* Slot of the key, or the empty one where it would go. */
-static size_t find_slot(const struct episodes *t, uint64_t hash, struct strview source,
-                        struct strview fingerprint)
+static size_t find_slot(const struct episodes *t, uint64_t hash, const struct key *k)
 {
     size_t at = hash & (t->n_slots - 1);
     for (; t->slots[at].entry != NULL; at = (at + 1) & (t->n_slots - 1)) {
-        if (t->slots[at].hash != hash) continue;
-        const struct episode *e = &t->slots[at].entry->e;
-        if (sv_eq(e->fingerprint, fingerprint) && sv_eq(e->source, source)) break;
+        if (t->slots[at].hash == hash && is_key_of(&t->slots[at].entry->e, k)) break;
     }
     return at;
 }
@@ -115,13 +133,16 @@ static void empty_slot(struct episodes *t, size_t at)
 static struct entry *insert(struct episodes *t, uint64_t hash, const struct record *r)
 {
     if ((t->n_entries + 1) * 10 > t->n_slots * 7) grow(t);
-    struct entry *entry = mem_alloc(sizeof(*entry) + r->incident.len + r->fingerprint.len + r->source.len);
+    struct entry *entry = mem_alloc(sizeof(*entry) + r->incident.len + r->fingerprint.len +
+                                    r->fingerprint_computed.len + r->source.len);
     memset(entry, 0, sizeof(*entry));
     char *text = entry->text;
     entry->e.incident = sv_put(&text, r->incident);
     entry->e.fingerprint = sv_put(&text, r->fingerprint);
+    entry->e.fingerprint_computed = sv_put(&text, r->fingerprint_computed);
     entry->e.source = sv_put(&text, r->source);
-    t->slots[find_slot(t, hash, r->source, r->fingerprint)] = (struct slot){entry, hash};
+    struct key key = key_of_record(r);
+    t->slots[find_slot(t, hash, &key)] = (struct slot){entry, hash};
     t->n_entries++;
     return entry;
 }
@@ -146,8 +167,8 @@ static void forget(struct episodes *t, size_t slot)
 static void forget_oldest_closed(struct episodes *t)
 {
     struct entry *oldest = container_of(t->closed.next, struct entry, node);
-    uint64_t hash = hash_key(t, oldest->e.source, oldest->e.fingerprint);
-    forget(t, find_slot(t, hash, oldest->e.source, oldest->e.fingerprint));
+    struct key key = key_of(&oldest->e);
+    forget(t, find_slot(t, hash_key(t, &key), &key));
 }
 
 /* ---- the fold ---- */
@@ -188,6 +209,14 @@ static void apply_firing(struct episodes *t, size_t slot, uint64_t hash, uint64_
     see(t, entry);
 }
 
+/* Of an earlier episode, and late: it says nothing about the one that is open. A start in the future is a
+ * clock that ran ahead, and proves nothing. */
+static bool ended_before(const struct episode *e, int64_t ends_at_ns)
+{
+    return e->state == EPISODE_OPEN && ends_at_ns != 0 && ends_at_ns < e->starts_at_ns &&
+           e->starts_at_ns <= e->last_seen_ns;
+}
+
 static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint64_t seq,
                            const struct record *r)
 {
@@ -196,6 +225,7 @@ static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint6
         entry = insert(t, hash, r);
         entry->e.starts_at_ns = r->starts_at_ns;
     }
+    if (ended_before(&entry->e, r->ends_at_ns)) return;
     /* Whichever is later: no firing up to there is news any more. */
     if (r->starts_at_ns > entry->e.starts_at_ns) entry->e.starts_at_ns = r->starts_at_ns;
     /* What has resolved began before now. A startsAt from a source whose clock was ahead must not make every
@@ -205,12 +235,33 @@ static void apply_resolved(struct episodes *t, size_t slot, uint64_t hash, uint6
     close_entry(t, entry, EPISODE_RESOLVED, r->ends_at_ns ? r->ends_at_ns : t->latest_ns, seq);
 }
 
+static void turn_clock(struct list *episodes, const struct clock_turn *turn)
+{
+    for (struct list *node = episodes->next; node != episodes; node = node->next) {
+        struct episode *e = &container_of(node, struct entry, node)->e;
+        e->last_seen_ns = clock_turn_apply(turn, e->last_seen_ns); /* keeps their order */
+    }
+}
+
+static void apply_time(struct episodes *t, const struct record *r)
+{
+    struct clock_turn turn;
+    if (record_clock_turn(r, &turn)) {
+        turn_clock(&t->open, &turn);
+        turn_clock(&t->closed, &turn);
+        t->latest_ns = turn.now_ns;
+    } else if (r->time_ns > t->latest_ns) {
+        t->latest_ns = r->time_ns;
+    }
+}
+
 void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r)
 {
-    if (r->time_ns > t->latest_ns) t->latest_ns = r->time_ns;
+    apply_time(t, r);
     if (r->kind != RECORD_SIGNAL && r->kind != RECORD_SEEN && r->kind != RECORD_EXPIRED) return;
-    uint64_t hash = hash_key(t, r->source, r->fingerprint);
-    size_t slot = find_slot(t, hash, r->source, r->fingerprint);
+    struct key key = key_of_record(r);
+    uint64_t hash = hash_key(t, &key);
+    size_t slot = find_slot(t, hash, &key);
     struct entry *entry = t->slots[slot].entry;
     bool is_open = entry != NULL && entry->e.state == EPISODE_OPEN;
     if (r->kind == RECORD_SEEN) {
@@ -226,11 +277,10 @@ void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r)
 
 /* ---- questions ---- */
 
-const struct episode *episodes_find(const struct episodes *t, struct strview source,
-                                    struct strview fingerprint)
+const struct episode *episodes_find(const struct episodes *t, const struct episode_alert *alert)
 {
-    const struct entry *entry =
-        t->slots[find_slot(t, hash_key(t, source, fingerprint), source, fingerprint)].entry;
+    struct key key = {alert->source, alert->fingerprint, alert->fingerprint_computed};
+    const struct entry *entry = t->slots[find_slot(t, hash_key(t, &key), &key)].entry;
     return entry ? &entry->e : NULL;
 }
 
@@ -250,32 +300,37 @@ static enum episode_verdict judge_firing(const struct episode *e, int64_t starts
     if (e == NULL) return EPISODE_NEW;
     switch (e->state) {
     case EPISODE_OPEN:
+        /* A start in the future is a clock that runs ahead, and no news. */
+        if (starts_at_ns <= now_ns && starts_at_ns - e->starts_at_ns > EPISODE_SKEW_NS)
+            return EPISODE_RENEWED;
         return now_ns - e->last_seen_ns > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
     case EPISODE_RESOLVED:
-        return starts_at_ns <= e->starts_at_ns ? EPISODE_STALE : EPISODE_NEW;
+        return starts_at_ns <= e->starts_at_ns && now_ns - e->last_seen_ns < EPISODE_LATE_NS ? EPISODE_STALE
+                                                                                             : EPISODE_NEW;
     case EPISODE_UNKNOWN:
         break;
     }
     return EPISODE_NEW;
 }
 
-static enum episode_verdict judge_resolved(const struct episode *e, int64_t starts_at_ns, int64_t now_ns)
+static enum episode_verdict judge_resolved(const struct episode *e, const struct episode_alert *alert,
+                                           int64_t now_ns)
 {
     if (e == NULL) return EPISODE_UNKNOWN_RESOLVE;
+    if (ended_before(e, alert->ends_at_ns)) return EPISODE_STALE;
     if (e->state == EPISODE_OPEN) return EPISODE_CLOSES;
-    bool is_later = starts_at_ns > e->starts_at_ns && starts_at_ns <= now_ns;
+    bool is_later = alert->starts_at_ns > e->starts_at_ns && alert->starts_at_ns <= now_ns;
     bool is_known = e->state == EPISODE_RESOLVED && !is_later;
     return is_known ? EPISODE_DUPLICATE : EPISODE_UNKNOWN_RESOLVE;
 }
 
-enum episode_verdict episodes_judge(const struct episodes *t, struct strview source,
-                                    struct strview fingerprint, bool is_firing, int64_t starts_at_ns,
+enum episode_verdict episodes_judge(const struct episodes *t, const struct episode_alert *alert,
                                     int64_t now_ns, int64_t lease_ns, const struct episode **ret_episode)
 {
-    const struct episode *e = episodes_find(t, source, fingerprint);
+    const struct episode *e = episodes_find(t, alert);
     if (ret_episode != NULL) *ret_episode = e;
-    return is_firing ? judge_firing(e, starts_at_ns, now_ns, lease_ns)
-                     : judge_resolved(e, starts_at_ns, now_ns);
+    return alert->is_firing ? judge_firing(e, alert->starts_at_ns, now_ns, lease_ns)
+                            : judge_resolved(e, alert, now_ns);
 }
 
 const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns)

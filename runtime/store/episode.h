@@ -3,18 +3,22 @@
  *
  *            firing (new)                 resolved
  *   (none) ---------------> open ---------------------> resolved   a firing with startsAt <= its startsAt is
- *      |                     |                            ^   |    ignored from here on; a later one is new
- *      |                     | lease ran out              |   +--> open
- *      |                     | (RECORD_EXPIRED)           |
+ *      |                     |                            ^   |    ignored for EPISODE_LATE_NS: it may have
+ * been |                     |                            |   |    on its way; then, or if later, it is new
+ *      |                     | lease ran out, or begun    |   +--> open
+ *      |                     | anew (RECORD_EXPIRED)      |
  *      |                     +------------> unknown ------+ resolved: only noted
  *      |                                       +--> open    any firing: never resolved, so a new episode
  *      +-- resolved (of nothing): only noted, so that an older firing that comes late is ignored --> resolved
  *
- * Keyed by (source, fingerprint). While it is open, a firing with any startsAt is the same episode (HA
- * pairs merge startsAt backwards) and its incident stays. Times are effective times: the latest time up to
- * the record, so last_seen never moves backwards. Pure: no clock, no waits; feed it records in order. At
- * most EPISODES_MAX open ones (a firing beyond is not folded: whoever appends asks episodes_is_full()
- * first) and EPISODES_CLOSED_MAX closed ones, forgotten oldest first. Loop thread only. */
+ * Keyed by (source, fingerprint as sent, our own where it differs: two alerts that a sender gives one
+ * fingerprint are two). While it is open, a firing is the same episode and its incident stays (HA pairs merge
+ * startsAt backwards, and their members differ by an evaluation), unless it began more than EPISODE_SKEW_NS
+ * later: then the resolve in between was lost. A resolve that ended before the open episode began is of an
+ * earlier one and comes late. Times are effective times: the latest time up to the record, so last_seen moves
+ * backwards only with a clock record that says by how much. Pure: no clock, no waits; feed it records in
+ * order. At most EPISODES_MAX open ones (a firing beyond is not folded: whoever appends asks
+ * episodes_is_full() first) and EPISODES_CLOSED_MAX closed ones, forgotten oldest first. Loop thread only. */
 #ifndef BALM_STORE_EPISODE_H
 #define BALM_STORE_EPISODE_H
 
@@ -23,12 +27,21 @@
 #define EPISODES_MAX        2000000 /* about 200 bytes each; beyond, a new alert gets 503 */
 #define EPISODES_CLOSED_MAX 500000  /* for firings that arrive after their resolve: minutes, not days */
 
+/* How long after its resolve an older firing may still arrive: Alertmanager repeats a delivery within a
+ * group_interval (5 min by default), and a peer that is cut off from Prometheus holds an alert for
+ * four times its resend delay (1 min). A source that fell silent for a while sends the same startsAt again.
+ */
+#define EPISODE_LATE_NS (INT64_C(600) * 1000000000)
+/* How much later a firing may have begun and be the same: two replicas of Prometheus evaluate up to an
+ * interval apart. */
+#define EPISODE_SKEW_NS (INT64_C(60) * 1000000000)
+
 enum episode_state { EPISODE_OPEN, EPISODE_RESOLVED, EPISODE_UNKNOWN };
 
 struct episode {
     enum episode_state state;
-    struct strview incident, fingerprint, source; /* owned by the table */
-    int64_t starts_at_ns, last_seen_ns;           /* last_seen: time of the last signal or seen record */
+    struct strview incident, fingerprint, fingerprint_computed, source; /* owned by the table */
+    int64_t starts_at_ns, last_seen_ns; /* last_seen: time of the last signal or seen record */
     int64_t ended_at_ns; /* endsAt of the resolve, else time of the record that closed it; 0 while open */
     uint64_t seq;        /* of the record that opened it (while open) or closed it */
 };
@@ -40,9 +53,14 @@ struct episodes *episodes_new_bounded(size_t max_open, size_t max_closed);
 void episodes_free(struct episodes *t);
 /* Fold one record; kinds that are not about episodes are ignored. */
 void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r);
+/* An alert's identity and times, as a record or a delivery gives them. */
+struct episode_alert {
+    struct strview source, fingerprint, fingerprint_computed; /* computed: empty where it is the same */
+    bool is_firing;
+    int64_t starts_at_ns, ends_at_ns; /* 0: not said */
+};
 /* Borrowed until the next apply; NULL: unknown. */
-const struct episode *episodes_find(const struct episodes *t, struct strview source,
-                                    struct strview fingerprint);
+const struct episode *episodes_find(const struct episodes *t, const struct episode_alert *alert);
 /* How many are in state EPISODE_OPEN. */
 size_t episodes_open_count(const struct episodes *t);
 /* No further episode can be opened. */
@@ -52,14 +70,14 @@ enum episode_verdict {
     EPISODE_NEW,             /* record it as a signal; it opens an episode */
     EPISODE_DUPLICATE,       /* known and open: durable once episode.seq is */
     EPISODE_SEEN,            /* same, and last seen longer ago than a quarter of the lease: record `seen` */
-    EPISODE_STALE,           /* a firing not later than what was resolved: ignore, count as duplicate */
+    EPISODE_RENEWED,         /* its resolve was lost: record `expired` for the episode, then the signal */
+    EPISODE_STALE,           /* not later than what is known to have ended: ignore, count as duplicate */
     EPISODE_CLOSES,          /* a resolve of an open episode: record it as a signal */
     EPISODE_UNKNOWN_RESOLVE, /* a resolve of nothing: record it (a second one is a duplicate) */
 };
 /* What to do with an alert. now_ns and lease_ns decide between DUPLICATE and SEEN. *ret_episode may be
  * NULL. */
-enum episode_verdict episodes_judge(const struct episodes *t, struct strview source,
-                                    struct strview fingerprint, bool is_firing, int64_t starts_at_ns,
+enum episode_verdict episodes_judge(const struct episodes *t, const struct episode_alert *alert,
                                     int64_t now_ns, int64_t lease_ns, const struct episode **ret_episode);
 /* Oldest-seen open episode whose last_seen_ns + lease_ns <= now_ns, or NULL: for the one who writes
  * RECORD_EXPIRED. */

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/json_scan.h"
 #include "base/list.h"
 
@@ -475,4 +476,24 @@ void record_print_fields(struct buf *out)
         const struct field *f = &record_fields[i];
         buf_printf(out, "| `%s` | %s | %s |\n", f->name.ptr, type_name(f->type), f->help);
     }
+}
+
+bool record_clock_turn(const struct record *r, struct clock_turn *ret_turn)
+{
+    json_t *detail = NULL;
+    if (r->kind != RECORD_CLOCK || !r->on || r->detail.len == 0 ||
+        json_parse(r->detail, 0, &detail, NULL) != STATUS_OK)
+        return false;
+    const json_t *jump = json_object_get(detail, "jumpNs");
+    bool is_turn = json_is_integer(jump);
+    if (is_turn) *ret_turn = (struct clock_turn){json_integer_value(jump), r->time_ns};
+    json_release(detail);
+    return is_turn;
+}
+
+int64_t clock_turn_apply(const struct clock_turn *turn, int64_t then_ns)
+{
+    int64_t moved;
+    if (__builtin_add_overflow(then_ns, turn->jump_ns, &moved)) return turn->jump_ns < 0 ? 0 : turn->now_ns;
+    return moved < turn->now_ns ? moved : turn->now_ns;
 }

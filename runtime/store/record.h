@@ -108,6 +108,16 @@ enum status record_decode(struct strview bytes, struct arena *a, struct record *
                           struct error *err) MUST_USE;
 /* Does encoding r give exactly `bytes`? */
 bool record_is_exact(const struct record *r, struct strview bytes);
+/* The wall clock has jumped by jump_ns, and now_ns is what it shows since: every time folded before lies that
+ * much off. */
+struct clock_turn {
+    int64_t jump_ns, now_ns;
+};
+/* Is it a record of a jump (RECORD_CLOCK, on, with detail.jumpNs)? */
+bool record_clock_turn(const struct record *r, struct clock_turn *ret_turn);
+/* A time from before the turn as it would read now, so that what lies between it and now stays as it was;
+ * never later than now. */
+int64_t clock_turn_apply(const struct clock_turn *turn, int64_t then_ns);
 /* Value of a label, or the empty view. */
 struct strview record_label(const struct record_labels *labels, struct strview name);
 /* Sorts items bytewise; a name given twice keeps the last value. For whoever builds a label set. */

@@ -282,6 +282,39 @@ Test(alerts, episode_opens_repeats_resolves_and_opens_anew)
     run(life_of_an_episode);
 }
 
+/* Its resolve is lost, it comes again with each startsAt twice: every time an incident of its own. */
+static void begun_anew(void)
+{
+    expect_counts(post(body_1(firing("Down", S1)), T0), 202, 1, 0, 0);
+    int64_t later = T0 + 600 * NS_PER_S;
+    expect_counts(post(body_1(firing("Down", S2)), later), 202, 1, 0, 0);
+    cr_assert_eq(record_at(2)->kind, RECORD_EXPIRED);
+    cr_assert(sv_eq(record_at(2)->incident, record_at(1)->incident));
+    cr_assert_eq(record_at(3)->kind, RECORD_SIGNAL);
+    cr_assert_not(sv_eq(record_at(3)->incident, record_at(1)->incident));
+    expect_counts(post(body_1(firing("Down", S1)), later + 1), 202, 0, 1, 0); /* late, and the same */
+    expect_counts(post(body_1(alert("resolved", "Down", S1, "2026-11-22T14:05:00Z")), later + 2), 202, 0, 1,
+                  0);
+    expect_counts(post(body_1(alert("resolved", "Down", S2, "2026-11-22T14:11:00Z")), later + 3), 202, 1, 0,
+                  0);
+    later += 1000 * NS_PER_S;
+    expect_counts(post(body_1(firing("Down", S2)), later), 202, 1, 0, 0); /* Prometheus was away meanwhile */
+    expect_counts(post(body_1(alert("resolved", "Down", S2, "2026-11-22T14:33:00Z")), later + 1), 202, 1, 0,
+                  0);
+    later += 1000 * NS_PER_S;
+    expect_counts(post(body_1(firing("Down", S2)), later), 202, 1, 0, 0);
+    uint64_t signals[] = {1, 3, 5, 7};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        for (size_t k = 0; k < i; k++)
+            cr_assert_not(sv_eq(record_at(signals[i])->incident, record_at(signals[k])->incident), "%zu %zu",
+                          i, k);
+}
+
+Test(alerts, alert_that_began_anew_is_a_new_incident_though_no_resolve_came)
+{
+    run(begun_anew);
+}
+
 static void resolve_of_nothing(void)
 {
     expect_counts(post(body_1(resolved("Down", S1)), T0), 202, 1, 0, 0);

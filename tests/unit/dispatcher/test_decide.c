@@ -590,3 +590,104 @@ Test(decide, waking_ends_although_everybody_still_waits)
     sim_outcome(&sim, "other", "done");
     cr_assert_leq(sim.n - before, 6, "%zu records", sim.n - before);
 }
+
+/* ---- what a stop, a refusal or a clock must not swallow ---- */
+
+#define ESC "  escalate:\n    bot: notify\n    with: {text: '${reason}'}\n"
+
+Test(decide, an_escalation_while_acting_is_stopped_is_told_after_resume)
+{
+    sim_activate(&sim, ACT("rb", "") ESC);
+    fire("i1", "nginx");
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = true, .actor = SV("a")});
+    sim_outcome(&sim, "i1", "failed");
+    cr_assert_eq(sim_count(&sim, RECORD_ESCALATED, "i1"), 1);
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1);
+    cr_assert_str_eq(arena_cstr(&sim.arena, last(RECORD_REFUSAL, "i1")->gate), "freeze");
+    sim_epoch(&sim, 2);
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1, "still stopped");
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = false, .actor = SV("a")});
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 2);
+    const struct record *told = last(RECORD_INTENT, "i1");
+    cr_assert(sv_eq(told->purpose, SV("escalate")) && sv_contains(told->params, SV("the act failed")), "%.*s",
+              SV_ARG(told->params));
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = true, .actor = SV("a")});
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = false, .actor = SV("a")});
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 2, "told once");
+    resolve("i1");
+    expect_closed("i1", "escalated");
+}
+
+Test(decide, who_waits_is_woken_when_the_newcomer_that_freed_the_target_is_refused)
+{
+    sim_activate(&sim,
+                 "- name: shadowed\n  match: ['alertname=\"Down\"', 'service=\"t\"', 'x=\"1\"']\n"
+                 "  target: service/t\n  steps:\n    - bot: restart\n"
+                 "- name: rb\n  match: ['alertname=~\"Down|Slow\"']\n  target: service/${labels.service}\n"
+                 "  mode: act\n  guardrails: {cooldown: 1s}\n  steps:\n    - bot: restart\n"
+                 "      verify: {resolve: {within: 2m, hold: 5m}}\n");
+    fire("a", "t");
+    sim_outcome(&sim, "a", "done");
+    resolve("a"); /* holding */
+    pass(10);
+    (void)sim_input(&sim, sim_signal(&sim, "b", "firing", "Slow", "t"));
+    expect_refused("b", "in_flight");
+    pass(10);
+    struct record r = sim_signal(&sim, "c", "firing", "Down", "t");
+    struct http_header labels[] = {r.labels.items[0], r.labels.items[1], {SV("x"), SV("1")}};
+    r.labels = (struct record_labels){labels, ARRAY_LEN(labels)};
+    (void)sim_input(&sim, r);
+    expect_refused("c", "mode");
+    expect_closed("a", "resolved");
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "b"), 1);
+}
+
+/* The wall clock jumps by `jump_s` and is seen to have. */
+static void turn_clock(int64_t jump_s)
+{
+    char detail[64];
+    sim.now_ns += jump_s * NS_PER_S;
+    (void)snprintf(detail, sizeof(detail), "{\"jumpNs\":%lld}", (long long)(jump_s * NS_PER_S));
+    (void)sim_input(&sim, (struct record){.kind = RECORD_CLOCK, .on = true, .detail = sv(detail)});
+    pass(10);
+    (void)sim_input(&sim, (struct record){.kind = RECORD_CLOCK});
+}
+
+Test(decide, a_cooldown_lasts_as_long_whichever_way_the_clock_jumps)
+{
+    for (int64_t jump_s = -86400; jump_s <= 86400; jump_s += 172800) {
+        sim_release(&sim);
+        sim_init(&sim);
+        sim_epoch(&sim, 1);
+        sim_activate(&sim, ACT("rb", ""));
+        pass(10);
+        fire("a", "t");
+        sim_outcome(&sim, "a", "done");
+        resolve("a");
+        pass(60);
+        turn_clock(jump_s);
+        fire("b", "t");
+        expect_refused("b", "cooldown");
+        const struct timer *t = state_next_timer(decider_state(sim.decider));
+        cr_assert_not_null(t);
+        int64_t left_s = (t->due_ns - sim.now_ns) / NS_PER_S;
+        cr_assert(left_s > 13 * 60 && left_s < 15 * 60, "%lld s of 15 min are left, 70 s have passed",
+                  (long long)left_s);
+        cr_assert(sim_fire(&sim));
+        cr_assert_eq(sim_count(&sim, RECORD_INTENT, "b"), 1, "jump of %lld s", (long long)jump_s);
+    }
+}
+
+Test(decide, timers_keep_their_distance_when_the_clock_jumps)
+{
+    sim_activate(&sim, ACT("rb", ""));
+    fire("a", "t");
+    sim_outcome(&sim, "a", "done"); /* verifying */
+    int64_t left_ns = state_next_timer(decider_state(sim.decider))->due_ns - sim.now_ns;
+    turn_clock(-3600);
+    pass(-10);
+    cr_assert_eq(state_next_timer(decider_state(sim.decider))->due_ns - sim.now_ns, left_ns);
+    turn_clock(7200);
+    pass(-10);
+    cr_assert_eq(state_next_timer(decider_state(sim.decider))->due_ns - sim.now_ns, left_ns);
+}

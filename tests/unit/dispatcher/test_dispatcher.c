@@ -53,6 +53,7 @@ static enum status bot_info(void *arg, struct strview function, struct function_
         .acts = true,
         .on_unknown = bots.on_unknown,
         .removes_series = bots.removes_series,
+        .tells_people = sv_eq(function, SV("echo")),
         .timeout_ns = 5 * NS_PER_S,
         .manifest_json = SV(
             "{\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
@@ -616,6 +617,45 @@ Test(dispatcher, a_timer_that_came_due_while_down_fires_at_the_start)
     run(RUNBOOK("act", "cooldown: 1s", "    verify: {resolve: {within: 1s}}\n"), check_overdue);
 }
 
+/* The newest record is from a clock that ran a year ahead. */
+static void check_clock_behind(void)
+{
+    append((struct record){
+        .kind = RECORD_NOTE, .time_ns = clock_unix_ns() + 365 * 86400 * NS_PER_S, .message = SV("early")});
+    restart_stage();
+    const struct record *turn = wait_record(RECORD_CLOCK, NULL, NULL);
+    cr_assert(turn->on && sv_contains(turn->detail, SV("\"jumpNs\":-3153")), "%.*s", SV_ARG(turn->detail));
+    signal_alert("i1", "firing");
+    const struct record *refusal = wait_record(RECORD_REFUSAL, "i1", NULL);
+    cr_assert(sv_eq(refusal->gate, SV("clock")));
+    cr_assert_lt(refusal->time_ns, clock_unix_ns() + NS_PER_S, "decided at the time that it is");
+}
+
+Test(dispatcher, a_clock_that_was_set_back_while_down_is_a_jump)
+{
+    run(act_runbook, check_clock_behind);
+}
+
+static void check_switched_off(void)
+{
+    char text[] = RUNBOOK("off", "cooldown: 1s", "");
+    bots.fail_first = 1000;
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_RETRY, "i1", NULL);
+    unsigned n_before = bots.n_invoked;
+    write_runbook(text);
+    struct error err;
+    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", "refused");
+    cr_assert(sv_contains(outcome->message, SV("may not act any more")), "%.*s", SV_ARG(outcome->message));
+    cr_assert_eq(bots.n_invoked, n_before);
+}
+
+Test(dispatcher, an_act_that_waits_does_not_begin_once_its_runbook_is_switched_off)
+{
+    run(act_runbook, check_switched_off);
+}
+
 static void check_resolved_before(void)
 {
     signal_alert("other", "firing");
@@ -706,6 +746,9 @@ Test(dispatcher, a_runbook_that_does_not_fit_its_bots_refuses_the_start)
                          "'tries' of bot 'restart' must be of type integer", false);
     expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\n",
                          "can itself remove the alerting series", true);
+    expect_start_refused(
+        "name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\nescalate: {bot: reboot}\n",
+        "must only tell people (such as notify); 'reboot' acts", false);
 }
 
 static void check_removed_series(void)

@@ -55,7 +55,7 @@ Test(manifest, plain_function_gets_its_defaults)
         "\"reply\":{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"additionalProperties\":false,"
         "\"properties\":{},\"type\":\"object\"},\"schema\":{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\","
         "\"additionalProperties\":false,\"properties\":{},\"required\":[],\"type\":\"object\"},"
-        "\"summary\":\"Answers what it got\",\"timeout\":\"30s\"}");
+        "\"summary\":\"Answers what it got\",\"tells_people\":false,\"timeout\":\"30s\"}");
 }
 
 Test(manifest, acting_function_is_signed_and_complete)
@@ -82,8 +82,9 @@ Test(manifest, acting_function_without_its_promises_is_refused)
     expect_message("name: a\nsummary: s\nacts: true\non_unknown: rerun\ntouches: {a: [b]}\nverify: v\n",
                    "bot.yaml:1:1: undo is missing: a acts");
     expect_message(ACTING "auth: open\n", "bot.yaml:8:7: auth must be signed: disk-clean acts");
-    expect_message(PLAIN "destructive: true\n",
-                   "bot.yaml:1:1: destructive, removes_series and on_unknown are for functions that act");
+    expect_message(
+        PLAIN "destructive: true\n",
+        "bot.yaml:1:1: destructive, removes_series, tells_people and on_unknown are for functions that act");
     expect_message(PLAIN "auth: signed\n",
                    "bot.yaml:4:7: auth: only invocations of functions that act are signed");
 }
