@@ -134,9 +134,15 @@ static enum status parse_filters(struct logql_scan *s, struct logql_query *q)
     while (logql_peek(s) != '\0') {
         struct strview stage;
         if (!take_filter_op(s, &op)) {
+            if (logql_take(s, "|>") || logql_take(s, "!>"))
+                return error_set(
+                    s->err, STATUS_UNIMPLEMENTED,
+                    "the pattern filters |> !> are not supported here: line filters are |= != |~ !~");
             if (!logql_take(s, "|"))
                 return logql_fail(s, "syntax error: unexpected input, expecting a line filter: |= != |~ !~");
-            if (!logql_identifier(s, &stage)) stage = SV(">");
+            if (!logql_identifier(s, &stage))
+                return logql_fail(s, "syntax error: unexpected %s, expecting a line filter: |= != |~ !~",
+                                  logql_peek(s) == '\0' ? "$end" : "input");
             return error_set(
                 s->err, STATUS_UNIMPLEMENTED,
                 "the stage '| %.*s' is not supported here: lines are answered as they are stored; line filters are |= != |~ !~",

@@ -357,6 +357,12 @@ static const struct route {
     {"series", series},
 };
 
+/* Both reach people as they are: logcli prints them. */
+static const char no_tail[] = "live tail is not supported here: ask query_range again from the newest line's "
+                              "time on, or read along with 'balm audit tail -f'";
+static const char not_here[] = "404 page not found: this log answers query_range, query, labels, "
+                               "label/NAME/values and series";
+
 /* What writes is refused by name: nothing but the journal's owner adds to it, and nobody takes anything away.
  */
 static bool is_writing(struct strview path)
@@ -377,8 +383,10 @@ static void handle_route(struct loki *l, struct strview path, const struct http_
                      path.len > sizeof("label//values") - 1;
     if (is_writing(path)) {
         answer_error(resp, req->arena, 405, SV("this log is read only"));
+    } else if (sv_eq(path, SV("tail"))) {
+        answer_error(resp, req->arena, 400, SV(no_tail));
     } else if (route == NULL && !is_values) {
-        answer_error(resp, req->arena, 404, SV("404 page not found"));
+        answer_error(resp, req->arena, 404, SV(not_here));
     } else if (!sv_eq(req->method, SV("GET")) && !sv_eq(req->method, SV("POST"))) {
         http_resp_header(resp, SV("allow"), SV("GET, POST"));
         answer_error(resp, req->arena, 405, SV("GET or POST only"));

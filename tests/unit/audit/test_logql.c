@@ -133,6 +133,10 @@ Test(logql, errors_say_where)
     refuse("{app=\"balm\"} |= \"a\" \"b\"", STATUS_INVALID_ARGUMENT, "line filter");
     refuse("{app=\"balm\"} foo", STATUS_INVALID_ARGUMENT, "line filter");
     refuse("{1=\"balm\"}", STATUS_INVALID_ARGUMENT, "expecting IDENTIFIER");
+    refuse("{app=\"balm\"} |", STATUS_INVALID_ARGUMENT,
+           "parse error at line 1, col 15: syntax error: unexpected $end");
+    refuse("{app=\"balm\"} | 5", STATUS_INVALID_ARGUMENT,
+           "parse error at line 1, col 16: syntax error: unexpected input");
 }
 
 Test(logql, what_is_not_answered_here_is_named)
@@ -143,6 +147,8 @@ Test(logql, what_is_not_answered_here_is_named)
     refuse("sum by (kind) (rate({app=\"balm\"}[5m]))", STATUS_UNIMPLEMENTED, "sum");
     refuse("({app=\"balm\"})", STATUS_UNIMPLEMENTED, "parentheses");
     refuse("{app=\"balm\"} |= ip(\"127.0.0.1\")", STATUS_UNIMPLEMENTED, "ip(");
+    refuse("{app=\"balm\"} |> \"<_>nginx<_>\"", STATUS_UNIMPLEMENTED, "the pattern filters |> !>");
+    refuse("{app=\"balm\"} !> `<_>`", STATUS_UNIMPLEMENTED, "the pattern filters |> !>");
 }
 
 Test(logql, the_health_checks_arithmetic)
