@@ -163,6 +163,10 @@ integration: all ## real platform, real neighbours
 demo: deps-demo ## the main job on real parts: nginx dies, Prometheus and Alertmanager tell, balm repairs (KEEP=1 leaves it running)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@BALM_BUILD=$(B) python3 tests/e2e/demo.py
+.PHONY: e2e-logcli
+e2e-logcli: deps-test ## the audit journal through Loki's own client, built from its Go module (cold: 8 minutes; skipped aloud without go)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tests/run.py --build $(B) --only test_logcli.py e2e
 up: deps ## the platform in the foreground
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec $(B)/balm up

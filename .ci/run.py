@@ -15,7 +15,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # part, allowed minutes. Together under 40.
 CORE = [("test", 12), ("demo", 3), ("check-asan", 14), ("check-tsan", 3), ("lint", 6)]
 # heavy target, allowed minutes, the paths that call for it.
-HEAVY = []
+HEAVY = [
+    ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py"]),
+]
 
 
 def changed_paths():
