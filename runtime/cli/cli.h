@@ -18,6 +18,10 @@ enum cli_exit {
     CLI_INCOMPLETE = 4, /* audit verify: every record is genuine, but an act has no outcome */
 };
 
+#define CLI_N_EXITS 5
+/* What each exit code means, for help. */
+extern const char *const cli_exit_meanings[CLI_N_EXITS];
+
 struct command {
     const char *name;
     const char *arguments;   /* "INCIDENT", for the usage line */

@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *const cli_exit_meanings[CLI_N_EXITS] = {
+    [CLI_OK] = "done",
+    [CLI_FAILED] = "failed or refused",
+    [CLI_USAGE] = "wrong usage or file",
+    [CLI_NOT_FOUND] = "not found or not running",
+    [CLI_INCOMPLETE] = "audit verify: genuine, but an act has no outcome",
+};
+
 void cli_print_help(const struct command *c)
 {
     printf("usage: balm %s%s%s%s\n\n%s\n", c->name, c->n_options > 0 ? " [OPTIONS]" : "",

@@ -1,12 +1,15 @@
 #include "cli/cli.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/generate.h"
+#include "cli/manual.h"
 
 static int run_version(const struct command *self, int argc, char **argv);
 static int run_generate(const struct command *self, int argc, char **argv);
+static int run_help(const struct command *self, int argc, char **argv);
 
 static const struct command command_generate = {
     .name = "generate",
@@ -21,9 +24,38 @@ static const struct command command_generate = {
 static const struct command command_version = {
     .name = "version", .arguments = "", .summary = "print the version", .run = run_version};
 
+struct help_cfg {
+    const char *completion;
+    bool is_markdown, is_man;
+};
+
+static const struct config_option help_options[] = {
+    {.name = "markdown",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct help_cfg, is_markdown),
+     .help = "the command's settings as a table for a README"},
+    {.name = "man",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct help_cfg, is_man),
+     .help = "balm(1), all commands; to read it: balm help --man | man -l -"},
+    {.name = "completion",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct help_cfg, completion),
+     .value_name = "bash|zsh",
+     .help = "completion for this shell; in bash: eval \"$(balm help --completion bash)\""},
+};
+static const struct command command_help = {
+    .name = "help",
+    .arguments = "[COMMAND]",
+    .summary = "what there is, or what a command does",
+    .options = help_options,
+    .n_options = ARRAY_LEN(help_options),
+    .run = run_help,
+};
+
 static const struct command *const commands[] = {
-    &command_up,     &command_status, &command_why,      &command_audit,   &command_stop,
-    &command_resume, &command_reload, &command_generate, &command_version,
+    &command_up,     &command_status, &command_why,      &command_audit, &command_stop,
+    &command_resume, &command_reload, &command_generate, &command_help,  &command_version,
 };
 
 static int run_version(const struct command *self, int argc, char **argv)
@@ -60,10 +92,9 @@ static void print_usage(FILE *out)
         out);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fputs(
-        "\nbalm COMMAND --help says more.\n\nexit codes: 0 done, 1 failed or refused, 2 wrong usage or file, 3 not found or not running,\n"
-        "            4 audit verify: genuine, but an act has no outcome\n",
-        out);
+    fputs("\nbalm COMMAND --help says more.\n\nexit codes:\n", out);
+    for (size_t i = 0; i < CLI_N_EXITS; i++)
+        fprintf(out, "  %zu  %s\n", i, cli_exit_meanings[i]);
 }
 
 static const struct command *find_command(const char *name)
@@ -86,6 +117,51 @@ static int unknown_command(const char *name)
     return CLI_USAGE;
 }
 
+static int help_on_command(const char *name, const struct help_cfg *cfg)
+{
+    const struct command *c = find_command(name);
+    if (c == NULL) return unknown_command(name);
+    if (cfg->is_markdown)
+        config_print_markdown(c->options, c->n_options, stdout);
+    else
+        cli_print_help(c);
+    return CLI_OK;
+}
+
+static int help_on_all(const struct help_cfg *cfg)
+{
+    if (cfg->is_man) {
+        manual_print(commands, ARRAY_LEN(commands), stdout);
+    } else if (cfg->completion == NULL) {
+        print_usage(stdout);
+    } else if (strcmp(cfg->completion, "bash") == 0) {
+        completion_print_bash(commands, ARRAY_LEN(commands), stdout);
+    } else if (strcmp(cfg->completion, "zsh") == 0) {
+        completion_print_zsh(commands, ARRAY_LEN(commands), stdout);
+    } else {
+        fprintf(stderr, "balm help: --completion is for bash and zsh, not '%s'\n", cfg->completion);
+        return CLI_USAGE;
+    }
+    return CLI_OK;
+}
+
+static int run_help(const struct command *self, int argc, char **argv)
+{
+    struct arena a = {0};
+    struct help_cfg cfg = {0};
+    int n = 0, code = CLI_OK;
+    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
+    if (n > 1) {
+        fprintf(stderr, "balm help: takes one command, got '%s' as well\n", argv[2]);
+        code = CLI_USAGE;
+    } else {
+        code = n == 1 ? help_on_command(argv[1], &cfg) : help_on_all(&cfg);
+    }
+out:
+    arena_release(&a);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -97,21 +173,7 @@ int main(int argc, char **argv)
         return cli_finish(CLI_OK);
     }
     if (strcmp(argv[1], "--version") == 0) return cli_finish(run_version(&command_version, 0, NULL));
-    bool is_help = strcmp(argv[1], "help") == 0;
-    if (is_help && argc == 2) {
-        print_usage(stdout);
-        return cli_finish(CLI_OK);
-    }
-    const char *name = is_help ? argv[2] : argv[1];
-    const struct command *c = find_command(name);
-    if (c == NULL) return unknown_command(name);
-    if (is_help && argc == 4 && strcmp(argv[3], "--markdown") == 0) { /* the README's table of settings */
-        config_print_markdown(c->options, c->n_options, stdout);
-        return cli_finish(CLI_OK);
-    }
-    if (is_help) {
-        cli_print_help(c);
-        return cli_finish(CLI_OK);
-    }
+    const struct command *c = find_command(argv[1]);
+    if (c == NULL) return unknown_command(argv[1]);
     return cli_finish(c->run(c, argc - 1, argv + 1));
 }

@@ -47,6 +47,10 @@ enum status config_load(const struct config_option *options, size_t n, int argc,
 void config_print_help(const struct config_option *options, size_t n, FILE *out);
 /* Markdown table for the README. */
 void config_print_markdown(const struct config_option *options, size_t n, FILE *out);
+/* Tagged paragraphs for a man page. */
+void config_print_roff(const struct config_option *options, size_t n, FILE *out);
+/* What the option's value is called in help, "" for a bool. */
+const char *config_value_name(const struct config_option *o);
 /* The entry of `names` nearest to `word` by edit distance (≤ 1/2 of its length), or NULL. */
 const char *config_nearest(const char *word, const char *const *names, size_t n);
 

@@ -3,10 +3,11 @@
 
 #include "base/buf.h"
 #include "config/config_impl.h"
+#include "config/roff.h"
 
 enum { HELP_WIDTH = 110, HELP_LEFT_MAX = 36, HELP_TEXT_MAX = 1024 };
 
-static const char *value_name(const struct config_option *o)
+const char *config_value_name(const struct config_option *o)
 {
     if (o->value_name != NULL) return o->value_name;
     switch (o->type) {
@@ -29,7 +30,7 @@ static const char *value_name(const struct config_option *o)
 /* "  -d, --data DIR" or "      exec_timeout=DURATION". Returns its length. */
 static size_t left_column(const struct config_option *o, char ret_text[HELP_TEXT_MAX])
 {
-    const char *value = value_name(o);
+    const char *value = config_value_name(o);
     if (o->name == NULL) {
         (void)snprintf(ret_text, HELP_TEXT_MAX, "      %s=%s", o->env,
                        o->type == CONFIG_BOOL ? "true|false" : value);
@@ -117,7 +118,7 @@ void config_print_markdown(const struct config_option *options, size_t n, FILE *
     fputs("| option | environment | default | range | meaning |\n|---|---|---|---|---|\n", out);
     for (size_t i = 0; i < n; i++) {
         const struct config_option *o = &options[i];
-        const char *value = value_name(o);
+        const char *value = config_value_name(o);
         char min[NUMBER_TEXT_MAX], max[NUMBER_TEXT_MAX];
         fputs("| ", out);
         if (o->name != NULL) {
@@ -139,5 +140,28 @@ void config_print_markdown(const struct config_option *options, size_t n, FILE *
         fputs(" | ", out);
         print_cell(out, o->help);
         fputs(" |\n", out);
+    }
+}
+
+void config_print_roff(const struct config_option *options, size_t n, FILE *out)
+{
+    char right[HELP_TEXT_MAX];
+    for (size_t i = 0; i < n; i++) {
+        const struct config_option *o = &options[i];
+        const char *value = config_value_name(o);
+        fputs(".TP\n", out);
+        if (o->short_name != 0) fprintf(out, "\\fB\\-%c\\fR, ", o->short_name);
+        fputs(o->name != NULL ? "\\fB\\-\\-" : "\\fB", out);
+        roff_print(out, sv(o->name != NULL ? o->name : o->env));
+        fputs("\\fR", out);
+        if (value[0] != '\0') {
+            fputs(o->name != NULL ? " \\fI" : "=\\fI", out);
+            roff_print(out, sv(value));
+            fputs("\\fR", out);
+        }
+        fputc('\n', out);
+        right_column(o, right);
+        roff_print(out, sv(right));
+        fputc('\n', out);
     }
 }
