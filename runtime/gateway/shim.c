@@ -14,8 +14,8 @@
  *   started is then beyond reach.
  * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
  *   it left behind is killed.
- * - The function gets no_new_privs, its limits, a session of its own, and every descriptor the platform
- *   passed except the lifeline.
+ * - The function gets no_new_privs, its limits, no protection from the out-of-memory killer, a session of its
+ * own, and every descriptor the platform passed except the lifeline.
  *
  * Linked statically and without our libraries, so that it starts in well under a millisecond. */
 #include <errno.h>
@@ -82,6 +82,17 @@ static int exit_code_of(int status)
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* The platform may be protected when memory runs out (balm.service is); what it runs is not. Raising needs no
+ * right. A container may forbid it: then it is as it was. */
+static void give_up_protection(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+    char now = '0';
+    if (fd < 0) return;
+    if (pread(fd, &now, 1, 0) == 1 && now == '-') (void)!pwrite(fd, "0", 1, 0);
+    (void)close(fd);
+}
+
 static void set_limits(unsigned long long memory_bytes)
 {
     struct rlimit no_core = {0, 0};
@@ -104,6 +115,7 @@ static void become_function(char **argv, pid_t shim, const sigset_t *mask, int l
     (void)close(lifeline);
     (void)setsid();
     (void)sigprocmask(SIG_SETMASK, mask, NULL);
+    give_up_protection();
     set_limits(memory_bytes);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) _exit(fail("no_new_privs"));
     (void)execv(argv[0], argv);
