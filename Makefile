@@ -174,10 +174,62 @@ bench: deps-test ## figures beside their floors, from one run
 	@$(MAKE) --no-print-directory -j$$(nproc) bench-binaries
 	@BALM_BUILD=$(B) python3 tests/bench/bench.py
 
+# ---- install ----
+# `balm` finds the rest from where it is (../lib/balm, ../share/balm), so DESTDIR and PREFIX need nothing compiled in. What is configured once
+# stays: files in sysconfdir are written only where there are none.
+PREFIX     ?= /usr/local
+DESTDIR    ?=
+bindir     ?= $(PREFIX)/bin
+libdir     ?= $(PREFIX)/lib
+datadir    ?= $(PREFIX)/share
+mandir     ?= $(datadir)/man
+sysconfdir ?= /etc
+unitdir    ?= $(libdir)/systemd/system
+bashdir    ?= $(datadir)/bash-completion/completions
+zshdir     ?= $(datadir)/zsh/site-functions
+RUNBOOKS   := $(sort $(wildcard functions/dispatcher/runbooks/*.yaml))
+INSTALL    := install -D
+CONFIG     := $(DESTDIR)$(sysconfdir)/balm
+GENERATED  := $(B)/share/balm.1 $(B)/share/balm.bash $(B)/share/_balm $(B)/share/balm.service
+
+# Man page and completion are printed by the binary from its own table of commands.
+$(B)/share/balm.1: help_of = --man
+$(B)/share/balm.bash: help_of = --completion bash
+$(B)/share/_balm: help_of = --completion zsh
+$(B)/share/balm.1 $(B)/share/balm.bash $(B)/share/_balm: $(B)/balm
+	@mkdir -p $(@D)
+	$(call say,GEN)$(B)/balm help $(help_of) >$@.new && mv $@.new $@
+# Made each time: it holds the folders of this very call.
+.PHONY: $(B)/share/balm.service
+$(B)/share/balm.service: runtime/cli/package/balm.service.in
+	@mkdir -p $(@D)
+	$(call say,GEN)sed -e 's|@bindir@|$(bindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $< >$@
+
+.PHONY: install uninstall
+install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
+	$(INSTALL) $(B)/balm $(DESTDIR)$(bindir)/balm
+	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim
+	$(INSTALL) -t $(DESTDIR)$(libdir)/balm/functions $(FUNCTIONS:%=$(B)/functions/%)
+	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm stack.yml
+	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)
+	$(INSTALL) -m 644 $(B)/share/balm.1 $(DESTDIR)$(mandir)/man1/balm.1
+	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man5 $(wildcard runtime/cli/man/*.5)
+	$(INSTALL) -m 644 $(B)/share/balm.bash $(DESTDIR)$(bashdir)/balm
+	$(INSTALL) -m 644 $(B)/share/_balm $(DESTDIR)$(zshdir)/_balm
+	$(INSTALL) -m 644 $(B)/share/balm.service $(DESTDIR)$(unitdir)/balm.service
+	[ -e $(CONFIG)/stack.yml ] || $(INSTALL) -m 644 -t $(CONFIG) stack.yml
+	[ -e $(CONFIG)/balm.env ] || $(INSTALL) -m 644 -t $(CONFIG) runtime/cli/package/balm.env
+	[ -e $(CONFIG)/host-acts.yaml ] || $(INSTALL) -m 644 -t $(CONFIG) runtime/cli/package/host-acts.yaml
+	[ -d $(CONFIG)/runbooks ] || $(INSTALL) -m 644 -t $(CONFIG)/runbooks $(filter-out %/demo-nginx.yaml,$(RUNBOOKS))
+uninstall: ## what install put there; configuration and state stay
+	rm -rf $(DESTDIR)$(libdir)/balm $(DESTDIR)$(datadir)/balm
+	rm -f $(DESTDIR)$(bindir)/balm $(DESTDIR)$(mandir)/man1/balm.1 $(patsubst runtime/cli/man/%,$(DESTDIR)$(mandir)/man5/%,$(wildcard runtime/cli/man/*.5)) \
+	    $(DESTDIR)$(bashdir)/balm $(DESTDIR)$(zshdir)/_balm $(DESTDIR)$(unitdir)/balm.service
+
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
-DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8
+DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_DEMO  := $(DEPS) python3 libcrypt1
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
 .PHONY: deps deps-test deps-demo deps-lint

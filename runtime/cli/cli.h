@@ -58,6 +58,9 @@ int cli_finish(int code);
 const char *cli_default_data_dir(struct arena *a);
 /* The folder of this executable, without a trailing slash. */
 const char *cli_executable_dir(struct arena *a);
+/* What comes with balm ("balm-shim", "functions", "runbooks", "stack.yml"): beside this executable as it was
+ * built, else in ../lib/balm or ../share/balm as `make install` lays it out. NULL: nowhere. In the arena. */
+const char *cli_find_part(struct arena *a, const char *name);
 
 /* ---- talking to a running platform ---- */
 
@@ -100,14 +103,21 @@ enum status cli_api(const struct cli_platform *platform, const char *method, con
 
 /* ---- the platform process ---- */
 
+/* Tells systemd, if it started us as a service of Type=notify: "READY=1", "STOPPING=1", "WATCHDOG=1"
+ * (sd_notify(3)). Else nothing. */
+void service_tell(const char *state);
+/* systemd restarts us unless it hears WATCHDOG=1 this often; 0: it does not watch. */
+int64_t service_watchdog_ns(void);
+
 struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
         *log_level;
+    const char *shim_path; /* found, not set */
     int64_t port, repeat_interval_ns, group_interval_ns, idle_ns, drain_timeout_ns;
     bool is_insecure, is_json;
 };
 
 /* Runs until SIGINT or SIGTERM; returns the exit code. */
-int platform_run(const struct up_cfg *cfg, const char *executable_dir, struct error *err);
+int platform_run(const struct up_cfg *cfg, struct error *err);
 
 #endif

@@ -25,3 +25,14 @@ const char *cli_executable_dir(struct arena *a)
     *slash = '\0';
     return arena_cstr(a, sv(path));
 }
+
+const char *cli_find_part(struct arena *a, const char *name)
+{
+    static const char *const places[] = {"", "/../lib/balm", "/../share/balm"};
+    const char *exe_dir = cli_executable_dir(a);
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        const char *path = arena_printf(a, "%s%s/%s", exe_dir, places[i], name).ptr;
+        if (access(path, F_OK) == 0) return path;
+    }
+    return NULL;
+}

@@ -34,7 +34,6 @@ static const struct core_function *const core_functions[] = {&audit_function, &a
 
 struct platform {
     const struct up_cfg *cfg;
-    const char *executable_dir;
     struct loop *loop;
     struct arena arena;
     int lock_fd;
@@ -132,7 +131,7 @@ static enum status make_gateway(struct platform *p)
         .dir = p->cfg->data_dir,
         .stack_file = p->cfg->stack_file,
         .functions_dir = p->cfg->functions_dir,
-        .shim_path = arena_printf(&p->arena, "%s/balm-shim", p->executable_dir).ptr,
+        .shim_path = p->cfg->shim_path,
         .broker_file = p->cfg->host_acts_file,
         .host = p->cfg->listen,
         .port = (uint16_t)p->cfg->port,
@@ -259,18 +258,32 @@ static void force_exit_fiber(void *arg)
     }
 }
 
+/* A loop that hangs says nothing. */
+static void watchdog_fiber(void *arg)
+{
+    int64_t watchdog_ns = service_watchdog_ns();
+    (void)arg;
+    while (watchdog_ns > 0 && sleep_until(clock_monotonic_ns() + watchdog_ns / 3) == STATUS_OK)
+        service_tell("WATCHDOG=1");
+}
+
 static void platform_fiber(void *arg)
 {
     struct platform *p = arg;
-    p->status = start(p);
-    if (p->status == STATUS_OK) wait_for_signals(p);
-    struct fiber_scope force;
-    fiber_scope_init(&force);
+    struct fiber_scope beside; /* until all has stopped */
     struct error ignored;
-    (void)!fiber_scope_spawn(&force, force_exit_fiber, p, &ignored);
+    fiber_scope_init(&beside);
+    p->status = start(p);
+    if (p->status == STATUS_OK) {
+        service_tell("READY=1");
+        (void)!fiber_scope_spawn(&beside, watchdog_fiber, NULL, &ignored);
+        wait_for_signals(p);
+    }
+    service_tell("STOPPING=1");
+    (void)!fiber_scope_spawn(&beside, force_exit_fiber, p, &ignored);
     stop(p);
-    fiber_scope_cancel(&force);
-    fiber_scope_join(&force);
+    fiber_scope_cancel(&beside);
+    fiber_scope_join(&beside);
     if (p->status == STATUS_OK) log_info("balm", "stopped");
 }
 
@@ -289,9 +302,9 @@ static void prepare_process(void)
 #endif
 }
 
-int platform_run(const struct up_cfg *cfg, const char *executable_dir, struct error *err)
+int platform_run(const struct up_cfg *cfg, struct error *err)
 {
-    struct platform p = {.cfg = cfg, .executable_dir = executable_dir, .lock_fd = -1, .err = err};
+    struct platform p = {.cfg = cfg, .lock_fd = -1, .err = err};
     prepare_process();
     enum status s = loop_new(&p.loop, err);
     if (s != STATUS_OK) return CLI_FAILED;

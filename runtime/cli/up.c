@@ -16,7 +16,8 @@ static const struct config_option options[] = {
      .type = CONFIG_PATH,
      .offset = offsetof(struct up_cfg, stack_file),
      .value_name = "FILE",
-     .help = "functions to deploy at the start (stack.yml in the current folder, if there is one)"},
+     .help =
+         "functions to deploy at the start (stack.yml in the current folder, else the one that came with balm)"},
     {.name = "data",
      .env = "BALM_DATA",
      .type = CONFIG_PATH,
@@ -43,13 +44,13 @@ static const struct config_option options[] = {
      .type = CONFIG_PATH,
      .offset = offsetof(struct up_cfg, runbooks_dir),
      .value_name = "DIR",
-     .help = "folder of runbooks (functions/dispatcher/runbooks)"},
+     .help = "folder of runbooks (functions/dispatcher/runbooks, else those that came with balm)"},
     {.name = "functions",
      .env = "BALM_FUNCTIONS",
      .type = CONFIG_PATH,
      .offset = offsetof(struct up_cfg, functions_dir),
      .value_name = "DIR",
-     .help = "folder of function executables (functions beside the balm executable)"},
+     .help = "folder of function executables (those that came with balm)"},
     {.name = "host-acts",
      .env = "BALM_HOST_ACTS",
      .type = CONFIG_PATH,
@@ -113,23 +114,28 @@ static const struct config_option options[] = {
      .help = "management API without credentials: on loopback only, never as root"},
 };
 
-/* `name` in the current folder, else in the source tree that this executable was built in, else NULL. */
-static const char *find_default(struct arena *a, const char *name, const char *exe_dir)
+/* `in_source` in the current folder, else in the source tree that this executable was built in, else what was
+ * installed with it, else NULL. */
+static const char *find_default(struct arena *a, const char *in_source, const char *installed)
 {
-    if (access(name, F_OK) == 0) return name;
-    const char *beside = arena_printf(a, "%s/../%s", exe_dir, name).ptr;
-    return access(beside, F_OK) == 0 ? beside : NULL;
+    if (access(in_source, F_OK) == 0) return in_source;
+    const char *beside = arena_printf(a, "%s/../%s", cli_executable_dir(a), in_source).ptr;
+    return access(beside, F_OK) == 0 ? beside : cli_find_part(a, installed);
 }
 
-static void complete_defaults(struct up_cfg *cfg, struct arena *a, const char *exe_dir)
+/* What is nowhere is named where it would be, for the message. */
+static void complete_defaults(struct up_cfg *cfg, struct arena *a)
 {
+    const char *exe_dir = cli_executable_dir(a);
     if (cfg->data_dir == NULL) cfg->data_dir = cli_default_data_dir(a);
+    cfg->shim_path = cli_find_part(a, "balm-shim");
+    if (cfg->shim_path == NULL) cfg->shim_path = arena_printf(a, "%s/balm-shim", exe_dir).ptr;
+    if (cfg->functions_dir == NULL) cfg->functions_dir = cli_find_part(a, "functions");
     if (cfg->functions_dir == NULL) cfg->functions_dir = arena_printf(a, "%s/functions", exe_dir).ptr;
     if (cfg->runbooks_dir == NULL)
-        cfg->runbooks_dir = find_default(a, "functions/dispatcher/runbooks", exe_dir);
-    /* To be named in the message. */
+        cfg->runbooks_dir = find_default(a, "functions/dispatcher/runbooks", "runbooks");
     if (cfg->runbooks_dir == NULL) cfg->runbooks_dir = "functions/dispatcher/runbooks";
-    if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", exe_dir);
+    if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", "stack.yml");
 }
 
 static int run_up(const struct command *self, int argc, char **argv)
@@ -153,9 +159,8 @@ static int run_up(const struct command *self, int argc, char **argv)
     }
     log_set_level(level);
     log_set_terminal(isatty(2) == 1 && !cfg.is_json);
-    const char *exe_dir = cli_executable_dir(&a);
-    complete_defaults(&cfg, &a, exe_dir);
-    code = platform_run(&cfg, exe_dir, &err);
+    complete_defaults(&cfg, &a);
+    code = platform_run(&cfg, &err);
     if (code != CLI_OK && isatty(2) == 1 && !cfg.is_json)
         (void)cli_fail(self, &err);
     else if (code != CLI_OK)
