@@ -205,7 +205,7 @@ $(B)/share/balm.service: runtime/cli/package/balm.service.in
 	@mkdir -p $(@D)
 	$(call say,GEN)sed -e 's|@bindir@|$(bindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $< >$@
 
-.PHONY: install uninstall
+.PHONY: install uninstall deb e2e-systemd
 install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
 	$(INSTALL) $(B)/balm $(DESTDIR)$(bindir)/balm
 	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim
@@ -225,20 +225,28 @@ uninstall: ## what install put there; configuration and state stay
 	rm -rf $(DESTDIR)$(libdir)/balm $(DESTDIR)$(datadir)/balm
 	rm -f $(DESTDIR)$(bindir)/balm $(DESTDIR)$(mandir)/man1/balm.1 $(patsubst runtime/cli/man/%,$(DESTDIR)$(mandir)/man5/%,$(wildcard runtime/cli/man/*.5)) \
 	    $(DESTDIR)$(bashdir)/balm $(DESTDIR)$(zshdir)/_balm $(DESTDIR)$(unitdir)/balm.service
+deb: all ## a Debian package of it: build/deb/balm_VERSION_ARCH.deb
+	+@runtime/cli/package/deb.sh $(B)
+e2e-systemd: deps-systemd ## the package in a booted Debian: installed, heals a unit, killed, upgraded, purged
+	@$(MAKE) --no-print-directory -j$$(nproc) deb
+	@tests/run.py --build $(B) --only systemd e2e
 
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
 DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_DEMO  := $(DEPS) python3 libcrypt1
+DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
-.PHONY: deps deps-test deps-demo deps-lint
+.PHONY: deps deps-test deps-demo deps-systemd deps-lint
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
 deps-test:
 	@tests/deps.sh $(DEPS_TEST)
 deps-demo:
 	@tests/deps.sh $(DEPS_DEMO)
+deps-systemd:
+	@tests/deps.sh $(DEPS_SYSTEMD)
 deps-lint:
 	@tests/deps.sh $(DEPS_LINT)
 

@@ -17,6 +17,8 @@ CORE = [("test", 12), ("demo", 3), ("check-asan", 14), ("check-tsan", 3), ("lint
 # heavy target, allowed minutes, the paths that call for it.
 HEAVY = [
     ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py"]),
+    ("e2e-systemd", 10, ["Makefile", "runtime/cli/", "runtime/gateway/broker", "runtime/gateway/shim.c", "functions/service-restart/",
+                         "tests/e2e/test_systemd.py", ".ci/"]),
 ]
 
 

@@ -251,6 +251,39 @@ Test(shim, the_function_gets_no_new_privs_no_core_and_a_session, .timeout = 30)
     play_without_gateway(limits);
 }
 
+/* "0" stays "0" anywhere; a right of the kernel's is needed to begin below it. */
+static bool set_oom_score_adj(const char *value)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    bool is_set = write(fd, value, strlen(value)) > 0;
+    (void)close(fd);
+    return is_set;
+}
+
+static void protection(struct scene *s)
+{
+    CHECK(run(s, "cat /proc/self/oom_score_adj") == 0);
+    CHECK(sv_eq(output(s), SV("0")));
+}
+
+Test(shim, the_function_is_not_protected_when_memory_runs_out, .timeout = 30)
+{
+    if (!set_oom_score_adj("-500")) cr_skip_test("protecting a process needs CAP_SYS_RESOURCE");
+    play_without_gateway(protection);
+}
+
+static void first_to_go(struct scene *s)
+{
+    CHECK(run(s, "cat /proc/self/oom_score_adj") == 0);
+    CHECK(sv_eq(output(s), SV("300")));
+}
+
+Test(shim, a_function_of_a_platform_that_goes_first_goes_first, .timeout = 30)
+{
+    CHECK(set_oom_score_adj("300"));
+    play_without_gateway(first_to_go);
+}
+
 static void descriptors(struct scene *s)
 {
     int leak = open("/etc/passwd", O_RDONLY); /* without O_CLOEXEC, on purpose */
