@@ -83,7 +83,13 @@ static void found_tampering(struct seal *seal, const char *message, uint64_t seq
               LOG_STR("advice", "run balm audit verify"));
 }
 
-/* The leaves are a fold: if the journal has the signed root, only they were damaged, and are made anew. */
+static bool is_found_out(enum status s)
+{
+    return s == STATUS_DATA_LOSS || s == STATUS_OUT_OF_RANGE;
+}
+
+/* The leaves are a fold: if the journal has the signed root, only they were damaged, and are made anew. A
+ * journal that cannot be read just now says nothing: try again. */
 static enum status rebuild_leaves(struct seal *seal, struct error *err)
 {
     struct arena a = {0};
@@ -103,7 +109,7 @@ static enum status rebuild_leaves(struct seal *seal, struct error *err)
         s = fiber_yield();
     }
     arena_release(&a);
-    if (s == STATUS_CANCELLED) return s;
+    if (s != STATUS_OK && !is_found_out(s)) return s;
     struct merkle_hash root = merkle_tree_root(&tree);
     if (s == STATUS_OK && tree.size == seal->files.newest.size &&
         memcmp(&root, &seal->files.newest.root, sizeof(root)) == 0) {
@@ -111,6 +117,7 @@ static enum status rebuild_leaves(struct seal *seal, struct error *err)
                  LOG_INT("records", tree.size));
         struct seal_work w = {.files = &seal->files, .err = err};
         work_run(do_restart, &w);
+        seal->files.are_leaves_bad = w.status != STATUS_OK;
         return w.status;
     }
     found_tampering(seal, "neither journal nor leaves have the root that was signed: sealing has stopped",
@@ -219,12 +226,24 @@ static enum status checkpoint(struct seal *seal, struct error *err)
     return STATUS_OK;
 }
 
+/* Until the leaves are those of the newest checkpoint, or it is known that they cannot be. */
+static enum status mend_leaves(struct seal *seal)
+{
+    struct error err = {0};
+    enum status s = STATUS_OK;
+    while (s == STATUS_OK && seal->files.are_leaves_bad && !seal->is_stopped_for_good) {
+        enum status mended = rebuild_leaves(seal, &err);
+        note_result(seal, mended, &err);
+        if (mended != STATUS_OK) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
+    }
+    return s;
+}
+
 static void seal_fiber(void *arg)
 {
     struct seal *seal = arg;
     struct error err = {0};
-    enum status s = seal->files.are_leaves_bad ? rebuild_leaves(seal, &err) : STATUS_OK;
-    note_result(seal, s, &err);
+    enum status s = mend_leaves(seal);
     if (s == STATUS_OK && !seal->is_stopped_for_good &&
         fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
@@ -301,7 +320,7 @@ void seal_free(struct seal *seal)
     struct error err = {0};
     fiber_scope_cancel(&seal->scope);
     fiber_scope_join(&seal->scope);
-    if (seal->is_started && !seal->is_stopped_for_good) {
+    if (seal->is_started && !seal->is_stopped_for_good && !seal->files.are_leaves_bad) {
         fiber_shield_begin();
         enum status s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal),
                                              clock_monotonic_ns() + LAST_WAIT_NS, &err);

@@ -6,6 +6,7 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "audit/verify.h"
@@ -23,13 +24,18 @@ static struct seal *seal;
 static const char *dir;
 static struct error err;
 
-static void open_all(void)
+static void open_only(size_t segment_max_bytes)
 {
-    const char *folder = arena_printf(&arena, "%s/journal", dir).ptr;
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = folder}, &journal, &err), STATUS_OK,
-                 "%s", err.message);
+    struct journal_cfg cfg = {.dir = arena_printf(&arena, "%s/journal", dir).ptr,
+                              .segment_max_bytes = segment_max_bytes};
+    cr_assert_eq(journal_open_sqlite(loop, &cfg, &journal, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(seal_new(journal, dir, SV("a cluster+1"), &seal, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
+}
+
+static void open_all(void)
+{
+    open_only(0);
     cr_assert_eq(seal_start(seal, &err), STATUS_OK, "%s", err.message);
 }
 
@@ -174,15 +180,21 @@ SEAL_TEST(a_torn_end_of_either_file_is_cut)
     open_all();
 }
 
-SEAL_TEST(damaged_leaves_are_made_anew_where_the_journal_is_whole)
+static void damage_leaves(void)
 {
-    append(RECORDS);
-    close_all();
     struct strview leaves = folder_read(&arena, dir, "audit/leaves");
     char *damaged = arena_cstr(&arena, sv_n(leaves.ptr, leaves.len));
     memcpy(damaged, leaves.ptr, leaves.len);
     damaged[77] = (char)(damaged[77] ^ 4);
     folder_write(dir, "audit/leaves", sv_n(damaged, leaves.len));
+}
+
+SEAL_TEST(damaged_leaves_are_made_anew_where_the_journal_is_whole)
+{
+    append(RECORDS);
+    close_all();
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves");
+    damage_leaves();
     open_all();
     append(1);
     WAIT_UNTIL(last_seq() == RECORDS + 1, 5000); /* a stop at once leaves the mending to the next start */
@@ -192,6 +204,51 @@ SEAL_TEST(damaged_leaves_are_made_anew_where_the_journal_is_whole)
     cr_assert_eq(verify().sealed_records, RECORDS + 1);
     cr_assert_eq(failures(), 0);
     open_all();
+}
+
+/* Nothing more can be opened: the journal cannot read a segment that it has not open. Returns the limit of
+ * before. */
+static rlim_t forbid_opening(void)
+{
+    struct rlimit limit;
+    int lowest_free = dup(0);
+    cr_assert(lowest_free > 0 && close(lowest_free) == 0);
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = (rlim_t)lowest_free;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    return before;
+}
+
+static void allow_opening(rlim_t before)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = before;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+SEAL_TEST(a_journal_that_cannot_be_read_for_a_while_is_no_tampering)
+{
+    close_all();
+    open_only(2000);
+    cr_assert_eq(seal_start(seal, &err), STATUS_OK);
+    for (unsigned i = 0; i < RECORDS; i++)
+        append(1); /* each in a group of its own, so that there are several segments */
+    close_all();
+    damage_leaves();
+    open_only(2000);
+    rlim_t before = forbid_opening();
+    cr_assert_eq(seal_start(seal, &err), STATUS_OK);
+    cr_assert_eq(sleep_ms(200), STATUS_OK); /* the first try */
+    cr_assert_eq(last_seq(), RECORDS);
+    cr_assert_eq(failures(), 0);
+    allow_opening(before);
+    append(1);
+    WAIT_UNTIL(last_seq() == RECORDS + 1, 10000);
+    WAIT_UNTIL(verify().sealed_records == RECORDS + 1, 5000);
+    cr_assert_eq(failures(), 0);
+    cr_assert_eq(verify().first_bad_seq, 0);
 }
 
 SEAL_TEST(a_changed_record_is_noticed_at_the_start_and_sealing_goes_on)
