@@ -115,15 +115,15 @@ static void checkpoint_lost(struct seal_files *f, const char *why)
     (void)snprintf(f->why, sizeof(f->why), "%s", why);
 }
 
-/* What is left behind the last whole note. Shorter than a note: of a process that died while it wrote, cut.
- * Else damaged: it stays, as evidence. */
-static void judge_rest(struct seal_files *f, uint64_t at, uint64_t file_size)
+/* What is left behind the last whole note, from byte `at` of the file on. Torn by a process that died while
+ * it wrote: cut. Else damaged: it stays, as evidence. */
+static void judge_rest(struct seal_files *f, uint64_t at, struct strview rest)
 {
-    if (at >= file_size) return;
-    if (file_size - at >= checkpoint_block_bytes(f->key, f->newest.size))
-        checkpoint_lost(f, "the newest checkpoint is damaged");
-    else
+    if (rest.len == 0) return;
+    if (checkpoint_is_torn(f->key, rest, f->newest.size))
         f->checkpoints_end = at;
+    else
+        checkpoint_lost(f, "the newest checkpoint is damaged");
 }
 
 static enum status find_newest(struct seal_files *f, uint64_t file_size, struct error *err)
@@ -146,7 +146,7 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
             continue; /* torn, or damaged: judged once a good one is found */
         if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
             f->has_checkpoint = true;
-            if (is_last) judge_rest(f, from + start + note.len + 1, file_size);
+            if (is_last) judge_rest(f, from + start + note.len + 1, sv_sub(tail, start + note.len + 1, n));
         } else {
             checkpoint_lost(f, why.message);
         }
@@ -154,8 +154,8 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
     }
     f->newest.origin = SV(""); /* it lives in the arena */
     if (s == STATUS_OK && file_size > 0 && !f->has_checkpoint) {
-        if (is_last)
-            judge_rest(f, 0, file_size);
+        if (is_last && from == 0)
+            judge_rest(f, 0, tail);
         else
             checkpoint_lost(f, "no checkpoint of our key is in audit/checkpoints");
     }

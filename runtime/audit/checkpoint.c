@@ -66,7 +66,8 @@ enum status checkpoint_sign(const struct audit_key *k, uint64_t size, struct mer
     return STATUS_OK;
 }
 
-size_t checkpoint_block_bytes(const struct audit_key *k, uint64_t size)
+/* Of a note with the empty line that parts it from the next. */
+static size_t block_bytes(const struct audit_key *k, uint64_t size)
 {
     size_t digits = 1;
     for (; size > 9; size /= 10)
@@ -75,6 +76,23 @@ size_t checkpoint_block_bytes(const struct audit_key *k, uint64_t size)
                   RFC3339_LEN + 1;
     return text + 1 + sizeof(SIGNATURE_PREFIX) - 1 + k->name.len + 1 +
            BASE64_BYTES(sizeof(struct signature)) + 1 + 1;
+}
+
+uint64_t checkpoint_claimed_size(struct strview note)
+{
+    struct strview line;
+    uint64_t size = 0;
+    if (!sv_next(&note, '\n', &line) || !sv_next(&note, '\n', &line) ||
+        sv_parse_u64(line, &size) != STATUS_OK)
+        return 0;
+    return size;
+}
+
+/* Sizes grow, and with them the number of their digits. */
+bool checkpoint_is_torn(const struct audit_key *k, struct strview rest, uint64_t last_size)
+{
+    uint64_t size = checkpoint_claimed_size(rest);
+    return rest.len < block_bytes(k, size > last_size ? size : last_size);
 }
 
 /* ---- reading ---- */

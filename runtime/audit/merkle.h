@@ -44,10 +44,12 @@ void audit_key_free(struct audit_key *k);
 enum status checkpoint_sign(const struct audit_key *k, uint64_t size, struct merkle_hash root,
                             int64_t time_unix_ns, struct arena *a, struct strview *ret_note,
                             struct error *err) MUST_USE;
-/* Length of such a note with the empty line that parts it from the next in a file. What is left over at the
- * end of a file of checkpoints and is shorter than that of the size before was torn by a crash; anything
- * longer was damaged. */
-size_t checkpoint_block_bytes(const struct audit_key *k, uint64_t size);
+/* What is left over at the end of a file of checkpoints, behind the one of size `last_size`, and is no whole
+ * note: was it torn by a crash? True if it is shorter than a note of that size, or of the one that it says
+ * itself, with the empty line behind; anything longer was damaged. */
+bool checkpoint_is_torn(const struct audit_key *k, struct strview rest, uint64_t last_size) MUST_USE;
+/* The size that a note says, whether it holds or not; 0: none. */
+uint64_t checkpoint_claimed_size(struct strview note);
 struct checkpoint {
     uint64_t size;
     struct merkle_hash root;

@@ -83,17 +83,6 @@ static bool read_note(struct verify *v, struct buf *note)
     return empty_lines == 2;
 }
 
-/* The size that a note claims, for the message about one that does not hold. */
-static uint64_t claimed_size(struct strview note)
-{
-    struct strview line;
-    uint64_t size = 0;
-    if (!sv_next(&note, '\n', &line) || !sv_next(&note, '\n', &line) ||
-        sv_parse_u64(line, &size) != STATUS_OK)
-        return 0;
-    return size;
-}
-
 static void next_checkpoint(struct verify *v)
 {
     struct buf note;
@@ -104,18 +93,19 @@ static void next_checkpoint(struct verify *v)
     buf_init(&note, NOTE_MAX);
     if (!read_note(v, &note)) {
         /* What is torn was never announced: its writer died there, or is at it now. */
-        if (note.len >= checkpoint_block_bytes(v->key, last_size))
+        if (!checkpoint_is_torn(v->key, buf_view(&note), last_size))
             found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged",
                       last_size);
         v->has_met_any = v->has_met_any || note.len > 0;
         goto out;
     }
     v->has_met_any = true;
+    uint64_t claimed = checkpoint_claimed_size(buf_view(&note));
     if (buf_status(&note) != STATUS_OK)
         found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes",
                   last_size, NOTE_MAX);
     else if (checkpoint_verify(v->key, buf_view(&note), &v->scratch, &v->next, &err) != STATUS_OK)
-        found_bad(v, claimed_size(buf_view(&note)) > 0 ? claimed_size(buf_view(&note)) : last_size + 1,
+        found_bad(v, claimed > 0 ? claimed : last_size + 1,
                   "the checkpoint behind the one of size %" PRIu64 " does not hold: %s", last_size,
                   err.message);
     else if (v->next.size < last_size)

@@ -97,7 +97,11 @@ Test(checkpoint, what_was_signed_verifies_and_comes_back)
     cr_assert_eq(c.time_unix_ns, TIME);
     cr_assert_arr_eq(c.root.bytes, root.bytes, SHA256_BYTES);
     cr_assert(sv_eq(c.origin, ORIGIN));
-    cr_assert_eq(note.len + 1, checkpoint_block_bytes(k, 1234));
+    struct strview block = arena_printf(&arena, "%.*s\n", SV_ARG(note));
+    cr_assert_eq(checkpoint_claimed_size(block), 1234);
+    cr_assert_not(checkpoint_is_torn(k, block, 7));
+    cr_assert(checkpoint_is_torn(k, sv_sub(block, 0, block.len - 1), 7));
+    cr_assert(checkpoint_is_torn(k, sv_sub(block, 0, 20), 7));
     cr_assert_eq(checkpoint_sign(public, 1, root, TIME, &arena, &note, &err), STATUS_FAILED_PRECONDITION,
                  "no private half");
     audit_key_free(k);

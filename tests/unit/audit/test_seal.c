@@ -180,6 +180,37 @@ SEAL_TEST(a_torn_end_of_either_file_is_cut)
     open_all();
 }
 
+/* The next size has a digit more, so a note of it that lacks one byte is as long as a whole one of the last
+ * size. */
+SEAL_TEST(a_checkpoint_torn_at_its_last_byte_is_no_damage)
+{
+    append(9);
+    WAIT_UNTIL(verify().sealed_records == 9, 5000);
+    append(1);
+    close_all();
+    struct strview notes = folder_read(&arena, dir, "audit/checkpoints");
+    static const char next_note[] = "\n\nbalm";
+    size_t start = (size_t)((char *)memmem(notes.ptr, notes.len, "-1\n10\n", 6) - notes.ptr);
+    while (notes.ptr[start - 1] != '\n')
+        start--;
+    struct strview note = sv_sub(notes, start, notes.len);
+    const char *behind = memmem(note.ptr, note.len, next_note, sizeof(next_note) - 1);
+    size_t note_bytes = behind != NULL ? (size_t)(behind - note.ptr) + 2 : note.len;
+    for (size_t torn = 1; torn < note_bytes; torn++) {
+        folder_write(dir, "audit/checkpoints", sv_sub(notes, 0, start + torn));
+        cr_assert_eq(verify().first_bad_seq, 0, "%zu of %zu bytes: %.*s", torn, note_bytes,
+                     SV_ARG(verify().bad_reason));
+    }
+    folder_write(dir, "audit/checkpoints", sv_sub(notes, 0, start + note_bytes - 1));
+    open_all();
+    cr_assert_eq(failures(), 0);
+    append(1);
+    close_all();
+    cr_assert_eq(verify().first_bad_seq, 0, "%.*s", SV_ARG(verify().bad_reason));
+    cr_assert_eq(verify().sealed_records, 11);
+    open_all();
+}
+
 static void damage_leaves(void)
 {
     struct strview leaves = folder_read(&arena, dir, "audit/leaves");
