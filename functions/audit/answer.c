@@ -29,6 +29,7 @@ void answer_failure(struct http_resp *resp, struct arena *a, const struct error 
         err->code == STATUS_OUT_OF_RANGE)
         http_status = 400;
     answer_error(resp, a, http_status, sv(err->message));
+    if (http_status == 503) http_resp_header(resp, SV("retry-after"), SV("1"));
 }
 
 /* ---- what the client takes ---- */

@@ -8,7 +8,7 @@
 
 /* Plain text: Loki's errors are no JSON. */
 void answer_error(struct http_resp *resp, struct arena *a, int http_status, struct strview sentence);
-/* The status's HTTP code as Loki would choose it. */
+/* The status's HTTP code as Loki would choose it; 503 with Retry-After. */
 void answer_failure(struct http_resp *resp, struct arena *a, const struct error *err);
 /* The lines as streams. Suspends. */
 void answer_streams(const struct http_req *req, struct http_resp *resp, const struct query *q);

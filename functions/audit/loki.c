@@ -242,7 +242,8 @@ static bool each_series(struct loki *l, const struct params *p, struct strview o
     struct time_range range;
     struct select_work w = {.params = p, .one = one, .two = two, .arena = req->arena};
     if (!take_slot(l, req, resp, clock_monotonic_ns() + LOKI_QUERY_TIMEOUT_NS)) return false;
-    w.status = params_range(p, clock_unix_ns(), &range, &w.err);
+    w.status = query_check_index(l->journal, journal_generation(l->journal), &w.err);
+    if (w.status == STATUS_OK) w.status = params_range(p, clock_unix_ns(), &range, &w.err);
     if (w.status == STATUS_OK) {
         copy_series(l->index, range, &w);
         work_run(do_select, &w);

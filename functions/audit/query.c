@@ -240,19 +240,26 @@ static enum status scan_block(struct query *q, struct journal *j, size_t block, 
     return s;
 }
 
+enum status query_check_index(const struct journal *j, uint64_t generation, struct error *err)
+{
+    if (journal_is_healthy(j) && journal_generation(j) == generation) return STATUS_OK;
+    return error_set(err, STATUS_UNAVAILABLE, "the store is being reopened, ask again");
+}
+
 enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns,
                       struct error *err)
 {
     uint64_t last_seq = journal_durable_seq(j), generation = journal_generation(j);
+    enum status s = query_check_index(j, generation, err);
+    if (s != STATUS_OK) return s;
     size_t n_blocks = (size_t)((last_seq + INDEX_BLOCK_RECORDS - 1) / INDEX_BLOCK_RECORDS);
     uint32_t kinds = 0;
-    enum status s = wanted_kinds(q->logql, &kinds, err);
+    s = wanted_kinds(q->logql, &kinds, err);
     for (size_t i = 0; i < n_blocks && s == STATUS_OK; i++) {
         size_t at = q->params.is_forward ? i : n_blocks - 1 - i;
         if (at >= x->n_blocks || !can_matter(q, &x->blocks[at], kinds)) continue;
         s = scan_block(q, j, at, last_seq, deadline_ns, err);
-        if (s == STATUS_OK && journal_generation(j) != generation)
-            s = error_set(err, STATUS_UNAVAILABLE, "the store is being reopened, ask again");
+        if (s == STATUS_OK) s = query_check_index(j, generation, err);
     }
     if (s == STATUS_OK) put_in_order(q);
     return s;

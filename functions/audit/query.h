@@ -38,9 +38,13 @@ struct query {
 void query_init(struct query *q, const struct logql_query *logql, struct range_params params);
 void query_release(struct query *q);
 /* Suspends; at most until deadline_ns. STATUS_INVALID_ARGUMENT: the answer would be too large.
- * STATUS_RESOURCE_EXHAUSTED: a regular expression gave up. STATUS_DEADLINE_EXCEEDED. */
+ * STATUS_RESOURCE_EXHAUSTED: a regular expression gave up. STATUS_DEADLINE_EXCEEDED. STATUS_UNAVAILABLE: the
+ * store failed, and the index is not whole before it has been reopened. */
 enum status query_run(struct query *q, struct journal *j, const struct audit_index *x, int64_t deadline_ns,
                       struct error *err) MUST_USE;
+/* Is the index the one of that generation of the journal, and whole? STATUS_UNAVAILABLE: no, some of it is to
+ * be folded again. */
+enum status query_check_index(const struct journal *j, uint64_t generation, struct error *err) MUST_USE;
 /* Does the selector take a record of this kind and function? */
 enum status query_selects(const struct logql_query *logql, enum record_kind kind, struct strview function,
                           bool *ret_selects, struct error *err) MUST_USE;
