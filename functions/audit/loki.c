@@ -118,31 +118,39 @@ static const char vector_answer[] =
     "{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"value\":%.*s}],\"stats\":{}}";
 static const char scalar_answer[] = "{\"resultType\":\"scalar\",\"result\":%.*s,\"stats\":{}}";
 
+static void answer_value(const struct logql_query *logql, int64_t time_ns, const struct http_req *req,
+                         struct http_resp *resp)
+{
+    char value[64];
+    format_value(logql->value, value, sizeof(value));
+    struct strview sample = arena_printf(req->arena, "[%.15g,\"%s\"]", (double)time_ns / 1e9, value);
+    if (logql->is_vector)
+        answer_data(req, resp, arena_printf(req->arena, vector_answer, SV_ARG(sample)));
+    else
+        answer_data(req, resp, arena_printf(req->arena, scalar_answer, SV_ARG(sample)));
+}
+
 static void query_instant(struct loki *l, const struct params *p, const struct http_req *req,
                           struct http_resp *resp)
 {
     (void)l;
     struct error err = {0};
-    struct logql_query logql;
+    struct parse_work w = {.text = params_get(p, SV("query")), .arena = req->arena, .err = &err};
     int64_t time_ns = 0;
-    char value[64];
     if (params_time(params_get(p, SV("time")), clock_unix_ns(), &time_ns) != STATUS_OK) {
         answer_error(resp, req->arena, 400, SV("could not parse 'time' parameter"));
         return;
     }
-    if (logql_parse(params_get(p, SV("query")), req->arena, &logql, &err) != STATUS_OK) {
+    work_run(do_parse, &w);
+    if (w.status != STATUS_OK) {
         answer_failure(resp, req->arena, &err);
         return;
     }
-    format_value(logql.value, value, sizeof(value));
-    struct strview sample = arena_printf(req->arena, "[%.15g,\"%s\"]", (double)time_ns / 1e9, value);
-    if (!logql.is_scalar)
-        answer_error(resp, req->arena, 400, sv(log_query_at_an_instant));
-    else if (logql.is_vector)
-        answer_data(req, resp, arena_printf(req->arena, vector_answer, SV_ARG(sample)));
+    if (w.query.is_scalar)
+        answer_value(&w.query, time_ns, req, resp);
     else
-        answer_data(req, resp, arena_printf(req->arena, scalar_answer, SV_ARG(sample)));
-    logql_release(&logql);
+        answer_error(resp, req->arena, 400, sv(log_query_at_an_instant));
+    logql_release(&w.query);
 }
 
 /* ---- labels, values, series ---- */

@@ -1,4 +1,5 @@
-/* The query API over a real journal, without a server: what it answers while the store is being reopened. */
+/* The query API over a real journal, without a server: what it answers while the store is being reopened, and
+ * whose thread compiles a client's regular expressions. */
 #include "functions/audit/loki.h"
 
 #include <criterion/criterion.h>
@@ -107,4 +108,25 @@ LOKI_TEST(while_the_store_is_being_reopened_nothing_is_answered)
     wait_for_health(true);
     cr_assert(has_words());
     cr_assert_eq(get(SV("labels"), SV("")).status, 200);
+}
+
+static void set_true(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+/* What else is ready to run does run while the selector is compiled: it is not the loop's thread that does
+ * it. */
+LOKI_TEST(an_instant_query_is_parsed_by_a_worker)
+{
+    struct fiber_scope scope;
+    bool has_run = false;
+    fiber_scope_init(&scope);
+    cr_assert_eq(fiber_scope_spawn(&scope, set_true, &has_run, &err), STATUS_OK);
+    bool had_run = has_run; /* a fiber may run as soon as it is spawned */
+    struct http_resp resp = get(SV("query"), SV("query=%7Bapp%3D~%22(a%7Cb)%7B100%7D%22%7D"));
+    cr_assert_eq(resp.status, 400);
+    cr_assert(sv_contains(resp.body, SV("not supported as an instant query")));
+    cr_assert(!had_run && has_run);
+    fiber_scope_join(&scope);
 }
