@@ -118,7 +118,7 @@ static void apply(struct open_intents *t, uint64_t seq, const struct essence *r)
         if (r->epoch > t->epoch) t->epoch = r->epoch;
         break;
     case RECORD_INTENT:
-        if (r->epoch == 0 || r->epoch >= t->epoch) add(t, seq, r->intent);
+        if (!record_epoch_is_void(r->epoch, t->epoch)) add(t, seq, r->intent);
         break;
     case RECORD_OUTCOME:
         take(t, r->intent);

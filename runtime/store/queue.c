@@ -93,7 +93,7 @@ static void fold_new(struct queue *q, const struct journal_entry *e)
     const struct record *r = e->record;
     char text[CALL_KEY_MAX];
     struct strview key = key_of(r, e->seq, text);
-    if (r->kind == RECORD_INTENT && r->epoch < q->epoch) return;
+    if (r->kind == RECORD_INTENT && record_epoch_is_void(r->epoch, q->epoch)) return;
     if (work_find(&q->index, key) != NULL) return; /* given twice: the first one counts */
     struct work *w = work_add(&q->index, key, r->target, r->function, e->seq, r->time_ns, e->bytes);
     w->is_past = e->seq <= q->past_seq;

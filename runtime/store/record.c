@@ -225,6 +225,11 @@ void record_encode(const struct record *r, struct buf *out)
         out->ptr[start] = '{'; /* every prefix begins with a comma; the first one's place is the bracket's */
 }
 
+bool record_epoch_is_void(uint64_t epoch, uint64_t newest)
+{
+    return epoch < newest;
+}
+
 bool record_is_exact(const struct record *r, struct strview bytes)
 {
     struct buf again;

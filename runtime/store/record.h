@@ -106,6 +106,9 @@ void record_encode(const struct record *r, struct buf *out);
  * encode(decode(x)) != x, which `record_is_exact` says). */
 enum status record_decode(struct strview bytes, struct arena *a, struct record *ret_record,
                           struct error *err) MUST_USE;
+/* Of an intent: is it void behind a record of epoch `newest`? The decider that wrote it had been relieved.
+ * What has no epoch (0) is older than any. */
+bool record_epoch_is_void(uint64_t epoch, uint64_t newest);
 /* Does encoding r give exactly `bytes`? */
 bool record_is_exact(const struct record *r, struct strview bytes);
 /* The wall clock has jumped by jump_ns, and now_ns is what it shows since: every time folded before lies that

@@ -386,26 +386,41 @@ Test(audit_verify, a_record_changed_together_with_its_leaf_is_found)
     cr_assert(r.first_bad_seq >= seq, "%llu", (unsigned long long)r.first_bad_seq);
 }
 
-Test(audit_verify, an_intent_without_outcome_is_listed)
+/* Behind the newest checkpoint: not sealed yet, so no tampering. */
+static void insert_record(uint64_t seq, struct record r)
 {
-    sqlite3 *db = open_segment_of(RECORDS);
-    cr_assert_eq(sqlite3_close(db), SQLITE_OK);
-    struct record r = {.kind = RECORD_INTENT,
-                       .time_ns = clock_unix_ns(),
-                       .intent = SV("lonely"),
-                       .tenant = SV("default"),
-                       .cluster = SV("local")};
     struct buf b;
+    r.time_ns = clock_unix_ns();
+    r.tenant = SV("default");
+    r.cluster = SV("local");
     buf_init(&b, 4096);
     record_encode(&r, &b);
-    insert_row(RECORDS + 1, buf_view(&b)); /* behind the newest checkpoint: not sealed yet, so no tampering */
+    insert_row(seq, buf_view(&b));
+    buf_release(&b);
+}
+
+Test(audit_verify, an_intent_without_outcome_is_listed)
+{
+    insert_record(RECORDS + 1, (struct record){.kind = RECORD_INTENT, .intent = SV("lonely")});
     struct audit_report report = verify_with(NULL);
     cr_assert_eq(report.first_bad_seq, 0, "%.*s", SV_ARG(report.bad_reason));
     cr_assert_eq(report.n_open_intents, 1);
     cr_assert(sv_eq(report.open_intents[0], SV("lonely")));
     cr_assert_eq(report.records, RECORDS + 1);
     cr_assert_eq(report.sealed_records, RECORDS);
-    buf_release(&b);
+}
+
+/* As the queue has it: nobody will ever run them. */
+Test(audit_verify, intents_of_a_relieved_decider_are_not_open)
+{
+    insert_record(RECORDS + 1, (struct record){.kind = RECORD_EPOCH, .epoch = 7});
+    insert_record(RECORDS + 2, (struct record){.kind = RECORD_INTENT, .intent = SV("older"), .epoch = 6});
+    insert_record(RECORDS + 3, (struct record){.kind = RECORD_INTENT, .intent = SV("before any")});
+    insert_record(RECORDS + 4, (struct record){.kind = RECORD_INTENT, .intent = SV("valid"), .epoch = 7});
+    struct audit_report report = verify_with(NULL);
+    cr_assert_eq(report.first_bad_seq, 0, "%.*s", SV_ARG(report.bad_reason));
+    cr_assert_eq(report.n_open_intents, 1);
+    cr_assert(sv_eq(report.open_intents[0], SV("valid")));
 }
 
 Test(audit_verify, without_a_journal_there_is_nothing_to_verify)
