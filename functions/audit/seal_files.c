@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/memory.h"
 
 #define TAIL_BYTES  (64 * 1024) /* of the checkpoints: what is searched for the newest one */
@@ -61,13 +62,14 @@ static enum status open_file(const char *dir, const char *name, int *ret_fd, uin
                              struct error *err)
 {
     struct arena a = {0};
-    int fd = open(arena_printf(&a, "%s/audit/%s", dir, name).ptr, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    arena_release(&a);
     struct stat st;
-    if (fd < 0) return file_error(err, "open", name);
-    if (fstat(fd, &st) != 0) {
-        enum status s = file_error(err, "look at", name);
-        (void)close(fd);
+    const char *path = arena_printf(&a, "%s/audit/%s", dir, name).ptr;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    enum status s = fd < 0 ? file_error(err, "open", name) : file_sync_name(path, err);
+    if (s == STATUS_OK && fstat(fd, &st) != 0) s = file_error(err, "look at", name);
+    arena_release(&a);
+    if (s != STATUS_OK) {
+        if (fd >= 0) (void)close(fd);
         return s;
     }
     *ret_fd = fd;

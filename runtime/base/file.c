@@ -72,7 +72,6 @@ static int write_all(int fd, struct strview content)
     return 0;
 }
 
-/* The rename itself is only durable once the folder is. */
 static int sync_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -86,6 +85,12 @@ static int sync_folder_of(const char *path)
     int errnum = fsync(fd) == 0 ? 0 : errno;
     (void)close(fd);
     return errnum;
+}
+
+enum status file_sync_name(const char *path, struct error *err)
+{
+    int errnum = sync_folder_of(path);
+    return errnum == 0 ? STATUS_OK : failed(err, "sync the folder of", path, errnum);
 }
 
 enum status file_write_atomic(const char *path, struct strview content, mode_t mode, struct error *err)
@@ -113,8 +118,7 @@ enum status file_write_atomic(const char *path, struct strview content, mode_t m
         s = failed(err, "write", path, errnum);
         goto out;
     }
-    errnum = sync_folder_of(path);
-    if (errnum != 0) s = failed(err, "sync the folder of", path, errnum);
+    s = file_sync_name(path, err); /* the rename itself is only durable once the folder is */
 out:
     free(temporary);
     return s;
@@ -122,7 +126,7 @@ out:
 
 static enum status make_one(const char *path, mode_t mode, struct error *err)
 {
-    if (mkdir(path, mode) == 0) return STATUS_OK;
+    if (mkdir(path, mode) == 0) return file_sync_name(path, err);
     int errnum = errno;
     struct stat info;
     if (stat(path, &info) != 0) return failed(err, "make folder", path, errnum);

@@ -14,7 +14,9 @@ enum status file_read(struct arena *a, const char *path, size_t max_bytes, struc
  * loss, after failure the old content is untouched. */
 enum status file_write_atomic(const char *path, struct strview content, mode_t mode,
                               struct error *err) MUST_USE;
-/* mkdir -p; existing folders are left as they are. */
+/* fsync of the folder that `path` is in: after success the name survives power loss. */
+enum status file_sync_name(const char *path, struct error *err) MUST_USE;
+/* mkdir -p; existing folders are left as they are. New ones survive power loss. */
 enum status dir_make(const char *path, mode_t mode, struct error *err) MUST_USE;
 
 #endif

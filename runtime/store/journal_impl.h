@@ -182,7 +182,7 @@ struct journal_segment { /* open for writing; one thread at a time */
 enum status journal_segment_create(const char *dir, uint64_t first_seq, struct error *err) MUST_USE;
 /* For writing. What the WAL holds is put into the file and synced first: it may have been written by a
  * process that died, or failed, before its fsync, and must not be taken for durable because the page cache
- * still shows it. */
+ * still shows it. The names of file and WAL are on the disk when it returns. */
 enum status journal_segment_open(const char *dir, uint64_t first_seq, struct journal_segment **ret_segment,
                                  struct error *err) MUST_USE;
 void journal_segment_close(struct journal_segment *g);

@@ -269,6 +269,9 @@ enum status journal_segment_open(const char *dir, uint64_t first_seq, struct jou
     /* Both exist by now: what was read has opened the WAL as well. */
     if (s == STATUS_OK && !(find_file(g->path, "", &g->id) && find_file(g->path, "-wal", &g->wal_id)))
         s = error_set(err, STATUS_UNAVAILABLE, "'%s' or its WAL is gone: %s", g->path, strerror(errno));
+    /* SQLite does this as well and takes no notice of a failure: what is committed to a WAL without a name on
+     * the disk is lost with the power. */
+    if (s == STATUS_OK) s = sync_path(dir, O_RDONLY | O_DIRECTORY, err);
     if (s != STATUS_OK) {
         journal_segment_close(g);
         return s;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -57,9 +58,17 @@ static bool fails(enum disk_fault kind)
     return yes;
 }
 
+static bool is_folder(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 int fsync(int fd)
 {
-    return fails(DISK_FAULT_SYNC) ? -1 : (int)syscall(SYS_fsync, fd);
+    return fails(DISK_FAULT_SYNC) || (is_folder(fd) && fails(DISK_FAULT_FOLDER))
+               ? -1
+               : (int)syscall(SYS_fsync, fd);
 }
 
 int fdatasync(int fd)

@@ -3,7 +3,8 @@
 #ifndef BALM_TESTS_CONTRACT_DISK_FAULTS_H
 #define BALM_TESTS_CONTRACT_DISK_FAULTS_H
 
-enum disk_fault { DISK_FAULT_SYNC = 1, DISK_FAULT_WRITE = 2 };
+/* SYNC: of files and folders; FOLDER: of folders alone. */
+enum disk_fault { DISK_FAULT_SYNC = 1, DISK_FAULT_WRITE = 2, DISK_FAULT_FOLDER = 4 };
 
 /* After `after` more calls of the kinds in `which`, the next `times` fail with errnum (0: all until
  * disk_faults_clear). */

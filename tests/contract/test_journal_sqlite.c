@@ -539,6 +539,29 @@ static void lost_records_keep_the_journal_closed(struct journal_contract *c)
 }
 OWN_TEST(lost_records_keep_the_journal_closed)
 
+/* SQLite makes the WAL anew after each clean end, and goes on if the folder cannot be synced. */
+static void a_wal_whose_name_is_not_on_the_disk_is_not_written_to(struct journal_contract *c)
+{
+    struct journal *j = contract_open(c);
+    (void)contract_append(j, 1, 100);
+    journal_close(j);
+    struct error err;
+    disk_faults_set(DISK_FAULT_FOLDER, EIO, 0, 0);
+    CHECK(open_store(c, (struct journal_cfg){0}, &j, &err) == STATUS_UNAVAILABLE);
+    CHECK(disk_faults_hits() > 0);
+    disk_faults_clear();
+    CHECK_OK(open_store(c, (struct journal_cfg){0}, &j, &err), &err);
+    disk_faults_set(DISK_FAULT_SYNC, EIO, 0, 1);
+    (void)append_until_refused(j, 1, 100);
+    disk_faults_set(DISK_FAULT_FOLDER, EIO, 0, 0);
+    CHECK(sleep_ms(2500) == STATUS_OK); /* two tries to reopen */
+    CHECK(disk_faults_hits() > 0 && !journal_is_healthy(j));
+    disk_faults_clear();
+    wait_until_healthy(j);
+    journal_close(j);
+}
+OWN_TEST(a_wal_whose_name_is_not_on_the_disk_is_not_written_to)
+
 /* ---- files that vanish ---- */
 
 static void check_refused(struct journal *j)
