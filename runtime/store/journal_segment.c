@@ -224,14 +224,16 @@ static int on_wal_grown(void *arg, sqlite3 *db, const char *name, int pages)
 }
 
 /* A reader in another process may hold the WAL for a moment; SQLITE_BUSY then comes back after the busy
- * timeout, and that is the only result besides success that leaves everything durable where it is. */
+ * timeout, and that is the only result besides success that leaves everything durable where it is. The WAL is
+ * synced once more when it is empty: after a failed fsync the disk has only a part of it, which would be
+ * replayed over the newer file. */
 static enum status settle_wal(struct journal_segment *g, struct error *err)
 {
     enum status s = sync_wal(g->path, err);
     if (s != STATUS_OK) return s;
     int rc = sqlite3_wal_checkpoint_v2(g->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
     if (rc != SQLITE_OK) return journal_db_error(err, g->db, rc, "checkpoint of '%s'", g->path);
-    return STATUS_OK;
+    return sync_wal(g->path, err);
 }
 
 static enum status open_writer(struct journal_segment *g, struct error *err)
