@@ -73,7 +73,8 @@ enum status signal_wait(int64_t deadline_ns, int *ret_signal) MUST_USE;
 /* ---- processes ---- */
 
 struct process_spec {
-    const char *const *argv; /* NULL-terminated; argv[0] is a path with a slash or is looked up in PATH */
+    const char *const *argv; /* NULL-terminated; argv[0] is a path with a slash or is looked up in env's PATH
+                                (/usr/bin:/bin without one), never in our own */
     const char *const *env;  /* NULL-terminated; NULL: empty environment */
     const char *cwd;         /* NULL: unchanged */
     int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */

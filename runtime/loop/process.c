@@ -3,7 +3,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <spawn.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +13,7 @@
  * the id of its group and session, cannot become another process's, so killing by it is safe. */
 
 #define PROCESS_FDS_MAX 64 /* of one child; a handful is the use */
+#define PATH_DEFAULT    "/usr/bin:/bin"
 
 /* ---- ends ---- */
 
@@ -142,21 +145,50 @@ static int plan_attributes(struct spawn_plan *plan, const struct process_spec *s
     return rc;
 }
 
+static struct strview path_of(const char *const *env)
+{
+    for (; *env != NULL; env++)
+        if (strncmp(*env, "PATH=", 5) == 0) return sv(*env + 5);
+    return SV(PATH_DEFAULT);
+}
+
+/* By the child's own PATH: ours, which whoever started us chose, has no say in what runs. An empty or
+ * relative folder in it counts for nothing: that would be the child's cwd. Returns an errno. */
+static int find_program(const char *name, const char *const *env, char ret_path[PATH_MAX])
+{
+    struct strview rest = path_of(env), folder;
+    int failed = ENOENT;
+    if (strchr(name, '/') != NULL)
+        return (size_t)snprintf(ret_path, PATH_MAX, "%s", name) < PATH_MAX ? 0 : ENAMETOOLONG;
+    while (sv_next(&rest, ':', &folder)) {
+        if (!sv_starts_with(folder, SV("/"))) continue;
+        int n = snprintf(ret_path, PATH_MAX, "%.*s/%s", SV_ARG(folder), name);
+        if (n < 0 || n >= PATH_MAX) continue;
+        if (access(ret_path, X_OK) == 0) return 0;
+        if (errno == EACCES) failed = EACCES;
+    }
+    return failed;
+}
+
 /* posix_spawn rather than fork: vfork's speed whatever our size, and the errno of a failed exec. */
 static int spawn_child(const struct process_spec *spec, pid_t *ret_pid, const char **ret_step)
 {
     static const char *const no_env[] = {NULL};
     const char *const *env = spec->env != NULL ? spec->env : no_env;
+    char program[PATH_MAX];
     struct spawn_plan plan = {.step = "memory"};
-    int rc = posix_spawn_file_actions_init(&plan.actions);
+    *ret_step = "exec";
+    int rc = find_program(spec->argv[0], env, program);
+    if (rc != 0) return rc;
+    rc = posix_spawn_file_actions_init(&plan.actions);
     if (rc != 0) return rc;
     rc = posix_spawnattr_init(&plan.attributes);
     if (rc == 0) rc = plan_actions(&plan, spec);
     if (rc == 0) rc = plan_attributes(&plan, spec);
     if (rc == 0) {
         plan.step = spec->cwd == NULL ? "exec" : "chdir or exec";
-        rc = posix_spawnp(ret_pid, spec->argv[0], &plan.actions, &plan.attributes, (char *const *)spec->argv,
-                          (char *const *)env);
+        rc = posix_spawn(ret_pid, program, &plan.actions, &plan.attributes, (char *const *)spec->argv,
+                         (char *const *)env);
     }
     for (unsigned i = 0; i < plan.n_fds; i++)
         (void)close(plan.fds[i]);

@@ -2,10 +2,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "loop/loop.h"
 
 TestSuite(process, .timeout = 60);
@@ -315,6 +318,47 @@ static void cwd_and_path(void *arg)
 Test(process, name_is_looked_up_in_path_and_cwd_is_set)
 {
     in_fiber(cwd_and_path);
+}
+
+/* Two folders with a program of one name: ours says "ours", the child's says "child's". */
+static void name_in_the_env_s_path(void *arg)
+{
+    struct arena a = {0};
+    struct process_result result;
+    struct error err = {0};
+    char folder[] = "/tmp/balm-path-XXXXXX";
+    cr_assert_not_null(mkdtemp(folder));
+    static const char *const who[] = {"ours", "childs"};
+    for (unsigned i = 0; i < 2; i++) {
+        const char *sub = arena_printf(&a, "%s/%s", folder, who[i]).ptr;
+        cr_assert_eq(mkdir(sub, 0700), 0);
+        const char *tool = arena_printf(&a, "%s/balm-tool", sub).ptr;
+        cr_assert_eq(file_write_atomic(tool, arena_printf(&a, "#!/bin/sh\necho %s\n", who[i]), 0700, &err),
+                     STATUS_OK);
+        cr_assert_eq(chmod(tool, 0700), 0);
+    }
+    const char *before = arena_copy(&a, sv(getenv("PATH"))).ptr;
+    (void)setenv("PATH", arena_printf(&a, "%s/ours:/usr/bin:/bin", folder).ptr, 1);
+    const char *env[] = {arena_printf(&a, "PATH=relative::/nonexistent:%s/childs", folder).ptr, NULL};
+    struct process_spec spec = {.argv = (const char *const[]){"balm-tool", NULL}, .env = env};
+    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s",
+                 err.message);
+    cr_expect(sv_eq(result.stdout_text, SV("childs\n")), "%.*s", SV_ARG(result.stdout_text));
+    spec.env = NULL; /* no PATH: not ours either */
+    cr_expect_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_NOT_FOUND);
+    (void)setenv("PATH", before, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        (void)unlink(arena_printf(&a, "%s/%s/balm-tool", folder, who[i]).ptr);
+        (void)rmdir(arena_printf(&a, "%s/%s", folder, who[i]).ptr);
+    }
+    (void)rmdir(folder);
+    arena_release(&a);
+    (void)arg;
+}
+
+Test(process, name_is_looked_up_in_the_path_it_is_given_and_not_in_ours)
+{
+    in_fiber(name_in_the_env_s_path);
 }
 
 /* ---- process_run ---- */
