@@ -19,4 +19,9 @@ enum status file_sync_name(const char *path, struct error *err) MUST_USE;
 /* mkdir -p; existing folders are left as they are. New ones survive power loss. */
 enum status dir_make(const char *path, mode_t mode, struct error *err) MUST_USE;
 
+/* Descriptors 0, 1 and 2 that were closed by whoever started us become /dev/null: or the next files opened
+ * would take their numbers, and a log line would end up in a database. First thing in main(); ends the
+ * process where even /dev/null cannot be opened. */
+void file_open_standard(void);
+
 #endif

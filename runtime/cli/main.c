@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/generate.h"
 #include "cli/manual.h"
 
@@ -164,6 +165,7 @@ out:
 
 int main(int argc, char **argv)
 {
+    file_open_standard();
     if (argc < 2) {
         print_usage(stderr);
         return CLI_USAGE;

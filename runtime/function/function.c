@@ -287,6 +287,7 @@ int function_main(const struct function_def *def, int argc, char **argv)
 {
     static struct arena arena; /* settings; until exit */
     struct error err;
+    file_open_standard();
     /* One thread does the work: a second malloc arena, made when libcurl's resolver allocates, would only
      * cost memory. */
     (void)mallopt(M_ARENA_MAX, 1);

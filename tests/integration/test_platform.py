@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -191,6 +192,24 @@ class Lifecycle(PlatformTest):
         p.write("runbooks/r.yaml", ECHO_RUNBOOK + "guardrails: {cooldown: 5m}\n")
         self.assertEqual(p.cli("reload")[0], 0)
         wait_until(lambda: len(p.records("activation")) == before + 1, 10, "new activation")
+
+    def test_started_without_any_standard_descriptor_no_file_takes_their_numbers(self):
+        p = self.platform(start=False)
+        closed = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"
+        process = subprocess.Popen([sys.executable, "-c", closed, *p.command()], cwd=self.folder)
+        try:
+            run = os.path.join(p.data, "run.json")
+            wait_until(lambda: os.path.exists(run) or process.poll() is not None, 30, "platform ready")
+            self.assertIsNone(process.poll(), "ended at start")
+            self.assertEqual([os.readlink(f"/proc/{process.pid}/fd/{n}") for n in range(3)], ["/dev/null"] * 3)
+            code, text, error = p.cli("status")
+            self.assertEqual(code, 0, text + error)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(40 * PATIENCE)
+        self.assertEqual(code, 0, "exit code after SIGTERM")
+        closed_cli = [sys.executable, "-c", closed, BALM, "audit", "verify", "--data", p.data]
+        self.assertEqual(subprocess.run(closed_cli, timeout=60 * PATIENCE).returncode, 0)
 
     def test_allow_list_that_others_can_write_is_refused(self):
         p = self.platform(start=False, host_acts="services:\n  x:\n    functions: [echo]\n    restart: [/bin/true]\n    pid_file: /x\n")
