@@ -98,6 +98,7 @@ static enum status start_function_server(struct function *f, struct error *err)
         .name = "function",
         .max_body_bytes = (size_t)f->cfg.max_body_bytes,
         .request_timeout_ns = f->cfg.read_timeout_ns,
+        .write_timeout_ns = f->cfg.write_timeout_ns,
         .handler = function_serve,
         .arg = f,
     };

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,6 +45,8 @@ static enum status plain_handle(struct invocation *inv, const void *params, stru
     if (sv_eq(path, SV("/fail"))) return error_set(err, STATUS_UNAVAILABLE, "backend is away");
     if (sv_eq(path, SV("/silent-fail"))) return STATUS_INTERNAL;
     if (sv_eq(path, SV("/ready-no"))) return result_reply(ret, 503, SV("text/plain"), SV("warming up"));
+    static char big[32 * 1024 * 1024]; /* more than the sockets' buffers hold */
+    if (sv_eq(path, SV("/big"))) return result_reply(ret, 200, SV("text/plain"), sv_n(big, sizeof(big)));
     if (sv_eq(path, SV("/call-id"))) return result_reply(ret, 201, SV("text/plain"), inv->call_id);
     return echo(inv, ret);
 }
@@ -719,6 +722,35 @@ Test(function, healthcheck_interval_bounds_the_drain_and_write_timeout_what_stil
     cr_assert_lt(clock_monotonic_ns() - started_ns, 3 * NS_PER_S);
     cr_assert(strstr(process.log, "write_timeout ended the drain") != NULL, "%s", process.log);
     (void)close(fd);
+}
+
+static unsigned descriptors_of(pid_t pid)
+{
+    char path[64];
+    unsigned n = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *fds = opendir(path);
+    cr_assert_not_null(fds);
+    while (readdir(fds) != NULL)
+        n++;
+    (void)closedir(fds);
+    return n;
+}
+
+Test(function, a_client_that_takes_nothing_of_its_answer_is_cut_after_write_timeout)
+{
+    START(&plain, "write_timeout=300ms");
+    cr_assert_eq(get("/"), 200);
+    unsigned before = descriptors_of(process.pid);
+    int fd = post_later("/big");
+    for (int i = 0; i < 5000 && descriptors_of(process.pid) == before; i++)
+        (void)usleep(1000);
+    cr_assert_gt(descriptors_of(process.pid), before);
+    for (int i = 0; i < 10000 && descriptors_of(process.pid) > before; i++)
+        (void)usleep(1000);
+    cr_assert_eq(descriptors_of(process.pid), before, "the connection is still there");
+    (void)close(fd);
+    cr_assert_eq(stop(), 0);
 }
 
 Test(function, a_second_sigterm_or_a_sigint_forces_exit)
