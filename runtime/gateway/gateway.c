@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/hash.h"
@@ -229,6 +230,22 @@ static bool may_use_core(const struct gateway *g, const struct core_function *f,
     return false;
 }
 
+/* Our own endpoints read JSON as it is: "the body is no JSON" would send whoever compresses it looking in the
+ * wrong place. A deployed function decides for itself. */
+static bool is_readable(const struct http_req *req, struct http_resp *resp)
+{
+    struct strview encoding = http_req_header(req, SV("content-encoding"));
+    if (encoding.len == 0 || sv_eq_nocase(encoding, SV("identity"))) return true;
+    struct error err;
+    (void)!error_set(&err, STATUS_INVALID_ARGUMENT,
+                     "Content-Encoding '%.*s' is not taken here: send the body uncompressed",
+                     SV_ARG(sv_sub(encoding, 0, json_plain_run_max(encoding, 40))));
+    http_resp_error(resp, req->arena, &err);
+    resp->status = 415;
+    http_resp_header(resp, SV("accept-encoding"), SV("identity"));
+    return false;
+}
+
 /* Does /function/NAME… name a core function? Then it is answered here. rest: "NAME…" */
 static bool handle_core(struct gateway *g, const struct http_req *req, struct strview rest,
                         struct http_resp *resp)
@@ -240,7 +257,7 @@ static bool handle_core(struct gateway *g, const struct http_req *req, struct st
         const struct core_function *f = g->cfg.core[i];
         if (!sv_eq(name, sv(f->name))) continue;
         if (path.len == 0) path = SV("/");
-        if (!may_use_core(g, f, req, path, resp)) return true;
+        if (!may_use_core(g, f, req, path, resp) || !is_readable(req, resp)) return true;
         struct http_req inner = *req;
         inner.path = path;
         inner.target = req->query.len > 0
@@ -292,7 +309,7 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
     } else if (sv_eq(req->path, SV("/metrics"))) {
         handle_metrics(g, req, resp);
     } else if (sv_starts_with(req->path, SV("/system/"))) {
-        if (is_authorized(g, req, resp)) routes_system(g, req, resp);
+        if (is_authorized(g, req, resp) && is_readable(req, resp)) routes_system(g, req, resp);
     } else {
         refuse(req, resp, STATUS_NOT_FOUND,
                "no such path: /healthz, /metrics, /function/NAME, /async-function/NAME, /system/…");

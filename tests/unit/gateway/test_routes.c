@@ -340,6 +340,28 @@ Test(routes, info_namespaces_and_what_is_not_there, .timeout = 30)
 
 /* ---- the way in ---- */
 
+static void compressed(struct scene *s)
+{
+    expect(s, "POST", "/system/functions", PLAIN, 202, NULL);
+    const struct http_header gzip[] = {{SV("content-encoding"), SV("gzip")},
+                                       {SV("content-type"), SV("application/json")},
+                                       {SV("authorization"), s->login}};
+    static const char *const ours[] = {"/system/functions", "/system/reload"};
+    for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
+        struct answer a = ask_with(s, "POST", ours[i], "\x1f\x8b", gzip, 3);
+        CHECK(a.code == 415 && sv_contains(a.body, SV("Content-Encoding 'gzip' is not taken here")));
+    }
+    CHECK(ask_with(s, "POST", "/function/plain", "\x1f\x8b", gzip, 3).code == 200); /* its own affair */
+    const struct http_header identity[] = {{SV("content-encoding"), SV("Identity")},
+                                           {SV("authorization"), s->login}};
+    CHECK(ask_with(s, "POST", "/system/reload", "{}", identity, 2).code == 200);
+}
+
+Test(routes, a_compressed_body_is_refused_with_415_by_our_own_endpoints, .timeout = 30)
+{
+    play(NULL, compressed);
+}
+
 static void paths(struct scene *s)
 {
     expect(s, "POST", "/system/functions", PLAIN, 202, NULL);
