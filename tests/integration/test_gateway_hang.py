@@ -17,6 +17,18 @@ steps:
     timeout: 4s
 guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}, max_in_flight: 4}
 """
+RESTART = """
+name: restart
+match: ['alertname="Down"']
+target: service/web
+mode: act
+steps:
+  - bot: service-restart
+    with: {unit: web}
+    verify: {resolve: {within: 60s}}
+    timeout: 4s
+guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}, max_in_flight: 4}
+"""
 
 
 def descendants(pid):
@@ -43,8 +55,8 @@ def descendants(pid):
 
 
 class Hang(PlatformTest):
-    def bots(self, p):
-        return [pid for pid, name in descendants(p.process.pid).items() if name == "disk-clean"]
+    def bots(self, p, bot="disk-clean"):
+        return [pid for pid, name in descendants(p.process.pid).items() if name == bot]
 
     def old_file(self, name):
         path = os.path.join(self.folder, "full", name)
@@ -53,6 +65,10 @@ class Hang(PlatformTest):
             f.write("x" * 1000)
         os.utime(path, (time.time() - 7200,) * 2)
         return path
+
+    def kill_by_file(self, path):
+        with open(path) as f:
+            os.kill(int(f.read()), signal.SIGKILL)
 
     def platform_with_bot(self):
         root = os.path.join(self.folder, "full")
@@ -65,16 +81,34 @@ class Hang(PlatformTest):
         return p
 
     def test_the_next_attempt_gets_a_new_process(self):
+        tool, pid = os.path.join(self.folder, "restart.sh"), os.path.join(self.folder, "pid")
+        with open(tool, "w") as f:
+            f.write(f"#!/bin/sh\nsetsid sleep 300 >/dev/null 2>&1 &\necho $! > {pid}\n")
+        os.chmod(tool, 0o755)
+        self.addCleanup(self.kill_by_file, pid)
+        acts = f"services:\n  web: {{functions: [service-restart], restart: [{tool}], pid_file: {pid}}}\n"
+        p = self.platform(runbooks={"r.yaml": RESTART}, stack=stack_file("service-restart"), host_acts=acts)
+        p.post_alerts(alert("Down", n="0"))
+        first = p.wait_record("outcome", state="done")
+        p.post_alerts(alert("Down", status="resolved", n="0"))
+        p.wait_record("closed", incident=first["incident"])
+        [hung] = self.bots(p, "service-restart")
+        os.kill(hung, signal.SIGSTOP)
+        p.post_alerts(alert("Down", n="1"))
+        outcome = p.wait_record("outcome", 40, attempt=2)
+        self.assertEqual(outcome["state"], "done", outcome)
+        self.assertNotIn(hung, self.bots(p, "service-restart"))
+        self.assertEqual(p.find_log("function hangs: it is killed")["function"], "service-restart")
+
+    def test_a_destructive_act_without_an_answer_goes_to_a_person(self):
         p = self.platform_with_bot()
         [hung] = self.bots(p)
         second = self.old_file("second")
         os.kill(hung, signal.SIGSTOP)
         p.post_alerts(alert("DiskFull", host="b"))
         outcome = p.wait_record("outcome", 40, target="host/b")
-        self.assertEqual((outcome["state"], outcome["attempt"]), ("done", 2), outcome)
-        self.assertFalse(os.path.exists(second))
-        self.assertNotIn(hung, self.bots(p))
-        self.assertEqual(p.find_log("function hangs: it is killed")["function"], "disk-clean")
+        self.assertEqual((outcome["state"], outcome["attempt"]), ("unknown", 1), outcome)
+        self.assertTrue(os.path.exists(second))
 
     def test_a_bot_that_cannot_be_started_costs_no_attempt(self):
         p = self.platform_with_bot()
