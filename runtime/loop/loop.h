@@ -100,6 +100,12 @@ enum status process_kill(struct process *p, int signal) MUST_USE;
  * pid stays taken (a zombie) until process_free, so STATUS_OK does not say that one was alive.
  * STATUS_FAILED_PRECONDITION: it has no session of its own. */
 enum status process_kill_group(struct process *p, int signal) MUST_USE;
+/* Every process of the session that one started with new_session leads, whatever group it moved to: SIGTERM,
+ * SIGKILL as soon as the leader has exited or after 2 s. Suspends for at most 7 s, never cut short. */
+void process_end_session(struct process *p);
+/* The same by the leader's pid, one signal: for a session that an earlier process of ours started. The caller
+ * has seen that the pid is still its. Suspends. */
+void session_kill(pid_t session, int signal);
 /* Its process must have exited or be abandoned on purpose; an unreaped one is still reaped by the loop later.
  */
 void process_free(struct process *p);

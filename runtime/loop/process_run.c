@@ -18,13 +18,13 @@
 
 /* ---- the session ---- */
 
-struct session_kill {
+struct session_signal {
     pid_t session;
     int signal;
 };
 
 /* Every process of the session, whatever group it moved to. On a worker thread: /proc may be long. */
-static void session_kill_once(const struct session_kill *k)
+static void session_signal_once(const struct session_signal *k)
 {
     DIR *proc = opendir("/proc");
     if (proc == NULL) return; /* the group was signalled anyway */
@@ -36,24 +36,28 @@ static void session_kill_once(const struct session_kill *k)
     (void)closedir(proc);
 }
 
-static void session_kill_work(void *arg)
+static void session_signal_work(void *arg)
 {
-    const struct session_kill *k = arg;
+    const struct session_signal *k = arg;
     int rounds = k->signal == SIGKILL ? KILL_ROUNDS : 1;
     (void)kill(-k->session, k->signal);
     for (int i = 0; i < rounds; i++)
-        session_kill_once(k);
+        session_signal_once(k);
 }
 
-static void kill_session(struct process *p)
+void session_kill(pid_t session, int signal)
+{
+    struct session_signal k = {.session = session, .signal = signal};
+    work_run(session_signal_work, &k);
+}
+
+void process_end_session(struct process *p)
 {
     int ignored;
-    struct session_kill k = {.session = p->pid, .signal = SIGTERM};
     fiber_shield_begin();
-    work_run(session_kill_work, &k);
+    session_kill(p->pid, SIGTERM);
     (void)!process_wait(p, clock_monotonic_ns() + TERM_GRACE_NS, &ignored);
-    k.signal = SIGKILL;
-    work_run(session_kill_work, &k);
+    session_kill(p->pid, SIGKILL);
     (void)!process_wait(p, clock_monotonic_ns() + KILL_GRACE_NS, &ignored);
     fiber_shield_end();
 }
@@ -158,7 +162,7 @@ static enum status run_wait(struct run *r, int64_t deadline_ns, int *ret_exit, s
                                                   : "still running at the deadline, its session was killed");
     }
     if (s != STATUS_OK)
-        kill_session(r->process);
+        process_end_session(r->process);
     else
         (void)!fiber_event_wait(&r->scope.all_done, clock_monotonic_ns() + DRAIN_GRACE_NS);
     fiber_scope_cancel(&r->scope);
