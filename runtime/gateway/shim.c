@@ -17,6 +17,18 @@
  * - The function gets no_new_privs, its limits, no protection from the out-of-memory killer, a session of its
  * own, and every descriptor the platform passed except the lifeline.
  *
+ *   balm-shim --files N -- PROGRAM [ARG …]    becomes PROGRAM, which may have N descriptors open: a command
+ * on the host, whose services inherit what it has balm-shim --drain LIFELINE-FD             stands behind
+ * such a command:
+ *
+ *   command, and what it leaves running --(pipe: stdout, stderr)--> platform reads, while it waits
+ *                                                              +--> drain reads to nowhere, once the lifeline
+ * ends
+ *
+ * - A service that was started by hand writes to the pipe for years. If nobody read, it would die of SIGPIPE
+ * at its next line, or stand still once the pipe is full; a file in its place would grow without end. The
+ * drain ends when nobody has the pipe any more.
+ *
  * Linked statically and without our libraries, so that it starts in well under a millisecond. */
 #include <errno.h>
 #include <fcntl.h>
@@ -157,19 +169,61 @@ static int watch(pid_t function, int lifeline, int signals)
     }
 }
 
+static int drain(int lifeline)
+{
+    char bytes[4096];
+    struct pollfd fds[] = {{.fd = STDIN_FILENO}, {.fd = lifeline, .events = POLLIN}};
+    (void)signal(SIGTERM, SIG_IGN); /* it ends with those it serves, not before them */
+    (void)signal(SIGHUP, SIG_IGN);
+    (void)signal(SIGINT, SIG_IGN);
+    while (fds[1].revents == 0) {
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) return fail("poll");
+        if (fds[0].revents != 0) return 0; /* nobody writes any more */
+    }
+    fds[0].events = POLLIN;
+    for (;;) {
+        ssize_t n = read(STDIN_FILENO, bytes, sizeof(bytes));
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return 0;
+        if (n < 0 && poll(fds, 1, -1) < 0 && errno != EINTR) return fail("poll");
+    }
+}
+
+/* The hard limit stays: the service may raise its own, as if it had been started by hand. */
+static int become_command(char **argv, unsigned long long files)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("read the limit of descriptors");
+    if (files < limit.rlim_max) limit.rlim_cur = files;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("set the limit of descriptors");
+    (void)execv(argv[0], argv);
+    int e = errno;
+    (void)fail(argv[0]);
+    return e == ENOENT ? EXIT_NOT_FOUND : 126;
+}
+
+static int usage(void)
+{
+    fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG ...]\n"
+          "       balm-shim --files N -- PROGRAM [ARG ...]\n"
+          "       balm-shim --drain LIFELINE-FD\n",
+          stderr);
+    return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     unsigned long long memory_bytes = 0;
     int i = 2;
+    if (argc == 3 && strcmp(argv[1], "--drain") == 0)
+        return parse_fd(argv[2]) < 0 ? usage() : drain(parse_fd(argv[2]));
+    if (argc > 4 && strcmp(argv[1], "--files") == 0 && strcmp(argv[3], "--") == 0)
+        return become_command(argv + 4, strtoull(argv[2], NULL, 10));
     if (i + 1 < argc && strcmp(argv[i], "-m") == 0) {
         memory_bytes = strtoull(argv[i + 1], NULL, 10);
         i += 2;
     }
     int lifeline = argc > 1 ? parse_fd(argv[1]) : -1;
-    if (lifeline < 0 || i + 1 >= argc || strcmp(argv[i], "--") != 0) {
-        fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG ...]\n", stderr);
-        return EXIT_USAGE;
-    }
+    if (lifeline < 0 || i + 1 >= argc || strcmp(argv[i], "--") != 0) return usage();
     sigset_t mine, before;
     (void)sigemptyset(&mine);
     (void)sigaddset(&mine, SIGCHLD);
