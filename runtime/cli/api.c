@@ -9,7 +9,8 @@
 #include "client/client.h"
 #include "loop/loop.h"
 
-#define API_TIMEOUT_NS (60 * NS_PER_S) /* balm stop waits for what is under way */
+/* balm stop waits for restarts under way (at most 97 s, gateway/broker_restart.h), then 16 s for the bots. */
+#define API_TIMEOUT_NS (180 * NS_PER_S)
 #define API_ANSWER_MAX (16 * 1024 * 1024)
 
 /* One request, as one struct: main() runs the loop only for it. */

@@ -237,13 +237,11 @@ static void ask_frozen(struct gateway *g, struct replica *r, int64_t deadline_ns
     arena_release(&a);
 }
 
-static void ask_round(struct gateway *g, int64_t deadline_ns)
+static void ask_round(struct gateway *g)
 {
     struct replica *r;
-    while ((r = find_acting(g, is_to_be_asked)) != NULL) {
-        int64_t until_ns = clock_monotonic_ns() + ASK_TIMEOUT_NS;
-        ask_frozen(g, r, until_ns < deadline_ns ? until_ns : deadline_ns);
-    }
+    while ((r = find_acting(g, is_to_be_asked)) != NULL)
+        ask_frozen(g, r, clock_monotonic_ns() + ASK_TIMEOUT_NS);
     struct list *const lists[] = {&g->deployments, &g->retired};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         for (struct list *n = lists[i]->next; n != lists[i]; n = n->next) {
@@ -253,14 +251,15 @@ static void ask_round(struct gateway *g, int64_t deadline_ns)
         }
 }
 
-/* Until every acting process has said that it acts no more, or may again. */
+/* Until every acting process has said that it acts no more, or may again. Each is asked at least once. */
 static enum status await_bots(struct gateway *g, int64_t deadline_ns)
 {
     while (find_acting(g, is_out_of_step) != NULL) {
         if (fiber_is_cancelled()) return STATUS_CANCELLED;
+        ask_round(g);
+        if (find_acting(g, is_out_of_step) == NULL) break;
         if (clock_monotonic_ns() >= deadline_ns) return STATUS_DEADLINE_EXCEEDED;
-        ask_round(g, deadline_ns);
-        if (find_acting(g, is_out_of_step) != NULL) (void)!sleep_ms(ASK_AGAIN_MS);
+        (void)!sleep_ms(ASK_AGAIN_MS);
     }
     return STATUS_OK;
 }
@@ -320,9 +319,9 @@ enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
     g->is_frozen = is_frozen;
     signal_acting(g, is_frozen ? SIGUSR1 : SIGUSR2);
     if (!is_frozen) return resume(g, err);
-    int64_t deadline_ns = clock_monotonic_ns() + ACT_GRACE_NS;
     broker_freeze(g->broker, true);
-    enum status s = await_bots(g, deadline_ns);
+    /* From here on: a bot that waited for a slow restart is healthy, and has only now heard of its end. */
+    enum status s = await_bots(g, clock_monotonic_ns() + ACT_GRACE_NS);
     if (s == STATUS_DEADLINE_EXCEEDED) s = kill_unheard(g, err);
     if (s == STATUS_OK) s = await_answers(g);
     if (s == STATUS_CANCELLED) return error_set(err, s, "balm stop was cut short while acts were ending");
