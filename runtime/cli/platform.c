@@ -37,6 +37,7 @@ struct platform {
     struct loop *loop;
     struct arena arena;
     int lock_fd;
+    uint64_t files_max_before; /* what we were started with: what host acts start gets it back */
     struct journal *journal;
     struct gateway *gateway;
     struct core_env env;
@@ -133,6 +134,7 @@ static enum status make_gateway(struct platform *p)
         .functions_dir = p->cfg->functions_dir,
         .shim_path = p->cfg->shim_path,
         .broker_file = p->cfg->host_acts_file,
+        .host_files_max = p->files_max_before,
         .host = p->cfg->listen,
         .port = (uint16_t)p->cfg->port,
         .is_insecure = p->cfg->is_insecure,
@@ -289,10 +291,11 @@ static void platform_fiber(void *arg)
 
 /* Many functions, connections and segments: as many descriptors as we may have. Secrets must not reach a
  * core file. */
-static void prepare_process(void)
+static void prepare_process(struct platform *p)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        p->files_max_before = limit.rlim_cur;
         limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
@@ -305,7 +308,7 @@ static void prepare_process(void)
 int platform_run(const struct up_cfg *cfg, struct error *err)
 {
     struct platform p = {.cfg = cfg, .lock_fd = -1, .err = err};
-    prepare_process();
+    prepare_process(&p);
     enum status s = loop_new(&p.loop, err);
     if (s != STATUS_OK) return CLI_FAILED;
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};

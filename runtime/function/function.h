@@ -75,7 +75,8 @@ enum status invocation_check(const struct invocation *inv, struct error *err) MU
 /* Ask the platform's broker to do something on the host that a sandboxed process cannot (design §7), over the
  * inherited socket (descriptor 3). `act` names an entry kind of the allow list ("service-restart",
  * "service-status"), `subject` one entry. The reply's members depend on the act, see gateway/broker.h.
- * STATUS_PERMISSION_DENIED: not on the list. STATUS_FAILED_PRECONDITION: no broker (not started by balm). */
+ * STATUS_PERMISSION_DENIED: not on the list. STATUS_FAILED_PRECONDITION: no broker (not started by balm).
+ * STATUS_UNKNOWN: it was asked, and may have been or still be done. STATUS_UNAVAILABLE: it was not; again. */
 enum status host_act(const struct invocation *inv, struct strview act, struct strview subject,
                      json_t **ret_reply, struct error *err) MUST_USE;
 #define HOST_ACT_FD 3

@@ -64,6 +64,13 @@ static enum status send_message(struct strview message, int64_t deadline_ns, str
     }
 }
 
+static struct strview deadline_text(struct arena *a, int64_t deadline_ns)
+{
+    char text[RFC3339_LEN + 1];
+    rfc3339_format(clock_unix_ns() + deadline_ns - clock_monotonic_ns(), text);
+    return arena_copy(a, sv(text));
+}
+
 static enum status ask(const struct invocation *inv, struct strview act, struct strview subject,
                        json_int_t id, int64_t deadline_ns, struct error *err)
 {
@@ -71,6 +78,7 @@ static enum status ask(const struct invocation *inv, struct strview act, struct 
     json_object_set_new(question, "act", json_text(act));
     json_object_set_new(question, "subject", json_text(subject));
     json_object_set_new(question, "intent", json_text(inv->intent));
+    json_object_set_new(question, "deadline", json_text(deadline_text(inv->arena, deadline_ns)));
     json_object_set_new(question, "id", json_integer(id));
     struct strview message = json_canonical(inv->arena, question);
     json_decref(question);
@@ -170,6 +178,14 @@ static enum status await_reply(struct host_call *c, int64_t deadline_ns)
 
 /* ---- the call ---- */
 
+/* It was sent, so it may have been done: that is for on_unknown to decide, not for a retry that takes it for
+ * not done. */
+static enum status answer_lost(struct strview act, struct strview subject, const char *why, struct error *err)
+{
+    return error_set(err, STATUS_UNKNOWN, "host act %.*s '%.*s': asked, but no reply of the broker: %s",
+                     SV_ARG(sv_sub(act, 0, 64)), SV_ARG(sv_sub(subject, 0, 128)), why);
+}
+
 static enum status code_of(struct strview name)
 {
     for (int code = STATUS_CANCELLED; code <= STATUS_UNAUTHENTICATED; code++)
@@ -210,9 +226,9 @@ enum status host_act(const struct invocation *inv, struct strview act, struct st
     }
     s = await_reply(&c, deadline_ns);
     if (s != STATUS_OK)
-        return error_set(err, s, "host act %.*s '%.*s': no reply of the broker", SV_ARG(sv_sub(act, 0, 64)),
-                         SV_ARG(sv_sub(subject, 0, 128)));
-    if (c.reply == NULL) return broker_gone(err, "its socket was closed");
+        return answer_lost(act, subject, s == STATUS_CANCELLED ? "cancelled" : "the deadline has passed",
+                           err);
+    if (c.reply == NULL) return answer_lost(act, subject, "its socket was closed", err);
     s = judge(c.reply, act, subject, err);
     if (s == STATUS_OK)
         *ret_reply = c.reply;

@@ -10,12 +10,13 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "gateway/broker_list.h"
+#include "gateway/broker_restart.h"
 #include "gateway/broker_service.h"
 #include "log/log.h"
 
-#define MESSAGE_MAX        (64 * 1024)
-#define PEER_CALLS_MAX     16 /* at once for one replica: a bot that floods waits for its own answers */
-#define RESTART_TIMEOUT_NS (90 * NS_PER_S) /* systemd's own default of TimeoutStartSec */
+#define MESSAGE_MAX    (64 * 1024)
+#define PEER_CALLS_MAX 16 /* at once for one replica: a bot that floods waits for its own answers */
+#define ASK_TIMEOUT_NS (120 * NS_PER_S) /* where the message has no deadline, or a later one */
 
 #define INTENT_SHOWN_MAX 128
 #define REPLY_TIMEOUT_NS (5 * NS_PER_S)
@@ -28,12 +29,10 @@ struct shared_list {
 };
 
 struct broker {
-    struct loop *loop;
-    char *file;                 /* owned copy; NULL: nothing is allowed */
+    struct broker_cfg cfg;      /* the strings are owned copies */
     struct shared_list *shared; /* one reference */
-    unsigned restarts_under_way;
+    struct broker_restarts *restarts;
     bool is_frozen;
-    struct fiber_event restarts_ended;
 };
 
 /* Our end of one replica's pair. */
@@ -77,15 +76,14 @@ static enum status shared_list_read(const char *file, struct shared_list **ret_s
     return STATUS_OK;
 }
 
-enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker,
-                       struct error *err)
+enum status broker_new(const struct broker_cfg *cfg, struct broker **ret_broker, struct error *err)
 {
     struct broker *b = mem_zalloc(1, sizeof(*b));
-    b->loop = l;
-    if (allow_list_file != NULL) b->file = copy_text(sv(allow_list_file));
-    fiber_event_init(&b->restarts_ended);
-    fiber_event_set(&b->restarts_ended);
-    enum status s = shared_list_read(b->file, &b->shared, err);
+    b->cfg = *cfg;
+    b->cfg.shim_path = copy_text(sv(cfg->shim_path));
+    if (cfg->allow_list_file != NULL) b->cfg.allow_list_file = copy_text(sv(cfg->allow_list_file));
+    enum status s = shared_list_read(b->cfg.allow_list_file, &b->shared, err);
+    if (s == STATUS_OK) s = broker_restarts_new(&b->cfg, &b->restarts, err);
     if (s == STATUS_OK)
         *ret_broker = b;
     else
@@ -96,15 +94,17 @@ enum status broker_new(struct loop *l, const char *allow_list_file, struct broke
 void broker_free(struct broker *b)
 {
     if (b == NULL) return;
+    broker_restarts_free(b->restarts);
     if (b->shared != NULL) shared_list_unref(b->shared);
-    free(b->file);
+    free((char *)(uintptr_t)b->cfg.allow_list_file);
+    free((char *)(uintptr_t)b->cfg.shim_path);
     free(b);
 }
 
 enum status broker_reload(struct broker *b, struct error *err)
 {
     struct shared_list *fresh;
-    enum status s = shared_list_read(b->file, &fresh, err);
+    enum status s = shared_list_read(b->cfg.allow_list_file, &fresh, err);
     if (s != STATUS_OK) return s;
     shared_list_unref(b->shared);
     b->shared = fresh;
@@ -114,26 +114,33 @@ enum status broker_reload(struct broker *b, struct error *err)
 void broker_freeze(struct broker *b, bool is_frozen)
 {
     b->is_frozen = is_frozen;
-    if (!is_frozen) return;
-    fiber_shield_begin();
-    while (b->restarts_under_way > 0)
-        (void)!fiber_event_wait(&b->restarts_ended, 0);
-    fiber_shield_end();
+    if (is_frozen) broker_restarts_await_all(b->restarts);
 }
 
 /* ---- one call ---- */
 
-static enum status restart(struct broker *b, const struct broker_service *service, struct arena *a,
+/* Monotonic. The bot's clock is ours: it is the same machine. */
+static enum status read_deadline(const json_t *message, int64_t *ret_deadline_ns, struct error *err)
+{
+    struct strview text = json_get_text(message, "deadline");
+    int64_t now_ns = clock_monotonic_ns(), unix_ns = 0;
+    *ret_deadline_ns = now_ns + ASK_TIMEOUT_NS;
+    if (text.len == 0) return STATUS_OK;
+    if (rfc3339_parse(text, &unix_ns) != STATUS_OK)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "'deadline' is no RFC 3339 time");
+    int64_t left_ns = unix_ns - clock_unix_ns();
+    if (left_ns < ASK_TIMEOUT_NS) *ret_deadline_ns = now_ns + left_ns;
+    return STATUS_OK;
+}
+
+static enum status restart(struct broker *b, const struct broker_service *service, const json_t *message,
                            json_t **ret_reply, struct error *err)
 {
-    if (b->is_frozen)
-        return error_set(err, STATUS_CANCELLED, "balm stop is in force: '%.*s' is not restarted",
-                         SV_ARG(service->name));
-    b->restarts_under_way++;
-    fiber_event_reset(&b->restarts_ended);
-    enum status s =
-        broker_service_restart(service, clock_monotonic_ns() + RESTART_TIMEOUT_NS, a, ret_reply, err);
-    if (--b->restarts_under_way == 0) fiber_event_set(&b->restarts_ended);
+    struct strview intent = sv_sub(json_get_text(message, "intent"), 0, INTENT_SHOWN_MAX);
+    int64_t deadline_ns;
+    enum status s = read_deadline(message, &deadline_ns, err);
+    if (s == STATUS_OK)
+        s = broker_restarts_ask(b->restarts, service, intent, deadline_ns, b->is_frozen, ret_reply, err);
     return s;
 }
 
@@ -142,7 +149,6 @@ static enum status answer(const struct peer_call *c, const struct broker_list *l
 {
     struct broker *b = c->peer->broker;
     struct strview act = json_get_text(c->message, "act"), subject = json_get_text(c->message, "subject");
-    struct strview intent = sv_sub(json_get_text(c->message, "intent"), 0, INTENT_SHOWN_MAX);
     const struct broker_service *service = broker_list_find(list, subject);
     if (service == NULL || !broker_service_allows(service, sv(c->peer->function)))
         return error_set(err, STATUS_PERMISSION_DENIED,
@@ -153,10 +159,10 @@ static enum status answer(const struct peer_call *c, const struct broker_list *l
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "the broker knows service-status and service-restart, not '%.*s'",
                          (int)(act.len < 64 ? act.len : 64), act.ptr);
-    enum status s = restart(b, service, a, ret_reply, err);
-    log_info("broker", s == STATUS_OK ? "service restart was run" : "service restart did not run",
-             LOG_SV("service", service->name), LOG_STR("function", c->peer->function),
-             LOG_SV("intent", intent), LOG_STR("error", s == STATUS_OK ? "" : err->message));
+    enum status s = restart(b, service, c->message, ret_reply, err);
+    if (s != STATUS_OK)
+        log_info("broker", "no restart for a function", LOG_SV("service", service->name),
+                 LOG_STR("function", c->peer->function), LOG_STR("error", err->message));
     return s;
 }
 

@@ -1,7 +1,7 @@
 /* The broker: what a sandboxed bot may have done on the host (design §7). Each replica of an acting function
  * has a SOCK_SEQPACKET pair; its end is descriptor 3 there. One message is one JSON object ≤ 64 KiB.
  *
- *   bot -> {"act":"service-restart","subject":"nginx","intent":"…","id":7}
+ *   bot -> {"act":"service-restart","subject":"nginx","intent":"…","deadline":"RFC 3339","id":7}
  *   platform -> {"id":7,"ok":true,"exit":0,"output":"…","manager":"argv"}
  *            or {"id":7,"ok":false,"code":"PERMISSION_DENIED","message":"…"}
  *
@@ -19,6 +19,9 @@
  *                                      # elsewhere: this argv, in a session of its own: it outlives us
  *       pid_file: /run/nginx.pid       # elsewhere: who it is, and since when (/proc/PID/stat)
  *
+ * One restart of a service at a time; what deadlines and a killed platform do to it: broker_restart.h. What a
+ * service that was started by argv writes to its standard outputs is dropped once the restart has ended.
+ *
  * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for
  * by the freeze. A reload counts for calls that come after it. */
 #ifndef BALM_GATEWAY_BROKER_H
@@ -27,18 +30,25 @@
 #include "loop/loop.h"
 
 struct broker;
+struct broker_list;
 
-/* NULL file: nothing is allowed. A list that is wrong or that others can write is refused whole, with
+struct broker_cfg {
+    const char *allow_list_file; /* NULL: nothing is allowed */
+    int run_dir_fd;              /* DIR/run; borrowed for the broker's life */
+    const char *shim_path;
+    uint64_t files_max; /* RLIMIT_NOFILE (soft) of what is started on the host; 0: ours */
+};
+
+/* cfg is copied, strings too. A list that is wrong or that others can write is refused whole, with
  * FILE:LINE:COLUMN. */
-enum status broker_new(struct loop *l, const char *allow_list_file, struct broker **ret_broker,
-                       struct error *err) MUST_USE;
-/* Its scope's fibers must have ended. */
+enum status broker_new(const struct broker_cfg *cfg, struct broker **ret_broker, struct error *err) MUST_USE;
+/* Waits for restarts under way. Its scope's fibers must have ended. From a fiber. */
 void broker_free(struct broker *b);
 enum status broker_reload(struct broker *b, struct error *err) MUST_USE;
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
 enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
                          struct error *err) MUST_USE;
-/* Suspends until no restart is under way. */
+/* Suspends until no restart is under way, at most 97 s. */
 void broker_freeze(struct broker *b, bool is_frozen);
 
 #endif

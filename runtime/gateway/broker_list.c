@@ -10,6 +10,8 @@
 #include "base/file.h"
 #include "base/list.h"
 
+#define SERVICE_NAME_MAX 200 /* it becomes part of a file's name, see broker_restart.h */
+
 static const struct yaml_field service_fields[] = {
     {.name = "functions",
      .type = YAML_FIELD_TEXT_LIST,
@@ -87,9 +89,9 @@ static bool is_unit_name(struct strview name)
 static enum status check_service(const struct yaml_document *doc, const struct yaml_node *node,
                                  struct broker_service *s, struct arena *a, struct error *err)
 {
-    if (!is_unit_name(s->name))
-        return yaml_error(doc, node, err, "service name '%.*s': letters, digits and :-_.@ only",
-                          SV_ARG(s->name));
+    if (!is_unit_name(s->name) || s->name.len > SERVICE_NAME_MAX)
+        return yaml_error(doc, node, err, "service name '%.*s': letters, digits and :-_.@ only, at most %d",
+                          SV_ARG(s->name), SERVICE_NAME_MAX);
     if (s->unit.len > 0 && !is_unit_name(s->unit))
         return yaml_error(doc, node, err, "unit '%.*s' is no unit name", SV_ARG(s->unit));
     if (s->unit.len == 0 && s->restart.n == 0)

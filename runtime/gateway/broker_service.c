@@ -9,15 +9,10 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "gateway/host_command.h"
 
 #define STATUS_TIMEOUT_NS (10 * NS_PER_S)
-#define OUTPUT_SHOWN_MAX  2048
 #define CLOCK_SET_NS      (50 * NS_PER_MS)
-
-/* A fixed environment: what we were started with may hold secrets, and must not steer what runs outside the
- * sandbox. */
-static const char *const clean_env[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                                        "LANG=C.UTF-8", NULL};
 
 bool broker_has_systemd(void)
 {
@@ -47,6 +42,12 @@ static json_t *make_status(const struct broker_service *s, struct strview state,
 
 /* ---- systemd ---- */
 
+/* An absolute path: no search can be led astray. */
+static const char *systemctl_path(void)
+{
+    return access("/usr/bin/systemctl", X_OK) == 0 ? "/usr/bin/systemctl" : "/bin/systemctl";
+}
+
 /* Two clocks read one after the other never give quite the same difference, but one process has one start:
  * who compares two answers must see the same time. So a difference is kept until the wall clock has really
  * been set. */
@@ -67,7 +68,7 @@ static int64_t unix_from_monotonic_us(uint64_t us)
 static enum status status_by_systemd(const struct broker_service *s, struct arena *a, json_t **ret_reply,
                                      struct error *err)
 {
-    const char *argv[] = {"systemctl",
+    const char *argv[] = {systemctl_path(),
                           "show",
                           "--no-pager",
                           "-p",
@@ -75,7 +76,7 @@ static enum status status_by_systemd(const struct broker_service *s, struct aren
                           "--",
                           arena_cstr(a, s->unit),
                           NULL};
-    struct process_spec spec = {.argv = argv, .env = clean_env};
+    struct process_spec spec = {.argv = argv, .env = host_command_env};
     struct process_result r;
     enum status st = process_run(&spec, sv(NULL), 4096, clock_monotonic_ns() + STATUS_TIMEOUT_NS, a, &r, err);
     if (st != STATUS_OK) return error_prefix(err, st, "systemctl show %.*s", SV_ARG(s->unit));
@@ -100,10 +101,7 @@ static enum status status_by_systemd(const struct broker_service *s, struct aren
 
 /* ---- argv and pid file ---- */
 
-/* Start of a process in wall time: field 22 of /proc/PID/stat is in ticks since boot, and 10 ms coarse;
- * rounded up, so that a process that was started after an intent never looks older than it by the rounding
- * alone. 0: no such process. */
-static int64_t process_started_unix_ns(uint64_t pid)
+uint64_t broker_process_ticks(uint64_t pid)
 {
     char path[64], text[1024];
     (void)snprintf(path, sizeof(path), "/proc/%llu/stat", (unsigned long long)pid);
@@ -122,8 +120,16 @@ static int64_t process_started_unix_ns(uint64_t pid)
         if (rest == NULL) return 0;
         rest++;
     }
-    int64_t ticks = strtoll(rest, NULL, 10), per_second = sysconf(_SC_CLK_TCK);
+    return strtoull(rest, NULL, 10);
+}
+
+/* Start of a process in wall time: ticks are 10 ms coarse; rounded up, so that a process that was started
+ * after an intent never looks older than it by the rounding alone. 0: no such process. */
+static int64_t process_started_unix_ns(uint64_t pid)
+{
     static int64_t kept;
+    int64_t ticks = (int64_t)broker_process_ticks(pid), per_second = sysconf(_SC_CLK_TCK);
+    if (ticks == 0) return 0;
     struct timespec boot;
     (void)clock_gettime(CLOCK_BOOTTIME, &boot);
     int64_t boot_unix_ns = clock_unix_ns() - ((int64_t)boot.tv_sec * NS_PER_S + boot.tv_nsec);
@@ -159,27 +165,31 @@ enum status broker_service_status(const struct broker_service *s, struct arena *
 
 /* ---- restart ---- */
 
-enum status broker_service_restart(const struct broker_service *s, int64_t deadline_ns, struct arena *a,
-                                   json_t **ret_reply, struct error *err)
+enum status broker_service_command(const struct broker_service *s, struct arena *a,
+                                   const char *const **ret_argv, struct error *err)
 {
-    const char *systemctl[] = {"systemctl", "restart", "--no-ask-password", "--", arena_cstr(a, s->unit),
-                               NULL};
-    struct process_spec spec = {.argv = is_by_systemd(s) ? systemctl : s->restart_argv,
-                                .env = clean_env,
-                                .cwd = "/",
-                                .new_session = true};
-    if (spec.argv == NULL)
+    if (is_by_systemd(s)) {
+        const char **argv = arena_array(a, 6, sizeof(*argv));
+        argv[0] = systemctl_path();
+        argv[1] = "restart";
+        argv[2] = "--no-ask-password";
+        argv[3] = "--";
+        argv[4] = arena_cstr(a, s->unit);
+        argv[5] = NULL;
+        *ret_argv = argv;
+        return STATUS_OK;
+    }
+    if (s->restart_argv == NULL)
         return error_set(err, STATUS_FAILED_PRECONDITION,
                          "service '%.*s' has no restart command, and systemd is not PID 1 here",
                          SV_ARG(s->name));
-    struct process_result r;
-    enum status st = process_run(&spec, sv(NULL), PROCESS_OUTPUT_MAX, deadline_ns, a, &r, err);
-    if (st != STATUS_OK)
-        return error_prefix(err, st, "restart of '%.*s' by %s", SV_ARG(s->name), spec.argv[0]);
-    struct strview words = sv_trim(r.stderr_text.len > 0 ? r.stderr_text : r.stdout_text);
-    if (words.len > OUTPUT_SHOWN_MAX) words = sv_sub(words, words.len - OUTPUT_SHOWN_MAX, words.len);
-    json_t *output = sv_is_utf8(words) ? json_text(words) : json_text(SV("(output is not UTF-8)"));
-    *ret_reply =
-        json_pack("{s:i, s:s, s:o}", "exit", r.exit_code, "manager", manager_name(s), "output", output);
+    *ret_argv = (const char *const *)s->restart_argv;
     return STATUS_OK;
+}
+
+json_t *broker_service_restarted(const struct broker_service *s, int exit_code, struct strview words)
+{
+    words = sv_trim(words);
+    json_t *output = sv_is_utf8(words) ? json_text(words) : json_text(SV("(output is not UTF-8)"));
+    return json_pack("{s:i, s:s, s:o}", "exit", exit_code, "manager", manager_name(s), "output", output);
 }

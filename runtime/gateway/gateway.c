@@ -59,6 +59,15 @@ static enum status make_run_dir(struct gateway *g, struct error *err)
     return s;
 }
 
+static enum status make_broker(struct gateway *g, struct error *err)
+{
+    struct broker_cfg cfg = {.allow_list_file = g->cfg.broker_file,
+                             .run_dir_fd = g->run_dir_fd,
+                             .shim_path = g->cfg.shim_path,
+                             .files_max = g->cfg.host_files_max};
+    return broker_new(&cfg, &g->broker, err);
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
@@ -93,7 +102,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     s = make_paths(g, err);
     if (s == STATUS_OK) s = make_run_dir(g, err);
     if (s == STATUS_OK) s = gateway_secrets_load(cfg->dir, &g->secrets, &is_new, err);
-    if (s == STATUS_OK) s = broker_new(l, cfg->broker_file, &g->broker, err);
+    if (s == STATUS_OK) s = make_broker(g, err);
     if (s == STATUS_OK) s = deployed_load(g, err);
     if (s == STATUS_OK) s = stack_deploy(g, cfg->stack_file, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&g->scope, supervisor_watch_fiber, g, err);

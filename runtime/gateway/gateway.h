@@ -16,7 +16,7 @@
  *   invoker.c      signed invocations for the dispatcher, balm stop
  *   shim.c         static little program between platform and function: subreaper, dies with the platform,
  *                  kills its tree
- *   broker.c       acts on the host on behalf of bots, by allow list
+ *   broker*.c      acts on the host on behalf of bots, by allow list; host_command.c runs one
  *   stack.c        stack.yml, applied whole or not at all
  *   deployed.c     what was deployed through the API, kept over restarts
  *   routes_*.c     the REST API and the way in
@@ -36,6 +36,7 @@ struct gateway_cfg {
     const char *functions_dir; /* executables: image NAME:tag -> functions_dir/NAME */
     const char *shim_path;     /* the supervision shim */
     const char *broker_file;   /* allow list of host acts; NULL: none allowed */
+    uint64_t host_files_max;   /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;
     uint16_t port;    /* 0: picked */
     bool is_insecure; /* management API without credentials: loopback only, never as root, no Origin, no

@@ -129,6 +129,7 @@ Test(broker, a_list_that_others_can_write_or_own_is_refused, .timeout = 30)
 
 struct bot {
     struct scene *s;
+    int run_dir_fd;
     struct broker *broker;
     struct fiber_scope scope;
     int fd;
@@ -136,13 +137,32 @@ struct bot {
 
 /* restart.sh stands for a service's start command: it leaves a daemon in the background that writes its pid
  * file. */
-static void begin(struct scene *s, struct bot *b, const char *function)
+static void start_broker(struct bot *b)
+{
+    struct scene *s = b->s;
+    struct broker_cfg cfg = {.allow_list_file = scene_path(s, "acts.yaml"),
+                             .run_dir_fd = b->run_dir_fd,
+                             .shim_path = shim_path(&s->arena),
+                             .files_max = 256};
+    CHECK_OK(s, broker_new(&cfg, &b->broker, &s->err));
+}
+
+/* The bot's process, or its next one. */
+static void connect_bot(struct bot *b, const char *function)
 {
     int pair[2];
-    *b = (struct bot){.s = s};
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK_OK(b->s, broker_serve(b->broker, &b->scope, pair[0], sv(function), &b->s->err));
+    b->fd = pair[1];
+}
+
+static void begin(struct scene *s, struct bot *b, const char *function)
+{
+    *b = (struct bot){.s = s, .run_dir_fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     scene_script(
         s, "restart",
-        "d=${0%/functions/*}; test -e $d/slow && sleep 0.4; test -f $d/pid && kill $(cat $d/pid) 2>/dev/null\n"
+        "d=${0%/functions/*}; echo x >> $d/runs; test -e $d/slow && sleep 0.4;"
+        "while test -e $d/hold; do sleep 0.02; done; test -f $d/pid && kill $(cat $d/pid) 2>/dev/null\n"
         "setsid sleep 1000 >/dev/null 2>&1 & echo $! > $d/pid; echo restarted; env > $d/env; exit 0");
     scene_script(s, "failing", "echo bad configuration >&2; exit 4");
     const char *list =
@@ -155,11 +175,10 @@ static void begin(struct scene *s, struct bot *b, const char *function)
                      "  others: {functions: [somebody], restart: [/bin/false], pid_file: %s/none}\n",
                      s->folder, s->folder, s->folder, s->folder, s->folder, s->folder)
             .ptr;
-    CHECK_OK(s, broker_new(s->loop, scene_write(s, "acts.yaml", list, 0600), &b->broker, &s->err));
-    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    (void)scene_write(s, "acts.yaml", list, 0600);
     fiber_scope_init(&b->scope);
-    CHECK_OK(s, broker_serve(b->broker, &b->scope, pair[0], sv(function), &s->err));
-    b->fd = pair[1];
+    start_broker(b);
+    connect_bot(b, function);
 }
 
 static void finish(struct bot *b)
@@ -167,6 +186,7 @@ static void finish(struct bot *b)
     if (b->fd >= 0) (void)close(b->fd);
     fiber_scope_join(&b->scope);
     broker_free(b->broker);
+    (void)close(b->run_dir_fd);
     pid_t pid = read_pid(scene_path(b->s, "pid"));
     if (pid > 0) (void)kill(pid, SIGKILL);
 }
@@ -389,6 +409,223 @@ static void reloads(struct scene *s)
 Test(broker, a_reload_counts_for_what_comes_after_it, .timeout = 30)
 {
     play_without_gateway(reloads);
+}
+
+/* ---- one restart of a service at a time ---- */
+
+static void ask_restart(struct bot *b, const char *intent, int id, int64_t left_ns)
+{
+    char deadline[RFC3339_LEN + 1];
+    rfc3339_format(clock_unix_ns() + left_ns, deadline);
+    struct strview text =
+        arena_printf(&b->s->arena,
+                     "{\"act\":\"service-restart\",\"subject\":\"web\",\"intent\":\"%s\",\"deadline\":\"%s\","
+                     "\"id\":%d}",
+                     intent, deadline, id);
+    say(b, text.ptr, text.len);
+}
+
+static unsigned runs(struct bot *b)
+{
+    struct strview text;
+    struct error ignored;
+    if (file_read(&b->s->arena, scene_path(b->s, "runs"), 4096, &text, &ignored) != STATUS_OK) return 0;
+    return (unsigned)(text.len / 2);
+}
+
+static bool has_run(void *bot)
+{
+    return runs(bot) > 0;
+}
+
+static bool is_noted(void *bot)
+{
+    return scene_has(((struct bot *)bot)->s, "host-act-web");
+}
+
+static bool is_not_noted(void *bot)
+{
+    return !is_noted(bot);
+}
+
+static bool says(const json_t *reply, int id, const char *code)
+{
+    return json_integer_value(json_object_get(reply, "id")) == id &&
+           sv_eq(json_get_text(reply, "code"), sv(code));
+}
+
+static void retry_joins(struct scene *s)
+{
+    struct bot b;
+    begin(s, &b, "bot");
+    (void)scene_write(s, "hold", "", 0600);
+    int64_t began_ns = clock_monotonic_ns();
+    ask_restart(&b, "i-1", 1, NS_PER_S);
+    json_t *r = hear(&b);
+    CHECK(clock_monotonic_ns() - began_ns < NS_PER_S); /* before the deadline: somebody still listens */
+    CHECK(says(r, 1, "UNKNOWN") && sv_contains(json_get_text(r, "message"), SV("still running")));
+    json_release(r);
+    CHECK(is_noted(&b) && !scene_has(s, "pid"));
+    ask_restart(&b, "i-1", 2, 10 * NS_PER_S);
+    (void)close(b.fd); /* the bot dies, and its next process asks again */
+    connect_bot(&b, "bot");
+    ask_restart(&b, "i-1", 3, 10 * NS_PER_S);
+    ask_restart(&b, "i-2", 4, NS_PER_S / 2); /* another intent waits, and is not served */
+    r = hear(&b);
+    CHECK(says(r, 4, "UNAVAILABLE"));
+    json_release(r);
+    ask_restart(&b, "i-2", 5, 10 * NS_PER_S);
+    CHECK(sleep_ms(50) == STATUS_OK && unlink(scene_path(s, "hold")) == 0);
+    for (int i = 0; i < 2; i++) {
+        r = hear(&b);
+        if (json_integer_value(json_object_get(r, "id")) == 3)
+            CHECK(is_ok(r) && sv_eq(json_get_text(r, "output"), SV("restarted")));
+        else
+            CHECK(says(r, 5, "UNAVAILABLE") &&
+                  sv_contains(json_get_text(r, "message"), SV("just restarted")));
+        json_release(r);
+    }
+    CHECK(runs(&b) == 1 && is_not_noted(&b));
+    finish(&b);
+}
+
+Test(broker, a_restart_that_outlasts_its_asker_is_joined_by_the_retry_and_none_runs_beside_it, .timeout = 30)
+{
+    play_without_gateway(retry_joins);
+}
+
+static void too_late(struct scene *s)
+{
+    struct bot b;
+    begin(s, &b, "bot");
+    ask_restart(&b, "i-1", 1, -1);
+    json_t *r = hear(&b);
+    CHECK(says(r, 1, "DEADLINE_EXCEEDED") && runs(&b) == 0);
+    json_release(r);
+    static const char bad[] =
+        "{\"act\":\"service-restart\",\"subject\":\"web\",\"deadline\":\"soon\",\"id\":2}";
+    say(&b, bad, sizeof(bad) - 1);
+    r = hear(&b);
+    CHECK(says(r, 2, "INVALID_ARGUMENT") && runs(&b) == 0);
+    json_release(r);
+    finish(&b);
+}
+
+Test(broker, nothing_begins_after_the_deadline, .timeout = 30)
+{
+    play_without_gateway(too_late);
+}
+
+static void freeze_joins(struct scene *s)
+{
+    struct bot b;
+    begin(s, &b, "bot");
+    (void)scene_write(s, "slow", "", 0600);
+    ask_restart(&b, "i-1", 1, NS_PER_S / 2); /* who asked hears UNKNOWN at once or the end */
+    CHECK(await(has_run, &b));
+    broker_freeze(b.broker, true);
+    CHECK(is_not_noted(&b) && scene_has(s, "pid"));
+    json_release(hear(&b));
+    finish(&b);
+}
+
+Test(broker, balm_stop_waits_for_a_restart_whose_asker_has_given_up, .timeout = 30)
+{
+    play_without_gateway(freeze_joins);
+}
+
+/* What a platform that was killed with SIGKILL leaves: its note, and a session that goes on. */
+static pid_t leave_behind(struct bot *b, struct process **ret_process)
+{
+    struct process_spec spec = {.argv = (const char *const[]){"/bin/sleep", "1000", NULL},
+                                .stdin_fd = -1,
+                                .stdout_fd = -1,
+                                .stderr_fd = -1,
+                                .new_session = true};
+    CHECK_OK(b->s, process_start(b->s->loop, &spec, ret_process, &b->s->err));
+    pid_t pid = process_pid(*ret_process);
+    const char *note =
+        arena_printf(&b->s->arena, "{\"begunUnixNs\":%lld,\"intent\":\"i-1\",\"pid\":%d,\"ticks\":%llu}",
+                     (long long)clock_unix_ns(), (int)pid,
+                     (unsigned long long)broker_process_ticks((uint64_t)pid))
+            .ptr;
+    (void)scene_write(b->s, "host-act-web", note, 0600);
+    return pid;
+}
+
+static void restart_broker(struct bot *b)
+{
+    (void)close(b->fd);
+    fiber_scope_join(&b->scope);
+    broker_free(b->broker);
+    start_broker(b);
+    connect_bot(b, "bot");
+}
+
+static void inherited(struct scene *s)
+{
+    struct bot b;
+    struct process *orphan;
+    begin(s, &b, "bot");
+    pid_t pid = leave_behind(&b, &orphan);
+    restart_broker(&b);
+    CHECK(is_noted(&b) && is_alive(pid));
+    ask_restart(&b, "i-2", 1, NS_PER_S / 2);
+    json_t *r = hear(&b);
+    CHECK(says(r, 1, "UNAVAILABLE") && runs(&b) == 0);
+    json_release(r);
+    ask_restart(&b, "i-1", 2, 10 * NS_PER_S);
+    (void)!sleep_ms(100);
+    restart_broker(&b); /* an orderly end leaves it as it is, for the next one */
+    CHECK(is_noted(&b) && is_alive(pid));
+    ask_restart(&b, "i-1", 3, 10 * NS_PER_S);
+    (void)!sleep_ms(100);
+    CHECK(kill(pid, SIGKILL) == 0);
+    r = hear(&b);
+    CHECK(says(r, 3, "UNKNOWN") && sv_contains(json_get_text(r, "message"), SV("was killed")));
+    json_release(r);
+    CHECK(runs(&b) == 0 && is_not_noted(&b));
+    process_free(orphan);
+    ask_restart(&b, "i-1", 4, 10 * NS_PER_S);
+    r = hear(&b);
+    CHECK(is_ok(r) && runs(&b) == 1);
+    json_release(r);
+    finish(&b);
+}
+
+Test(broker, a_restart_left_by_a_killed_platform_is_waited_for_and_not_repeated_beside_it, .timeout = 30)
+{
+    play_without_gateway(inherited);
+}
+
+static void stale_notes(struct scene *s)
+{
+    struct bot b;
+    static const char *const stale[] = {
+        "", "no json", "{\"begunUnixNs\":1,\"intent\":\"i-1\",\"pid\":1,\"ticks\":1}" /* another's pid */,
+        "{\"begunUnixNs\":1,\"intent\":\"i-1\",\"pid\":0,\"ticks\":0}" /* long over */};
+    begin(s, &b, "bot");
+    for (size_t i = 0; i < ARRAY_LEN(stale); i++) {
+        (void)scene_write(s, "host-act-web", stale[i], 0600);
+        restart_broker(&b);
+        CHECK(await(is_not_noted, &b));
+    }
+    const char *now =
+        arena_printf(&s->arena, "{\"begunUnixNs\":%lld,\"intent\":\"i-1\",\"pid\":0,\"ticks\":0}",
+                     (long long)clock_unix_ns())
+            .ptr;
+    (void)scene_write(s, "host-act-web", now, 0600); /* killed between note and start: nobody knows */
+    restart_broker(&b);
+    ask_restart(&b, "i-1", 1, NS_PER_S / 2);
+    json_t *r = hear(&b);
+    CHECK(says(r, 1, "UNKNOWN") && runs(&b) == 0);
+    json_release(r);
+    finish(&b);
+}
+
+Test(broker, a_note_without_its_process_holds_nobody_up, .timeout = 30)
+{
+    play_without_gateway(stale_notes);
 }
 
 /* ---- hostile peers ---- */
