@@ -2,7 +2,7 @@
  *
  *   slot_take -> call_start -> wait: moved | deadline | cancelled -> call_release -> slot_leave
  *                    ^                  |
- *                    +---- once, if a pooled connection died without a byte
+ *                    +---- once, if a pooled connection died without a byte under a GET or HEAD
  *
  * h2o calls back into struct forward_call, which lies on this fiber's stack: no way out of a function here
  * leaves without forward_call_release(), which cuts h2o's client at once. */
@@ -143,6 +143,7 @@ static void call_prepare(struct forward_call *c, struct upstream *u, const struc
         .arena = a,
         .max_body_bytes = spec->max_body_bytes > 0 ? spec->max_body_bytes : FORWARD_BODY_MAX_BYTES,
         .is_head_method = sv_eq(spec->method, SV("HEAD")),
+        .is_repeatable = sv_eq(spec->method, SV("GET")) || sv_eq(spec->method, SV("HEAD")),
         .reply = {.attempts = 1},
     };
     c->request[1] = h2o_iovec_init(spec->body.ptr, spec->body.len);
@@ -157,9 +158,11 @@ static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, s
         enum status s = fiber_event_wait(&c->moved, deadline_ns);
         if (s == STATUS_OK) continue;
         forward_call_release(c);
-        return error_set(err, s, "forward to %s: %s", c->upstream->name,
+        (void)!error_set(err, s, "forward to %s: %s", c->upstream->name,
                          s == STATUS_CANCELLED ? "the caller was cancelled"
                                                : "no complete answer before the deadline");
+        if (err != NULL && c->is_sent) err->can_retry = false;
+        return s;
     }
     if (c->status != STATUS_OK && err != NULL) *err = c->err;
     return c->status;
@@ -180,7 +183,8 @@ static enum status call_run(struct forward_call *c, const struct forward_spec *s
 {
     forward_call_start(c);
     enum status s = call_wait_head(c, spec->deadline_ns, err);
-    if (s == STATUS_OK || !c->is_done || !c->is_reused || !c->is_silent) return s;
+    bool has_died_silently = c->is_done && c->is_reused && c->is_silent;
+    if (s == STATUS_OK || !has_died_silently || !c->is_repeatable) return s;
     forward_call_release(c);
     c->is_done = c->is_reused = c->is_silent = false;
     c->status = STATUS_OK;

@@ -1,7 +1,8 @@
 /* The gateway's data path: one suspending call that sends a request to a function's replica and brings its
  * answer back, on h2o's own HTTP/1 client with a connection pool per upstream (design §7 says why not
- * h2o's proxy handler and not curl). One retry if a pooled connection died before the first byte of the
- * answer. Total deadline. Loop thread only. */
+ * h2o's proxy handler and not curl). GET and HEAD are sent once more if a pooled connection died before the
+ * first byte of the answer; everything else is sent once, since whoever read it may have executed it before
+ * it died. Total deadline. Loop thread only. */
 #ifndef BALM_CLIENT_FORWARD_H
 #define BALM_CLIENT_FORWARD_H
 
@@ -28,9 +29,10 @@ struct forward_spec {
     size_t max_body_bytes; /* of a buffered answer; 0: 8 MiB */
 };
 
-/* Whole answer into the arena. STATUS_UNAVAILABLE: could not connect or cut before the first byte (nothing
- * was executed for sure only if err->can_retry); STATUS_UNKNOWN: cut after that; STATUS_DEADLINE_EXCEEDED;
- * STATUS_RESOURCE_EXHAUSTED: answer too large. */
+/* Whole answer into the arena. err->can_retry: no connection had taken the request (of a GET or HEAD: or it
+ * can be sent again), so nothing was executed for sure. STATUS_UNAVAILABLE: could not connect or cut before
+ * the first byte; STATUS_UNKNOWN: cut after that; STATUS_DEADLINE_EXCEEDED; STATUS_RESOURCE_EXHAUSTED: answer
+ * too large. */
 enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a,
                          struct http_reply *ret_reply, struct error *err) MUST_USE;
 /* Same, but status, headers and body go on to `resp` as they come, each part flushed; small complete

@@ -149,6 +149,7 @@ static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const cha
         return NULL;
     }
     c->is_reused = c->is_connecting;
+    c->is_sent = true;
     *ret_bufs = c->request;
     *ret_n_bufs = c->request[1].len > 0 ? 2 : 1;
     *ret_is_head = c->is_head_method;

@@ -42,9 +42,11 @@ struct forward_call {
     h2o_iovec_t request[2];    /* head and body; borrowed until the call ends */
     size_t max_body_bytes;
     bool is_head_method, is_streaming;
+    bool is_repeatable; /* GET or HEAD: executed twice, it does no more than once */
 
     bool is_connecting; /* inside h2o's connect call: a callback now means a pooled connection */
     bool is_reused;     /* it came from the pool */
+    bool is_sent;       /* some connection has taken the request: it may be executed */
     bool is_silent;     /* failed with no byte of an answer seen */
     bool has_head;
     bool is_done; /* complete, or failed: `status` tells */

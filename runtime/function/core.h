@@ -40,7 +40,9 @@ struct invoker_ops {
      * sent, answer lost. */
     enum status (*invoke)(void *arg, const struct invocation *inv, struct strview params, struct arena *a,
                           struct invocation_reply *ret_reply, struct error *err);
-    /* A plain call (asynchronous calls from the queue): method, path, headers, body in req. */
+    /* A plain call (asynchronous calls from the queue): method, path, headers, body in req.
+     * STATUS_UNAVAILABLE: it did not reach the function. STATUS_UNKNOWN, STATUS_DEADLINE_EXCEEDED: it may
+     * have run, or still does. */
     enum status (*call)(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns,
                         struct arena *a, int *ret_http_status, struct strview *ret_body, struct error *err);
     /* balm stop: no mutating request leaves any bot once it has returned. */

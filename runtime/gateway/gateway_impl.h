@@ -96,7 +96,7 @@ struct replica {
     bool is_routed;   /* takes new requests */
     bool is_retiring; /* a fiber is seeing it off: `retired` will be set */
     bool has_exited;
-    bool has_answered; /* a connection to it may be in the pool */
+    bool has_answered; /* it has come up */
     bool is_asked;     /* in this round of asking */
     bool is_suspect;   /* somebody is finding out whether it hangs */
     bool is_in_step;   /* it has said that it is stopped, or not, as the gateway is */

@@ -36,17 +36,16 @@ static int64_t monotonic_from_unix(int64_t unix_ns)
     return clock_monotonic_ns() + (unix_ns - clock_unix_ns());
 }
 
-/* Did it reach the handler? Surely not, only if no connection came about to a process that has never answered
- * anything: one from the pool may have taken the request before it died. Everything else is a lost answer,
+/* Did it reach the handler? http_forward() knows whether a connection had taken it. If so the answer is lost,
  * and the bot's on_unknown decides. */
-static enum status judge_lost(const struct replica *r, enum status s, struct error *err)
+static enum status judge_lost(enum status s, struct error *err)
 {
-    bool is_unsent = s == STATUS_UNAVAILABLE && err->can_retry && !r->has_answered;
-    bool is_lost = s == STATUS_UNAVAILABLE || s == STATUS_RESOURCE_EXHAUSTED;
-    if (is_unsent || !is_lost) return s;
-    err->code = STATUS_UNKNOWN;
-    err->can_retry = false;
-    return STATUS_UNKNOWN;
+    if (s == STATUS_DEADLINE_EXCEEDED && err->can_retry) s = STATUS_UNAVAILABLE;
+    if (s == STATUS_UNAVAILABLE && !err->can_retry) s = STATUS_UNKNOWN;
+    if (s == STATUS_RESOURCE_EXHAUSTED) s = STATUS_UNKNOWN; /* it did answer, but nobody can know what */
+    err->code = s;
+    err->can_retry = s == STATUS_UNAVAILABLE;
+    return s;
 }
 
 static enum status sign(struct gateway *g, const struct invocation *inv, struct arena *a,
@@ -85,8 +84,8 @@ static enum status send_once(struct gateway *g, struct deployment *d, const stru
     *ret_is_unsent = false;
     if (s != STATUS_OK) return unsent(s, err);
     s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);
-    if (s != STATUS_OK) s = judge_lost(r, s, err);
     if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
+    if (s != STATUS_OK) s = judge_lost(s, err);
     if (s == STATUS_UNAVAILABLE)
         *ret_is_unsent = fiber_event_wait(&r->exited, clock_monotonic_ns() + SEND_AGAIN_NS) == STATUS_OK;
     supervisor_release(r, s == STATUS_OK);
@@ -135,11 +134,25 @@ static enum status invoker_invoke(void *arg, const struct invocation *inv, struc
     return s;
 }
 
+static enum status call_once(struct deployment *d, const struct forward_spec *spec, struct arena *a,
+                             struct http_reply *ret_reply, struct error *err)
+{
+    struct replica *r;
+    enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
+    if (s != STATUS_OK) return unsent(s, err);
+    s = http_forward(r->upstream, spec, a, ret_reply, err);
+    if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
+    supervisor_release(r, s == STATUS_OK);
+    return s == STATUS_OK ? s : judge_lost(s, err);
+}
+
 static enum status invoker_call(void *arg, struct strview function, const struct http_req *req,
                                 int64_t deadline_ns, struct arena *a, int *ret_http_status,
                                 struct strview *ret_body, struct error *err)
 {
     struct gateway *g = arg;
+    struct error why;
+    struct http_reply reply;
     struct deployment *d = find_or_say(g, function, err);
     if (d == NULL) return STATUS_NOT_FOUND;
     if (d->info.acts)
@@ -152,20 +165,16 @@ static enum status invoker_call(void *arg, struct strview function, const struct
                                 .n_headers = req->n_headers,
                                 .body = req->body,
                                 .deadline_ns = deadline_ns};
-    struct replica *r;
-    struct http_reply reply;
     d->users++;
-    enum status s = supervisor_acquire(d, deadline_ns, &r, err);
-    if (s == STATUS_OK) {
-        s = http_forward(r->upstream, &spec, a, &reply, err);
-        if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
-        supervisor_release(r, s == STATUS_OK);
-    }
+    enum status s = call_once(d, &spec, a, &reply, &why);
     d->users--;
-    if (s != STATUS_OK) return s;
-    *ret_http_status = reply.status;
-    *ret_body = reply.body;
-    return STATUS_OK;
+    if (s == STATUS_OK) {
+        *ret_http_status = reply.status;
+        *ret_body = reply.body;
+    } else if (err != NULL) {
+        *err = why;
+    }
+    return s;
 }
 
 /* ---- balm stop ---- */

@@ -27,7 +27,7 @@ struct peer {
     atomic_uint accepted;
     char request[70000]; /* the last one read: head and body */
     size_t request_bytes;
-    bool is_released; /* by the test, for scripts that wait */
+    atomic_bool is_released; /* for whoever waits for the script */
 };
 
 static void peer_open(struct peer *p)
@@ -328,6 +328,7 @@ Test(forward, deadline_ends_the_call_and_its_connection)
     struct test t = {0};
     run(&t, never_answer, forward_shortly);
     cr_assert_eq(t.status, STATUS_DEADLINE_EXCEEDED);
+    cr_assert_not(t.err.can_retry, "it may be executed");
     cr_assert(t.peer.is_released);
     arena_release(&t.arena);
 }
@@ -409,15 +410,68 @@ static void die_on_reuse(struct peer *p)
     (void)close(fd);
 }
 
-Test(forward, pooled_connection_that_dies_silently_is_retried_once)
+Test(forward, a_get_whose_pooled_connection_dies_silently_is_sent_once_more)
 {
-    struct test t = {.spec = {.method = SV("POST"), .body = SV("again")}};
+    struct test t = {.spec = {.method = SV("GET"), .target = SV("/again")}};
     run(&t, die_on_reuse, forward_twice);
     cr_assert_eq(t.status, STATUS_OK, "%s", t.err.message);
     cr_assert(sv_eq(t.reply.body, SV("second")));
     cr_assert_eq(t.reply.attempts, 2);
     cr_assert_eq(atomic_load(&t.peer.accepted), 2);
     cr_assert_not_null(strstr(t.peer.request, "again"));
+    arena_release(&t.arena);
+}
+
+/* Nobody answers any more: the peer has died as a whole. */
+static void die_for_good_on_reuse(struct peer *p)
+{
+    int fd = peer_accept(p);
+    (void)peer_read(p, fd);
+    peer_send(fd, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst");
+    (void)peer_read(p, fd);
+    (void)shutdown(p->listen_fd, SHUT_RDWR);
+    (void)close(fd);
+}
+
+Test(forward, a_post_whose_pooled_connection_dies_may_have_run_and_is_not_sent_again)
+{
+    void (*const scripts[])(struct peer * p) = {die_on_reuse, die_for_good_on_reuse};
+    for (size_t i = 0; i < 2; i++) {
+        struct test t = {.spec = {.method = SV("POST"), .body = SV("once")}};
+        run(&t, scripts[i], forward_twice);
+        cr_expect_eq(t.status, STATUS_UNAVAILABLE, "script %zu: %s", i, status_name(t.status));
+        cr_expect_not(t.err.can_retry, "script %zu", i);
+        cr_expect_eq(atomic_load(&t.peer.accepted), 1, "script %zu", i);
+        arena_release(&t.arena);
+    }
+}
+
+static void answer_and_close(struct peer *p)
+{
+    for (int i = 0; i < 2; i++) {
+        int fd = peer_accept(p);
+        (void)peer_read(p, fd);
+        peer_send(fd, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        (void)close(fd);
+        p->is_released = true;
+    }
+}
+
+static void forward_again_later(struct test *t)
+{
+    forward_once(t);
+    while (t->status == STATUS_OK && !t->peer.is_released)
+        (void)!sleep_ms(1);
+    if (t->status == STATUS_OK) forward_once(t);
+}
+
+Test(forward, a_pooled_connection_that_was_closed_while_idle_is_not_used)
+{
+    struct test t = {.spec = {.method = SV("POST"), .body = SV("x")}};
+    run(&t, answer_and_close, forward_again_later);
+    cr_assert_eq(t.status, STATUS_OK, "%s", t.err.message);
+    cr_assert_eq(t.reply.attempts, 1);
+    cr_assert_eq(atomic_load(&t.peer.accepted), 2);
     arena_release(&t.arena);
 }
 
@@ -527,6 +581,7 @@ Test(forward, waiting_for_a_connection_ends_at_the_deadline)
     struct test t = {0};
     run(&t, accept_and_hang, busy_callers);
     cr_assert_eq(t.status, STATUS_DEADLINE_EXCEEDED);
+    cr_assert(t.err.can_retry, "it was not sent");
     arena_release(&t.arena);
 }
 

@@ -231,6 +231,57 @@ static enum status call_plain(struct scene *s, const char *target, int64_t life_
                                 &status, ret_body, &s->err);
 }
 
+static enum status post_plain(struct scene *s, const char *target, struct strview *ret_body)
+{
+    struct http_req req = {
+        .method = SV("POST"), .target = sv(target), .path = sv(target), .body = SV("x"), .arena = &s->arena};
+    int status;
+    return gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + 20 * NS_PER_S,
+                                &s->arena, &status, ret_body, &s->err);
+}
+
+/* Both ways in, with connections in the pool: a process that dies is closed down step by step, so more than
+ * once. */
+static void dies_in_calls(struct scene *s)
+{
+    struct strview body;
+    struct deployment *d = deployment_of(s, "plain");
+    for (int i = 0; i < 4; i++) {
+        d->not_before_ns = 0; /* without the pause after a crash */
+        CHECK_OK(s, post_plain(s, "/pid", &body));
+        CHECK_OK(s, post_plain(s, "/pid", &body));
+        uint64_t before = d->invocations;
+        if (i % 2 == 0) {
+            CHECK(post_plain(s, "/crash", &body) == STATUS_UNKNOWN && !s->err.can_retry);
+        } else {
+            struct answer a = ask(s, "POST", "/function/plain/crash", "x");
+            CHECK(a.status == STATUS_OK && a.code == 502 && sv_contains(a.body, SV("it may have run")));
+        }
+        CHECK(d->invocations == before + 1);
+        CHECK(await(is_at_zero, d));
+    }
+}
+
+Test(invoker, what_a_dying_function_had_begun_is_not_begun_by_another, .timeout = 60)
+{
+    play(with_bot, dies_in_calls);
+}
+
+static void call_not_started(struct scene *s)
+{
+    struct strview body;
+    struct deployment *d = deployment_of(s, "plain");
+    d->not_before_ns = clock_monotonic_ns() + 3600 * NS_PER_S;
+    CHECK(post_plain(s, "/pid", &body) == STATUS_UNAVAILABLE && s->err.can_retry);
+    d->not_before_ns = 0;
+    CHECK_OK(s, post_plain(s, "/pid", &body));
+}
+
+Test(invoker, a_call_of_a_function_that_does_not_start_can_be_tried_again, .timeout = 60)
+{
+    play(with_bot, call_not_started);
+}
+
 static void is_only_slow(struct scene *s)
 {
     struct strview before, after, ignored;
