@@ -303,6 +303,7 @@ static void end_call(struct job *job, int http_status, struct strview body)
         finish(job, SV("failed"), sv(status_name(s)), text);
 }
 
+/* When it is repeated is promised in gateway/gateway.h. */
 static void call(struct job *job)
 {
     const struct record *r = job->item->record;
@@ -332,10 +333,13 @@ static void call(struct job *job)
     if (s == STATUS_CANCELLED && fiber_is_cancelled()) return;
     if (s == STATUS_OK)
         end_call(job, http_status, body);
-    else if (err.can_retry)
+    else if (s == STATUS_UNAVAILABLE)
         repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+    else if (s == STATUS_UNKNOWN ||
+             s == STATUS_DEADLINE_EXCEEDED) /* not twice: nobody else looks for marks */
+        finish(job, SV("unknown"), sv(status_name(s)), sv(err.message));
     else
-        finish(job, s == STATUS_UNKNOWN ? SV("unknown") : SV("failed"), sv(status_name(s)), sv(err.message));
+        finish(job, SV("failed"), sv(status_name(s)), sv(err.message));
 }
 
 /* One of INVOKERS: what it takes it brings to an end, unless the process goes down. */

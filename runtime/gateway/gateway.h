@@ -5,7 +5,7 @@
  *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
  *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
  *                                    NAME or NAME.openfaas-fn
- *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202
+ *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below)
  *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
  *          /system/info, /system/namespaces, /system/reload: basic auth
  *
@@ -20,6 +20,13 @@
  *   stack.c        stack.yml, applied whole or not at all
  *   deployed.c     what was deployed through the API, kept over restarts
  *   routes_*.c     the REST API and the way in
+ *
+ * A call that was answered 202 is brought to the function and its outcome recorded. It is tried again with
+ * backoff, up to five times in all, where nothing was done: the function could not be reached, or answered
+ * 429 or 503. What may have run is not repeated, as in OpenFaaS (contracts/openfaas.md §2.11): an answer that
+ * was cut or did not come in time ends as "unknown", any other answer as "done" or "failed". The one
+ * exception is our own death during the call, as with a queue worker that did not acknowledge: the next
+ * process delivers it again, and X-Call-Id, the same in every attempt, tells the function so.
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H

@@ -103,10 +103,13 @@ static enum status bot_call(void *arg, struct strview function, const struct htt
     (void)function;
     (void)deadline_ns;
     (void)a;
-    (void)err;
     bots.n_called++;
     (void)snprintf(bots.last_body, sizeof(bots.last_body), "%.*s %.*s %.*s", SV_ARG(req->method),
                    SV_ARG(req->target), SV_ARG(req->body));
+    fiber_event_set(&bots.changed);
+    if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
+        return error_set(err, STATUS_CANCELLED, "cut");
+    if (bots.status != STATUS_OK) return error_set(err, bots.status, "scripted");
     *ret_http_status = 200;
     *ret_body = SV("fine");
     return STATUS_OK;
@@ -689,6 +692,69 @@ static void check_call(void)
 Test(dispatcher, an_asynchronous_call_reaches_its_function)
 {
     run(act_runbook, check_call);
+}
+
+static void append_call(const char *intent)
+{
+    append((struct record){.kind = RECORD_CALL,
+                           .function = SV("echo"),
+                           .method = SV("POST"),
+                           .path = SV("/"),
+                           .intent = sv(intent)});
+}
+
+static void check_lost_call(void)
+{
+    static const enum status lost[] = {STATUS_DEADLINE_EXCEEDED, STATUS_UNKNOWN};
+    for (unsigned i = 0; i < 2; i++) {
+        bots.status = lost[i];
+        append_call(i == 0 ? "call-late" : "call-cut");
+        while (find_record(RECORD_OUTCOME, NULL, NULL) == NULL ||
+               !sv_eq(find_record(RECORD_OUTCOME, NULL, NULL)->code, sv(status_name(lost[i]))))
+            cr_assert_eq(sleep_ms(5), STATUS_OK);
+        cr_assert(sv_eq(find_record(RECORD_OUTCOME, NULL, NULL)->state, SV("unknown")));
+        cr_assert_eq(bots.n_called, i + 1);
+    }
+    cr_assert_null(find_record(RECORD_RETRY, NULL, NULL));
+}
+
+Test(dispatcher, a_call_that_may_have_run_is_not_repeated)
+{
+    run(act_runbook, check_lost_call);
+}
+
+static void check_unreached_call(void)
+{
+    bots.status = STATUS_UNAVAILABLE;
+    append_call("call-1");
+    cr_assert(sv_eq(wait_record(RECORD_RETRY, NULL, NULL)->code, SV("UNAVAILABLE")));
+    bots.status = STATUS_OK;
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, NULL, NULL)->state, SV("done")));
+    cr_assert_geq(bots.n_called, 2);
+}
+
+Test(dispatcher, a_call_that_did_not_reach_its_function_is_repeated)
+{
+    run(act_runbook, check_unreached_call);
+}
+
+static void check_interrupted_call(void)
+{
+    bots.hangs = true;
+    append_call("call-1");
+    while (bots.n_called == 0)
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    restart_stage();
+    bots.hangs = false;
+    fiber_event_set(&bots.released);
+    const struct record *outcome = wait_record(RECORD_OUTCOME, NULL, NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")) && outcome->attempt == 2);
+    cr_assert_eq(bots.n_called, 2);
+}
+
+Test(dispatcher, a_call_cut_off_by_our_death_is_delivered_again)
+{
+    run(act_runbook, check_interrupted_call);
 }
 
 static void check_reload(void)
