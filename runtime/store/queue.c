@@ -95,9 +95,8 @@ static void fold_new(struct queue *q, const struct journal_entry *e)
     struct strview key = key_of(r, e->seq, text);
     if (r->kind == RECORD_INTENT && record_epoch_is_void(r->epoch, q->epoch)) return;
     if (work_find(&q->index, key) != NULL) return; /* given twice: the first one counts */
-    struct work *w = work_add(&q->index, key, r->target, r->function, e->seq, r->time_ns, e->bytes);
+    struct work *w = work_add(&q->index, key, e);
     w->is_past = e->seq <= q->past_seq;
-    if (r->due_ns > 0) work_set_state(&q->index, w, WORK_WAITING, r->due_ns);
     attach_lease(q, w);
 }
 

@@ -15,8 +15,8 @@
  *   dead item too
  * - taking writes nothing, so after our own death every item that may have been begun is handed out again
  *   with is_interrupted set, same intent, so that the function's on_unknown can be applied. May have been:
- *   it was due, and no earlier item of its target kept it back. Before such an item is handed out its lost
- *   attempt is recorded.
+ *   it was due, and no earlier item of its target, ready all the time, kept it back. Before such an item is
+ *   handed out its lost attempt is recorded.
  * - a lease is in memory: it ends with its holder; a store with many invokers adds its own (consumer ack
  *   wait). It survives a reset of the journal.
  * - an item is handed out only once its intent is durable; an intent of an epoch that is over is void

@@ -28,6 +28,7 @@ struct work { /* one item */
     unsigned attempts;          /* used up */
     bool has_ended, has_died;   /* its outcome is in the fold; leased until its holder knows it durable */
     bool is_past;               /* nothing about it was recorded by this process yet */
+    bool has_due;               /* it was not ready from the beginning: later ones may have passed it */
     struct work_target *target; /* NULL: none */
     struct work_function *function;
     struct lease *lease;
@@ -78,9 +79,8 @@ struct work_index {
 void work_index_init(struct work_index *x);
 void work_index_release(struct work_index *x);
 struct work *work_find(const struct work_index *x, struct strview key);
-/* New, ready. `bytes` is copied while QUEUE_BYTES_MAX allows. */
-struct work *work_add(struct work_index *x, struct strview key, struct strview target,
-                      struct strview function, uint64_t seq, int64_t time_ns, struct strview bytes);
+/* New from its record, ready or waiting. Its bytes are copied while QUEUE_BYTES_MAX allows. */
+struct work *work_add(struct work_index *x, struct strview key, const struct journal_entry *e);
 void work_remove(struct work_index *x, struct work *w);
 /* due_ns counts for WORK_WAITING. */
 void work_set_state(struct work_index *x, struct work *w, enum work_state state, int64_t due_ns);
@@ -91,8 +91,8 @@ struct work *work_pick(const struct work_index *x, unsigned max_inflight_functio
 struct work *work_first_due(const struct work_index *x);
 const struct work_function *work_function_find(const struct work_index *x, struct strview name);
 /* The past is folded: clears is_past of the items that cannot have been begun: not yet due, kept back by an
- * earlier item of their target that was never tried, or behind more untried ones of their function than can
- * be in flight. Items that are due must be ready. */
+ * earlier item of their target that was ready all the time and never tried, or behind more of those of their
+ * function than can be in flight. Items that are due must be ready. */
 void work_settle_past(struct work_index *x);
 
 #endif

@@ -292,31 +292,37 @@ struct work *work_find(const struct work_index *x, struct strview key)
     return NULL;
 }
 
-struct work *work_add(struct work_index *x, struct strview key, struct strview target,
-                      struct strview function, uint64_t seq, int64_t time_ns, struct strview bytes)
+static void keep_bytes(struct work_index *x, struct work *w, struct strview bytes)
 {
+    if (x->kept_bytes + bytes.len > QUEUE_BYTES_MAX) return;
+    w->bytes = mem_alloc(bytes.len);
+    w->bytes_len = bytes.len;
+    memcpy(w->bytes, bytes.ptr, bytes.len);
+    x->kept_bytes += bytes.len;
+}
+
+struct work *work_add(struct work_index *x, struct strview key, const struct journal_entry *e)
+{
+    const struct record *r = e->record;
     if (x->n_items >= x->n_buckets) grow_items(x);
     struct work *w = mem_zalloc(1, sizeof(*w) + key.len);
     w->hash = hash_of(key);
     w->heap_at = WORK_NOT_IN_HEAP;
-    w->seq = w->changed_seq = seq;
-    w->time_ns = time_ns;
+    w->seq = w->changed_seq = e->seq;
+    w->time_ns = r->time_ns;
+    w->due_ns = r->due_ns;
+    w->has_due = r->due_ns > 0;
     w->key_len = key.len;
     memcpy(w->key, key.ptr, key.len);
-    if (x->kept_bytes + bytes.len <= QUEUE_BYTES_MAX) {
-        w->bytes = mem_alloc(bytes.len);
-        w->bytes_len = bytes.len;
-        memcpy(w->bytes, bytes.ptr, bytes.len);
-        x->kept_bytes += bytes.len;
-    }
+    keep_bytes(x, w, e->bytes);
     w->hash_next = x->items[w->hash & (x->n_buckets - 1)];
     x->items[w->hash & (x->n_buckets - 1)] = w;
     x->n_items++;
-    w->function = function_get(x, function);
+    w->function = function_get(x, r->function);
     list_push_back(&w->function->unfinished, &w->age_node);
-    if (target.len > 0) w->target = target_get(x, target);
+    if (r->target.len > 0) w->target = target_get(x, r->target);
     if (w->target != NULL) w->target->n_items++;
-    enter_state(x, w, WORK_READY);
+    enter_state(x, w, w->has_due ? WORK_WAITING : WORK_READY);
     return w;
 }
 
@@ -350,9 +356,10 @@ struct work *work_first_due(const struct work_index *x)
     return x->waiting.n > 0 ? x->waiting.items[0] : NULL;
 }
 
-static bool is_untried(const struct work *w)
+/* Ready since it was added, and not begun or not ended since: nothing that has to wait for it was begun. */
+static bool keeps_others_back(const struct work *w)
 {
-    return w->changed_seq == w->seq;
+    return w->changed_seq == w->seq && !w->has_due;
 }
 
 static void settle_target(struct work_target *t)
@@ -361,7 +368,7 @@ static void settle_target(struct work_target *t)
     for (struct list *node = t->ready.next; node != &t->ready; node = node->next) {
         struct work *w = container_of(node, struct work, state_node);
         if (is_kept_back) w->is_past = false;
-        is_kept_back = is_kept_back || is_untried(w);
+        is_kept_back = is_kept_back || keeps_others_back(w);
     }
 }
 
@@ -371,7 +378,7 @@ static void settle_function(struct work_function *f)
     for (struct list *node = f->unfinished.next; node != &f->unfinished; node = node->next) {
         struct work *w = container_of(node, struct work, age_node);
         if (w->state == WORK_WAITING) w->is_past = false;
-        if (w->target != NULL || !is_untried(w)) continue;
+        if (w->target != NULL || !keeps_others_back(w)) continue;
         if (++untried > QUEUE_INFLIGHT_MAX) w->is_past = false;
     }
 }

@@ -80,6 +80,7 @@ static void add(void)
                        .intent = sv(intent),
                        .function = sv(function),
                        .target = m->target > 0 ? sv(target) : SV("")};
+    if (below(3) == 0) r.due_ns = r.time_ns + (int64_t)below(30) * NS_PER_MS;
     struct error err;
     cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
 }

@@ -543,6 +543,25 @@ QUEUE_TEST(what_is_not_yet_due_was_not_begun)
     cr_assert(is_intent(&item, "i1") && item.attempt == 2 && !item.is_interrupted);
 }
 
+/* The older one has fallen due meanwhile: it did not keep the younger one back all the time. */
+QUEUE_TEST(what_passed_an_item_with_a_due_time_is_interrupted_all_the_same)
+{
+    int64_t due = clock_unix_ns() + 50 * NS_PER_MS;
+    (void)append((struct record){
+        .kind = RECORD_INTENT, .intent = SV("a1"), .function = SV("f"), .target = SV("a"), .due_ns = due});
+    (void)add("a2", "f", "a");
+    struct queue_item a2 = take();
+    cr_assert(is_intent(&a2, "a2"));
+    while (clock_unix_ns() < due)
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    restart();
+    struct queue_item a1 = take();
+    cr_assert(is_intent(&a1, "a1"));
+    cr_assert_eq(done(&a1), STATUS_OK);
+    a2 = take();
+    cr_assert(is_intent(&a2, "a2") && a2.is_interrupted && a2.attempt == 2);
+}
+
 static void a_crash_loop_ends(void)
 {
     (void)add("i1", "f", "a");
