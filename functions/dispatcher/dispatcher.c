@@ -255,6 +255,12 @@ static enum status reload(void *state, struct error *err)
     return s;
 }
 
+static enum status admit_call(void *state, struct strview function, struct error *err)
+{
+    const struct dispatcher *d = state;
+    return queue_admit_call(d->queue, function, err);
+}
+
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
 {
     bool is_frozen = dispatcher_state(d)->is_frozen || d->is_braked;
@@ -289,7 +295,8 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_event_init(&d->timers_changed);
     fiber_event_init(&d->epoch_wanted);
     enum status s = read_and_check(d, d->set, err);
-    if (s == STATUS_OK) s = queue_new(env->journal, &(struct queue_cfg){0}, &d->queue, err);
+    if (s == STATUS_OK)
+        s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
     if (s != STATUS_OK) {
         release(d);
         return s;
@@ -346,6 +353,7 @@ const struct core_function dispatcher_function = {
     .start = start,
     .ready = ready,
     .handle = dispatcher_handle,
+    .admit_call = admit_call,
     .reload = reload,
     .stop = stop,
 };

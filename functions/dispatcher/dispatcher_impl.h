@@ -15,7 +15,7 @@
 #include "store/journal.h"
 #include "store/queue.h"
 
-#define INVOKERS        16
+#define INVOKERS        16   /* half of them never take calls (queue.h) */
 #define DECIDED_TIMES   8192 /* of the newest intents: when they were decided, for their stages */
 #define CLOCK_JUMP_NS   (5 * NS_PER_S)
 #define CLOCK_SETTLE_NS (10 * NS_PER_S)

@@ -68,7 +68,7 @@ enum core_auth {
     CORE_BASIC,  /* secrets/basic-auth-user and -password */
 };
 
-/* One core function; listed in the one table of cli. ready and stop may be NULL. */
+/* One core function; listed in the one table of cli. ready, admit_call and stop may be NULL. */
 struct core_function {
     const char *name, *summary;
     enum core_auth auth;
@@ -78,6 +78,8 @@ struct core_function {
     enum status (*ready)(void *state, struct error *err);
     /* req->path, target: what comes after /function/NAME, at least "/". */
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
+    /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
+    enum status (*admit_call)(void *state, struct strview function, struct error *err);
     /* SIGHUP, balm reload; a bad file keeps the old set. */
     enum status (*reload)(void *state, struct error *err);
     void (*stop)(void *state);

@@ -5,9 +5,9 @@
  *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
  *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
  *                                    NAME or NAME.openfaas-fn
- *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below)
- *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
- *          /system/info, /system/namespaces, /system/reload: basic auth
+ *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below); 503
+ * while too many of that function wait /system/functions, /system/function/NAME, /system/scale-function/NAME,
+ * /system/logs, /system/info, /system/namespaces, /system/reload: basic auth
  *
  *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff

@@ -226,8 +226,6 @@ static enum status record_call(struct gateway *g, const struct http_req *req, co
         .time_ns = req->received_unix_ns,
         .function = name,
         .intent = sv(intent),
-        .target = arena_printf(req->arena, "call/%s",
-                               intent), /* calls of one function do not wait for each other */
         .method = req->method,
         .path = t->target,
         .headers = encode_headers(req, call_id),
@@ -257,6 +255,15 @@ static const char *find_fault(const struct http_req *req, const struct function_
     return NULL;
 }
 
+static enum status admit_call(const struct gateway *g, struct strview name, struct error *err)
+{
+    enum status s = STATUS_OK;
+    for (unsigned i = 0; i < g->cfg.n_core && s == STATUS_OK; i++)
+        if (g->cfg.core[i]->admit_call != NULL)
+            s = g->cfg.core[i]->admit_call(g->cfg.core_states[i], name, err);
+    return s;
+}
+
 void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest,
                            struct http_resp *resp)
 {
@@ -269,7 +276,7 @@ void routes_async_function(struct gateway *g, const struct http_req *req, struct
         return;
     }
     const struct deployment *d = find_open(g, t.name, &err);
-    if (d == NULL) {
+    if (d == NULL || admit_call(g, d->spec.name, &err) != STATUS_OK) {
         answer_error(req, resp, &err);
         return;
     }

@@ -70,8 +70,7 @@ static bool has_room(const struct queue *q)
 static void wake_if_useful(struct queue *q)
 {
     if (!has_room(q)) return;
-    if (work_pick(&q->index, q->cfg.max_inflight_function) != NULL || work_first_due(&q->index) != NULL)
-        wake_one(q);
+    if (work_pick(&q->index, &q->cfg) != NULL || work_first_due(&q->index) != NULL) wake_one(q);
 }
 
 /* After a reset: the item is still in the hands of a fiber of this process. */
@@ -269,6 +268,19 @@ bool queue_is_full(const struct queue *q)
     return q->index.n_items >= QUEUE_ITEMS_MAX;
 }
 
+enum status queue_admit_call(const struct queue *q, struct strview function, struct error *err)
+{
+    const struct work_function *f = work_function_find(&q->index, function);
+    size_t n = f != NULL ? f->calls[WORK_READY] + f->calls[WORK_WAITING] + f->calls[WORK_LEASED] : 0;
+    if (queue_is_full(q))
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d intents and calls wait already",
+                         QUEUE_ITEMS_MAX);
+    if (n >= QUEUE_CALLS_MAX)
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "%zu calls of function '%.*s' wait already", n,
+                         SV_ARG(function));
+    return STATUS_OK;
+}
+
 /* ---- taking ---- */
 
 static void promote_due(struct queue *q)
@@ -412,7 +424,7 @@ static enum status take_one(struct queue *q, int64_t deadline_ns, struct arena *
         return sleep_ms(STORE_WAIT_MS);
     }
     promote_due(q);
-    struct work *w = has_room(q) ? work_pick(&q->index, q->cfg.max_inflight_function) : NULL;
+    struct work *w = has_room(q) ? work_pick(&q->index, &q->cfg) : NULL;
     if (w == NULL) return wait_for_work(q, deadline_ns);
     if (w->changed_seq <= journal_durable_seq(q->journal))
         return hand_out(q, lease_begin(q, w), a, ret_item, ret_is_given, err);

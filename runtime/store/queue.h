@@ -8,8 +8,11 @@
  * listed, can be retried by a person)
  *
  * - serial per target: an item is ready only if nothing of its target is leased; ready items of a target
- *   go by sequence; one that waits for its due time lets later ones pass. No target: no order.
+ *   go by sequence; one that waits for its due time lets later ones pass. No target: no order; a call has
+ *   none, whatever its record says
  * - per function at most `max_inflight_function` leased
+ * - intents go before calls, and calls may have at most half of what can be in flight, over all and per
+ *   function (rounded up): anybody may add calls, and however many and slow they are, an act finds a place
  * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted"
  *   (both count) or "snoozed" (does not); one without attempt (a person's) gives all attempts back, to a
  *   dead item too
@@ -27,10 +30,14 @@
 
 #include "store/journal.h"
 
-/* What a configuration may allow. */
-#define QUEUE_INFLIGHT_MAX 1024
-/* queue_is_full(): whoever accepts work must refuse; what is in the journal is never dropped. */
+/* What a configuration may allow. So many items of a function without order count as perhaps begun after a
+ * restart, which costs each an attempt. */
+#define QUEUE_INFLIGHT_MAX 64
+/* queue_admit_call() refuses new calls; what is in the journal is never dropped, and neither is an intent. */
 #define QUEUE_ITEMS_MAX 1000000
+/* Of one function, without outcome: calls need no credentials, and whoever sends more than a function serves
+ * would fill our memory, make every start longer, and keep others' calls waiting for hours. */
+#define QUEUE_CALLS_MAX 10000
 /* Dead items that can still be retried; older ones are in the journal only. */
 #define QUEUE_DEAD_MAX 10000
 /* Of records kept in memory; the rest is read again from the journal when taken. */
@@ -43,7 +50,7 @@
 struct queue;
 
 struct queue_cfg {
-    unsigned max_inflight;                   /* over all functions; 0: 64 */
+    unsigned max_inflight;                   /* over all functions; 0: 64; not above the number of takers */
     unsigned max_inflight_function;          /* per function; 0: 10 */
     unsigned max_attempts;                   /* 0: 5 */
     int64_t backoff_base_ns, backoff_cap_ns; /* 0: 1 s, 60 s */
@@ -96,5 +103,7 @@ struct queue_depth {
 /* function empty: all. For status, metrics, scaling. */
 struct queue_depth queue_depth(const struct queue *q, struct strview function);
 bool queue_is_full(const struct queue *q);
+/* Whoever accepts calls asks before each. STATUS_RESOURCE_EXHAUSTED: too many have no outcome yet. */
+enum status queue_admit_call(const struct queue *q, struct strview function, struct error *err) MUST_USE;
 
 #endif

@@ -3,17 +3,19 @@
  *   queue_index.c  the folded state: items by intent, each in one of four states; cheap picking
  *   queue.c        fold, take, done, retry
  *
- *   function --candidates (heap by seq)--> first ready item of each idle target; all without target
+ *   function --candidates (heap by seq)--> first ready item of each idle target; all without target; intents
+ *                                          and calls apart
  *   target ----ready (list by seq)-------> all its ready items;  leased: the one being worked on
  *   waiting (heap by due time)             dead (list, oldest first)
  *
- * Picking looks at one heap top per function below its limit; each change of state costs O(log n). */
+ * Picking looks at two heap tops per function below its limit; each change of state costs O(log n). */
 #ifndef BALM_STORE_QUEUE_IMPL_H
 #define BALM_STORE_QUEUE_IMPL_H
 
 #include "store/queue.h"
 
 enum work_state { WORK_READY, WORK_WAITING, WORK_LEASED, WORK_DEAD, WORK_STATES };
+enum work_kind { WORK_INTENT, WORK_CALL, WORK_KINDS }; /* in the order of picking */
 
 struct work { /* one item */
     struct work *hash_next;
@@ -21,6 +23,7 @@ struct work { /* one item */
     struct list state_node; /* in target->ready or index->dead */
     struct list age_node;   /* in function->unfinished, unless dead */
     enum work_state state;
+    enum work_kind kind;
     size_t heap_at; /* place in the heap it is in; WORK_NOT_IN_HEAP */
     uint64_t seq;
     uint64_t changed_seq; /* of the newest record about it */
@@ -58,9 +61,9 @@ struct work_target {
 
 struct work_function {
     struct work_function *next;
-    struct work_heap candidates;
-    struct list unfinished; /* by seq */
-    size_t counts[WORK_STATES];
+    struct work_heap candidates[WORK_KINDS];
+    struct list unfinished;                         /* by seq */
+    size_t counts[WORK_STATES], calls[WORK_STATES]; /* all, and those of kind call */
     size_t name_len;
     char name[];
 };
@@ -72,7 +75,7 @@ struct work_index {
     struct work_function *functions;
     struct work_heap waiting;
     struct list dead;
-    size_t counts[WORK_STATES];
+    size_t counts[WORK_STATES], calls[WORK_STATES];
     size_t kept_bytes;
 };
 
@@ -84,9 +87,10 @@ struct work *work_add(struct work_index *x, struct strview key, const struct jou
 void work_remove(struct work_index *x, struct work *w);
 /* due_ns counts for WORK_WAITING. */
 void work_set_state(struct work_index *x, struct work *w, enum work_state state, int64_t due_ns);
-/* Ready item with the lowest sequence whose function has less than `max_inflight_function` leased; NULL:
- * none. */
-struct work *work_pick(const struct work_index *x, unsigned max_inflight_function);
+/* Ready item with the lowest sequence of the first kind that has one within the limits (queue.h); NULL:
+ * none.
+ */
+struct work *work_pick(const struct work_index *x, const struct queue_cfg *limits);
 /* Waiting item that is due first; NULL: none. */
 struct work *work_first_due(const struct work_index *x);
 const struct work_function *work_function_find(const struct work_index *x, struct strview name);

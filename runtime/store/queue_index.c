@@ -152,6 +152,11 @@ static struct work_function *function_get(struct work_index *x, struct strview n
 
 /* ---- states ---- */
 
+static struct work_heap *candidates_of(const struct work *w)
+{
+    return &w->function->candidates[w->kind];
+}
+
 /* Which ready item of the target may be picked: the first, while nothing of it is leased. */
 static void target_refresh(struct work_target *t)
 {
@@ -159,8 +164,8 @@ static void target_refresh(struct work_target *t)
         list_is_empty(&t->ready) ? NULL : container_of(t->ready.next, struct work, state_node);
     if (t->leased != NULL) first = NULL;
     if (t->candidate == first) return;
-    if (t->candidate != NULL) heap_remove(&t->candidate->function->candidates, t->candidate);
-    if (first != NULL) heap_push(&first->function->candidates, first);
+    if (t->candidate != NULL) heap_remove(candidates_of(t->candidate), t->candidate);
+    if (first != NULL) heap_push(candidates_of(first), first);
     t->candidate = first;
 }
 
@@ -182,6 +187,15 @@ static void age_insert(struct work_function *f, struct work *w)
     list_push_back(before, &w->age_node);
 }
 
+static void count(struct work_index *x, struct work *w, int change)
+{
+    x->counts[w->state] += (size_t)change;
+    w->function->counts[w->state] += (size_t)change;
+    if (w->kind != WORK_CALL) return;
+    x->calls[w->state] += (size_t)change;
+    w->function->calls[w->state] += (size_t)change;
+}
+
 static void leave_state(struct work_index *x, struct work *w)
 {
     struct work_target *t = w->target;
@@ -190,7 +204,7 @@ static void leave_state(struct work_index *x, struct work *w)
         if (t != NULL)
             list_remove(&w->state_node);
         else
-            heap_remove(&w->function->candidates, w);
+            heap_remove(candidates_of(w), w);
         break;
     case WORK_WAITING:
         heap_remove(&x->waiting, w);
@@ -206,8 +220,7 @@ static void leave_state(struct work_index *x, struct work *w)
         break;
     }
     if (t != NULL) target_refresh(t);
-    x->counts[w->state]--;
-    w->function->counts[w->state]--;
+    count(x, w, -1);
 }
 
 static void enter_state(struct work_index *x, struct work *w, enum work_state state)
@@ -219,7 +232,7 @@ static void enter_state(struct work_index *x, struct work *w, enum work_state st
         if (t != NULL)
             target_insert(t, w);
         else
-            heap_push(&w->function->candidates, w);
+            heap_push(candidates_of(w), w);
         break;
     case WORK_WAITING:
         heap_push(&x->waiting, w);
@@ -238,8 +251,7 @@ static void enter_state(struct work_index *x, struct work *w, enum work_state st
         break;
     }
     if (t != NULL) target_refresh(t);
-    x->counts[state]++;
-    w->function->counts[state]++;
+    count(x, w, 1);
 }
 
 void work_set_state(struct work_index *x, struct work *w, enum work_state state, int64_t due_ns)
@@ -274,7 +286,8 @@ void work_index_release(struct work_index *x)
         }
     for (struct work_function *f = x->functions, *next; f != NULL; f = next) {
         next = f->next;
-        free(f->candidates.items);
+        for (int kind = 0; kind < WORK_KINDS; kind++)
+            free(f->candidates[kind].items);
         free(f);
     }
     free(x->items);
@@ -312,6 +325,7 @@ struct work *work_add(struct work_index *x, struct strview key, const struct jou
     w->time_ns = r->time_ns;
     w->due_ns = r->due_ns;
     w->has_due = r->due_ns > 0;
+    w->kind = r->kind == RECORD_CALL ? WORK_CALL : WORK_INTENT;
     w->key_len = key.len;
     memcpy(w->key, key.ptr, key.len);
     keep_bytes(x, w, e->bytes);
@@ -320,7 +334,7 @@ struct work *work_add(struct work_index *x, struct strview key, const struct jou
     x->n_items++;
     w->function = function_get(x, r->function);
     list_push_back(&w->function->unfinished, &w->age_node);
-    if (r->target.len > 0) w->target = target_get(x, r->target);
+    if (r->target.len > 0 && w->kind != WORK_CALL) w->target = target_get(x, r->target);
     if (w->target != NULL) w->target->n_items++;
     enter_state(x, w, w->has_due ? WORK_WAITING : WORK_READY);
     return w;
@@ -341,14 +355,28 @@ void work_remove(struct work_index *x, struct work *w)
     free(w);
 }
 
-struct work *work_pick(const struct work_index *x, unsigned max_inflight_function)
+static bool has_place(const size_t counts[], const size_t calls[], unsigned max, enum work_kind kind)
+{
+    if (counts[WORK_LEASED] >= max) return false;
+    return kind != WORK_CALL || calls[WORK_LEASED] < (max + 1) / 2;
+}
+
+static struct work *pick_of(const struct work_index *x, const struct queue_cfg *limits, enum work_kind kind)
 {
     struct work *best = NULL;
+    if (!has_place(x->counts, x->calls, limits->max_inflight, kind)) return NULL;
     for (const struct work_function *f = x->functions; f != NULL; f = f->next) {
-        if (f->candidates.n == 0 || f->counts[WORK_LEASED] >= max_inflight_function) continue;
-        if (best == NULL || f->candidates.items[0]->seq < best->seq) best = f->candidates.items[0];
+        const struct work_heap *h = &f->candidates[kind];
+        if (h->n == 0 || !has_place(f->counts, f->calls, limits->max_inflight_function, kind)) continue;
+        if (best == NULL || h->items[0]->seq < best->seq) best = h->items[0];
     }
     return best;
+}
+
+struct work *work_pick(const struct work_index *x, const struct queue_cfg *limits)
+{
+    struct work *intent = pick_of(x, limits, WORK_INTENT);
+    return intent != NULL ? intent : pick_of(x, limits, WORK_CALL);
 }
 
 struct work *work_first_due(const struct work_index *x)
@@ -374,12 +402,12 @@ static void settle_target(struct work_target *t)
 
 static void settle_function(struct work_function *f)
 {
-    unsigned untried = 0;
+    unsigned untried[WORK_KINDS] = {0};
     for (struct list *node = f->unfinished.next; node != &f->unfinished; node = node->next) {
         struct work *w = container_of(node, struct work, age_node);
         if (w->state == WORK_WAITING) w->is_past = false;
         if (w->target != NULL || !keeps_others_back(w)) continue;
-        if (++untried > QUEUE_INFLIGHT_MAX) w->is_past = false;
+        if (++untried[w->kind] > QUEUE_INFLIGHT_MAX) w->is_past = false;
     }
 }
 

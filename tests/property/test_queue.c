@@ -23,6 +23,7 @@ enum {
 
 struct model {
     bool is_added, is_leased, was_leased_at_death, has_ended;
+    bool is_call;
     unsigned target, function, last_attempt; /* target 0: none */
     bool was_snoozed;
     struct queue_item item;
@@ -75,7 +76,8 @@ static void add(void)
     (void)snprintf(intent, sizeof(intent), "%u", n_added++);
     (void)snprintf(function, sizeof(function), "f%u", m->function);
     (void)snprintf(target, sizeof(target), "t%u", m->target);
-    struct record r = {.kind = RECORD_INTENT,
+    m->is_call = below(4) == 0;
+    struct record r = {.kind = m->is_call ? RECORD_CALL : RECORD_INTENT,
                        .time_ns = clock_unix_ns(),
                        .intent = sv(intent),
                        .function = sv(function),
@@ -87,13 +89,18 @@ static void add(void)
 
 static void check_limits(const struct model *taken)
 {
-    unsigned of_function = 0;
+    unsigned of_function = 0, calls_of_function = 0, calls = 0;
     for (unsigned i = 0; i < n_added; i++) {
         if (!models[i].is_leased) continue;
-        if (models[i].function == taken->function) of_function++;
-        CLAIM(taken->target == 0 || &models[i] == taken || models[i].target != taken->target);
+        bool is_same = models[i].function == taken->function;
+        of_function += is_same;
+        calls_of_function += is_same && models[i].is_call;
+        calls += models[i].is_call;
+        CLAIM(taken->is_call || models[i].is_call || taken->target == 0 || &models[i] == taken ||
+              models[i].target != taken->target);
     }
     CLAIM(of_function <= INFLIGHT_FUNCTION && n_leased <= INFLIGHT);
+    CLAIM(calls_of_function <= (INFLIGHT_FUNCTION + 1) / 2 && calls <= (INFLIGHT + 1) / 2);
 }
 
 static bool take(int64_t wait_ns)

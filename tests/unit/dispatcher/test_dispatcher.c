@@ -30,7 +30,7 @@ static void *dispatcher;
 
 static struct {
     unsigned n_invoked, n_called, n_frozen;
-    bool is_frozen, hangs;
+    bool is_frozen, hangs, call_hangs;
     enum status status; /* of the next invocations */
     bool can_retry;
     unsigned fail_first; /* so many invocations answer "failed", retry */
@@ -107,7 +107,7 @@ static enum status bot_call(void *arg, struct strview function, const struct htt
     (void)snprintf(bots.last_body, sizeof(bots.last_body), "%.*s %.*s %.*s", SV_ARG(req->method),
                    SV_ARG(req->target), SV_ARG(req->body));
     fiber_event_set(&bots.changed);
-    if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
+    if (bots.call_hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
         return error_set(err, STATUS_CANCELLED, "cut");
     if (bots.status != STATUS_OK) return error_set(err, bots.status, "scripted");
     *ret_http_status = 200;
@@ -738,14 +738,47 @@ Test(dispatcher, a_call_that_did_not_reach_its_function_is_repeated)
     run(act_runbook, check_unreached_call);
 }
 
+static void check_many_calls(void)
+{
+    bots.call_hangs = true;
+    for (unsigned i = 0; i < 40; i++)
+        append((struct record){.kind = RECORD_CALL,
+                               .function = i % 2 == 0 ? SV("echo") : SV("reboot"),
+                               .method = SV("POST"),
+                               .path = SV("/")});
+    while (bots.n_called < 8) /* what calls may have */
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")));
+    cr_assert_eq(bots.n_called, 8);
+    bots.call_hangs = false;
+    fiber_event_set(&bots.released);
+}
+
+Test(dispatcher, an_act_does_not_wait_behind_slow_calls)
+{
+    run(act_runbook, check_many_calls);
+}
+
+static void check_admission(void)
+{
+    struct error err;
+    cr_assert_eq(dispatcher_function.admit_call(dispatcher, SV("echo"), &err), STATUS_OK);
+}
+
+Test(dispatcher, calls_are_admitted_while_there_is_room)
+{
+    run(act_runbook, check_admission);
+}
+
 static void check_interrupted_call(void)
 {
-    bots.hangs = true;
+    bots.call_hangs = true;
     append_call("call-1");
     while (bots.n_called == 0)
         cr_assert_eq(sleep_ms(5), STATUS_OK);
     restart_stage();
-    bots.hangs = false;
+    bots.call_hangs = false;
     fiber_event_set(&bots.released);
     const struct record *outcome = wait_record(RECORD_OUTCOME, NULL, NULL);
     cr_assert(sv_eq(outcome->state, SV("done")) && outcome->attempt == 2);

@@ -467,3 +467,43 @@ Test(routes, an_asynchronous_call_is_recorded_before_its_202, .timeout = 30)
 {
     play(NULL, asynchronous);
 }
+
+/* ---- more than can be worked off ---- */
+
+static enum status admit_none(void *state, struct strview function, struct error *err)
+{
+    ++*(unsigned *)state;
+    return error_set(err, STATUS_RESOURCE_EXHAUSTED, "7 calls of function '%.*s' wait already",
+                     SV_ARG(function));
+}
+
+static unsigned n_asked;
+static const struct core_function gate = {.name = "gate", .admit_call = admit_none};
+static const struct core_function *const gates[] = {&gate};
+static void *const gate_states[] = {&n_asked};
+
+static void with_gate(struct scene *s)
+{
+    s->cfg.core = gates;
+    s->cfg.core_states = gate_states;
+    s->cfg.n_core = 1;
+}
+
+static void full(struct scene *s)
+{
+    n_asked = 0;
+    expect(s, "POST", "/system/functions", PLAIN, 202, NULL);
+    uint64_t before = journal_last_seq(s->journal);
+    struct answer a = ask(s, "POST", "/async-function/plain.openfaas-fn", "x");
+    CHECK(a.code == 503 && answer_header(&a, "retry-after").len > 0);
+    CHECK(sv_eq(answer_header(&a, "x-openfaas-internal"), SV("proxy")));
+    CHECK(sv_eq(a.body, SV("7 calls of function 'plain' wait already\n")));
+    CHECK(n_asked == 1 && journal_last_seq(s->journal) == before);
+    expect(s, "POST", "/async-function/none", "x", 404, NULL);
+    expect(s, "POST", "/function/plain", "x", 200, NULL);
+}
+
+Test(routes, an_asynchronous_call_is_refused_while_too_many_wait, .timeout = 30)
+{
+    play(with_gate, full);
+}

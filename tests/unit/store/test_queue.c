@@ -303,6 +303,85 @@ Test(queue, the_total_in_flight_is_limited, .init = set_limit_of_two)
     in_fiber(the_total_is_limited);
 }
 
+static uint64_t add_call(const char *intent, const char *function)
+{
+    return append((struct record){.kind = RECORD_CALL,
+                                  .intent = sv(intent),
+                                  .function = sv(function),
+                                  .target = SV("call/same"),
+                                  .method = SV("POST"),
+                                  .path = SV("/")});
+}
+
+static void set_limit_of_four(void)
+{
+    cfg = (struct queue_cfg){.max_inflight = 4};
+}
+
+static void calls_leave_half_to_intents(void)
+{
+    (void)add_call("c1", "f");
+    (void)add_call("c2", "g");
+    (void)add_call("c3", "h");
+    (void)add("i1", "bot", "a");
+    struct queue_item i1 = take(), c1 = take(), c2 = take();
+    cr_assert(is_intent(&i1, "i1"), "before all the older calls");
+    cr_assert(is_intent(&c1, "c1") && is_intent(&c2, "c2"));
+    cr_assert_eq(done(&i1), STATUS_OK);
+    expect_nothing_ready(); /* c3 would be the third of four */
+    (void)add("i2", "bot", "b");
+    (void)add("i3", "bot", "c");
+    struct queue_item i2 = take(), i3 = take();
+    cr_assert(is_intent(&i2, "i2") && is_intent(&i3, "i3"));
+    cr_assert_eq(done(&c1), STATUS_OK);
+    struct queue_item c3 = take();
+    cr_assert(is_intent(&c3, "c3"));
+}
+
+Test(queue, calls_may_have_half_of_the_places_and_go_after_intents, .init = set_limit_of_four)
+{
+    in_fiber(calls_leave_half_to_intents);
+}
+
+static void calls_leave_half_of_a_function(void)
+{
+    (void)add_call("c1", "f");
+    (void)add_call("c2", "f");
+    struct queue_item c1 = take();
+    expect_nothing_ready();
+    (void)add("i1", "f", "a");
+    struct queue_item i1 = take();
+    cr_assert(is_intent(&c1, "c1") && is_intent(&i1, "i1"));
+    cr_assert_eq(done(&c1), STATUS_OK);
+    struct queue_item c2 = take();
+    cr_assert(is_intent(&c2, "c2"));
+}
+
+Test(queue, calls_may_have_half_of_what_a_function_takes, .init = set_limit_of_two_per_function)
+{
+    in_fiber(calls_leave_half_of_a_function);
+}
+
+QUEUE_TEST(calls_are_admitted_up_to_the_limit_of_their_function)
+{
+    enum { STEP = 100 };
+    struct record calls[STEP];
+    struct error err;
+    for (unsigned i = 0; i < STEP; i++)
+        calls[i] = (struct record){.kind = RECORD_CALL, .time_ns = clock_unix_ns(), .function = SV("f")};
+    for (unsigned n = 0; n < QUEUE_CALLS_MAX; n += STEP) {
+        cr_assert_eq(queue_admit_call(queue, SV("f"), &err), STATUS_OK, "%u: %s", n, err.message);
+        cr_assert_eq(journal_append(journal, calls, STEP, NULL, &err), STATUS_OK, "%s", err.message);
+    }
+    cr_assert_eq(queue_admit_call(queue, SV("f"), &err), STATUS_RESOURCE_EXHAUSTED);
+    cr_assert_str_eq(err.message, "10000 calls of function 'f' wait already");
+    cr_assert_eq(queue_admit_call(queue, SV("g"), &err), STATUS_OK);
+    struct queue_item item = take();
+    cr_assert_eq(queue_admit_call(queue, SV("f"), &err), STATUS_RESOURCE_EXHAUSTED, "one in work counts");
+    cr_assert_eq(done(&item), STATUS_OK);
+    cr_assert_eq(queue_admit_call(queue, SV("f"), &err), STATUS_OK);
+}
+
 QUEUE_TEST(a_limit_beyond_the_possible_is_refused)
 {
     struct queue *q;
@@ -560,6 +639,19 @@ QUEUE_TEST(what_passed_an_item_with_a_due_time_is_interrupted_all_the_same)
     cr_assert_eq(done(&a1), STATUS_OK);
     a2 = take();
     cr_assert(is_intent(&a2, "a2") && a2.is_interrupted && a2.attempt == 2);
+}
+
+/* However long the line is: what was far behind in it was not begun, and loses no attempt. */
+QUEUE_TEST(a_restart_interrupts_no_more_calls_than_can_have_been_begun)
+{
+    for (unsigned i = 0; i < QUEUE_INFLIGHT_MAX + 10; i++)
+        (void)add_call(arena_printf(&arena, "c%u", i).ptr, "f");
+    restart();
+    for (unsigned i = 0; i < QUEUE_INFLIGHT_MAX + 10; i++) {
+        struct queue_item item = take();
+        cr_assert_eq(item.is_interrupted, i < QUEUE_INFLIGHT_MAX, "call %u", i);
+        cr_assert_eq(done(&item), STATUS_OK);
+    }
 }
 
 static void a_crash_loop_ends(void)
