@@ -126,6 +126,42 @@ static int64_t step_timeout(struct strview detail)
     return ns > 0 ? ns : 30 * NS_PER_S;
 }
 
+/* An end without a definite answer of the bot: if the answer of an attempt before was lost, that one may have
+ * taken effect, whatever became of those after it. */
+static void give_up(const struct job *job, struct strview state, struct strview code, struct strview message)
+{
+    finish(job, job->item->has_lost_answer ? SV("unknown") : state, code, message);
+}
+
+static void expire(const struct job *job)
+{
+    const struct queue_item *item = job->item;
+    if (item->has_lost_answer)
+        finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"),
+               SV("the answer of an attempt was lost, and the deadline passed before another could look"));
+    else if (item->attempt > 1)
+        finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"), SV("no attempt succeeded before the deadline"));
+    else
+        finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"),
+               SV("the deadline passed before the act began; nothing was changed"));
+}
+
+/* There is no reason for it any more. */
+static void withdraw(const struct job *job, const char *why)
+{
+    const struct queue_item *item = job->item;
+    struct strview state = SV("refused");
+    const char *what = "before the act began; nothing was changed";
+    if (item->has_lost_answer) {
+        state = SV("unknown");
+        what = "before the act whose answer was lost could be repeated";
+    } else if (item->attempt > 1) {
+        state = SV("failed");
+        what = "before a failed attempt could be repeated";
+    }
+    finish(job, state, SV("FAILED_PRECONDITION"), arena_printf(job->arena, "%s %s", why, what));
+}
+
 /* Is it still right to begin? Recorded as the end of the intent if not. The rest of the line is the bot's: it
  * checks the deadline before each mutation. */
 static bool may_begin(struct job *job)
@@ -142,23 +178,14 @@ static bool may_begin(struct job *job)
         return false;
     }
     if (r->deadline_ns != 0 && clock_unix_ns() >= r->deadline_ns) {
-        if (job->item->is_interrupted)
-            finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"),
-                   SV("an attempt was interrupted, and the deadline passed before another could look"));
-        else if (job->item->attempt > 1)
-            finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"),
-                   SV("no attempt succeeded before the deadline"));
-        else
-            finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"),
-                   SV("the deadline passed before the act began; nothing was changed"));
+        expire(job);
         return false;
     }
     if (sv_eq(r->purpose, SV("escalate")))
         return true; /* a person is told even if the alert is over by now */
     const struct incident *inc = state_incident(s, r->incident);
     if (inc == NULL || !sv_eq(sv(inc->intent), r->intent)) {
-        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
-               SV("the incident has moved on; nothing was changed"));
+        withdraw(job, "the incident had moved on");
         return false;
     }
     if (!job->item->is_interrupted && state_mode(s, r->runbook) != RUNBOOK_ACT) {
@@ -168,12 +195,7 @@ static bool may_begin(struct job *job)
     }
     if (inc->alert == ALERT_FIRING || job->item->is_interrupted)
         return true; /* what an interrupted attempt did belongs to the incident */
-    if (job->item->attempt == 1)
-        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
-               SV("the alert was over before the act began; nothing was changed"));
-    else
-        finish(job, SV("failed"), SV("FAILED_PRECONDITION"),
-               SV("the alert was over before a failed attempt could be repeated"));
+    withdraw(job, "the alert was over");
     return false;
 }
 
@@ -193,10 +215,8 @@ static void snooze_unsent(const struct job *job, struct strview why)
         repeat(job, true, 0, SV("UNAVAILABLE"), why);
     else if (clock_unix_ns() + UNSENT_SNOOZE_NS < deadline_ns)
         repeat(job, false, UNSENT_SNOOZE_NS, SV("UNAVAILABLE"), why);
-    else if (job->item->is_interrupted)
-        finish(job, SV("unknown"), SV("UNAVAILABLE"), why);
     else
-        finish(job, job->item->attempt == 1 ? SV("expired") : SV("failed"), SV("UNAVAILABLE"), why);
+        give_up(job, job->item->attempt == 1 ? SV("expired") : SV("failed"), SV("UNAVAILABLE"), why);
 }
 
 static void take_reply(const struct job *job)
@@ -225,7 +245,7 @@ static void act(struct job *job)
         repeat(job, true, 0, sv(status_name(s)), sv(err.message));
         return;
     }
-    if (job->item->is_interrupted && job->info.on_unknown == ON_UNKNOWN_ESCALATE) {
+    if (job->item->has_lost_answer && job->info.on_unknown == ON_UNKNOWN_ESCALATE) {
         finish(job, SV("unknown"), SV("UNKNOWN"), SV("the platform ended while the act was under way"));
         return;
     }
@@ -255,7 +275,7 @@ static void act(struct job *job)
     else if (err.can_retry)
         repeat(job, true, 0, sv(status_name(s)), sv(err.message));
     else
-        finish(job, SV("failed"), sv(status_name(s)), sv(err.message));
+        give_up(job, SV("failed"), sv(status_name(s)), sv(err.message));
 }
 
 /* ---- asynchronous calls ---- */
@@ -339,7 +359,7 @@ static void call(struct job *job)
              s == STATUS_DEADLINE_EXCEEDED) /* not twice: nobody else looks for marks */
         finish(job, SV("unknown"), sv(status_name(s)), sv(err.message));
     else
-        finish(job, SV("failed"), sv(status_name(s)), sv(err.message));
+        give_up(job, SV("failed"), sv(status_name(s)), sv(err.message));
 }
 
 /* One of INVOKERS: what it takes it brings to an end, unless the process goes down. */

@@ -22,6 +22,7 @@ struct lease {
     struct work *work; /* NULL only while the journal is folded again */
     uint64_t token, seq;
     unsigned attempt;
+    bool has_lost_answer;                    /* of an attempt before */
     bool is_ending;                          /* its holder is recording the end */
     int64_t time_ns;                         /* of the item's record */
     struct strview intent, target, function; /* into text */
@@ -99,6 +100,11 @@ static void fold_new(struct queue *q, const struct journal_entry *e)
     attach_lease(q, w);
 }
 
+static bool is_lost(struct strview code)
+{
+    return sv_eq(code, SV("UNKNOWN"));
+}
+
 static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const struct record *r)
 {
     bool is_snooze = sv_eq(r->state, SV("snoozed"));
@@ -106,6 +112,7 @@ static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const stru
     w->attempts = r->attempt <= 0 ? 0 : (unsigned)r->attempt - (is_snooze ? 1 : 0);
     w->changed_seq = seq;
     w->is_past = seq <= q->past_seq;
+    w->has_lost_answer = r->attempt > 0 && (w->has_lost_answer || is_lost(r->code));
     /* While it is leased the holder of the lease decides when it is ready again: once this record is durable.
      */
     if (w->lease != NULL)
@@ -331,6 +338,7 @@ static struct lease *lease_begin(struct queue *q, struct work *w)
     l->token = q->next_token++;
     l->seq = w->seq;
     l->attempt = w->attempts + 1;
+    l->has_lost_answer = w->has_lost_answer;
     l->time_ns = w->time_ns;
     w->lease = l;
     list_push_back(&q->leases, &l->node);
@@ -383,6 +391,7 @@ static enum status count_interrupted(struct queue *q, struct lease *l, struct st
     if (!is_last) r.due_ns = r.time_ns;
     enum status s = record_durably(q, l, &r, err);
     if (s == STATUS_OK) l->attempt++;
+    l->has_lost_answer = true;
     return s;
 }
 
@@ -407,6 +416,7 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
     if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record->incident, err);
     if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
         item.attempt = l->attempt;
+        item.has_lost_answer = l->has_lost_answer;
         *ret_item = item;
         *ret_is_given = true;
         return STATUS_OK;
@@ -551,6 +561,10 @@ enum status queue_retry(struct queue *q, const struct queue_item *item, bool cou
                        .state = is_last  ? SV("dead")
                                 : counts ? SV("failed")
                                          : SV("snoozed")};
+    if (is_last && l->has_lost_answer && !is_lost(code)) {
+        r.code = SV("UNKNOWN");
+        r.message = SV("an earlier attempt may have taken effect: its answer was lost");
+    }
     if (retry_after_ns > QUEUE_RETRY_AFTER_MAX_NS) retry_after_ns = QUEUE_RETRY_AFTER_MAX_NS;
     if (!is_last) r.due_ns = now + (retry_after_ns > 0 ? retry_after_ns : backoff_ns(&q->cfg, l->attempt));
     enum status s = record_durably(q, l, &r, err);

@@ -66,10 +66,13 @@ void queue_free(struct queue *q);
 struct journal_follower *queue_follower(struct queue *q);
 
 struct queue_item {
-    uint64_t seq;                /* of the intent or call: the item's identity */
-    uint64_t token;              /* of this lease: ack and nack with an older one are refused */
-    unsigned attempt;            /* 1 for the first */
-    bool is_interrupted;         /* an earlier attempt was begun and its end is unknown */
+    uint64_t seq;        /* of the intent or call: the item's identity */
+    uint64_t token;      /* of this lease: ack and nack with an older one are refused */
+    unsigned attempt;    /* 1 for the first */
+    bool is_interrupted; /* the attempt before was begun and its end is unknown */
+    /* Some attempt before, not only the last, may have taken effect: it was interrupted or ended with code
+     * UNKNOWN. A definite end is the holder's to record; a person who has it retried has looked. */
+    bool has_lost_answer;
     const struct record *record; /* arena */
 };
 
@@ -86,8 +89,9 @@ enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, st
 enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome,
                        struct error *err) MUST_USE;
 /* A failed attempt that may be repeated: appends RECORD_RETRY (reason, code, due) or, at the last attempt,
- * RECORD_OUTCOME "dead". counts false: a snooze (function at 0, gateway restarting) that uses up no
- * attempt. retry_after_ns 0: backoff decides. */
+ * RECORD_OUTCOME "dead", with code UNKNOWN if any attempt's answer was lost, whatever the last one's. counts
+ * false: a snooze (function at 0, gateway restarting) that uses up no attempt. retry_after_ns 0: backoff
+ * decides. */
 enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns,
                         struct strview code, struct strview reason, struct error *err) MUST_USE;
 /* While true nothing is handed out (balm stop). */

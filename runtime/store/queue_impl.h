@@ -31,6 +31,7 @@ struct work { /* one item */
     unsigned attempts;          /* used up */
     bool has_ended, has_died;   /* its outcome is in the fold; leased until its holder knows it durable */
     bool is_past;               /* nothing about it was recorded by this process yet */
+    bool has_lost_answer;       /* some attempt may have taken effect */
     bool has_due;               /* it was not ready from the beginning: later ones may have passed it */
     struct work_target *target; /* NULL: none */
     struct work_function *function;

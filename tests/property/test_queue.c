@@ -23,7 +23,7 @@ enum {
 
 struct model {
     bool is_added, is_leased, was_leased_at_death, has_ended;
-    bool is_call;
+    bool is_call, has_lost_answer;
     unsigned target, function, last_attempt; /* target 0: none */
     bool was_snoozed;
     struct queue_item item;
@@ -117,6 +117,8 @@ static bool take(int64_t wait_ns)
         CLAIM(item.attempt <= ATTEMPTS);
         CLAIM(m->was_snoozed ? item.attempt >= m->last_attempt : item.attempt > m->last_attempt);
         CLAIM(!m->was_leased_at_death || item.is_interrupted);
+        m->has_lost_answer |= item.is_interrupted;
+        CLAIM(item.has_lost_answer == m->has_lost_answer);
         m->is_leased = true;
         n_leased++;
         m->was_leased_at_death = m->was_snoozed = false;
@@ -142,15 +144,17 @@ static void end_one(void)
     struct error err;
     item.record = &nothing;
     uint64_t way = below(4);
+    bool is_lost = way >= 2 && below(4) == 0;
     enum status s;
     if (way < 2)
         s = queue_done(queue, &item, &outcome, &err);
     else
-        s = queue_retry(queue, &item, way == 2, (int64_t)below(2) * NS_PER_MS / 2, SV("UNAVAILABLE"),
-                        SV("busy"), &err);
+        s = queue_retry(queue, &item, way == 2, (int64_t)below(2) * NS_PER_MS / 2,
+                        is_lost ? SV("UNKNOWN") : SV("UNAVAILABLE"), SV("busy"), &err);
     cr_assert_eq(s, STATUS_OK, "%s", err.message);
     CLAIM(queue_done(queue, &item, &outcome, NULL) == STATUS_ABORTED);
     m->is_leased = false;
+    m->has_lost_answer |= is_lost;
     n_leased--;
     m->was_snoozed = way == 3;
     if (way < 2 || (way == 2 && m->last_attempt == ATTEMPTS)) {
@@ -185,6 +189,7 @@ struct ends {
     struct journal_follower follower;
     unsigned outcomes[ITEMS];
     int64_t attempts[ITEMS];
+    bool has_lost_answer[ITEMS];
 };
 
 static void on_record(struct journal_follower *f, const struct journal_entry *e)
@@ -196,7 +201,11 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     CLAIM(ends->outcomes[number] == 0); /* nothing is recorded about an item that has ended */
     CLAIM(e->record->attempt >= ends->attempts[number]);
     ends->attempts[number] = e->record->attempt;
-    if (e->record->kind == RECORD_OUTCOME) ends->outcomes[number]++;
+    if (sv_eq(e->record->code, SV("UNKNOWN"))) ends->has_lost_answer[number] = true;
+    if (e->record->kind != RECORD_OUTCOME) return;
+    ends->outcomes[number]++;
+    CLAIM(!sv_eq(e->record->state, SV("dead")) || !ends->has_lost_answer[number] ||
+          sv_eq(e->record->code, SV("UNKNOWN")));
 }
 
 static void run(void *arg)

@@ -534,12 +534,110 @@ Test(dispatcher, a_lost_answer_is_not_repeated_where_the_bot_says_so)
     run(act_runbook, check_lost);
 }
 
+/* Attempt 1's answer is lost; those after it do not reach the bot. */
+static void lose_then(enum status status, bool can_retry)
+{
+    bots.status = STATUS_UNKNOWN;
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_RETRY, "i1", NULL)->code, SV("UNKNOWN")));
+    bots.status = status;
+    bots.can_retry = can_retry;
+}
+
+static void expect_unknown(const char *state, const char *code)
+{
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, sv(state)) && sv_eq(outcome->code, sv(code)), "%.*s %.*s: %.*s",
+              SV_ARG(outcome->state), SV_ARG(outcome->code), SV_ARG(outcome->message));
+    cr_assert(sv_contains(wait_record(RECORD_ESCALATED, "i1", NULL)->reason, SV("nobody knows")));
+    cr_assert_str_neq(bots.last_function, "reboot", "the next rung must not act");
+}
+
+static void check_lost_then_gone(void)
+{
+    lose_then(STATUS_NOT_FOUND, false);
+    expect_unknown("unknown", "NOT_FOUND");
+}
+
+static void check_lost_then_unreached(void)
+{
+    lose_then(STATUS_ABORTED, true);
+    append((struct record){.kind = RECORD_RETRY, /* the next attempt is the last */
+                           .intent = sv(bots.last_intent),
+                           .incident = SV("i1"),
+                           .attempt = 4,
+                           .state = SV("failed"),
+                           .code = SV("ABORTED"),
+                           .due_ns = clock_unix_ns()});
+    expect_unknown("dead", "UNKNOWN");
+}
+
+static const char two_rungs[] = RUNBOOK("act", "cooldown: 1s", "  - bot: reboot\n");
+
+Test(dispatcher, a_lost_answer_stays_unknown_whatever_becomes_of_later_attempts)
+{
+    run(two_rungs, check_lost_then_gone);
+    run(two_rungs, check_lost_then_unreached);
+}
+
+static void append_lost(const char *intent, int64_t deadline_ns)
+{
+    struct record r = {.kind = RECORD_INTENT,
+                       .time_ns = clock_unix_ns(),
+                       .epoch = 1,
+                       .intent = sv(intent),
+                       .incident = sv(intent),
+                       .function = SV("restart"),
+                       .purpose = SV("escalate"),
+                       .deadline_ns = deadline_ns};
+    append(r);
+    append((struct record){.kind = RECORD_RETRY,
+                           .intent = sv(intent),
+                           .attempt = 1,
+                           .state = SV("failed"),
+                           .code = SV("UNKNOWN"),
+                           .due_ns = clock_unix_ns()});
+}
+
+static void check_lost_then_late(void)
+{
+    bots.status = STATUS_UNAVAILABLE;
+    bots.can_retry = true;
+    append_lost("late", clock_unix_ns() + NS_PER_S);
+    append_lost("too-late", clock_unix_ns() - NS_PER_S);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "late", NULL)->state, SV("unknown")));
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "too-late", NULL)->state, SV("unknown")));
+}
+
+Test(dispatcher, a_lost_answer_stays_unknown_after_the_deadline)
+{
+    run(act_runbook, check_lost_then_late);
+}
+
 static void wait_invoked(unsigned n)
 {
     while (bots.n_invoked < n) {
         fiber_event_reset(&bots.changed);
         cr_assert_eq(fiber_event_wait(&bots.changed, clock_monotonic_ns() + WAIT_NS), STATUS_OK);
     }
+}
+
+static void check_lost_then_over(void)
+{
+    bots.status = STATUS_UNKNOWN;
+    bots.hangs = true;
+    signal_alert("i1", "firing");
+    wait_invoked(1);
+    signal_alert("i1", "resolved");
+    fiber_event_set(&bots.released);
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("unknown")) && bots.n_invoked == 1, "%.*s", SV_ARG(outcome->state));
+    cr_assert(sv_eq(wait_record(RECORD_CLOSED, "i1", NULL)->state, SV("resolved")));
+}
+
+Test(dispatcher, a_lost_answer_stays_unknown_when_the_alert_is_over)
+{
+    run(act_runbook, check_lost_then_over);
 }
 
 /* The process goes down in the middle of an act: stop() gives it its grace and leaves it; the next start
@@ -583,6 +681,20 @@ static void check_interrupted_escalate(void)
 Test(dispatcher, an_interrupted_act_that_must_not_be_repeated_calls_a_person)
 {
     run(act_runbook, check_interrupted_escalate);
+}
+
+/* An interrupted act that was put off after the restart (acting was stopped, the clock had jumped). */
+static void check_put_off(void)
+{
+    bots.on_unknown = ON_UNKNOWN_ESCALATE;
+    append_lost("put-off", clock_unix_ns() + 60 * NS_PER_S);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "put-off", NULL)->state, SV("unknown")));
+    cr_assert_eq(bots.n_invoked, 0);
+}
+
+Test(dispatcher, an_interrupted_act_that_was_put_off_is_not_repeated_either)
+{
+    run(act_runbook, check_put_off);
 }
 
 static void check_next_rung(void)

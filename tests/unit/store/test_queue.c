@@ -544,6 +544,42 @@ Test(queue, after_the_last_attempt_an_item_is_dead_until_a_person_retries_it,
     in_fiber(the_last_attempt_is_dead);
 }
 
+static enum status lose(const struct queue_item *item)
+{
+    return queue_retry(queue, item, true, NS_PER_MS, SV("UNKNOWN"), SV("no answer came"), NULL);
+}
+
+static void a_lost_answer_is_remembered(void)
+{
+    (void)add("i1", "f", "a");
+    struct queue_item item = take();
+    cr_assert_not(item.has_lost_answer);
+    cr_assert_eq(lose(&item), STATUS_OK);
+    restart();
+    item = take(); /* perhaps begun once more */
+    cr_assert(item.has_lost_answer);
+    cr_assert_eq(retry(&item, false, NS_PER_MS), STATUS_OK);
+    item = take();
+    cr_assert(item.has_lost_answer && !item.is_interrupted,
+              "a later attempt that ran to its end proves nothing");
+    while (queue_depth(queue, SV("")).dead == 0) {
+        cr_assert_eq(retry(&item, true, NS_PER_MS), STATUS_OK);
+        if (queue_depth(queue, SV("")).dead == 0) item = take();
+    }
+    const struct record *r = last_record();
+    cr_assert(sv_eq(r->state, SV("dead")) && sv_eq(r->code, SV("UNKNOWN")));
+    cr_assert(sv_eq(r->reason, SV("the function answered 503")));
+    (void)append((struct record){.kind = RECORD_RETRY, .intent = SV("i1"), .actor = SV("alice")});
+    item = take();
+    cr_assert(item.attempt == 1 && !item.has_lost_answer, "who has it retried has looked");
+    cr_assert_eq(done(&item), STATUS_OK);
+}
+
+Test(queue, a_lost_answer_is_remembered_until_the_end, .init = set_three_quick_attempts)
+{
+    in_fiber(a_lost_answer_is_remembered);
+}
+
 static void a_snooze_is_free(void)
 {
     (void)add("i1", "f", "a");
