@@ -195,8 +195,8 @@ class Machine:
             f.write(text)
 
     def install(self, deb):
-        shutil.copy(deb, self.path("/root/balm.deb"))
-        return self.do("dpkg", "-i", "/root/balm.deb")
+        shutil.copy(deb, self.path("/mnt/balm.deb"))
+        return self.do("dpkg", "-i", "/mnt/balm.deb")
 
     def stop(self):
         if self.process is not None and self.process.poll() is None:
@@ -381,7 +381,7 @@ class Package(unittest.TestCase):
         self.assertTrue(os.path.isdir(m.path("/var/lib/balm/journal")))
         self.assertEqual(m.read("/etc/balm/host-acts.yaml"), HOST_ACTS)
         m.do("dpkg", "--purge", "balm")
-        left = m.do("sh", "-c", "find / -xdev -name '*balm*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*' "
+        left = m.do("sh", "-c", "find / -xdev -name '*balm*' -not -path '/mnt/*' -not -path '/proc/*' -not -path '/tmp/*' "
                     "-not -path '/var/log/*'; systemctl list-unit-files | grep balm; :")
         self.assertEqual(left, "")
         self.assertTrue(self.is_active("nginx"))
