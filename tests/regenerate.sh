@@ -26,6 +26,7 @@ compare() { # FILE NAME: stdin is what belongs into the block
 
 "$build/balm" help up --markdown | compare README.md settings
 "$build/balm" generate readme functions/*/bot.yaml | compare README.md functions
+"$build/balm" metrics --markdown | compare runtime/metrics/README.md metrics
 deployed=$(for f in functions/*/bot.yaml; do name=${f#functions/}; [ -x "$build/functions/${name%/bot.yaml}" ] && echo "$f"; done)
 # shellcheck disable=SC2086 # one word a file
 "$build/balm" generate stack $deployed >"$build/stack.yml"

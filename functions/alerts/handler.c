@@ -4,9 +4,10 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "functions/alerts/heard.h"
 #include "functions/alerts/webhook.h"
 #include "log/log.h"
-#include "metrics/metrics.h"
+#include "metrics/catalog.h"
 #include "store/episode.h"
 #include "store/journal.h"
 
@@ -45,6 +46,7 @@ struct intake {
     struct fiber_scope scope; /* of the fiber that writes RECORD_EXPIRED */
     struct metric *results[RESULTS], *durable_seconds, *accepted_requests;
     struct metric_family *requests;
+    struct heard heard;
     struct quiet refused, failed, truncated;
 };
 
@@ -54,6 +56,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
 {
     struct intake *in = container_of(f, struct intake, follower);
     episodes_apply(in->episodes, e->seq, e->record);
+    if (e->record->kind == RECORD_SIGNAL || e->record->kind == RECORD_SEEN)
+        heard_source(&in->heard, e->record->source, e->record->time_ns);
     in->folded_seq = e->seq;
 }
 
@@ -211,7 +215,8 @@ static enum status take_alert(struct delivery *d, const struct webhook_alert *al
                                         .is_firing = alert->is_firing,
                                         .starts_at_ns = alert->starts_at_ns,
                                         .ends_at_ns = alert->ends_at_ns};
-    switch (episodes_judge(in->episodes, &asked, d->req->received_unix_ns, in->lease_ns, &e)) {
+    int64_t lease_ns = heard_lease(&in->heard, &alert->labels);
+    switch (episodes_judge(in->episodes, &asked, d->req->received_unix_ns, lease_ns, &e)) {
     case EPISODE_RENEWED:
         add_expired(d, alert, e);
         add_signal(d, alert, e, true);
@@ -234,6 +239,7 @@ static enum status take_alert(struct delivery *d, const struct webhook_alert *al
     case EPISODE_STALE:
         break;
     }
+    heard_source(&in->heard, SOURCE, d->req->received_unix_ns);
     rely_on(d, e->seq);
     d->counts[RESULT_DUPLICATE]++;
     return STATUS_OK;
@@ -503,29 +509,23 @@ static void expire_forever(void *arg)
 
 /* ---- life cycle ---- */
 
+static void on_collect(void *arg)
+{
+    const struct intake *in = arg;
+    heard_collect(in->episodes);
+}
+
 static void register_metrics(struct intake *in)
 {
-    static const char *const result_label[] = {"result"}, *const code_label[] = {"code"},
-                             *const stage_label[] = {"stage"};
     static const char *const results[RESULTS] = {"accepted", "duplicate", "rejected"};
-    /* As the dispatcher registers it: one family, one set of buckets. */
-    static const double buckets[] = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
-                                     1,    2.5,   5,    10,  30,   60,  120, 300, 900};
-    struct metric_family *alerts = metrics_family(METRIC_COUNTER, "balm_alerts_total",
-                                                  "Alerts by what became of them.", result_label, 1, NULL, 0);
     for (unsigned i = 0; i < RESULTS; i++) {
         struct strview value = sv(results[i]);
-        in->results[i] = metrics_series(alerts, &value);
+        in->results[i] = catalog_series(CATALOG_ALERTS, &value);
     }
-    in->requests = metrics_family(METRIC_COUNTER, "balm_alerts_requests_total",
-                                  "Webhook deliveries by HTTP status.", code_label, 1, NULL, 0);
-    struct strview accepted = SV("202");
+    struct strview accepted = SV("202"), durable = SV("durable");
+    in->requests = catalog_family(CATALOG_ALERTS_REQUESTS);
     in->accepted_requests = metrics_series(in->requests, &accepted);
-    struct metric_family *stages = metrics_family(
-        METRIC_HISTOGRAM, "balm_stage_seconds", "From the receipt of an alert to each stage of its incident.",
-        stage_label, 1, buckets, ARRAY_LEN(buckets));
-    struct strview durable = SV("durable");
-    in->durable_seconds = metrics_series(stages, &durable);
+    in->durable_seconds = catalog_series(CATALOG_STAGE, &durable);
 }
 
 static enum status start(const struct core_env *env, void **ret_state, struct error *err)
@@ -542,6 +542,8 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     in->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
     fiber_scope_init(&in->scope);
     register_metrics(in);
+    heard_init(&in->heard, env, in->lease_ns);
+    metrics_on_collect(on_collect, in);
     journal_follow(in->journal, &in->follower);
     *ret_state = in;
     return STATUS_OK;
@@ -559,6 +561,7 @@ static void stop(void *state)
     fiber_scope_cancel(&in->scope);
     fiber_scope_join(&in->scope);
     journal_unfollow(in->journal, &in->follower);
+    metrics_off_collect(on_collect, in);
     episodes_free(in->episodes);
     free(in);
 }

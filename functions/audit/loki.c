@@ -11,7 +11,7 @@
 #include "functions/audit/params.h"
 #include "functions/audit/query.h"
 #include "loop/loop.h"
-#include "metrics/metrics.h"
+#include "metrics/catalog.h"
 
 #define DATA_MAX          (4 * 1024 * 1024) /* INDEX_SERIES_MAX label sets of names of 1 KiB */
 #define SELECTORS_MAX     16
@@ -425,11 +425,9 @@ void loki_handle(struct loki *l, struct strview path, const struct http_req *req
 
 void loki_init(struct loki *l, struct journal *j, const struct audit_index *x)
 {
-    static const char *const names[] = {"route", "code"};
     *l = (struct loki){.journal = j, .index = x};
     channel_init(&l->slots, LOKI_QUERIES_MAX);
-    l->requests = metrics_family(METRIC_COUNTER, "balm_audit_queries_total",
-                                 "Requests to the Loki query API.", names, 2, NULL, 0);
+    l->requests = catalog_family(CATALOG_AUDIT_QUERIES);
 }
 
 void loki_release(struct loki *l)

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "functions/audit/seal_files.h"
 #include "log/log.h"
-#include "metrics/metrics.h"
+#include "metrics/catalog.h"
 
 #define BATCH              1000
 #define PAUSE_NS           (1 * NS_PER_S) /* between checkpoints while records come, and between tries */
@@ -262,11 +262,6 @@ static void seal_fiber(void *arg)
 
 /* ---- life cycle ---- */
 
-static struct metric *series(enum metric_type type, const char *name, const char *help)
-{
-    return metrics_series(metrics_family(type, name, help, NULL, 0, NULL, 0), NULL);
-}
-
 /* A key's name has neither white space nor '+'; a cluster's may. */
 static struct strview origin_of(struct strview cluster, struct arena *a)
 {
@@ -276,6 +271,13 @@ static struct strview origin_of(struct strview cluster, struct arena *a)
         if (*c <= ' ' || *c == '+' || (unsigned char)*c >= 0x7F) *c = '-';
     }
     return sv_sub(origin, 0, 200);
+}
+
+static void on_collect(void *arg)
+{
+    const struct seal *seal = arg;
+    double durable = (double)journal_durable_seq(seal->journal), sealed = metric_value(seal->last_seq);
+    metric_set(catalog_series(CATALOG_AUDIT_LAG, NULL), durable > sealed ? durable - sealed : 0);
 }
 
 enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
@@ -292,17 +294,16 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
         return error_prefix(err, w.status, "open the audit log");
     }
     fiber_scope_init(&seal->scope);
-    seal->records = series(METRIC_COUNTER, "balm_audit_records_total", "Records sealed by this process.");
-    seal->last_seq = series(METRIC_GAUGE, "balm_audit_last_seq", "Sequence of the newest sealed record.");
-    seal->last_checkpoint = series(METRIC_GAUGE, "balm_audit_last_checkpoint_timestamp_seconds",
-                                   "When the newest checkpoint was signed.");
-    seal->failures = series(METRIC_COUNTER, "balm_audit_verify_failures_total",
-                            "Times that journal and seal did not match.");
+    seal->records = catalog_series(CATALOG_AUDIT_RECORDS, NULL);
+    seal->last_seq = catalog_series(CATALOG_AUDIT_LAST_SEQ, NULL);
+    seal->last_checkpoint = catalog_series(CATALOG_AUDIT_LAST_CHECKPOINT, NULL);
+    seal->failures = catalog_series(CATALOG_AUDIT_FAILURES, NULL);
     metric_set(seal->last_seq, (double)seal->files.tree.size);
     metric_set(seal->last_checkpoint, (double)seal->files.newest.time_unix_ns / 1e9);
     if (seal->files.is_checkpoint_lost)
         found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
                         seal->files.why);
+    metrics_on_collect(on_collect, seal);
     *ret_seal = seal;
     return STATUS_OK;
 }
@@ -318,6 +319,7 @@ void seal_free(struct seal *seal)
 {
     if (seal == NULL) return;
     struct error err = {0};
+    metrics_off_collect(on_collect, seal);
     fiber_scope_cancel(&seal->scope);
     fiber_scope_join(&seal->scope);
     if (seal->is_started && !seal->is_stopped_for_good && !seal->files.are_leaves_bad) {

@@ -49,6 +49,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     const struct timer *next = state_next_timer(dispatcher_state(d));
     uint64_t next_seq = next != NULL ? next->seq : 0;
     decider_apply(d->decider, e->seq, e->record);
+    selfwatch_record(d, e->record);
     if (!d->is_live) return;
     if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
     if (e->record->kind == RECORD_INTENT)
@@ -272,7 +273,7 @@ enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
 
 static void release(struct dispatcher *d)
 {
-    observe_release(d);
+    gauges_release(d);
     queue_free(d->queue);
     free_set(d->set);
     decider_free(d->decider);
@@ -301,7 +302,8 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
         release(d);
         return s;
     }
-    observe_init(d);
+    gauges_init(d);
+    selfwatch_init(d);
     journal_follow(env->journal, &d->follower);
     *ret_state = d;
     return STATUS_OK;
@@ -321,6 +323,7 @@ static enum status ready(void *state, struct error *err)
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, reign_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_watch, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, gauges_disk_fiber, d, err);
     for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)
         s = fiber_scope_spawn(&d->invokers, invoker_run, d, err);
     if (s == STATUS_OK && dispatcher_state(d)->is_frozen)

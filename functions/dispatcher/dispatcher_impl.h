@@ -4,14 +4,16 @@
  *   clockwork.c   fires timers, watches the clock
  *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
  *   handler.c     the HTTP side
- *   observe.c     metrics and log lines made from records as they come */
+ *   observe.c     metrics and log lines made from records as they come
+ *   gauges.c      metrics that are computed when asked
+ *   selfwatch.c   is the platform itself well? */
 #ifndef BALM_DISPATCHER_DISPATCHER_IMPL_H
 #define BALM_DISPATCHER_DISPATCHER_IMPL_H
 
 #include "functions/dispatcher/decide.h"
 #include "functions/dispatcher/dispatcher.h"
 #include "functions/dispatcher/runbook.h"
-#include "metrics/metrics.h"
+#include "metrics/catalog.h"
 #include "store/journal.h"
 #include "store/queue.h"
 
@@ -23,8 +25,15 @@
 #define STOP_GRACE_NS (10 * NS_PER_S)
 
 struct dispatcher_metrics {
-    struct metric_family *stage_seconds, *decisions, *incidents_open, *queue_depth, *limit_hits;
     uint64_t limit_hits_counted;
+    int64_t stopped_seen_ns; /* since when acting is seen as stopped; 0: it is not */
+};
+
+/* A fold of its own, beside the state: nothing is decided by it. */
+struct selfwatch {
+    int64_t heard_ns;     /* wall clock: the newest record of the watchdog; 0: it was never heard */
+    char fingerprint[65]; /* of that alert */
+    struct metric *last_seen;
 };
 
 struct decided_time {
@@ -48,6 +57,7 @@ struct dispatcher {
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
+    struct selfwatch watch;
     int64_t log_second;
     unsigned n_logged;
 };
@@ -77,8 +87,6 @@ void invoker_run(void *arg);
 void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp);
 
 /* observe.c */
-void observe_init(struct dispatcher *d);
-void observe_release(const struct dispatcher *d);
 /* A record that has just been folded; `inc` is its incident before that, as far as it was open (copied
  * members only). */
 struct observed_incident {
@@ -87,6 +95,16 @@ struct observed_incident {
 };
 struct observed_incident observe_before(const struct dispatcher *d, const struct record *r);
 void observe_record(struct dispatcher *d, const struct record *r, const struct observed_incident *before);
-void observe_stage(struct dispatcher *d, const char *stage, int64_t ns);
+void observe_stage(const char *stage, int64_t ns);
+
+/* gauges.c */
+void gauges_init(struct dispatcher *d);
+void gauges_release(struct dispatcher *d);
+void gauges_disk_fiber(void *arg);
+
+/* selfwatch.c */
+void selfwatch_init(struct dispatcher *d);
+/* Each record, the past's too. */
+void selfwatch_record(struct dispatcher *d, const struct record *r);
 
 #endif

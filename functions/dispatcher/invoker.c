@@ -60,13 +60,12 @@ static void observe_stages(const struct job *job)
     if (inc == NULL || job->invoked_unix_ns == 0 || job->item->record->step != 1 || job->item->attempt != 1)
         return; /* the first act's way */
     int64_t durable_ns = journal_durable_unix_ns(job->d->env.journal, inc->seq);
-    if (durable_ns != 0) observe_stage(job->d, "durable", durable_ns - inc->opened_ns);
-    if (decided->seq == job->item->seq) observe_stage(job->d, "decided", decided->unix_ns - inc->opened_ns);
-    observe_stage(job->d, "invoked", job->invoked_unix_ns - inc->opened_ns);
+    if (durable_ns != 0) observe_stage("durable", durable_ns - inc->opened_ns);
+    if (decided->seq == job->item->seq) observe_stage("decided", decided->unix_ns - inc->opened_ns);
+    observe_stage("invoked", job->invoked_unix_ns - inc->opened_ns);
     if (job->reply.entered_unix_ns != 0)
-        observe_stage(job->d, "entered", job->reply.entered_unix_ns - inc->opened_ns);
-    if (job->reply.left_unix_ns != 0)
-        observe_stage(job->d, "healed", job->reply.left_unix_ns - inc->opened_ns);
+        observe_stage("entered", job->reply.entered_unix_ns - inc->opened_ns);
+    if (job->reply.left_unix_ns != 0) observe_stage("healed", job->reply.left_unix_ns - inc->opened_ns);
 }
 
 static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)

@@ -220,6 +220,10 @@ static void turn_clock(struct state *s, const struct clock_turn *turn)
             if (t->acts[i].ended_ns != 0) t->acts[i].ended_ns = clock_turn_apply(turn, t->acts[i].ended_ns);
         }
     }
+    for (struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next) {
+        struct incident *inc = container_of(node, struct incident, node);
+        inc->phase_ns = clock_turn_apply(turn, inc->phase_ns);
+    }
     state_timers_turn(s, turn);
     for (size_t i = 0; i < s->n_sources; i++)
         s->sources[i].last_ns = clock_turn_apply(turn, s->sources[i].last_ns);
@@ -280,6 +284,7 @@ static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, co
     state_drop_timer(s, inc);
     inc->step = r->step;
     inc->intent_seq = seq;
+    inc->deadline_ns = r->deadline_ns;
     inc->outcome = OUTCOME_NONE;
     inc->hold_broken = false;
     inc->gate = NULL;

@@ -101,6 +101,7 @@ struct incident {
     struct record_labels labels, annotations;
     size_t bytes;
     enum incident_phase phase;
+    int64_t phase_ns; /* since when */
     enum alert_state alert;
     const struct runbook *runbook; /* the state's */
     struct runbook_slot *slot;
@@ -108,6 +109,7 @@ struct incident {
     int64_t step;               /* of the last decision, from 1 */
     char intent[INTENT_ID_MAX]; /* of the last act */
     uint64_t intent_seq;
+    int64_t deadline_ns; /* of the last act */
     enum outcome_state outcome;
     struct timer *timer; /* owned by the state; NULL in a phase that has one: it has fired */
     bool hold_broken, is_escalated;
@@ -169,6 +171,8 @@ const struct runbook *state_match(const struct state *s, const struct record_lab
 /* Is there no room for an incident with this signal? */
 bool state_is_full(const struct state *s, const struct record *signal);
 bool incident_is_busy(const struct incident *inc); /* acting … holding: its target is taken */
+/* Should it have moved on by itself by now? For people, not for decisions. Never while acting is stopped. */
+bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns);
 const char *incident_phase_name(enum incident_phase phase);
 enum outcome_state outcome_state_from_name(struct strview name, struct strview code);
 /* Earliest timer, or NULL. */

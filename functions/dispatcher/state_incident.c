@@ -153,6 +153,7 @@ static void leave_phase(struct state *s, struct incident *inc)
 static void enter_phase(struct state *s, struct incident *inc, enum incident_phase phase)
 {
     inc->phase = phase;
+    inc->phase_ns = s->now_ns;
     s->n_phase[phase]++;
     if (phase == INCIDENT_ACTING) inc->slot->n_acting++;
     if (phase == INCIDENT_WAITING) list_push_back(&inc->slot->waiting, &inc->in_slot);
@@ -186,6 +187,29 @@ void state_set_phase(struct state *s, struct incident *inc, enum incident_phase 
     leave_phase(s, inc);
     enter_phase(s, inc, phase);
     if (inc->target != NULL && rank_on_target(inc) != rank) move_on_target(inc, rank_on_target(inc));
+}
+
+/* What has a deadline or a timer gets a little longer than that, what is decided at once a minute; who waits
+ * for others waits as long as they take, but a day is no wait any more. */
+bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns)
+{
+    const int64_t grace_ns = 120 * NS_PER_S, day_ns = 86400 * NS_PER_S;
+    if (s->is_frozen || s->is_clock_settling) return false;
+    switch (inc->phase) {
+    case INCIDENT_NEW:
+    case INCIDENT_ENDED:
+        return now_ns > inc->phase_ns + grace_ns;
+    case INCIDENT_ACTING:
+        return now_ns > inc->deadline_ns + grace_ns;
+    case INCIDENT_VERIFYING:
+    case INCIDENT_HOLDING:
+    case INCIDENT_DELAYED:
+        return inc->timer != NULL && now_ns > inc->timer->due_ns + grace_ns;
+    case INCIDENT_WAITING:
+        return now_ns > inc->phase_ns + day_ns;
+    default: /* refused, escalated: until the alert ends */
+        return false;
+    }
 }
 
 void state_drop_timer(struct state *s, struct incident *inc)
@@ -273,6 +297,7 @@ void state_open_incident(struct state *s, uint64_t seq, const struct record *r, 
     arena_release(&arena);
     inc->seq = seq;
     inc->opened_ns = r->time_ns;
+    inc->phase_ns = s->now_ns;
     inc->runbook = rb;
     inc->slot = slot_get(s, rb->name);
     if (inc->target_name.len > 0) {

@@ -33,7 +33,7 @@ struct command {
 };
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop,
-    command_resume, command_reload;
+    command_resume, command_reload, command_metrics;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
@@ -111,9 +111,9 @@ int64_t service_watchdog_ns(void);
 
 struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
-        *log_level;
+        *log_level, *watchdog;
     const char *shim_path; /* found, not set */
-    int64_t port, repeat_interval_ns, group_interval_ns, idle_ns, drain_timeout_ns;
+    int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, idle_ns, drain_timeout_ns;
     bool is_insecure, is_json;
 };
 

@@ -160,6 +160,8 @@ static enum status start_core(struct platform *p)
         .invoker_arg = p->gateway,
         .repeat_interval_ns = p->cfg->repeat_interval_ns,
         .group_interval_ns = p->cfg->group_interval_ns,
+        .watchdog = sv(p->cfg->watchdog),
+        .watchdog_within_ns = p->cfg->watchdog_within_ns,
     };
     for (size_t i = 0; i < N_CORE; i++) {
         enum status s = core_functions[i]->start(&p->env, &p->core_states[i], p->err);

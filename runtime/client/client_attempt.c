@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/memory.h"
+#include "client/client_count.h"
 
 #define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
 #define HEADER_BYTES_MAX   ((size_t)256 * 1024) /* a peer that sends headers for ever */
@@ -253,6 +254,7 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
     case CURLE_SSL_CERTPROBLEM:
         return error_set(err, STATUS_INVALID_ARGUMENT, "%s (curl %d)", why, (int)t->code);
     case CURLE_PEER_FAILED_VERIFICATION:
+        client_count_refused_certificate();
         s = error_set(err, STATUS_UNAVAILABLE, "%s (curl %d)", why, (int)t->code);
         if (err != NULL) err->can_retry = false; /* its certificate will be as wrong in a second */
         return s;

@@ -60,6 +60,9 @@ struct core_env {
     struct strview public_url; /* "http://127.0.0.1:8080" */
     /* Of the Alertmanager: the episode lease is 2 × repeat + group. */
     int64_t repeat_interval_ns, group_interval_ns;
+    /* Name of the alert that always fires, and for how long it may be unheard; empty: none is expected. */
+    struct strview watchdog;
+    int64_t watchdog_within_ns;
 };
 
 enum core_auth {

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "client/client_count.h"
 #include "cloudevents/cloudevents.h"
 #include "function/function_impl.h"
 #include "function/secret.h"
@@ -231,8 +232,10 @@ static json_t *answer_object(struct arena *a, const struct run *run, struct strv
                              struct strview message)
 {
     json_t *answer = json_object();
+    unsigned n_refused = client_take_refused_certificates();
     json_object_set_new(answer, "state", json_text(state));
     json_object_set_new(answer, "message", json_text(message));
+    if (n_refused > 0) json_object_set_new(answer, "certificatesRefused", json_integer(n_refused));
     if (run->entered_unix_ns != 0) {
         json_object_set_new(answer, "entered", json_text(rfc3339_text(a, run->entered_unix_ns)));
         json_object_set_new(answer, "left", json_text(rfc3339_text(a, run->left_unix_ns)));

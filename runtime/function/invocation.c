@@ -8,6 +8,8 @@
 #include "cloudevents/cloudevents.h"
 
 #define INVOCATION_TYPE SV("dev.balm.invocation")
+/* A function that claims more is not believed. */
+#define CERTIFICATES_REFUSED_MAX 1000
 
 void invocation_derive_key(struct strview master, struct strview function, char ret_hex[65])
 {
@@ -227,6 +229,9 @@ enum status invocation_parse_reply(int http_status, struct strview body, struct 
         r.entered_unix_ns = time_of(object, "entered");
         r.left_unix_ns = time_of(object, "left");
         r.can_retry = json_is_true(json_object_get(object, "retry"));
+        json_int_t n_refused = json_integer_value(json_object_get(object, "certificatesRefused"));
+        if (n_refused > 0 && n_refused <= CERTIFICATES_REFUSED_MAX)
+            r.certificates_refused = (unsigned)n_refused;
     }
     json_release(object);
     *ret_reply = r;

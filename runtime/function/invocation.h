@@ -45,6 +45,7 @@ struct invocation_reply {
     struct strview message, undo, code;
     struct strview detail; /* canonical JSON object, "{}" if none */
     int64_t entered_unix_ns, left_unix_ns;
+    unsigned certificates_refused; /* of peers that it called, since its last answer */
     bool can_retry;
 };
 /* STATUS_INVALID_ARGUMENT: the body is no such object (a foreign function: state is then made from the HTTP

@@ -98,6 +98,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     fiber_scope_init(&g->scope);
     fiber_event_init(&g->acts_ended);
     fiber_event_init(&g->reload_ended);
+    gateway_metrics_init(g);
     bool is_new = false;
     s = make_paths(g, err);
     if (s == STATUS_OK) s = make_run_dir(g, err);
@@ -176,6 +177,7 @@ void gateway_free(struct gateway *g)
 {
     if (g == NULL) return;
     if (g->server != NULL) server_free(g->server);
+    gateway_metrics_release(g);
     supervisor_stop(g);
     fiber_scope_cancel(&g->scope);
     fiber_scope_join(&g->scope);

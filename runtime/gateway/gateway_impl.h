@@ -227,6 +227,13 @@ enum status replica_connect(const struct replica *r, struct upstream **ret_upstr
 /* What an earlier platform left in DIR/run. */
 void replica_clean_run_dir(struct gateway *g);
 
+/* ---- gateway_metrics.c ---- */
+
+void gateway_metrics_init(struct gateway *g);
+void gateway_metrics_release(struct gateway *g);
+void gateway_count_crash(const struct deployment *d);
+void gateway_count_refused_certificates(const struct deployment *d, unsigned n);
+
 /* ---- invoker.c ---- */
 
 /* balm stop: nothing may act any more once it has returned STATUS_OK. Suspends. */

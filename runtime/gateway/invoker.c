@@ -109,6 +109,7 @@ static enum status send_invocation(struct gateway *g, struct deployment *d, cons
     for (unsigned attempt = 0; is_unsent && attempt < SEND_ATTEMPTS; attempt++)
         s = send_once(g, d, &spec, a, &reply, &is_unsent, err);
     if (s == STATUS_OK) s = invocation_parse_reply(reply.status, reply.body, a, ret_reply, err);
+    if (s == STATUS_OK) gateway_count_refused_certificates(d, ret_reply->certificates_refused);
     /* What changed something can be taken back, or it is said that it cannot: by the bot for this act, or by
      * its manifest for all. */
     if (s == STATUS_OK && ret_reply->undo.len == 0 && sv_eq(ret_reply->state, SV("done")))

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "log/log.h"
-#include "metrics/metrics.h"
+#include "metrics/catalog.h"
 
 #define ASYNC_BODY_MAX   (512 * 1024) /* a record holds the body in base64, and RECORD_BYTES_MAX is 1 MiB */
 #define EXTRA_HEADERS    4
@@ -51,19 +51,11 @@ static void answer_error(const struct http_req *req, struct http_resp *resp, con
 
 static void count_invocation(struct strview name, int status, int64_t began_ns)
 {
-    static struct metric_family *total, *seconds;
-    if (total == NULL) {
-        static const char *const labels[] = {"code", "function"};
-        total = metrics_family(METRIC_COUNTER, "balm_function_invocations_total",
-                               "Calls of deployed functions through the gateway.", labels, 2, NULL, 0);
-        seconds =
-            metrics_family(METRIC_HISTOGRAM, "balm_function_duration_seconds",
-                           "From the request to the end of the function's answer.", labels + 1, 1, NULL, 0);
-    }
     char code[16];
     (void)snprintf(code, sizeof(code), "%d", status);
-    metric_add(metrics_series(total, (struct strview[]){sv(code), name}), 1);
-    metric_observe(metrics_series(seconds, &name), (double)(clock_monotonic_ns() - began_ns) / 1e9);
+    metric_add(catalog_series(CATALOG_FUNCTION_INVOCATIONS, (struct strview[]){sv(code), name}), 1);
+    metric_observe(catalog_series(CATALOG_FUNCTION_DURATION, &name),
+                   (double)(clock_monotonic_ns() - began_ns) / 1e9);
 }
 
 /* X-Start-Time is ours to say; X-Call-Id and X-Forwarded-* are added where the caller sent none. The answer

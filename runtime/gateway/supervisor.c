@@ -226,6 +226,7 @@ void deployment_note_failure(struct deployment *d)
     unsigned shift = d->failures < 6 ? d->failures : 6;
     int64_t wait_ns = (INT64_C(1) << shift) * NS_PER_S;
     d->failures++;
+    gateway_count_crash(d);
     d->not_before_ns = clock_monotonic_ns() + (wait_ns < BACKOFF_MAX_NS ? wait_ns : BACKOFF_MAX_NS);
 }
 

@@ -268,11 +268,27 @@ double metric_value(const struct metric *m)
     return m->family->type == METRIC_HISTOGRAM ? (double)m->count : m->value;
 }
 
+void metrics_zero(struct metric_family *f)
+{
+    assert(f->type == METRIC_GAUGE);
+    for (size_t i = 0; i < f->n_series; i++)
+        f->series[i]->value = 0;
+}
+
 void metrics_on_collect(void (*fn)(void *arg), void *arg)
 {
     registry.collectors =
         mem_realloc(registry.collectors, (registry.n_collectors + 1) * sizeof(struct collector));
     registry.collectors[registry.n_collectors++] = (struct collector){fn, arg};
+}
+
+void metrics_off_collect(void (*fn)(void *arg), void *arg)
+{
+    for (size_t i = 0; i < registry.n_collectors; i++) {
+        if (registry.collectors[i].fn != fn || registry.collectors[i].arg != arg) continue;
+        registry.collectors[i] = registry.collectors[--registry.n_collectors];
+        return;
+    }
 }
 
 /* ---- process_* of this process
@@ -343,6 +359,12 @@ static void collect_process(void)
                     limit.rlim_cur == RLIM_INFINITY ? INFINITY : (double)limit.rlim_cur);
 }
 
+const char *metric_type_name(enum metric_type type)
+{
+    static const char *const names[] = {"counter", "gauge", "histogram"};
+    return names[type];
+}
+
 /* ---- exposition
  * -------------------------------------------------------------------------------------------------- */
 
@@ -409,9 +431,8 @@ static void append_histogram(struct buf *out, const struct metric *m)
 
 static void append_family(struct buf *out, const struct metric_family *f)
 {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
     if (f->n_series == 0) return;
-    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, types[f->type]);
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, metric_type_name(f->type));
     for (size_t i = 0; i < f->n_series; i++) {
         const struct metric *m = f->series[i];
         if (f->type == METRIC_HISTOGRAM) {

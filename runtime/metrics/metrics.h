@@ -18,6 +18,7 @@ struct metric_family; /* lives until exit */
 struct metric;        /* one series; lives until exit */
 
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+const char *metric_type_name(enum metric_type type); /* "counter", "gauge", "histogram" */
 
 /* labels: n_labels names (≤ METRICS_LABELS_MAX). Registering the same name again returns the same family.
  * buckets (histograms): ascending upper bounds, copied; NULL = .005 … 10 as Prometheus's clients. */
@@ -30,9 +31,13 @@ void metric_add(struct metric *m, double delta);
 void metric_set(struct metric *m, double value);
 void metric_observe(struct metric *m, double value); /* histogram */
 double metric_value(const struct metric *m);         /* histogram: its count */
+/* Every series of a gauge to 0, for one whose series are computed anew: what is gone must not keep its last
+ * value. */
+void metrics_zero(struct metric_family *f);
 /* The whole exposition, families by name, with process_* of this process. */
 void metrics_write(struct buf *out);
-/* Called before each exposition, for gauges that are computed when asked. */
+/* Called before each exposition, for gauges that are computed when asked; until taken back. */
 void metrics_on_collect(void (*fn)(void *arg), void *arg);
+void metrics_off_collect(void (*fn)(void *arg), void *arg);
 
 #endif

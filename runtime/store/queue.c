@@ -270,6 +270,12 @@ struct queue_depth queue_depth(const struct queue *q, struct strview function)
     return d;
 }
 
+void queue_each_function(const struct queue *q, void (*fn)(void *arg, struct strview function), void *arg)
+{
+    for (const struct work_function *f = q->index.functions; f != NULL; f = f->next)
+        fn(arg, sv_n(f->name, f->name_len));
+}
+
 bool queue_is_full(const struct queue *q)
 {
     return q->index.n_items >= QUEUE_ITEMS_MAX;

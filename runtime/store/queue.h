@@ -106,6 +106,8 @@ struct queue_depth {
 };
 /* function empty: all. For status, metrics, scaling. */
 struct queue_depth queue_depth(const struct queue *q, struct strview function);
+/* Each function that ever had work since the queue was made. */
+void queue_each_function(const struct queue *q, void (*fn)(void *arg, struct strview function), void *arg);
 bool queue_is_full(const struct queue *q);
 /* Whoever accepts calls asks before each. STATUS_RESOURCE_EXHAUSTED: too many have no outcome yet. */
 enum status queue_admit_call(const struct queue *q, struct strview function, struct error *err) MUST_USE;

@@ -13,8 +13,9 @@ import urllib.request
 
 from harness import free_port, wait_until
 
-PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "alertmanager": ["prometheus-alertmanager"]}
-BINARIES = {"nginx": "usr/sbin/nginx", "prometheus": "usr/bin/prometheus", "alertmanager": "usr/bin/prometheus-alertmanager"}
+PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "promtool": ["prometheus"], "alertmanager": ["prometheus-alertmanager"]}
+BINARIES = {"nginx": "usr/sbin/nginx", "prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool",
+            "alertmanager": "usr/bin/prometheus-alertmanager"}
 
 
 class Unavailable(Exception):

@@ -691,3 +691,49 @@ Test(decide, timers_keep_their_distance_when_the_clock_jumps)
     pass(-10);
     cr_assert_eq(state_next_timer(decider_state(sim.decider))->due_ns - sim.now_ns, left_ns);
 }
+
+/* ---- stuck: for people ---- */
+
+static bool is_stuck_after(const char *incident, int64_t from_ns, int64_t seconds)
+{
+    const struct state *s = decider_state(sim.decider);
+    return incident_is_stuck(s, state_incident(s, sv(incident)), from_ns + seconds * NS_PER_S);
+}
+
+Test(decide, an_act_is_stuck_once_its_deadline_and_two_minutes_are_over)
+{
+    sim_activate(&sim, ACT("rb", ""));
+    fire("i1", "nginx");
+    int64_t deadline_ns = last(RECORD_INTENT, "i1")->deadline_ns;
+    cr_expect_not(is_stuck_after("i1", deadline_ns, 120));
+    cr_expect(is_stuck_after("i1", deadline_ns, 121));
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = true, .actor = SV("me")});
+    cr_expect_not(is_stuck_after("i1", deadline_ns, 121), "nothing is stuck while acting is stopped");
+}
+
+Test(decide, a_verification_is_stuck_once_its_timer_and_two_minutes_are_over)
+{
+    sim_activate(&sim, ACT("rb", "      verify: {resolve: {within: 60s}}\n"));
+    fire("i1", "nginx");
+    sim_outcome(&sim, "i1", "done");
+    int64_t due_ns = last(RECORD_TIMER, "i1")->due_ns;
+    cr_expect_not(is_stuck_after("i1", due_ns, 120));
+    cr_expect(is_stuck_after("i1", due_ns, 121));
+}
+
+Test(decide, who_waits_for_others_or_for_a_person_is_not_stuck)
+{
+    sim_activate(&sim, ACT("rb", ""));
+    fire("i1", "nginx");
+    fire("i2", "nginx");
+    expect_refused("i2", "in_flight");
+    cr_expect_not(is_stuck_after("i2", sim.now_ns, 86400));
+    cr_expect(is_stuck_after("i2", sim.now_ns, 86401));
+    int64_t since_ns = sim.now_ns;
+    turn_clock(-7200);
+    cr_expect_not(is_stuck_after("i2", since_ns - 7200 * NS_PER_S, 86400), "the clock's turn is no wait");
+    cr_expect(is_stuck_after("i2", since_ns - 7200 * NS_PER_S, 86401));
+    sim_outcome(&sim, "i1", "unknown");
+    cr_assert_not_null(sim_last(&sim, RECORD_ESCALATED, "i1"));
+    cr_expect_not(is_stuck_after("i1", sim.now_ns, 1000 * 86400));
+}

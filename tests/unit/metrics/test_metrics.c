@@ -219,6 +219,22 @@ Test(metrics, collectors_run_before_each_exposition)
     metrics_on_collect(on_collect, m);
     cr_assert_eq(sample("balm_x"), 1);
     cr_assert_eq(sample("balm_x"), 2);
+    metrics_off_collect(on_collect, NULL); /* another's */
+    cr_assert_eq(sample("balm_x"), 3);
+    metrics_off_collect(on_collect, m);
+    cr_assert_eq(sample("balm_x"), 3);
+}
+
+Test(metrics, gauge_that_is_computed_anew_keeps_no_value_of_what_is_gone)
+{
+    const char *const labels[] = {"l"};
+    struct metric_family *f = metrics_family(METRIC_GAUGE, "balm_y", "Y.", labels, 1, NULL, 0);
+    metric_set(metrics_series(f, (struct strview[]){SV("gone")}), 7);
+    metric_set(metrics_series(f, (struct strview[]){SV("here")}), 8);
+    metrics_zero(f);
+    metric_set(metrics_series(f, (struct strview[]){SV("here")}), 9);
+    cr_assert_eq(sample("balm_y{l=\"gone\"}"), 0);
+    cr_assert_eq(sample("balm_y{l=\"here\"}"), 9);
 }
 
 /* The rules of promtool check metrics that a writer can break: family lines together, HELP then TYPE, once,
