@@ -1,4 +1,5 @@
 """The platform watches itself: its metrics, the alert rules and the dashboard that are made of them."""
+import json
 import os
 import re
 import shutil
@@ -6,11 +7,14 @@ import subprocess
 import tempfile
 import unittest
 
+from urllib.parse import quote
+
 import busy
-from harness import BALM, PATIENCE, ROOT, PlatformTest, main, wait_until
-from peers import Unavailable, binary
+from harness import BALM, PATIENCE, ROOT, PlatformTest, free_port, main, wait_until
+from peers import Prometheus, Unavailable, binary, get
 
 RULES = os.path.join(ROOT, "charts", "balm", "rules", "balm.rules.yml")
+DASHBOARD = os.path.join(ROOT, "charts", "balm", "dashboards", "balm.json")
 RULES_TEST = os.path.join(ROOT, "tests", "integration", "balm.rules.test.yml")
 
 
@@ -90,6 +94,110 @@ class Rules(unittest.TestCase):
                 self.assertIn(f"## {heading}" if heading else "#", read(os.path.join(ROOT, file)), name)
             for symptom in re.findall(r'"When something is wrong": ([^;\n\']+)', rule):
                 self.assertIn(f"| {symptom} |", readme, name)
+
+
+# What Grafana puts in the place of its variables.
+VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$instance": ".*"}
+SELECTOR = re.compile(r"\b(\w+)\{([^}]*)\}|\b(balm_\w+|process_\w+|ALERTS)\b")
+GROUPING = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right) ?\(([^)]*)\)")
+
+
+def selectors(expression):
+    """[(metric, [label, …], text)] of everything that is read."""
+    return [(m.group(1) or m.group(3), re.findall(r'(\w+)\s*[=!]~?\s*"', m.group(2) or ""), m.group()) for m in SELECTOR.finditer(expression)]
+
+
+def grouping_labels(expression):
+    return {label.strip() for m in GROUPING.finditer(expression) for label in m.group(1).split(",") if label.strip()}
+
+
+def dashboard_queries(dashboard):
+    """(where, expression, labels that its legend shows)"""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"], re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])
+    for annotation in dashboard["annotations"]["list"]:
+        yield annotation["name"], annotation["expr"], []
+    for variable in dashboard["templating"]["list"]:
+        found = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"])
+        if found:
+            yield variable["name"], found.group(1), [found.group(2)]
+
+
+def rule_queries():
+    text = read(RULES)
+    for rule in re.split(r"(?m)^      - alert: ", text)[1:]:
+        expression = re.search(r"expr: (?:>-\n)?((?:.|\n)*?)\n        (?:for|labels):", rule).group(1)
+        yield rule.split("\n")[0], " ".join(expression.split()), re.findall(r"\$labels\.(\w+)", rule)
+
+
+class Queries(PlatformTest):
+    """Whatever dashboard and rules ask for is there: on a real Prometheus that scrapes a real platform on which everything has happened."""
+
+    def start_prometheus(self, port):
+        need(self, "prometheus")
+        prometheus = Prometheus(self.folder, read(RULES), port, free_port(), job="balm")
+        prometheus.start()
+        self.addCleanup(prometheus.stop)
+        return prometheus
+
+    def test_every_query_finds_its_metrics_and_labels(self):
+        p = busy.start(self)
+        prometheus = self.start_prometheus(p.port)
+        wait_until(lambda: len(prometheus.query("balm_disk_free_bytes[1m]")) == 1 and len(prometheus.query("count_over_time(up[1m]) > 2")) == 1, 60,
+                   "Prometheus has scraped the platform")
+        wait_until(lambda: all(r["health"] == "ok" for r in self.rules(prometheus)), 60, f"every rule is evaluated: {self.rules(prometheus)}")
+        self.assertEqual(len(self.rules(prometheus)), len(list(rule_queries())))
+        # What Prometheus itself stores: its labels are those of the target, ours, and a histogram's.
+        labels = {name: self.labels(prometheus, name) for name in json.loads(get(self.url(prometheus, "label/__name__/values")))["data"]}
+        labels["ALERTS"] = {"alertname", "alertstate", "severity", "instance", "job", "function", "source"}
+        queries = list(rule_queries()) + list(dashboard_queries(json.loads(read(DASHBOARD))))
+        self.assertGreater(len(queries), 40)
+        for where, expression, shown in queries:
+            for variable, value in VARIABLES.items():
+                expression = expression.replace(variable, value)
+            with self.subTest(where=where, expression=expression):
+                self.check(prometheus, expression, shown, labels)
+
+    def check(self, prometheus, expression, shown, labels):
+        self.assertNotIn("$", expression)
+        answer = json.loads(get(self.url(prometheus, f"query?query={quote(expression)}")))
+        self.assertEqual(answer["status"], "success")
+        known = set()
+        self.assertTrue(selectors(expression))
+        for metric, matched, text in selectors(expression):
+            self.assertTrue(metric in labels, f"there is no metric {metric}")
+            self.assertLessEqual(set(matched), labels[metric], text)
+            self.assertTrue(prometheus.query(text), f"{text} finds nothing")
+            known |= labels[metric]
+        self.assertLessEqual(grouping_labels(expression), known)
+        self.assertLessEqual(set(shown), known)
+        for series in answer["data"]["result"]:
+            self.assertLessEqual(set(shown), set(series["metric"]), "the legend shows a label that the result has lost")
+
+    def test_dashboard_is_one_that_grafana_can_lay_out(self):
+        dashboard = json.loads(read(DASHBOARD))
+        self.assertEqual(len({panel["id"] for panel in dashboard["panels"]}), len(dashboard["panels"]))
+        taken = set()
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            self.assertFalse(cells & taken, panel["title"])
+            self.assertLessEqual(at["x"] + at["w"], 24)
+            taken |= cells
+            for target in panel.get("targets", []):
+                self.assertEqual(target["datasource"], {"type": "prometheus", "uid": "${datasource}"})
+
+    @staticmethod
+    def url(prometheus, path):
+        return f"http://127.0.0.1:{prometheus.port}/api/v1/{path}"
+
+    def rules(self, prometheus):
+        return [rule for group in json.loads(get(self.url(prometheus, "rules")))["data"]["groups"] for rule in group["rules"]]
+
+    def labels(self, prometheus, name):
+        series = json.loads(get(self.url(prometheus, f"series?match[]={quote(name)}")))["data"]
+        return {label for s in series for label in s} - {"__name__"}
 
 
 if __name__ == "__main__":
