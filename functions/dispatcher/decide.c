@@ -239,10 +239,29 @@ static bool opens_by_event(const struct gate_result *gate)
     return false;
 }
 
+/* A runbook without steps: a person at once, unless it may not act. */
+static const char *hand_over(struct decision *d, const struct incident *inc)
+{
+    const struct runbook_step *step = &inc->runbook->escalate;
+    struct strview missing, reason = SV("this runbook only tells people");
+    struct strview params = make_params(d, inc, step, reason, &missing);
+    struct gate_question q = ask(d, inc, missing);
+    struct gate_result results[GATES_MAX];
+    size_t n;
+    const struct gate_result *refused = gates_evaluate_escalation(&q, d->arena, results, &n);
+    if (refused == NULL || strcmp(refused->name, "mode") != 0) {
+        escalate(d, inc, 0, reason);
+        return NULL;
+    }
+    (void)emit_refusal(d, inc, 0, step, params, refused, gates_json(results, n, d->arena));
+    return refused->name;
+}
+
 /* Through all gates: an intent, or a refusal. is_woken: it was refused before and recorded; another refusal
  * by an event gate says nothing new. Returns the gate that refused, or NULL. */
 static const char *attempt(struct decision *d, const struct incident *inc, int64_t number, bool is_woken)
 {
+    if (inc->runbook->n_steps == 0) return hand_over(d, inc);
     const struct runbook_step *step = &inc->runbook->steps[number - 1];
     struct strview missing, params = make_params(d, inc, step, (struct strview){0}, &missing);
     struct gate_question q = ask(d, inc, missing);

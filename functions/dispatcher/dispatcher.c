@@ -160,6 +160,7 @@ static void log_what_may_act(const struct runbook_set *set)
         buf_printf(&names, "%s%.*s (", names.len > 0 ? ", " : "", SV_ARG(rb->name));
         for (size_t k = 0; k < rb->n_steps; k++)
             buf_printf(&names, "%s%.*s", k > 0 ? ", " : "", SV_ARG(rb->steps[k].bot));
+        if (rb->n_steps == 0) buf_append(&names, rb->escalate.bot);
         buf_append(&names, SV(")"));
     }
     log_info(

@@ -250,10 +250,7 @@ static const struct yaml_field runbook_fields[] = {
      .type = YAML_FIELD_ENUM,
      .offset = offsetof(struct runbook_nodes, mode),
      .names = mode_names},
-    {.name = "steps",
-     .type = YAML_FIELD_NODE,
-     .offset = offsetof(struct runbook_nodes, steps),
-     .is_required = true},
+    {.name = "steps", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, steps)},
     {.name = "guardrails", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, guardrails)},
     {.name = "escalate", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, escalate)},
 };
@@ -323,7 +320,11 @@ static enum status decode(const struct decoder *d, const struct yaml_node *map)
     if (s == STATUS_OK) s = check_name(d, map, n.name);
     if (s == STATUS_OK) s = decode_match(d, n.match);
     if (s == STATUS_OK) s = decode_target(d, n.target);
-    if (s == STATUS_OK) s = decode_steps(d, n.steps);
+    if (s == STATUS_OK && n.steps == NULL && n.escalate == NULL)
+        s = yaml_error(
+            d->doc, map, d->err,
+            "steps is missing in runbook; one without any needs 'escalate', which then tells a person at once");
+    if (s == STATUS_OK && n.steps != NULL) s = decode_steps(d, n.steps);
     if (s == STATUS_OK) s = decode_guardrails(d, n.guardrails);
     if (s == STATUS_OK && n.escalate != NULL) s = decode_step(d, n.escalate, true, &d->rb->escalate);
     d->rb->mode = (enum runbook_mode)n.mode;

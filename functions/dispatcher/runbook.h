@@ -50,7 +50,7 @@ struct runbook {
     struct matchers match;
     enum runbook_mode mode;
     struct runbook_step steps[RUNBOOK_STEPS_MAX];
-    size_t n_steps;
+    size_t n_steps; /* 0: it only tells a person, by `escalate` */
     struct runbook_guardrails guardrails;
     struct runbook_step escalate; /* bot empty: nobody is called, the incident waits for a person */
     struct strview content;       /* canonical JSON */

@@ -737,3 +737,50 @@ Test(decide, who_waits_for_others_or_for_a_person_is_not_stuck)
     cr_assert_not_null(sim_last(&sim, RECORD_ESCALATED, "i1"));
     cr_expect_not(is_stuck_after("i1", sim.now_ns, 1000 * 86400));
 }
+
+/* ---- runbooks that only tell ---- */
+
+#define TELL(mode)                                                                                           \
+    "name: rb\nmatch: ['alertname=\"Down\"']\ntarget: service/${labels.service}\nmode: " mode "\n"           \
+    "escalate: {bot: notify, with: {title: '${labels.service}'}}\n"
+
+Test(decide, a_runbook_without_steps_tells_a_person_at_once)
+{
+    sim_activate(&sim, TELL("act"));
+    fire("i1", "nginx");
+    cr_assert_not_null(sim_last(&sim, RECORD_ESCALATED, "i1"));
+    const struct record *r = last(RECORD_INTENT, "i1");
+    cr_assert(sv_eq(r->function, SV("notify")));
+    cr_assert(sv_eq(r->purpose, SV("escalate")));
+    cr_assert(sv_eq(r->params, SV("{\"title\":\"nginx\"}")));
+    sim_outcome(&sim, "i1", "done");
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1);
+    resolve("i1");
+    expect_closed("i1", "escalated");
+}
+
+Test(decide, a_runbook_without_steps_tells_once_acting_is_resumed)
+{
+    sim_activate(&sim, TELL("act"));
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = true, .actor = SV("me")});
+    fire("i1", "nginx");
+    expect_refused("i1", "freeze");
+    cr_assert_null(sim_last(&sim, RECORD_INTENT, "i1"));
+    sim_epoch(&sim, 2); /* a new decider says nothing new about it */
+    cr_assert_eq(sim_count(&sim, RECORD_REFUSAL, "i1"), 1);
+    (void)sim_input(&sim, (struct record){.kind = RECORD_FREEZE, .on = false, .actor = SV("me")});
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1);
+    sim_epoch(&sim, 3);
+    cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1);
+}
+
+Test(decide, a_runbook_without_steps_is_silent_in_shadow)
+{
+    sim_activate(&sim, TELL("shadow"));
+    fire("i1", "nginx");
+    expect_refused("i1", "mode");
+    cr_assert_null(sim_last(&sim, RECORD_INTENT, "i1"));
+    cr_assert_null(sim_last(&sim, RECORD_ESCALATED, "i1"));
+    resolve("i1");
+    expect_closed("i1", "resolved");
+}
