@@ -49,7 +49,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     const struct timer *next = state_next_timer(dispatcher_state(d));
     uint64_t next_seq = next != NULL ? next->seq : 0;
     decider_apply(d->decider, e->seq, e->record);
-    selfwatch_record(d, e->record);
+    selfwatch_record(&d->watch, d->env.watchdog, e->record, d->is_live);
     if (!d->is_live) return;
     if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
     if (e->record->kind == RECORD_INTENT)
@@ -65,6 +65,7 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     (void)durable_seq; /* the journal shows its past again from the first record on */
     struct dispatcher *d = container_of(f, struct dispatcher, follower);
     decider_reset(d->decider);
+    selfwatch_reset(&d->watch);
     d->is_live = false;
     fiber_event_set(&d->epoch_wanted);
 }
@@ -304,7 +305,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
         return s;
     }
     gauges_init(d);
-    selfwatch_init(d);
+    selfwatch_init(&d->watch);
     journal_follow(env->journal, &d->follower);
     *ret_state = d;
     return STATUS_OK;
@@ -325,6 +326,7 @@ static enum status ready(void *state, struct error *err)
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_watch, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, gauges_disk_fiber, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, selfwatch_fiber, d, err);
     for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)
         s = fiber_scope_spawn(&d->invokers, invoker_run, d, err);
     if (s == STATUS_OK && dispatcher_state(d)->is_frozen)

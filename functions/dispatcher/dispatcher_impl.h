@@ -6,13 +6,14 @@
  *   handler.c     the HTTP side
  *   observe.c     metrics and log lines made from records as they come
  *   gauges.c      metrics that are computed when asked
- *   selfwatch.c   is the platform itself well? */
+ *   selfwatch*.c  is the platform itself well? */
 #ifndef BALM_DISPATCHER_DISPATCHER_IMPL_H
 #define BALM_DISPATCHER_DISPATCHER_IMPL_H
 
 #include "functions/dispatcher/decide.h"
 #include "functions/dispatcher/dispatcher.h"
 #include "functions/dispatcher/runbook.h"
+#include "functions/dispatcher/selfwatch.h"
 #include "metrics/catalog.h"
 #include "store/journal.h"
 #include "store/queue.h"
@@ -27,13 +28,6 @@
 struct dispatcher_metrics {
     uint64_t limit_hits_counted;
     int64_t stopped_seen_ns; /* since when acting is seen as stopped; 0: it is not */
-};
-
-/* A fold of its own, beside the state: nothing is decided by it. */
-struct selfwatch {
-    int64_t heard_ns;     /* wall clock: the newest record of the watchdog; 0: it was never heard */
-    char fingerprint[65]; /* of that alert */
-    struct metric *last_seen;
 };
 
 struct decided_time {
@@ -101,10 +95,5 @@ void observe_stage(const char *stage, int64_t ns);
 void gauges_init(struct dispatcher *d);
 void gauges_release(struct dispatcher *d);
 void gauges_disk_fiber(void *arg);
-
-/* selfwatch.c */
-void selfwatch_init(struct dispatcher *d);
-/* Each record, the past's too. */
-void selfwatch_record(struct dispatcher *d, const struct record *r);
 
 #endif

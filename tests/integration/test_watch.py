@@ -1,16 +1,21 @@
 """The platform watches itself: its metrics, the alert rules and the dashboard that are made of them."""
+import hashlib
+import hmac
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 import unittest
 
 from urllib.parse import quote
 
 import busy
-from harness import BALM, PATIENCE, ROOT, PlatformTest, free_port, main, wait_until
+from harness import BALM, PATIENCE, ROOT, PlatformTest, alert, free_port, main, stack_file, wait_until, webhook
 from peers import Prometheus, Unavailable, binary, get
 
 RULES = os.path.join(ROOT, "charts", "balm", "rules", "balm.rules.yml")
@@ -198,6 +203,135 @@ class Queries(PlatformTest):
     def labels(self, prometheus, name):
         series = json.loads(get(self.url(prometheus, f"series?match[]={quote(name)}")))["data"]
         return {label for s in series for label in s} - {"__name__"}
+
+
+TELL = read(os.path.join(ROOT, "functions", "dispatcher", "runbooks", "balm-itself.yaml"))
+
+
+class Receiver:
+    """What people get: keeps the messages whose signature holds; answers 503 to those whose title is in `refused`."""
+
+    KEY = "k3y-of-us"
+
+    def __init__(self, *refused):
+        messages = self.messages = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                signed = self.headers["x-balm-timestamp"].encode() + b"." + body
+                right = "sha256=" + hmac.new(Receiver.KEY.encode(), signed, hashlib.sha256).hexdigest()
+                message = json.loads(body)
+                is_refused = message["title"] in refused
+                if not is_refused and self.headers["x-balm-signature"] == right:
+                    messages.append(message)
+                self.send_response(503 if is_refused else 200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def titles(self):
+        return [message["title"] for message in self.messages]
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class SelfWatch(PlatformTest):
+    """What is wrong with balm itself is told by notify, without an Alertmanager between."""
+
+    WATCHDOG = "the alert that always fires no longer reaches balm: no other alert would either"
+    STORE = "balm cannot write its journal: alerts are answered with 503 and nothing is healed"
+    DEAD = "acts or calls were given up"
+
+    def watched(self, within, *arguments, runbooks=None, refused=()):
+        self.receiver = Receiver(*refused)
+        self.addCleanup(self.receiver.close)
+        stack = busy.notify_stack() + "    labels: {com.openfaas.scale.min: \"1\"}\n"
+        p = self.platform(start=False, runbooks={"balm-itself.yaml": TELL, **(runbooks or {})}, stack=stack,
+                          arguments=["--watchdog-within", within, *arguments])
+        busy.secret(p, "notify-url", f"http://127.0.0.1:{self.receiver.port}/hook")
+        busy.secret(p, "notify-hmac-key", Receiver.KEY)
+        return p.start()
+
+    def wait_told(self, *titles, seconds=30):
+        try:
+            wait_until(lambda: self.receiver.titles() == list(titles), seconds, f"people are told {titles}")
+        except AssertionError as e:
+            raise AssertionError(f"{e}: {self.receiver.titles()}\n{self.platforms[0].log_text()}")
+
+    def test_a_watchdog_that_falls_silent_is_told_and_one_that_was_never_heard_is_not(self):
+        p = self.watched("5s", "--watchdog", "Pulse")
+        time.sleep(6)
+        self.assertEqual(p.records("signal"), [])
+        began = time.time()
+        for _ in range(8):  # as Alertmanager repeats it: one episode, and its sightings
+            p.post_alerts(alert("Pulse", starts_at=began))
+            time.sleep(0.5)
+        self.assertEqual(self.receiver.titles(), [])
+        self.assertEqual(len(p.records("signal")), 1)
+        self.assertGreater(len(p.records("seen")), 1)
+        silent_since = time.time()
+        self.wait_told(self.WATCHDOG)
+        self.assertGreater(time.time() - silent_since, 4)
+        signal = p.wait_record("signal", source="balm")
+        self.assertEqual(signal["labels"], {"alertname": "BalmWatchdogSilent", "reporter": "balm", "severity": "critical"})
+        outcome = p.wait_record("outcome", function="notify", state="done")
+        self.assertEqual(outcome["incident"], signal["incident"])
+        code, text, _ = p.cli("why", signal["incident"])
+        self.assertEqual(code, 0)
+        self.assertIn("BalmWatchdogSilent", text)
+        # A restart tells nobody a second time, and is no silence of its own.
+        p.stop()
+        p.start()
+        time.sleep(1.5)
+        self.assertEqual(len([r for r in p.records("signal") if r["source"] == "balm"]), 1)
+        p.post_alerts(alert("Pulse", starts_at=began))
+        closed = p.wait_record("closed", incident=signal["incident"])
+        self.assertEqual(closed["state"], "escalated")
+        self.wait_told(self.WATCHDOG)
+
+    def test_stopped_it_tells_nobody_until_it_is_resumed(self):
+        p = self.watched("1s")
+        self.assertEqual(p.cli("stop")[0], 0)
+        p.post_alerts(alert("Watchdog"))
+        self.assertEqual(p.wait_record("refusal", function="notify")["gate"], "freeze")
+        self.assertEqual(self.receiver.titles(), [])
+        self.assertEqual(p.cli("resume")[0], 0)
+        self.wait_told(self.WATCHDOG)
+
+    def test_a_dead_letter_is_told_once(self):
+        hopeless = "name: hopeless\nmatch: ['alertname=\"Hopeless\"']\ntarget: x/y\nmode: act\n" \
+                   "steps: [{bot: notify, with: {title: hopeless}, timeout: 1s}]\n"
+        p = self.watched("2s", runbooks={"hopeless.yaml": hopeless}, refused=["hopeless"])
+        p.post_alerts(alert("Hopeless"))
+        p.wait_record("outcome", 90, function="notify", state="dead")
+        self.wait_told(self.DEAD)
+        p.wait_record("outcome", function="notify", state="done")
+        time.sleep(1)  # two more looks
+        self.assertEqual(self.receiver.titles(), [self.DEAD])
+        self.assertIn('balm_dead_letters_total{function="notify"} 1', busy.scrape(p))
+
+    def test_a_failing_store_is_told_although_nothing_can_be_recorded(self):
+        p = self.watched("2s")
+        self.assertEqual(p.post_alerts(alert("A"))[0], 202)
+        journal = os.path.join(p.data, "journal")
+        os.rename(journal, journal + ".away")
+        self.assertEqual(p.request("POST", "/function/alerts", webhook(alert("B")), p.bearer())[0], 503)
+        self.wait_told(self.STORE)
+        self.assertEqual(p.find_log("the store fails; people were told")["level"], "WARNING")
+        self.assertIn("balm_store_healthy 0", busy.scrape(p))
+        os.rename(journal + ".away", journal)
+        wait_until(lambda: p.post_alerts(alert("B"))[0] == 202, 30, "it accepts again")
+        note = p.wait_record("note", actor="balm")
+        self.assertIn("people were told at", note["message"])
+        self.assertEqual([message["intent"] for message in self.receiver.messages], re.findall(r"by intent (\S+):", note["message"]))
 
 
 if __name__ == "__main__":
