@@ -19,7 +19,10 @@
 #define ANSWER_NS        (250 * NS_PER_MS) /* before the deadline: the bot must still be there to pass it on */
 #define LOOK_AGAIN_MS    50
 #define FILE_PREFIX      "host-act-"
-#define FILE_MAX         1024
+#define PID_PREFIX       "host-pid-"
+/* How long a command takes at most from being asked for to its first instruction. */
+#define START_MAX_NS (5 * NS_PER_S)
+#define FILE_MAX     1024
 
 struct restart {
     struct list node; /* in under_way until it has ended */
@@ -27,8 +30,9 @@ struct restart {
     struct arena arena;
     struct broker_service service; /* a copy: the list may be replaced meanwhile */
     struct strview intent;
-    uint64_t pid, ticks; /* leader of the session; pid 0: being started, or nobody knows */
+    uint64_t pid, ticks; /* leader of the session; pid 0: being started */
     int64_t begun_ns, begun_unix_ns, limit_ns;
+    bool has_ended; /* an inherited one whose leader is not there any more */
     unsigned users; /* its own fiber and who waits */
     struct fiber_event ended;
     enum status status; /* once ended */
@@ -69,8 +73,43 @@ static enum status file_note(struct restart *r, struct error *err)
     return s;
 }
 
+static const char *pid_file_name(struct restart *r)
+{
+    return arena_printf(&r->arena, PID_PREFIX "%.*s", SV_ARG(r->service.name)).ptr;
+}
+
+static enum status pid_file_make(struct restart *r, int *ret_fd, struct error *err)
+{
+    int fd = openat(r->owner->cfg->run_dir_fd, pid_file_name(r),
+                    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return error_set(err, STATUS_UNAVAILABLE, "note the restart of '%.*s' in DIR/run: %s",
+                         SV_ARG(r->service.name), strerror(errno));
+    *ret_fd = fd;
+    return STATUS_OK;
+}
+
+/* What the leader has said of itself. Only what began when this restart did is believed: the number may be
+ * another's by now. */
+static void pid_file_read(struct restart *r)
+{
+    char text[32];
+    uint64_t pid = 0;
+    int fd = openat(r->owner->cfg->run_dir_fd, pid_file_name(r), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof(text)) : -1;
+    if (fd >= 0) (void)close(fd);
+    if (n <= 0 || sv_parse_u64(sv_trim(sv_n(text, (size_t)n)), &pid) != STATUS_OK || pid < 2) return;
+    int64_t late_ns = broker_process_started_unix_ns(pid) - r->begun_unix_ns;
+    bool is_it = late_ns > -NS_PER_S && late_ns < START_MAX_NS && getsid((pid_t)pid) == (pid_t)pid;
+    r->has_ended = !is_it;
+    if (!is_it) return;
+    r->pid = pid;
+    r->ticks = broker_process_ticks(pid);
+}
+
 static void file_remove(struct restart *r)
 {
+    (void)unlinkat(r->owner->cfg->run_dir_fd, pid_file_name(r), 0);
     (void)unlinkat(r->owner->cfg->run_dir_fd, file_name(r), 0);
 }
 
@@ -137,7 +176,7 @@ static enum status run_command(struct restart *r, struct host_command *c)
     struct error ignored;
     r->pid = (uint64_t)host_command_pid(c);
     r->ticks = broker_process_ticks(r->pid);
-    if (file_note(r, &ignored) != STATUS_OK) /* the note without pid stands for it until its limit */
+    if (file_note(r, &ignored) != STATUS_OK) /* its own note of its pid stands for it */
         log_warn("broker", "a restart is noted without its process", LOG_STR("error", ignored.message));
     enum status s = host_command_wait(c, r->limit_ns, &exit_code, &r->err);
     if (s == STATUS_OK) r->reply = broker_service_restarted(&r->service, exit_code, host_command_words(c));
@@ -149,9 +188,12 @@ static enum status run(struct restart *r)
     struct host_command_cfg cfg = {.shim_path = r->owner->cfg->shim_path,
                                    .files_max = r->owner->cfg->files_max};
     struct host_command *c = NULL;
+    cfg.pid_fd = -1;
     enum status s = broker_service_command(&r->service, &r->arena, &cfg.argv, &r->err);
+    if (s == STATUS_OK) s = pid_file_make(r, &cfg.pid_fd, &r->err);
     if (s == STATUS_OK) s = file_note(r, &r->err); /* before: it must never run without a note */
     if (s == STATUS_OK) s = host_command_start(&cfg, &c, &r->err);
+    if (cfg.pid_fd >= 0) (void)close(cfg.pid_fd);
     if (s == STATUS_OK) s = run_command(r, c);
     host_command_free(c);
     file_remove(r);
@@ -177,9 +219,11 @@ static void run_fiber(void *arg)
 
 /* ---- left by a platform that was killed ---- */
 
-static bool is_running(const struct restart *r)
+static bool is_running(struct restart *r)
 {
-    if (r->pid == 0) return clock_monotonic_ns() < r->limit_ns; /* killed while it was being started */
+    if (r->pid == 0) pid_file_read(r);
+    if (r->pid == 0) /* killed while it was being started: it is about to say who it is, or never was */
+        return !r->has_ended && clock_monotonic_ns() < r->limit_ns - RESTART_LIMIT_NS + START_MAX_NS;
     return r->ticks != 0 && broker_process_ticks(r->pid) == r->ticks;
 }
 
@@ -224,7 +268,9 @@ static enum status inherit(struct broker_restarts *rs, const char *name, struct 
         return STATUS_OK;
     }
     struct restart *r = restart_new(rs, &service, json_get_text(note, "intent"));
-    int64_t age_ns = r->begun_unix_ns - json_integer_value(json_object_get(note, "begunUnixNs"));
+    int64_t now_ns = r->begun_unix_ns;
+    r->begun_unix_ns = json_integer_value(json_object_get(note, "begunUnixNs"));
+    int64_t age_ns = now_ns - r->begun_unix_ns;
     if (age_ns > 0) r->limit_ns -= age_ns; /* a clock that was set back costs time, never safety */
     r->pid = (uint64_t)json_integer_value(json_object_get(note, "pid"));
     r->ticks = (uint64_t)json_integer_value(json_object_get(note, "ticks"));

@@ -10,8 +10,9 @@
  *   - STATUS_UNKNOWN, a little before the deadline: still under way
  *
  * DIR/run/host-act-SERVICE is there while one is under way: intent, leader of the session, and when both
- * began. A platform that is killed leaves it, and the next one takes that restart for its own until its
- * leader has ended (killed 90 s after it began); how it went is not known then: STATUS_UNKNOWN. */
+ * began; DIR/run/host-pid-SERVICE is written by the leader itself before it begins. A platform that is killed
+ * leaves them, and the next one takes that restart for its own until its leader has ended (killed 90 s after
+ * it began); how it went is not known then: STATUS_UNKNOWN. */
 #ifndef BALM_GATEWAY_BROKER_RESTART_H
 #define BALM_GATEWAY_BROKER_RESTART_H
 

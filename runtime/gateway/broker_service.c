@@ -125,7 +125,7 @@ uint64_t broker_process_ticks(uint64_t pid)
 
 /* Start of a process in wall time: ticks are 10 ms coarse; rounded up, so that a process that was started
  * after an intent never looks older than it by the rounding alone. 0: no such process. */
-static int64_t process_started_unix_ns(uint64_t pid)
+int64_t broker_process_started_unix_ns(uint64_t pid)
 {
     static int64_t kept;
     int64_t ticks = (int64_t)broker_process_ticks(pid), per_second = sysconf(_SC_CLK_TCK);
@@ -146,7 +146,7 @@ static enum status status_by_pid_file(const struct broker_service *s, struct are
         *ret_reply = make_status(s, SV("inactive"), 0, 0);
         return STATUS_OK;
     }
-    int64_t started = process_started_unix_ns(pid);
+    int64_t started = broker_process_started_unix_ns(pid);
     *ret_reply =
         make_status(s, started > 0 ? SV("active") : SV("inactive"), started > 0 ? (int64_t)pid : 0, started);
     return STATUS_OK;

@@ -21,5 +21,7 @@ json_t *broker_service_restarted(const struct broker_service *s, int exit_code, 
 /* When a process began, in ticks since boot (field 22 of /proc/PID/stat): with its pid it names one process.
  * 0: there is none, or a zombie. */
 uint64_t broker_process_ticks(uint64_t pid);
+/* The same in wall time, 10 ms coarse and rounded up. 0: there is none. */
+int64_t broker_process_started_unix_ns(uint64_t pid);
 
 #endif

@@ -91,21 +91,23 @@ static enum status start_process(struct host_command *c, const struct host_comma
                                  struct error *err)
 {
     char files[32];
-    const char *argv[ARGV_MAX] = {cfg->shim_path, "--files", files, "--"};
-    size_t n = 4;
+    const char *argv[ARGV_MAX] = {cfg->shim_path, "--files", files, "--pid", "3", "--"};
+    size_t n = 6;
     (void)snprintf(files, sizeof(files), "%llu", (unsigned long long)cfg->files_max);
     for (const char *const *arg = cfg->argv; *arg != NULL; arg++) {
         if (n == ARGV_MAX - 1)
             return error_set(err, STATUS_INVALID_ARGUMENT, "start '%s': more than %d arguments", c->name,
-                             ARGV_MAX - 5);
+                             ARGV_MAX - 7);
         argv[n++] = *arg;
     }
-    struct process_spec spec = {.argv = cfg->files_max > 0 ? argv : cfg->argv,
+    struct process_spec spec = {.argv = argv,
                                 .env = host_command_env,
                                 .cwd = "/",
                                 .stdin_fd = -1,
                                 .stdout_fd = output,
                                 .stderr_fd = output,
+                                .extra_fds = &cfg->pid_fd,
+                                .n_extra_fds = 1,
                                 .new_session = true};
     return process_start(loop_current(), &spec, &c->process, err);
 }

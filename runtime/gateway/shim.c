@@ -15,19 +15,23 @@
  * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
  *   it left behind is killed.
  * - The function gets no_new_privs, its limits, no protection from the out-of-memory killer, a session of its
- * own, and every descriptor the platform passed except the lifeline.
+ *   own, and every descriptor the platform passed except the lifeline.
  *
- *   balm-shim --files N -- PROGRAM [ARG …]    becomes PROGRAM, which may have N descriptors open: a command
- * on the host, whose services inherit what it has balm-shim --drain LIFELINE-FD             stands behind
- * such a command:
+ *   balm-shim --files N --pid FD -- PROGRAM [ARG …]
+ *
+ * - Becomes PROGRAM: a command on the host, which may have N descriptors open. Before that it writes its pid,
+ *   which stays the command's, to FD: whoever kills the platform at any instant leaves either no command or
+ *   one whose pid is known.
+ *
+ *   balm-shim --drain LIFELINE-FD
  *
  *   command, and what it leaves running --(pipe: stdout, stderr)--> platform reads, while it waits
- *                                                              +--> drain reads to nowhere, once the lifeline
- * ends
+ *                                                              +--> drain reads to nowhere, once the
+ *                                                                   lifeline ends
  *
  * - A service that was started by hand writes to the pipe for years. If nobody read, it would die of SIGPIPE
- * at its next line, or stand still once the pipe is full; a file in its place would grow without end. The
- * drain ends when nobody has the pipe any more.
+ *   at its next line, or stand still once the pipe is full; a file in its place would grow without end. The
+ *   drain ends when nobody has the pipe any more.
  *
  * Linked statically and without our libraries, so that it starts in well under a millisecond. */
 #include <errno.h>
@@ -189,9 +193,13 @@ static int drain(int lifeline)
 }
 
 /* The hard limit stays: the service may raise its own, as if it had been started by hand. */
-static int become_command(char **argv, unsigned long long files)
+static int become_command(char **argv, unsigned long long files, int pid_fd)
 {
     struct rlimit limit;
+    char pid[32];
+    int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    if (write(pid_fd, pid, (size_t)n) != n) return fail("note the pid");
+    (void)close(pid_fd);
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("read the limit of descriptors");
     if (files < limit.rlim_max) limit.rlim_cur = files;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("set the limit of descriptors");
@@ -204,7 +212,7 @@ static int become_command(char **argv, unsigned long long files)
 static int usage(void)
 {
     fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG ...]\n"
-          "       balm-shim --files N -- PROGRAM [ARG ...]\n"
+          "       balm-shim --files N --pid FD -- PROGRAM [ARG ...]\n"
           "       balm-shim --drain LIFELINE-FD\n",
           stderr);
     return EXIT_USAGE;
@@ -216,8 +224,9 @@ int main(int argc, char **argv)
     int i = 2;
     if (argc == 3 && strcmp(argv[1], "--drain") == 0)
         return parse_fd(argv[2]) < 0 ? usage() : drain(parse_fd(argv[2]));
-    if (argc > 4 && strcmp(argv[1], "--files") == 0 && strcmp(argv[3], "--") == 0)
-        return become_command(argv + 4, strtoull(argv[2], NULL, 10));
+    if (argc > 6 && strcmp(argv[1], "--files") == 0 && strcmp(argv[3], "--pid") == 0 &&
+        parse_fd(argv[4]) >= 0 && strcmp(argv[5], "--") == 0)
+        return become_command(argv + 6, strtoull(argv[2], NULL, 10), parse_fd(argv[4]));
     if (i + 1 < argc && strcmp(argv[i], "-m") == 0) {
         memory_bytes = strtoull(argv[i + 1], NULL, 10);
         i += 2;

@@ -614,11 +614,16 @@ static void stale_notes(struct scene *s)
         arena_printf(&s->arena, "{\"begunUnixNs\":%lld,\"intent\":\"i-1\",\"pid\":0,\"ticks\":0}",
                      (long long)clock_unix_ns())
             .ptr;
-    (void)scene_write(s, "host-act-web", now, 0600); /* killed between note and start: nobody knows */
+    (void)scene_write(s, "host-act-web", now, 0600); /* killed between note and start: about to begin? */
     restart_broker(&b);
     ask_restart(&b, "i-1", 1, NS_PER_S / 2);
     json_t *r = hear(&b);
     CHECK(says(r, 1, "UNKNOWN") && runs(&b) == 0);
+    json_release(r);
+    CHECK(await(is_not_noted, &b)); /* no: nobody has said within 5 s that it was the one */
+    ask_restart(&b, "i-1", 2, 10 * NS_PER_S);
+    r = hear(&b);
+    CHECK(is_ok(r) && runs(&b) == 1);
     json_release(r);
     finish(&b);
 }
@@ -626,6 +631,37 @@ static void stale_notes(struct scene *s)
 Test(broker, a_note_without_its_process_holds_nobody_up, .timeout = 30)
 {
     play_without_gateway(stale_notes);
+}
+
+/* Killed in the instant between the start and the note of it: the command itself has said who it is. */
+static void started_unnoted(struct scene *s)
+{
+    struct bot b;
+    struct process *orphan;
+    begin(s, &b, "bot");
+    pid_t pid = leave_behind(&b, &orphan);
+    const char *note =
+        arena_printf(&s->arena, "{\"begunUnixNs\":%lld,\"intent\":\"i-1\",\"pid\":0,\"ticks\":0}",
+                     (long long)clock_unix_ns())
+            .ptr;
+    (void)scene_write(s, "host-act-web", note, 0600);
+    (void)scene_write(s, "host-pid-web", arena_printf(&s->arena, "%d\n", (int)pid).ptr, 0600);
+    restart_broker(&b);
+    ask_restart(&b, "i-1", 1, 10 * NS_PER_S);
+    (void)!sleep_ms(100);
+    CHECK(is_noted(&b) && is_alive(pid));
+    CHECK(kill(pid, SIGKILL) == 0);
+    json_t *r = hear(&b);
+    CHECK(says(r, 1, "UNKNOWN") && runs(&b) == 0 && is_not_noted(&b));
+    json_release(r);
+    CHECK(!scene_has(s, "host-pid-web"));
+    process_free(orphan);
+    finish(&b);
+}
+
+Test(broker, a_restart_that_was_begun_and_not_yet_noted_is_found_by_its_own_word, .timeout = 30)
+{
+    play_without_gateway(started_unnoted);
 }
 
 /* ---- hostile peers ---- */

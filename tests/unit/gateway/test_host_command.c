@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,8 +20,10 @@ static struct host_command *start(struct scene *s, const char *body)
     scene_script(s, "command", arena_printf(&s->arena, "d=${0%%/functions/*}\n%s", body).ptr);
     struct host_command_cfg cfg = {.argv = (const char *const[]){scene_path(s, "functions/command"), NULL},
                                    .shim_path = shim_path(&s->arena),
-                                   .files_max = 123};
+                                   .files_max = 123,
+                                   .pid_fd = open(scene_path(s, "pid"), O_RDWR | O_CREAT | O_TRUNC, 0600)};
     CHECK_OK(s, host_command_start(&cfg, &c, &s->err));
+    (void)close(cfg.pid_fd);
     return c;
 }
 
@@ -54,6 +57,7 @@ static void words(struct scene *s)
     struct host_command *c = start(s, "echo out; echo err >&2; exit 4");
     CHECK(end(s, c) == 4);
     CHECK(sv_eq(host_command_words(c), SV("out\nerr\n")));
+    CHECK(read_pid(scene_path(s, "pid")) == host_command_pid(c));
     host_command_free(c);
     /* More than any pipe holds, and only the end of it is kept. */
     c = start(s, "i=0; while test $i -lt 40000; do echo line $i; i=$((i+1)); done; printf 'the end'");
