@@ -213,7 +213,8 @@ static void read_set(void *arg)
     job->status = runbook_set_read(job->dir, job->set, &job->err);
 }
 
-static enum status read_and_check(struct dispatcher *d, struct runbook_set *ret_set, struct error *err)
+static enum status read_and_check(struct dispatcher *d, const struct invoker_ops *functions,
+                                  void *functions_arg, struct runbook_set *ret_set, struct error *err)
 {
     *ret_set = (struct runbook_set){.n = 0};
     if (d->env.runbooks_dir == NULL) return STATUS_OK;
@@ -226,7 +227,7 @@ static enum status read_and_check(struct dispatcher *d, struct runbook_set *ret_
         if (err != NULL) *err = job.err;
         return job.status;
     }
-    enum status s = runbook_set_check(ret_set, d->env.invoker, d->env.invoker_arg, err);
+    enum status s = runbook_set_check(ret_set, functions, functions_arg, err);
     if (s != STATUS_OK) runbook_set_release(ret_set);
     return s;
 }
@@ -237,24 +238,16 @@ static void free_set(struct runbook_set *set)
     free(set);
 }
 
-static enum status reload(void *state, struct error *err)
+static enum status reload_prepare(void *state, const struct invoker_ops *functions, void *functions_arg,
+                                  struct error *err)
 {
     struct dispatcher *d = state;
-    if (d->is_reloading) return error_set(err, STATUS_UNAVAILABLE, "runbooks are being read already");
-    struct runbook_set *fresh = mem_zalloc(1, sizeof(*fresh)), *old = d->set;
-    struct error why = {0};
-    d->is_reloading = true;
-    enum status s = read_and_check(d, fresh, &why);
-    if (s == STATUS_OK) {
-        d->set = fresh;
-        s = dispatcher_activate(d, &why);
-        if (s != STATUS_OK) d->set = old;
-    }
-    d->is_reloading = false;
-    free_set(d->set == fresh ? old : fresh);
-    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s",
-                   s == STATUS_OK ? "" : why.message);
-    if (s != STATUS_OK && err != NULL) *err = why;
+    struct runbook_set *fresh = mem_zalloc(1, sizeof(*fresh));
+    enum status s = read_and_check(d, functions, functions_arg, fresh, err);
+    if (s == STATUS_OK)
+        d->fresh = fresh;
+    else
+        free_set(fresh);
     return s;
 }
 
@@ -262,6 +255,32 @@ static enum status admit_call(void *state, struct strview function, struct error
 {
     const struct dispatcher *d = state;
     return queue_admit_call(d->queue, function, err);
+}
+
+static enum status reload_commit(void *state, struct error *err)
+{
+    struct dispatcher *d = state;
+    struct runbook_set *old = d->set;
+    d->set = d->fresh;
+    d->fresh = old;
+    enum status s = dispatcher_activate(d, err);
+    if (s != STATUS_OK) {
+        d->fresh = d->set;
+        d->set = old;
+    } else {
+        d->last_reload_error[0] = '\0';
+    }
+    free_set(d->fresh);
+    d->fresh = NULL;
+    return s;
+}
+
+static void reload_discard(void *state, const struct error *why)
+{
+    struct dispatcher *d = state;
+    free_set(d->fresh);
+    d->fresh = NULL;
+    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s", why->message);
 }
 
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
@@ -278,6 +297,7 @@ static void release(struct dispatcher *d)
     gauges_release(d);
     queue_free(d->queue);
     free_set(d->set);
+    free_set(d->fresh);
     decider_free(d->decider);
     free(d);
 }
@@ -297,7 +317,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_scope_init(&d->invokers);
     fiber_event_init(&d->timers_changed);
     fiber_event_init(&d->epoch_wanted);
-    enum status s = read_and_check(d, d->set, err);
+    enum status s = read_and_check(d, env->invoker, env->invoker_arg, d->set, err);
     if (s == STATUS_OK)
         s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
     if (s != STATUS_OK) {
@@ -360,6 +380,8 @@ const struct core_function dispatcher_function = {
     .ready = ready,
     .handle = dispatcher_handle,
     .admit_call = admit_call,
-    .reload = reload,
+    .reload_prepare = reload_prepare,
+    .reload_commit = reload_commit,
+    .reload_discard = reload_discard,
     .stop = stop,
 };

@@ -42,11 +42,11 @@ struct dispatcher {
     struct journal_follower follower;
     struct fiber_scope workers, invokers;
     struct fiber_event timers_changed, epoch_wanted;
-    struct runbook_set *set; /* owned; of the files, as last read */
-    char actor[300];         /* host:pid, who takes the epoch */
+    struct runbook_set *set;   /* owned; of the files, as last switched to */
+    struct runbook_set *fresh; /* owned; read by a reload that is under way, or NULL */
+    char actor[300];           /* host:pid, who takes the epoch */
     char last_reload_error[ERROR_MESSAGE_MAX];
-    bool is_live; /* ready() has begun: records are new ones */
-    bool is_reloading;
+    bool is_live;                /* ready() has begun: records are new ones */
     bool is_braked;              /* somebody asked to stop and nobody to resume since, recorded or not */
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];

@@ -105,7 +105,8 @@ const struct command command_reload = {
     .arguments = "",
     .summary = "read runbooks, stack file and allow list again",
     .description =
-        "A bad file keeps what was there and is named with line, column and what is wrong. SIGHUP does the same.",
+        "All of them, or none: a bad file keeps what was there of each, and is named with line, column and what is wrong.\n"
+        "SIGHUP does the same.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_reload,

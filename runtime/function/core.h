@@ -71,7 +71,8 @@ enum core_auth {
     CORE_BASIC,  /* secrets/basic-auth-user and -password */
 };
 
-/* One core function; listed in the one table of cli. ready, admit_call and stop may be NULL. */
+/* One core function; listed in the one table of cli. ready, admit_call, stop and the three of reload may be
+ * NULL. */
 struct core_function {
     const char *name, *summary;
     enum core_auth auth;
@@ -83,8 +84,17 @@ struct core_function {
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
     /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
     enum status (*admit_call)(void *state, struct strview function, struct error *err);
-    /* SIGHUP, balm reload; a bad file keeps the old set. */
-    enum status (*reload)(void *state, struct error *err);
+    /* SIGHUP, balm reload: every part of the platform reads and checks what is new, then all switch, or all
+     * keep what they have. One reload at a time. All three or none.
+     *   prepare   reads and checks, and keeps it aside; `functions`: what will be deployed (only info() may
+     *             be asked). Suspends.
+     *   commit    what was prepared is in force; an error: what was before is. Touches the journal, no file
+     *   discard   instead of commit, also after a prepare that failed or did not come about: some part
+     *             refused, and `why` is its sentence */
+    enum status (*reload_prepare)(void *state, const struct invoker_ops *functions, void *functions_arg,
+                                  struct error *err);
+    enum status (*reload_commit)(void *state, struct error *err);
+    void (*reload_discard)(void *state, const struct error *why);
     void (*stop)(void *state);
 };
 

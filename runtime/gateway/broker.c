@@ -31,6 +31,7 @@ struct shared_list {
 struct broker {
     struct broker_cfg cfg;      /* the strings are owned copies */
     struct shared_list *shared; /* one reference */
+    struct shared_list *fresh;  /* one reference, between prepare and commit; else NULL */
     struct broker_restarts *restarts;
     bool is_frozen;
 };
@@ -95,20 +96,29 @@ void broker_free(struct broker *b)
 {
     if (b == NULL) return;
     broker_restarts_free(b->restarts);
+    broker_discard(b);
     if (b->shared != NULL) shared_list_unref(b->shared);
     free((char *)(uintptr_t)b->cfg.allow_list_file);
     free((char *)(uintptr_t)b->cfg.shim_path);
     free(b);
 }
 
-enum status broker_reload(struct broker *b, struct error *err)
+enum status broker_prepare(struct broker *b, struct error *err)
 {
-    struct shared_list *fresh;
-    enum status s = shared_list_read(b->cfg.allow_list_file, &fresh, err);
-    if (s != STATUS_OK) return s;
+    return shared_list_read(b->cfg.allow_list_file, &b->fresh, err);
+}
+
+void broker_commit(struct broker *b)
+{
     shared_list_unref(b->shared);
-    b->shared = fresh;
-    return STATUS_OK;
+    b->shared = b->fresh;
+    b->fresh = NULL;
+}
+
+void broker_discard(struct broker *b)
+{
+    if (b->fresh != NULL) shared_list_unref(b->fresh);
+    b->fresh = NULL;
 }
 
 void broker_freeze(struct broker *b, bool is_frozen)

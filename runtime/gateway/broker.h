@@ -44,7 +44,10 @@ struct broker_cfg {
 enum status broker_new(const struct broker_cfg *cfg, struct broker **ret_broker, struct error *err) MUST_USE;
 /* Waits for restarts under way. Its scope's fibers must have ended. From a fiber. */
 void broker_free(struct broker *b);
-enum status broker_reload(struct broker *b, struct error *err) MUST_USE;
+/* Reads the list anew and keeps it aside; then one of the other two. */
+enum status broker_prepare(struct broker *b, struct error *err) MUST_USE;
+void broker_commit(struct broker *b);
+void broker_discard(struct broker *b);
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
 enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
                          struct error *err) MUST_USE;

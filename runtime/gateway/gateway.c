@@ -18,7 +18,6 @@
 
 #define CONNECTIONS_MAX      4096
 #define PEER_CONNECTIONS_MAX 2048
-#define RELOAD_WAIT_NS       (60 * NS_PER_S)
 
 /* ---- life ---- */
 
@@ -99,13 +98,15 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     fiber_event_init(&g->acts_ended);
     fiber_event_init(&g->reload_ended);
     gateway_metrics_init(g);
+    struct stack_plan *plan;
     bool is_new = false;
     s = make_paths(g, err);
     if (s == STATUS_OK) s = make_run_dir(g, err);
     if (s == STATUS_OK) s = gateway_secrets_load(cfg->dir, &g->secrets, &is_new, err);
     if (s == STATUS_OK) s = make_broker(g, err);
     if (s == STATUS_OK) s = deployed_load(g, err);
-    if (s == STATUS_OK) s = stack_deploy(g, cfg->stack_file, err);
+    if (s == STATUS_OK) s = stack_prepare(g, cfg->stack_file, &plan, err);
+    if (s == STATUS_OK) stack_commit(plan);
     if (s == STATUS_OK) s = fiber_scope_spawn(&g->scope, supervisor_watch_fiber, g, err);
     if (s != STATUS_OK) {
         gateway_free(g);
@@ -134,36 +135,6 @@ enum status gateway_listen(struct gateway *g, struct error *err)
 uint16_t gateway_port(const struct gateway *g)
 {
     return server_port(g->server);
-}
-
-/* Each part by itself; the first sentence that says why one was refused is kept. */
-static enum status reload_parts(struct gateway *g, struct error *err)
-{
-    struct error later;
-    enum status first = broker_reload(g->broker, err);
-    enum status s = stack_deploy(g, g->cfg.stack_file, first == STATUS_OK ? err : &later);
-    if (first == STATUS_OK) first = s;
-    for (unsigned i = 0; i < g->cfg.n_core; i++) {
-        if (g->cfg.core[i]->reload == NULL) continue;
-        s = g->cfg.core[i]->reload(g->cfg.core_states[i], first == STATUS_OK ? err : &later);
-        if (first == STATUS_OK) first = s;
-    }
-    return first;
-}
-
-/* One at a time: a reload waits, and what it compares with must not change under it. */
-enum status gateway_reload(struct gateway *g, struct error *err)
-{
-    while (g->is_reloading) {
-        fiber_event_reset(&g->reload_ended);
-        enum status s = fiber_event_wait(&g->reload_ended, clock_monotonic_ns() + RELOAD_WAIT_NS);
-        if (s != STATUS_OK) return error_set(err, s, "another reload is under way");
-    }
-    g->is_reloading = true;
-    enum status s = reload_parts(g, err);
-    g->is_reloading = false;
-    fiber_event_set(&g->reload_ended);
-    return s;
 }
 
 void gateway_drain(struct gateway *g, int64_t deadline_ns)

@@ -18,6 +18,7 @@
  *                  kills its tree
  *   broker*.c      acts on the host on behalf of bots, by allow list; host_command.c runs one
  *   stack.c        stack.yml, applied whole or not at all
+ *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
  *   routes_*.c     the REST API and the way in
  *
@@ -69,9 +70,9 @@ struct strview gateway_webhook_token_path(const struct gateway *g);
 void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);
-/* stack.yml, the allow list and every core function's reload(); a bad file keeps what is there of its part,
- * the first sentence is returned after all parts were tried. POST /system/reload does the same. From a fiber.
- */
+/* stack.yml, the allow list and what core functions read: all are read and checked together, then all are in
+ * force; anything wrong with one of them keeps what was there of all. POST /system/reload does the same. From
+ * a fiber. */
 enum status gateway_reload(struct gateway *g, struct error *err) MUST_USE;
 
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */

@@ -187,6 +187,8 @@ enum status supervisor_try(struct deployment *d, struct error *err) MUST_USE;
 enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec,
                               struct error *err) MUST_USE;
 enum status supervisor_remove(struct gateway *g, struct strview name, struct error *err) MUST_USE;
+/* Without the suffix ".openfaas-fn". */
+struct strview supervisor_bare_name(struct strview name);
 /* `name` may carry the suffix ".openfaas-fn". NULL: not deployed. Borrowed until the next wait, unless held.
  */
 struct deployment *supervisor_find(struct gateway *g, struct strview name);
@@ -241,9 +243,17 @@ enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
 
 /* ---- stack.c ---- */
 
-/* Makes what is deployed what stack.yml says, all or nothing: unchanged functions are left alone, those that
- * came from the file and are no longer in it are removed. Message: FILE:LINE:COLUMN. Suspends. */
-enum status stack_deploy(struct gateway *g, const char *file, struct error *err) MUST_USE;
+/* What stack.yml asks for, read, checked and prepared; nothing has changed yet. Then one of the next two.
+ * file NULL: nothing will. Message: FILE:LINE:COLUMN. Suspends. */
+struct stack_plan;
+enum status stack_prepare(struct gateway *g, const char *file, struct stack_plan **ret_plan,
+                          struct error *err) MUST_USE;
+/* What is deployed becomes what the file says: unchanged functions are left alone, those that came from the
+ * file and are no longer in it are removed. Does not suspend. */
+void stack_commit(struct stack_plan *plan);
+void stack_discard(struct stack_plan *plan);
+/* What will be deployed under the name after the commit. NULL: nothing. Borrowed until commit or discard. */
+const struct deployment *stack_find(const struct stack_plan *plan, struct strview name);
 /* Label as an unsigned number within [min, max], or `fallback`. */
 unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
                           unsigned max);

@@ -2,8 +2,10 @@
  * image is accepted and left alone. */
 #include "gateway/gateway_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "config/bytes.h"
 #include "config/yaml.h"
 
@@ -129,6 +131,9 @@ struct stack_entry {
 };
 
 struct stack_plan {
+    struct gateway *gateway;
+    struct arena arena;
+    bool is_void; /* there is no file: all stays */
     struct stack_entry *entries;
     size_t n;
 };
@@ -152,11 +157,11 @@ static enum status plan_one(struct gateway *g, const struct yaml_document *doc, 
     return s;
 }
 
-static bool plan_has(const struct stack_plan *plan, struct strview name)
+static const struct stack_entry *plan_find(const struct stack_plan *plan, struct strview name)
 {
     for (size_t i = 0; i < plan->n; i++)
-        if (sv_eq(plan->entries[i].name, name)) return true;
-    return false;
+        if (sv_eq(plan->entries[i].name, name)) return &plan->entries[i];
+    return NULL;
 }
 
 static void remove_vanished(struct gateway *g, const struct stack_plan *plan)
@@ -166,35 +171,23 @@ static void remove_vanished(struct gateway *g, const struct stack_plan *plan)
         struct deployment *d = container_of(n, struct deployment, node);
         struct error ignored;
         next = n->next;
-        if (d->is_from_stack && !plan_has(plan, d->spec.name))
+        if (d->is_from_stack && plan_find(plan, d->spec.name) == NULL)
             (void)!supervisor_remove(g, d->spec.name, &ignored);
     }
 }
 
-static void plan_commit(struct gateway *g, const struct stack_plan *plan)
-{
-    remove_vanished(g, plan);
-    for (size_t i = 0; i < plan->n; i++) {
-        struct stack_entry *e = &plan->entries[i];
-        if (e->prepared != NULL) supervisor_commit(e->prepared);
-        struct deployment *d = supervisor_find(g, e->name);
-        if (d != NULL) d->is_from_stack = true;
-    }
-}
-
-static enum status plan_make(struct gateway *g, const struct yaml_document *doc,
-                             const struct yaml_node *functions, struct arena *a, struct stack_plan *plan,
-                             struct error *err)
+static enum status read_functions(struct stack_plan *plan, const struct yaml_document *doc,
+                                  const struct yaml_node *functions, struct error *err)
 {
     enum status s = STATUS_OK;
+    if (functions->type != YAML_MAP)
+        return yaml_error(doc, functions, err, "functions must be a map of names");
     if (functions->n_children > DEPLOYMENTS_MAX)
         return yaml_error(doc, functions, err, "%zu functions, at most %d are allowed", functions->n_children,
                           DEPLOYMENTS_MAX);
-    plan->entries = arena_array(a, functions->n_children, sizeof(*plan->entries));
+    plan->entries = arena_array(&plan->arena, functions->n_children, sizeof(*plan->entries));
     for (const struct yaml_node *n = functions->first; n != NULL && s == STATUS_OK; n = n->next)
-        s = plan_one(g, doc, n, a, &plan->entries[plan->n++], err);
-    for (size_t i = 0; i < plan->n && s != STATUS_OK; i++)
-        if (plan->entries[i].prepared != NULL) supervisor_discard(plan->entries[i].prepared);
+        s = plan_one(plan->gateway, doc, n, &plan->arena, &plan->entries[plan->n++], err);
     return s;
 }
 
@@ -209,21 +202,66 @@ static enum status check_provider(const struct yaml_document *doc, const struct 
     return yaml_error(doc, node != NULL ? node : provider, err, "provider: name must be openfaas");
 }
 
-enum status stack_deploy(struct gateway *g, const char *file, struct error *err)
+static enum status read_stack(struct stack_plan *plan, const char *file, struct error *err)
 {
-    if (file == NULL) return STATUS_OK;
-    struct arena a = {0};
+    struct arena *a = &plan->arena;
     struct yaml_document doc;
     struct stack_file stack = {0};
-    struct stack_plan plan = {0};
-    enum status s = yaml_read(&a, file, &doc, err);
+    enum status s = yaml_read(a, file, &doc, err);
     if (s == STATUS_OK)
-        s = yaml_decode(&doc, doc.root, "stack file", file_fields, ARRAY_LEN(file_fields), &a, &stack, err);
+        s = yaml_decode(&doc, doc.root, "stack file", file_fields, ARRAY_LEN(file_fields), a, &stack, err);
     if (s == STATUS_OK) s = check_provider(&doc, stack.provider, err);
-    if (s == STATUS_OK && stack.functions->type != YAML_MAP)
-        s = yaml_error(&doc, stack.functions, err, "functions must be a map of names");
-    if (s == STATUS_OK) s = plan_make(g, &doc, stack.functions, &a, &plan, err);
-    if (s == STATUS_OK) plan_commit(g, &plan);
-    arena_release(&a);
+    if (s == STATUS_OK) s = read_functions(plan, &doc, stack.functions, err);
     return s;
+}
+
+enum status stack_prepare(struct gateway *g, const char *file, struct stack_plan **ret_plan,
+                          struct error *err)
+{
+    struct stack_plan *plan = mem_zalloc(1, sizeof(*plan));
+    plan->gateway = g;
+    plan->is_void = file == NULL;
+    enum status s = plan->is_void ? STATUS_OK : read_stack(plan, file, err);
+    if (s == STATUS_OK)
+        *ret_plan = plan;
+    else
+        stack_discard(plan);
+    return s;
+}
+
+static void plan_free(struct stack_plan *plan)
+{
+    arena_release(&plan->arena);
+    free(plan);
+}
+
+void stack_commit(struct stack_plan *plan)
+{
+    struct gateway *g = plan->gateway;
+    if (!plan->is_void) remove_vanished(g, plan);
+    for (size_t i = 0; i < plan->n; i++) {
+        struct stack_entry *e = &plan->entries[i];
+        if (e->prepared != NULL) supervisor_commit(e->prepared);
+        struct deployment *d = supervisor_find(g, e->name);
+        if (d != NULL) d->is_from_stack = true;
+    }
+    plan_free(plan);
+}
+
+void stack_discard(struct stack_plan *plan)
+{
+    if (plan == NULL) return;
+    for (size_t i = 0; i < plan->n; i++)
+        if (plan->entries[i].prepared != NULL) supervisor_discard(plan->entries[i].prepared);
+    plan_free(plan);
+}
+
+const struct deployment *stack_find(const struct stack_plan *plan, struct strview name)
+{
+    const struct deployment *now = supervisor_find(plan->gateway, name);
+    name = supervisor_bare_name(name);
+    const struct stack_entry *e = plan_find(plan, name);
+    if (e != NULL && e->prepared != NULL) return e->prepared;
+    if (e == NULL && !plan->is_void && now != NULL && now->is_from_stack) return NULL; /* it goes */
+    return now;
 }

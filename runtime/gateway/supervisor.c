@@ -19,10 +19,15 @@
 
 /* ---- names ---- */
 
+struct strview supervisor_bare_name(struct strview name)
+{
+    if (!sv_ends_with(name, SV(NAMESPACE_SUFFIX))) return name;
+    return sv_sub(name, 0, name.len - (sizeof(NAMESPACE_SUFFIX) - 1));
+}
+
 struct deployment *supervisor_find(struct gateway *g, struct strview name)
 {
-    if (sv_ends_with(name, SV(NAMESPACE_SUFFIX)))
-        name = sv_sub(name, 0, name.len - (sizeof(NAMESPACE_SUFFIX) - 1));
+    name = supervisor_bare_name(name);
     for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next) {
         struct deployment *d = container_of(n, struct deployment, node);
         if (sv_eq(d->spec.name, name)) return d;

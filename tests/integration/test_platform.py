@@ -193,6 +193,38 @@ class Lifecycle(PlatformTest):
         self.assertEqual(p.cli("reload")[0], 0)
         wait_until(lambda: len(p.records("activation")) == before + 1, 10, "new activation")
 
+    def refused_reload(self, p, word):
+        """Everything is as it was: what may act, what is deployed, what the host's list allows."""
+        def state():
+            functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+            return len(p.records("activation")), sorted(f["name"] for f in functions)
+        before = state()
+        code, _, err = p.cli("reload")
+        self.assertNotEqual(code, 0)
+        self.assertIn(word, err)
+        self.assertEqual(state(), before)
+        self.assertIn(word, p.cli("status")[1])
+
+    def test_a_reload_switches_all_parts_or_none(self):
+        acts = "services:\n  x:\n    functions: [notify]\n    restart: [/bin/true]\n    pid_file: /x\n"
+        p = self.platform(runbooks={"r.yaml": ECHO_RUNBOOK}, stack=stack_file("echo", "notify"), host_acts=acts)
+        p.write("stack.yml", "version: 1.0\nprovider: {name: openfaas}\nfunctions: {}\n")
+        self.refused_reload(p, "no function 'notify' is deployed")
+        p.write("stack.yml", stack_file("echo", "notify", "disk-clean"))
+        p.write("runbooks/r.yaml", ECHO_RUNBOOK + "guardrails: {cooldown: 7m}\n")
+        p.write("host-acts.yaml", "services: 1\n", mode=0o600)
+        self.refused_reload(p, "host-acts.yaml")
+        p.write("host-acts.yaml", acts, mode=0o600)
+        p.write("stack.yml", stack_file("echo", "notify", "ecco"))
+        self.refused_reload(p, "ecco")
+        # A runbook and the function that it names come, and go, together.
+        p.write("stack.yml", stack_file("disk-clean"))
+        p.write("runbooks/r.yaml", ECHO_RUNBOOK.replace("{bot: notify, with: {}}", "{bot: disk-clean, with: {root: /x}}"))
+        self.assertEqual(p.cli("reload"), (0, "reloaded: runbooks, stack file and allow list\n", ""))
+        functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+        self.assertEqual([f["name"] for f in functions], ["disk-clean"])
+        self.assertNotIn("refused", p.cli("status")[1])
+
     def test_started_without_any_standard_descriptor_no_file_takes_their_numbers(self):
         p = self.platform(start=False)
         closed = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"

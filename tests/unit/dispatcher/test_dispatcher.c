@@ -751,6 +751,14 @@ Test(dispatcher, a_clock_that_was_set_back_while_down_is_a_jump)
     run(act_runbook, check_clock_behind);
 }
 
+static enum status reload(struct error *err)
+{
+    enum status s = dispatcher_function.reload_prepare(dispatcher, &script, NULL, err);
+    if (s == STATUS_OK) return dispatcher_function.reload_commit(dispatcher, err);
+    dispatcher_function.reload_discard(dispatcher, err);
+    return s;
+}
+
 static void check_switched_off(void)
 {
     char text[] = RUNBOOK("off", "cooldown: 1s", "");
@@ -760,7 +768,7 @@ static void check_switched_off(void)
     unsigned n_before = bots.n_invoked;
     write_runbook(text);
     struct error err;
-    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(reload(&err), STATUS_OK, "%s", err.message);
     const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", "refused");
     cr_assert(sv_contains(outcome->message, SV("may not act any more")), "%.*s", SV_ARG(outcome->message));
     cr_assert_eq(bots.n_invoked, n_before);
@@ -906,7 +914,7 @@ static void check_reload(void)
 {
     struct error err = {0};
     write_runbook(RUNBOOK("act", "cooldwn: 1s", ""));
-    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_INVALID_ARGUMENT);
+    cr_assert_eq(reload(&err), STATUS_INVALID_ARGUMENT);
     cr_assert(
         sv_contains(sv(err.message),
                     SV("a.yaml:5:14: unknown field 'cooldwn' in guardrails (did you mean 'cooldown'?)")),
@@ -916,12 +924,24 @@ static void check_reload(void)
     cr_assert(sv_contains(json_get_text(json, "reloadError"), SV("cooldwn")));
     json_decref(json);
     write_runbook(RUNBOOK("shadow", "cooldown: 1s", ""));
-    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(dispatcher_function.reload_prepare(dispatcher, &script, NULL, &err), STATUS_OK);
+    uint64_t seq = journal_last_seq(journal);
+    (void)error_set(&err, STATUS_INVALID_ARGUMENT, "another part's file is wrong");
+    dispatcher_function.reload_discard(dispatcher, &err);
+    cr_assert_eq(journal_last_seq(journal), seq, "a good set beside a bad part is not switched to");
+    json = http("GET", "/status", NULL, 200);
+    cr_assert_eq(json_array_size(json_object_get(json, "mayAct")), 1);
+    cr_assert(sv_eq(json_get_text(json, "reloadError"), SV("another part's file is wrong")));
+    json_decref(json);
+    cr_assert_eq(reload(&err), STATUS_OK, "%s", err.message);
+    json = http("GET", "/status", NULL, 200);
+    cr_assert_null(json_object_get(json, "reloadError"));
+    json_decref(json);
     signal_alert("i1", "firing");
     const struct record *r = wait_record(RECORD_REFUSAL, "i1", NULL);
     cr_assert(sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow")));
     uint64_t before = journal_last_seq(journal);
-    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK);
+    cr_assert_eq(reload(&err), STATUS_OK);
     cr_assert_eq(journal_last_seq(journal), before, "nothing changed, nothing is recorded");
 }
 

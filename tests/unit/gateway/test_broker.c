@@ -394,14 +394,19 @@ static void reloads(struct scene *s)
     (void)!sleep_ms(100);
     (void)scene_write(s, "acts.yaml", "services: {}\n", 0600);
     int64_t began_ns = clock_monotonic_ns();
-    CHECK_OK(s, broker_reload(b.broker, &s->err)); /* does not wait; the call keeps the list it began with */
+    CHECK_OK(s, broker_prepare(b.broker, &s->err));
+    broker_commit(b.broker); /* does not wait; the call keeps the list it began with */
     CHECK(clock_monotonic_ns() - began_ns < 200 * NS_PER_MS);
     json_t *r = hear(&b);
     CHECK(is_ok(r));
     json_release(r);
     expect_refusal(call(&b, "service-restart", "web"), "PERMISSION_DENIED");
     (void)scene_write(s, "acts.yaml", "services: 1\n", 0600);
-    CHECK(broker_reload(b.broker, &s->err) == STATUS_INVALID_ARGUMENT);
+    CHECK(broker_prepare(b.broker, &s->err) == STATUS_INVALID_ARGUMENT);
+    broker_discard(b.broker);
+    (void)scene_write(s, "acts.yaml", "services:\n  web: {functions: [bot], unit: x}\n", 0600);
+    CHECK_OK(s, broker_prepare(b.broker, &s->err)); /* a good one that is not switched to */
+    broker_discard(b.broker);
     expect_refusal(call(&b, "service-status", "web"), "PERMISSION_DENIED"); /* the old list stays */
     finish(&b);
 }

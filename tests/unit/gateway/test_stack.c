@@ -148,6 +148,28 @@ Test(stack, a_bad_reload_keeps_everything, .timeout = 30)
     play(with_two, reload_bad);
 }
 
+static void prepared_only(struct scene *s)
+{
+    struct strview plain = pid_of(s, "plain");
+    struct stack_plan *plan;
+    set(s, "functions:\n  plain: {image: plain, environment: {COLOUR: blue}}\n  third: {image: plain}\n");
+    CHECK_OK(s, stack_prepare(s->gateway, s->cfg.stack_file, &plan, &s->err));
+    CHECK(stack_find(plan, SV("other")) == NULL && stack_find(plan, SV("third.openfaas-fn")) != NULL);
+    CHECK(stack_find(plan, SV("plain")) != deployment_of(s, "plain"));
+    CHECK(deployment_of(s, "other") != NULL && deployment_of(s, "third") == NULL);
+    stack_discard(plan);
+    CHECK(sv_eq(pid_of(s, "plain"), plain) && s->gateway->n_deployments == 2);
+    CHECK_OK(s, stack_prepare(s->gateway, NULL, &plan, &s->err)); /* no file: all stays */
+    CHECK(stack_find(plan, SV("other")) == deployment_of(s, "other"));
+    stack_commit(plan);
+    CHECK(sv_eq(pid_of(s, "plain"), plain) && s->gateway->n_deployments == 2);
+}
+
+Test(stack, what_is_prepared_can_be_asked_for_and_changes_nothing, .timeout = 30)
+{
+    play(with_two, prepared_only);
+}
+
 static void reload_fiber(void *arg)
 {
     struct scene *s = arg;
@@ -207,7 +229,8 @@ static void refused(struct scene *s)
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         set(s, bad[i].text);
-        enum status st = stack_deploy(s->gateway, s->cfg.stack_file, &s->err);
+        struct stack_plan *plan;
+        enum status st = stack_prepare(s->gateway, s->cfg.stack_file, &plan, &s->err);
         if (st == STATUS_OK || strstr(s->err.message, bad[i].says) == NULL)
             (void)fprintf(stderr, "%zu: %s\n  says %s, not %s\n", i, bad[i].text,
                           st == STATUS_OK ? "yes" : s->err.message, bad[i].says);
@@ -223,6 +246,7 @@ Test(stack, what_is_wrong_is_refused_with_its_place, .timeout = 30)
 
 static void too_many(struct scene *s)
 {
+    struct stack_plan *plan;
     struct buf text;
     buf_init(&text, 1024 * 1024);
     buf_printf(&text, "functions:\n");
@@ -230,7 +254,7 @@ static void too_many(struct scene *s)
         buf_printf(&text, "  f%d: {image: plain}\n", i);
     set(s, arena_copy(&s->arena, buf_view(&text)).ptr);
     buf_release(&text);
-    CHECK(stack_deploy(s->gateway, s->cfg.stack_file, &s->err) == STATUS_INVALID_ARGUMENT);
+    CHECK(stack_prepare(s->gateway, s->cfg.stack_file, &plan, &s->err) == STATUS_INVALID_ARGUMENT);
     CHECK(strstr(s->err.message, "1001 functions, at most 1000") != NULL);
 }
 
