@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "audit/unsealed.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "functions/audit/seal_files.h"
@@ -11,15 +12,17 @@
 #define BATCH              1000
 #define PAUSE_NS           (1 * NS_PER_S) /* between checkpoints while records come, and between tries */
 #define CHECKPOINT_IDLE_NS (60 * NS_PER_S)
-#define LAST_WAIT_NS       (5 * NS_PER_S) /* at the end: for what was appended to become durable */
+#define LAST_WAIT_NS       (5 * NS_PER_S) /* when a stop has to wait: for what was appended to become durable */
 #define CHECK_MIN_REST_MS  1              /* between batches of the comparison, which is in no hurry */
 
 struct seal {
     struct journal *journal;
     struct seal_files files;
     struct fiber_scope scope;
+    uint64_t opened_seq;   /* where the journal ended when it was opened */
     int64_t checkpoint_ns; /* monotonic, of the newest one of this process; 0: none yet */
     bool is_started, is_stopped_for_good, is_failing;
+    bool is_late_recorded, is_rest_settled; /* nothing is signed before the latter */
     struct metric *records, *last_seq, *last_checkpoint, *failures;
 };
 
@@ -40,7 +43,19 @@ struct seal_work {
 static void do_open(void *arg)
 {
     struct seal_work *w = arg;
-    w->status = seal_files_open(w->files, w->dir, w->origin, w->err);
+    w->status = seal_files_open(w->files, w->dir, w->origin, w->n, w->err);
+}
+
+static void do_cut_rest(void *arg)
+{
+    struct seal_work *w = arg;
+    w->status = seal_files_cut_rest(w->files, w->err);
+}
+
+static void do_set_aside(void *arg)
+{
+    struct seal_work *w = arg;
+    w->status = seal_files_set_aside(w->files, clock_unix_ns(), w->err);
 }
 
 static void do_append(void *arg)
@@ -81,6 +96,15 @@ static void found_tampering(struct seal *seal, const char *message, uint64_t seq
     metric_add(seal->failures, 1);
     log_error("audit", message, LOG_INT("seq", seq), LOG_STR("detail", detail),
               LOG_STR("advice", "run balm audit verify"));
+}
+
+/* One failure is one line in the log; the next success another. */
+static void note_result(struct seal *seal, enum status s, const struct error *err)
+{
+    if (s == STATUS_OK && seal->is_failing) log_info("audit", "sealing again");
+    if (s != STATUS_OK && s != STATUS_CANCELLED && !seal->is_failing)
+        log_error("audit", "cannot seal, repeating", LOG_STR("error", err->message));
+    if (s != STATUS_CANCELLED) seal->is_failing = s != STATUS_OK;
 }
 
 static bool is_found_out(enum status s)
@@ -126,6 +150,101 @@ static enum status rebuild_leaves(struct seal *seal, struct error *err)
     return STATUS_OK;
 }
 
+/* ---- what an earlier process left without a seal ---- */
+
+/* Is it more than a crash explains? */
+static enum status measure_rest(struct seal *seal, bool *ret_is_late, struct error *err)
+{
+    struct arena a = {0};
+    struct unsealed rest;
+    uint64_t seq = seal->files.newest.size + 1;
+    enum status s = STATUS_OK;
+    unsealed_init(&rest, seal->files.newest.time_unix_ns);
+    while (s == STATUS_OK && seq <= seal->opened_seq && rest.span_ns <= UNSEALED_START_MAX_NS) {
+        struct journal_entry *entries = NULL;
+        size_t n = 0;
+        uint64_t left = seal->opened_seq - seq + 1;
+        s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, true, &a, &entries, &n,
+                         err);
+        if (s != STATUS_OK || n == 0) break;
+        for (size_t i = 0; i < n; i++)
+            unsealed_add(&rest, entries[i].record->time_ns);
+        seq = entries[n - 1].seq + 1;
+        arena_reset(&a);
+    }
+    arena_release(&a);
+    *ret_is_late = rest.span_ns > UNSEALED_START_MAX_NS;
+    return s;
+}
+
+static struct strview describe_rest(const struct seal *seal, uint64_t records, struct arena *a)
+{
+    const struct checkpoint *newest = &seal->files.newest;
+    char time[RFC3339_LEN + 1];
+    if (!seal->files.has_checkpoint)
+        return arena_printf(a, "sealing resumed over %llu unsealed records: %s", (unsigned long long)records,
+                            seal->files.why);
+    rfc3339_format(newest->time_unix_ns, time);
+    return arena_printf(a, "sealing resumed over %llu unsealed records after checkpoint %llu of %s%s%s",
+                        (unsigned long long)records, (unsigned long long)newest->size, time,
+                        seal->files.is_checkpoint_lost ? ": " : ", which is more than a crash leaves",
+                        seal->files.why);
+}
+
+/* Durable when it returns; a stop does not cut it short, or the last seal would write a second one. */
+static enum status record_late(struct seal *seal, struct error *err)
+{
+    struct arena a = {0};
+    uint64_t size = seal->files.newest.size, seq = 0;
+    uint64_t records = seal->opened_seq > size ? seal->opened_seq - size : 0;
+    struct record r = {.kind = RECORD_UNSEALED,
+                       .time_ns = clock_unix_ns(),
+                       .function = SV("audit"),
+                       .message = describe_rest(seal, records, &a),
+                       .detail = arena_printf(&a, "{\"checkpoint\":%llu,\"records\":%llu}",
+                                              (unsigned long long)size, (unsigned long long)records)};
+    fiber_shield_begin();
+    enum status s = journal_append(seal->journal, &r, 1, &seq, err);
+    if (s == STATUS_OK)
+        s = journal_wait_durable(seal->journal, seq, clock_monotonic_ns() + LAST_WAIT_NS, err);
+    fiber_shield_end();
+    if (s == STATUS_OK && !seal->files.is_checkpoint_lost)
+        found_tampering(seal, "records were left unsealed for longer than a crash explains", size + 1,
+                        r.message.ptr);
+    arena_release(&a);
+    return s;
+}
+
+/* The record comes first: if it cannot be written, the next start finds all as it is now. */
+static enum status look_at_rest(struct seal *seal, struct error *err)
+{
+    bool is_late = seal->files.is_checkpoint_lost;
+    struct seal_work w = {.files = &seal->files, .err = err};
+    enum status s = is_late ? STATUS_OK : measure_rest(seal, &is_late, err);
+    if (s == STATUS_OK && is_late && !seal->is_late_recorded) {
+        s = record_late(seal, err);
+        seal->is_late_recorded = s == STATUS_OK;
+    }
+    if (s != STATUS_OK) return s;
+    work_run(is_late ? do_set_aside : do_cut_rest, &w);
+    seal->is_rest_settled = w.status == STATUS_OK;
+    return w.status;
+}
+
+static enum status settle_rest(struct seal *seal)
+{
+    struct error err = {0};
+    enum status s = STATUS_OK;
+    while (s == STATUS_OK && !seal->is_rest_settled) {
+        enum status settled = look_at_rest(seal, &err);
+        note_result(seal, settled, &err);
+        if (settled != STATUS_OK) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
+    }
+    return s;
+}
+
+/* ---- comparing ---- */
+
 /* Journal against leaves, from the oldest record to what was sealed before this start. As long a rest as the
  * work took. */
 static void check_fiber(void *arg)
@@ -162,15 +281,6 @@ static void check_fiber(void *arg)
 }
 
 /* ---- sealing ---- */
-
-/* One failure is one line in the log; the next success another. */
-static void note_result(struct seal *seal, enum status s, const struct error *err)
-{
-    if (s == STATUS_OK && seal->is_failing) log_info("audit", "sealing again");
-    if (s != STATUS_OK && s != STATUS_CANCELLED && !seal->is_failing)
-        log_error("audit", "cannot seal, repeating", LOG_STR("error", err->message));
-    if (s != STATUS_CANCELLED) seal->is_failing = s != STATUS_OK;
-}
 
 /* Where leaves had been lost: once as many are there as were signed, their root must be the signed one. */
 static void check_remade(struct seal *seal, uint64_t before, const struct checkpoint *newest)
@@ -243,7 +353,8 @@ static void seal_fiber(void *arg)
 {
     struct seal *seal = arg;
     struct error err = {0};
-    enum status s = mend_leaves(seal);
+    enum status s = settle_rest(seal);
+    if (s == STATUS_OK) s = mend_leaves(seal);
     if (s == STATUS_OK && !seal->is_stopped_for_good &&
         fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
@@ -286,7 +397,12 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
     struct arena a = {0};
     struct seal *seal = mem_zalloc(1, sizeof(*seal));
     seal->journal = j;
-    struct seal_work w = {.files = &seal->files, .dir = dir, .origin = origin_of(cluster, &a), .err = err};
+    seal->opened_seq = journal_durable_seq(j);
+    struct seal_work w = {.files = &seal->files,
+                          .dir = dir,
+                          .origin = origin_of(cluster, &a),
+                          .n = seal->opened_seq,
+                          .err = err};
     work_run(do_open, &w);
     arena_release(&a);
     if (w.status != STATUS_OK) {
@@ -315,6 +431,16 @@ enum status seal_start(struct seal *seal, struct error *err)
     return s;
 }
 
+static enum status seal_last(struct seal *seal, struct error *err)
+{
+    enum status s = seal->is_rest_settled ? STATUS_OK : look_at_rest(seal, err);
+    if (s != STATUS_OK || seal->files.are_leaves_bad) return s;
+    s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal),
+                             clock_monotonic_ns() + LAST_WAIT_NS, err);
+    if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) s = seal_pending(seal, err);
+    return s == STATUS_OK ? checkpoint(seal, err) : s;
+}
+
 void seal_free(struct seal *seal)
 {
     if (seal == NULL) return;
@@ -322,12 +448,9 @@ void seal_free(struct seal *seal)
     metrics_off_collect(on_collect, seal);
     fiber_scope_cancel(&seal->scope);
     fiber_scope_join(&seal->scope);
-    if (seal->is_started && !seal->is_stopped_for_good && !seal->files.are_leaves_bad) {
+    if (seal->is_started && !seal->is_stopped_for_good) {
         fiber_shield_begin();
-        enum status s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal),
-                                             clock_monotonic_ns() + LAST_WAIT_NS, &err);
-        if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) s = seal_pending(seal, &err);
-        if (s == STATUS_OK) s = checkpoint(seal, &err);
+        enum status s = seal_last(seal, &err);
         fiber_shield_end();
         if (s != STATUS_OK)
             log_warn("audit", "the last records are not sealed yet; the next start does it",

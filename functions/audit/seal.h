@@ -3,7 +3,12 @@
  *   wait for a durable record, or a minute --> hash all there are (worker thread) --> checkpoint --> not
  * again for a second --> …
  *
- * Never seals what is not durable. A second fiber compares the journal with what was sealed before this
+ * Never seals what is not durable. Before the first checkpoint it looks at what an earlier process left
+ * without a seal. If that is more than a crash explains, or if there are records and no checkpoint, somebody
+ * may have written another past for us to sign: an error in the log, balm_audit_verify_failures_total, and a
+ * record of kind "unsealed" that is durable before anything is signed, so that verifying shows it for ever.
+ *
+ * A second fiber compares the journal with what was sealed before this
  * start; what it finds is logged as an error and counted in balm_audit_verify_failures_total, and everything
  * goes on: a platform that stops healing because somebody touched its past would be the attacker's tool. What
  * was sealed stays as it is, for `balm audit verify` to show. Loop thread only. */

@@ -6,11 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "audit/notes.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/memory.h"
 
-#define TAIL_BYTES  (64 * 1024) /* of the checkpoints: what is searched for the newest one */
 #define LEAF_BATCH  4096
 #define RECORDS_MAX 1000 /* of one append or comparison: journal_read() gives no more */
 
@@ -58,57 +57,25 @@ static enum status cut(int fd, uint64_t size, const char *name, struct error *er
     return ftruncate(fd, (off_t)size) == 0 ? STATUS_OK : file_error(err, "truncate", name);
 }
 
-static enum status open_file(const char *dir, const char *name, int *ret_fd, uint64_t *ret_size,
+static enum status open_file(struct seal_files *f, const char *name, int *ret_fd, uint64_t *ret_size,
                              struct error *err)
 {
-    struct arena a = {0};
     struct stat st;
-    const char *path = arena_printf(&a, "%s/audit/%s", dir, name).ptr;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    enum status s = fd < 0 ? file_error(err, "open", name) : file_sync_name(path, err);
-    if (s == STATUS_OK && fstat(fd, &st) != 0) s = file_error(err, "look at", name);
-    arena_release(&a);
-    if (s != STATUS_OK) {
-        if (fd >= 0) (void)close(fd);
-        return s;
-    }
+    int fd = openat(f->folder_fd, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return file_error(err, "open", name);
     *ret_fd = fd;
+    if (fstat(fd, &st) != 0) return file_error(err, "look at", name);
     *ret_size = (uint64_t)st.st_size;
     return STATUS_OK;
 }
 
+/* New names are there for good only once the folder is. */
+static enum status sync_folder(const struct seal_files *f, struct error *err)
+{
+    return fsync(f->folder_fd) == 0 ? STATUS_OK : file_error(err, "sync", "");
+}
+
 /* ---- the newest checkpoint ---- */
-
-/* Start of the last note in `tail` that begins before `before`: the line with the origin, first or behind an
- * empty line. */
-static bool find_note(struct strview tail, bool is_whole_file, size_t before, struct strview origin,
-                      size_t *ret_start)
-{
-    for (size_t i = before; i > 0; i--) {
-        size_t at = i - 1;
-        bool is_start =
-            at == 0 ? is_whole_file : at >= 2 && tail.ptr[at - 1] == '\n' && tail.ptr[at - 2] == '\n';
-        if (!is_start) continue;
-        struct strview rest = sv_sub(tail, at, tail.len);
-        if (!sv_starts_with(rest, origin) || rest.len <= origin.len || rest.ptr[origin.len] != '\n') continue;
-        *ret_start = at;
-        return true;
-    }
-    return false;
-}
-
-/* The note at the start of `rest` with its empty line behind: two empty lines in all. False: it is torn. */
-static bool take_note(struct strview rest, struct strview *ret_note)
-{
-    unsigned empty_lines = 0;
-    for (size_t i = 1; i < rest.len; i++) {
-        if (rest.ptr[i] != '\n' || rest.ptr[i - 1] != '\n') continue;
-        if (++empty_lines < 2) continue;
-        *ret_note = sv_sub(rest, 0, i);
-        return true;
-    }
-    return false;
-}
 
 static void checkpoint_lost(struct seal_files *f, const char *why)
 {
@@ -131,8 +98,8 @@ static void judge_rest(struct seal_files *f, uint64_t at, struct strview rest)
 static enum status find_newest(struct seal_files *f, uint64_t file_size, struct error *err)
 {
     struct arena a = {0};
-    uint64_t from = file_size > TAIL_BYTES ? file_size - TAIL_BYTES : 0;
-    char *bytes = arena_alloc(&a, TAIL_BYTES);
+    uint64_t from = file_size > NOTES_TAIL_MAX ? file_size - NOTES_TAIL_MAX : 0;
+    char *bytes = arena_alloc(&a, NOTES_TAIL_MAX);
     size_t n = 0, start = 0;
     enum status s =
         read_at(f->checkpoints_fd, bytes, (size_t)(file_size - from), from, "checkpoints", &n, err);
@@ -141,10 +108,10 @@ static enum status find_newest(struct seal_files *f, uint64_t file_size, struct 
     bool is_last = true;
     f->checkpoints_end = file_size;
     for (size_t before = n;
-         s == STATUS_OK && !f->has_checkpoint && find_note(tail, from == 0, before, origin, &start);
+         s == STATUS_OK && !f->has_checkpoint && notes_find_last(tail, from == 0, before, origin, &start);
          before = start) {
         struct error why = {0};
-        if (!take_note(sv_sub(tail, start, n), &note))
+        if (!notes_take(sv_sub(tail, start, n), &note))
             continue; /* torn, or damaged: judged once a good one is found */
         if (checkpoint_verify(f->key, note, &a, &f->newest, &why) == STATUS_OK) {
             f->has_checkpoint = true;
@@ -189,14 +156,12 @@ static enum status grow_tree(struct seal_files *f, uint64_t count, struct error 
     return s;
 }
 
-static enum status resume_leaves(struct seal_files *f, uint64_t file_size, struct error *err)
+static enum status resume_leaves(struct seal_files *f, struct error *err)
 {
-    uint64_t count = file_size / SHA256_BYTES;
+    uint64_t count = f->leaves_bytes / SHA256_BYTES;
     if (!f->has_checkpoint && count > 0) checkpoint_lost(f, "there are leaves and no checkpoint");
     if (count > f->newest.size) count = f->newest.size;
-    enum status s = STATUS_OK;
-    if (count * SHA256_BYTES != file_size) s = cut(f->leaves_fd, count * SHA256_BYTES, "leaves", err);
-    if (s == STATUS_OK) s = grow_tree(f, count, err);
+    enum status s = grow_tree(f, count, err);
     if (s != STATUS_OK) return s;
     struct merkle_hash root = merkle_tree_root(&f->tree);
     f->are_leaves_bad =
@@ -204,18 +169,39 @@ static enum status resume_leaves(struct seal_files *f, uint64_t file_size, struc
     return STATUS_OK;
 }
 
-enum status seal_files_open(struct seal_files *f, const char *dir, struct strview origin, struct error *err)
+static enum status open_all(struct seal_files *f, const char *dir, struct strview origin, bool *ret_had_key,
+                            struct error *err)
 {
-    uint64_t leaves_size = 0, checkpoints_size = 0;
-    *f = (struct seal_files){.leaves_fd = -1, .checkpoints_fd = -1};
+    struct arena a = {0};
+    const char *folder = arena_printf(&a, "%s/audit", dir).ptr;
+    *ret_had_key = access(arena_printf(&a, "%s/key", folder).ptr, F_OK) == 0;
     enum status s = audit_key_load(dir, origin, &f->key, err);
-    if (s == STATUS_OK) s = open_file(dir, "leaves", &f->leaves_fd, &leaves_size, err);
-    if (s == STATUS_OK) s = open_file(dir, "checkpoints", &f->checkpoints_fd, &checkpoints_size, err);
+    if (s == STATUS_OK) {
+        f->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (f->folder_fd < 0) s = file_error(err, "open", "");
+    }
+    arena_release(&a);
+    return s;
+}
+
+enum status seal_files_open(struct seal_files *f, const char *dir, struct strview origin, uint64_t n_records,
+                            struct error *err)
+{
+    uint64_t checkpoints_size = 0;
+    bool had_key = false;
+    *f = (struct seal_files){.folder_fd = -1, .leaves_fd = -1, .checkpoints_fd = -1};
+    enum status s = open_all(f, dir, origin, &had_key, err);
+    if (s == STATUS_OK) s = open_file(f, "leaves", &f->leaves_fd, &f->leaves_bytes, err);
+    if (s == STATUS_OK) s = open_file(f, "checkpoints", &f->checkpoints_fd, &checkpoints_size, err);
+    if (s == STATUS_OK) s = sync_folder(f, err);
     if (s == STATUS_OK) s = find_newest(f, checkpoints_size, err);
-    if (s == STATUS_OK) s = resume_leaves(f, leaves_size, err);
+    if (s == STATUS_OK) s = resume_leaves(f, err);
     /* From the first moment on there is a checkpoint, so that none at all always means that somebody removed
      * them. */
-    if (s == STATUS_OK && !f->has_checkpoint) s = seal_files_checkpoint(f, clock_unix_ns(), err);
+    if (s == STATUS_OK && !f->has_checkpoint && had_key && n_records > 0)
+        checkpoint_lost(f, "there are records, a key and no checkpoint");
+    if (s == STATUS_OK && !f->has_checkpoint && !f->is_checkpoint_lost)
+        s = seal_files_checkpoint(f, clock_unix_ns(), err);
     if (s != STATUS_OK) seal_files_close(f);
     return s;
 }
@@ -224,9 +210,42 @@ void seal_files_close(struct seal_files *f)
 {
     if (f->leaves_fd >= 0) (void)close(f->leaves_fd);
     if (f->checkpoints_fd >= 0) (void)close(f->checkpoints_fd);
-    f->leaves_fd = f->checkpoints_fd = -1;
+    if (f->folder_fd >= 0) (void)close(f->folder_fd);
+    f->folder_fd = f->leaves_fd = f->checkpoints_fd = -1;
     audit_key_free(f->key);
     f->key = NULL;
+}
+
+/* ---- what stands behind the newest checkpoint ---- */
+
+enum status seal_files_cut_rest(struct seal_files *f, struct error *err)
+{
+    uint64_t size = f->tree.size * SHA256_BYTES;
+    return f->leaves_bytes == size ? STATUS_OK : cut(f->leaves_fd, size, "leaves", err);
+}
+
+enum status seal_files_set_aside(struct seal_files *f, int64_t now_unix_ns, struct error *err)
+{
+    char time[RFC3339_LEN + 1], name[sizeof("leaves.lost-") + RFC3339_LEN];
+    uint64_t size = 0;
+    int fd = -1;
+    if (f->leaves_bytes == f->tree.size * SHA256_BYTES) return STATUS_OK;
+    rfc3339_format(now_unix_ns, time);
+    (void)snprintf(name, sizeof(name), "leaves.lost-%s", time);
+    if (renameat(f->folder_fd, "leaves", f->folder_fd, name) != 0 && errno != ENOENT)
+        return file_error(err, "set aside", "leaves");
+    enum status s = open_file(f, "leaves", &fd, &size, err);
+    if (s == STATUS_OK) s = sync_folder(f, err);
+    if (s != STATUS_OK) {
+        if (fd >= 0) (void)close(fd);
+        return s;
+    }
+    (void)close(f->leaves_fd);
+    f->leaves_fd = fd;
+    f->leaves_bytes = 0;
+    f->are_leaves_bad = false;
+    merkle_tree_init(&f->tree);
+    return STATUS_OK;
 }
 
 /* ---- growing ---- */

@@ -116,6 +116,20 @@ enum status audit_key_parse_public(struct strview text, struct audit_key **ret_k
     return STATUS_OK;
 }
 
+enum status audit_key_read_public(const char *path, struct audit_key **ret_key, struct error *err)
+{
+    struct arena a = {0};
+    struct strview text;
+    enum status s = file_read(&a, path, KEY_FILE_MAX, &text, err);
+    if (s == STATUS_NOT_FOUND)
+        s = error_set(err, STATUS_FAILED_PRECONDITION, "there is no public key at '%s'", path);
+    else if (s == STATUS_OK)
+        s = audit_key_parse_public(text, ret_key, err);
+    arena_release(&a);
+    return s == STATUS_OK || s == STATUS_FAILED_PRECONDITION ? s
+                                                             : error_prefix(err, s, "public key '%s'", path);
+}
+
 struct strview audit_key_public_text(const struct audit_key *k)
 {
     return k->public_text;

@@ -37,6 +37,8 @@ enum status audit_key_load(const char *dir, struct strview origin, struct audit_
 /* Public half from its C2SP text: "NAME+HASH+BASE64". */
 enum status audit_key_parse_public(struct strview text, struct audit_key **ret_key,
                                    struct error *err) MUST_USE;
+/* The same from a file. STATUS_FAILED_PRECONDITION: there is none. */
+enum status audit_key_read_public(const char *path, struct audit_key **ret_key, struct error *err) MUST_USE;
 struct strview audit_key_public_text(const struct audit_key *k); /* borrowed */
 void audit_key_free(struct audit_key *k);
 

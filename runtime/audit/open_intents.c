@@ -5,7 +5,6 @@
 #include "base/hash.h"
 #include "base/json_scan.h"
 #include "base/memory.h"
-#include "store/record.h"
 
 #define BUCKETS_START 1024
 
@@ -128,7 +127,7 @@ static void apply(struct open_intents *t, uint64_t seq, const struct essence *r)
     }
 }
 
-/* Does any member "kind", at whatever depth, name one of the three? */
+/* Does any member "kind", at whatever depth, name one of those that matter? */
 static bool may_matter(struct strview bytes)
 {
     static const char member[] = "\"kind\":\"";
@@ -137,18 +136,23 @@ static bool may_matter(struct strview bytes)
         at += sizeof(member) - 1;
         struct strview rest = sv_n(at, (size_t)(end - at));
         if (sv_starts_with(rest, SV("intent\"")) || sv_starts_with(rest, SV("outcome\"")) ||
-            sv_starts_with(rest, SV("epoch\"")))
+            sv_starts_with(rest, SV("epoch\"")) || sv_starts_with(rest, SV("unsealed\"")))
             return true;
     }
     return false;
 }
 
-void open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes, struct arena *scratch)
+enum record_kind open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes,
+                                   struct arena *scratch)
 {
     struct essence r;
-    if (!may_matter(bytes)) return;
-    if (read_essence(bytes, scratch, &r)) apply(t, seq, &r);
+    if (!may_matter(bytes)) return RECORD_NONE;
+    if (read_essence(bytes, scratch, &r))
+        apply(t, seq, &r);
+    else
+        r.kind = RECORD_NONE;
     arena_reset(scratch);
+    return r.kind;
 }
 
 struct listed {

@@ -2,7 +2,7 @@
 #ifndef BALM_AUDIT_OPEN_INTENTS_H
 #define BALM_AUDIT_OPEN_INTENTS_H
 
-#include "base/arena.h"
+#include "store/record.h"
 
 struct open_intent;
 struct open_intents {
@@ -14,9 +14,11 @@ struct open_intents {
 /* Nothing is open. */
 void open_intents_init(struct open_intents *t);
 void open_intents_release(struct open_intents *t);
-/* Look at one stored record. A scan for the kinds that matter finds candidates, in nested objects too; only
- * those are read, up to their own kind. `scratch` is reset. */
-void open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes, struct arena *scratch);
+/* Look at one stored record. A scan for the kinds that matter to verifying finds candidates, in nested
+ * objects too; only those are read, up to their own kind, which is returned; RECORD_NONE for all others.
+ * `scratch` is reset. */
+enum record_kind open_intents_look(struct open_intents *t, uint64_t seq, struct strview bytes,
+                                   struct arena *scratch);
 /* The ids of the oldest ones, at most `max`; *ret_n is how many are returned. Arena. */
 struct strview *open_intents_list(const struct open_intents *t, size_t max, struct arena *a, size_t *ret_n);
 

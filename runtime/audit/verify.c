@@ -11,21 +11,23 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "audit/hasher.h"
+#include "audit/notes.h"
 #include "audit/open_intents.h"
-#include "base/file.h"
+#include "audit/unsealed.h"
 #include "base/memory.h"
 #include "store/journal.h"
 
 #define PROGRESS_RECORDS 100000
 #define OPEN_LISTED_MAX  100
-#define NOTE_MAX         (64 * 1024) /* a checkpoint with the signatures of many witnesses is a few KiB */
 #define LEAVES_BUFFERED  4096
 
 struct verify {
+    const struct audit_verify_cfg *cfg;
     struct audit_report *report;
     struct arena *arena; /* of the report */
     struct audit_key *key;
@@ -35,6 +37,10 @@ struct verify {
                                    records that we shall not see */
     struct checkpoint next;     /* the first that is not compared yet */
     bool has_next, has_met_any;
+    struct checkpoint *kept; /* owned; of elsewhere, by size */
+    size_t n_kept, next_kept;
+    struct unsealed rest;  /* behind the last good checkpoint, once there is no other */
+    int64_t began_unix_ns; /* what a running platform writes from then on it seals later */
     struct merkle_tree tree;
     uint64_t first_other_leaf; /* since the last good checkpoint; 0: none */
     struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
@@ -65,24 +71,6 @@ static bool is_bad(const struct verify *v)
 
 /* ---- checkpoints ---- */
 
-/* One note with the empty line behind it into `note`: two empty lines in all. False at the end, in the middle
- * of one too. */
-static bool read_note(struct verify *v, struct buf *note)
-{
-    unsigned empty_lines = 0;
-    bool is_line_start = true;
-    int c;
-    buf_reset(note);
-    while (v->checkpoint_bytes > 0 && (c = getc(v->checkpoints)) != EOF) {
-        v->checkpoint_bytes--;
-        if (c == '\n' && is_line_start && ++empty_lines == 2) break;
-        is_line_start = c == '\n';
-        buf_append_char(note, (char)c);
-        if (note->is_full) return true;
-    }
-    return empty_lines == 2;
-}
-
 static void next_checkpoint(struct verify *v)
 {
     struct buf note;
@@ -91,7 +79,7 @@ static void next_checkpoint(struct verify *v)
     v->has_next = false;
     if (v->checkpoints == NULL || is_bad(v)) return;
     buf_init(&note, NOTE_MAX);
-    if (!read_note(v, &note)) {
+    if (!notes_next(v->checkpoints, &v->checkpoint_bytes, &note)) {
         /* What is torn was never announced: its writer died there, or is at it now. */
         if (!checkpoint_is_torn(v->key, buf_view(&note), last_size))
             found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged",
@@ -158,6 +146,7 @@ static void compare_root(struct verify *v)
         v->report->sealed_records = v->next.size;
         v->report->sealed_unix_ns = v->next.time_unix_ns;
         v->first_other_leaf = 0;
+        unsealed_init(&v->rest, v->next.time_unix_ns);
         return;
     }
     if (v->first_other_leaf != 0 && leaves_are_sealed(v))
@@ -181,16 +170,73 @@ static void compare_checkpoints(struct verify *v)
     }
 }
 
+/* ---- checkpoints kept elsewhere ---- */
+
+static enum status load_kept(struct verify *v)
+{
+    if (v->cfg->checkpoints_file == NULL) return STATUS_OK;
+    enum status s = notes_read_kept(v->key, v->cfg->checkpoints_file, &v->kept, &v->n_kept, v->err);
+    if (s != STATUS_UNAUTHENTICATED) return s;
+    found_bad(v, 1, "%s", v->err->message);
+    return STATUS_OK;
+}
+
+/* Whoever has our key can sign another past, but not take back what was carried away before. */
+static void compare_kept(struct verify *v)
+{
+    struct merkle_hash root = merkle_tree_root(&v->tree);
+    for (; v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size; v->next_kept++)
+        if (memcmp(&root, &v->kept[v->next_kept].root, sizeof(root)) != 0)
+            found_bad(v, v->tree.size,
+                      "the checkpoint of size %" PRIu64
+                      " in '%s' has another root: this is not the past that was sealed then",
+                      v->tree.size, v->cfg->checkpoints_file);
+}
+
+static void check_kept_tail(struct verify *v)
+{
+    if (v->next_kept == v->n_kept) return;
+    found_bad(v, v->tree.size + 1,
+              "records %" PRIu64 " to %" PRIu64 " were sealed by a checkpoint in '%s' and are missing",
+              v->tree.size + 1, v->kept[v->n_kept - 1].size, v->cfg->checkpoints_file);
+}
+
+/* ---- records ---- */
+
+static void note_unsealed(struct verify *v, const struct journal_entry *e)
+{
+    struct record r;
+    if (record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK && r.time_ns < v->began_unix_ns)
+        unsealed_add(&v->rest, r.time_ns);
+    arena_reset(&v->scratch);
+}
+
+static void note_late_seal(struct verify *v, const struct journal_entry *e)
+{
+    struct record r;
+    struct audit_report *report = v->report;
+    if (report->n_late_seals == 0)
+        report->late_seals = arena_array(v->arena, AUDIT_LATE_SEALS_MAX, sizeof(*report->late_seals));
+    if (report->n_late_seals < AUDIT_LATE_SEALS_MAX &&
+        record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK)
+        report->late_seals[report->n_late_seals++] =
+            arena_printf(v->arena, "record %" PRIu64 ": %.*s", e->seq, SV_ARG(r.message));
+    arena_reset(&v->scratch);
+}
+
 static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
     struct merkle_hash sealed;
     if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) &&
         memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
         v->first_other_leaf = e->seq;
+    bool is_behind_all = !v->has_next && !is_bad(v);
     merkle_tree_add(&v->tree, leaf);
     v->report->records++;
     if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
-    open_intents_look(&v->open, e->seq, e->bytes, &v->scratch);
+    if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
+    if (is_behind_all && v->rest.span_ns <= UNSEALED_VERIFY_MAX_NS) note_unsealed(v, e);
+    if (open_intents_look(&v->open, e->seq, e->bytes, &v->scratch) == RECORD_UNSEALED) note_late_seal(v, e);
 }
 
 /* A damaged or missing record spoils its whole batch: come closer by halves. */
@@ -222,7 +268,7 @@ static enum status read_ahead(struct verify *v, struct hasher *hasher, uint64_t 
 }
 
 /* The rest cannot be put in its place once a record is missing: reading ends there. */
-static enum status read_records(struct verify *v, void (*on_progress)(uint64_t done, void *arg), void *arg)
+static enum status read_records(struct verify *v)
 {
     struct hasher *hasher = hasher_new(0);
     struct hasher_batch *b;
@@ -236,9 +282,9 @@ static enum status read_records(struct verify *v, void (*on_progress)(uint64_t d
         for (size_t i = 0; i < b->n; i++)
             take_record(v, &b->entries[i], b->leaves[i]);
         hasher_done(hasher, b);
-        if (on_progress != NULL && v->report->records - told >= PROGRESS_RECORDS) {
+        if (v->cfg->on_progress != NULL && v->report->records - told >= PROGRESS_RECORDS) {
             told = v->report->records;
-            on_progress(told, arg);
+            v->cfg->on_progress(told, v->cfg->arg);
         }
     }
     hasher_free(hasher);
@@ -274,16 +320,6 @@ static void check_tail(struct verify *v)
 
 /* ---- opening ---- */
 
-static enum status load_key(struct verify *v, const char *path)
-{
-    struct strview text;
-    enum status s = file_read(&v->scratch, path, 4096, &text, v->err);
-    if (s == STATUS_NOT_FOUND)
-        return error_set(v->err, STATUS_FAILED_PRECONDITION, "verify: there is no public key at '%s'", path);
-    if (s == STATUS_OK) s = audit_key_parse_public(text, &v->key, v->err);
-    return s == STATUS_OK ? s : error_prefix(v->err, s, "public key '%s'", path);
-}
-
 static enum status open_optional(const char *path, FILE **ret_file, uint64_t *ret_size, struct error *err)
 {
     struct stat st;
@@ -296,19 +332,20 @@ static enum status open_optional(const char *path, FILE **ret_file, uint64_t *re
     return error_set(err, status_from_errno(errno), "open '%s': %s", path, strerror(errno));
 }
 
-static enum status open_all(struct verify *v, const char *dir, const char *public_key_file)
+static enum status open_all(struct verify *v)
 {
     struct arena a = {0};
     uint64_t leaves_bytes = 0;
-    const char *key_file =
-        public_key_file != NULL ? public_key_file : arena_printf(&a, "%s/audit/key.pub", dir).ptr;
+    const char *dir = v->cfg->data_dir, *key_file = v->cfg->public_key_file;
+    if (key_file == NULL) key_file = arena_printf(&a, "%s/audit/key.pub", dir).ptr;
     enum status s = journal_reader_open(arena_printf(&a, "%s/journal", dir).ptr, &v->reader, v->err);
-    if (s == STATUS_OK) s = load_key(v, key_file);
+    if (s == STATUS_OK) s = audit_key_read_public(key_file, &v->key, v->err);
     if (s == STATUS_OK)
         s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
     if (s == STATUS_OK)
         s = open_optional(arena_printf(&a, "%s/audit/checkpoints", dir).ptr, &v->checkpoints,
                           &v->checkpoint_bytes, v->err);
+    if (s == STATUS_OK) s = load_kept(v);
     arena_release(&a);
     return s;
 }
@@ -319,37 +356,50 @@ static void close_all(struct verify *v)
     if (v->checkpoints != NULL) (void)fclose(v->checkpoints);
     journal_reader_close(v->reader);
     audit_key_free(v->key);
+    free(v->kept);
     open_intents_release(&v->open);
     arena_release(&v->scratch);
     free(v);
 }
 
-enum status audit_verify(const char *data_dir, const char *public_key_file,
-                         void (*on_progress)(uint64_t done, void *arg), void *arg, struct arena *a,
-                         struct audit_report *ret_report, struct error *err)
+/* What can be said only at the end. */
+static void finish(struct verify *v)
+{
+    struct audit_report *r = v->report;
+    size_t listed = 0;
+    check_tail(v);
+    check_kept_tail(v);
+    if (!v->has_met_any && r->records > 0)
+        found_bad(v, 1, "there is no checkpoint at all: they were removed");
+    r->is_end_unsealed =
+        v->rest.span_ns > UNSEALED_VERIFY_MAX_NS || (r->sealed_records == 0 && r->records > 0);
+    r->root = merkle_tree_root(&v->tree);
+    r->open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, v->arena, &listed);
+    r->n_open_intents = v->open.n;
+}
+
+enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, struct audit_report *ret_report,
+                         struct error *err)
 {
     struct verify *v = mem_zalloc(1, sizeof(*v));
     struct audit_report report = {0};
     struct error own = {0};
+    v->cfg = cfg;
     v->report = &report;
     v->arena = a;
     v->err = err != NULL ? err : &own;
+    v->began_unix_ns = clock_unix_ns();
     merkle_tree_init(&v->tree);
     open_intents_init(&v->open);
-    enum status s = open_all(v, data_dir, public_key_file);
+    enum status s = open_all(v);
     if (s == STATUS_OK) {
         next_checkpoint(v);
         compare_checkpoints(v);
-        s = read_records(v, on_progress, arg);
+        compare_kept(v);
+        s = read_records(v);
     }
     if (s == STATUS_OK) {
-        check_tail(v);
-        if (!v->has_met_any && report.records > 0)
-            found_bad(v, 1, "there is no checkpoint at all: they were removed");
-        report.root = merkle_tree_root(&v->tree);
-        size_t listed = 0;
-        report.open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, a, &listed);
-        report.n_open_intents = v->open.n;
+        finish(v);
         *ret_report = report;
     }
     close_all(v);

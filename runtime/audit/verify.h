@@ -21,12 +21,25 @@ struct audit_report {
     struct strview bad_reason;    /* one sentence; arena */
     struct strview *open_intents; /* intents without outcome; arena, at most 100 of them */
     size_t n_open_intents;        /* how many there are in all */
+    /* Records behind the newest good checkpoint go on for longer than a crash explains, or none is sealed. */
+    bool is_end_unsealed;
+    struct strview *late_seals; /* what records of kind "unsealed" say; arena */
+    size_t n_late_seals;        /* the first AUDIT_LATE_SEALS_MAX of them */
 };
 
-/* public_key_file NULL: DIR/audit/key.pub. on_progress may be NULL; called about every 100 000 records.
- * STATUS_OK: read to the end, the report says what was found. STATUS_NOT_FOUND: no journal there. */
-enum status audit_verify(const char *data_dir, const char *public_key_file,
-                         void (*on_progress)(uint64_t done, void *arg), void *arg, struct arena *a,
-                         struct audit_report *ret_report, struct error *err) MUST_USE;
+#define AUDIT_LATE_SEALS_MAX 100
+
+struct audit_verify_cfg {
+    const char *data_dir;
+    const char *public_key_file;  /* NULL: DIR/audit/key.pub */
+    const char *checkpoints_file; /* checkpoints that were kept elsewhere (notes_read_kept()); NULL: none */
+    void (*on_progress)(uint64_t done, void *arg); /* NULL: none; called about every 100 000 records */
+    void *arg;
+};
+
+/* STATUS_OK: read to the end, the report says what was found. STATUS_NOT_FOUND: no journal there.
+ * STATUS_INVALID_ARGUMENT: no checkpoints in checkpoints_file. */
+enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, struct audit_report *ret_report,
+                         struct error *err) MUST_USE;
 
 #endif

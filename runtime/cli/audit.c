@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "audit/notes.h"
 #include "audit/verify.h"
 #include "base/clock.h"
 #include "functions/dispatcher/decide.h"
@@ -16,7 +17,7 @@
 #define POLL_NS (200 * NS_PER_MS) /* tail -f: how often to look for new records */
 
 struct audit_cfg {
-    const char *data_dir, *kind, *function, *incident, *public_key;
+    const char *data_dir, *kind, *function, *incident, *public_key, *checkpoints;
     int64_t from, lines;
     bool is_json, is_following;
 };
@@ -64,11 +65,16 @@ static const struct config_option options[] = {
      .type = CONFIG_PATH,
      .offset = offsetof(struct audit_cfg, public_key),
      .value_name = "FILE",
-     .help = "verify: trust this key (DIR/audit/key.pub)"},
+     .help = "verify, checkpoint: trust this key (DIR/audit/key.pub)"},
+    {.name = "checkpoint",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct audit_cfg, checkpoints),
+     .value_name = "FILE",
+     .help = "verify: also against these checkpoints, which were kept elsewhere"},
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct audit_cfg, is_json),
-     .help = "tail, verify: JSON instead of text (cat always is)"},
+     .help = "JSON instead of text (cat always is)"},
 };
 
 static bool is_wanted(const struct audit_cfg *cfg, const struct record *r)
@@ -207,6 +213,7 @@ static void on_progress(uint64_t done, void *arg)
 static int verdict(const struct audit_report *r)
 {
     if (r->first_bad_seq != 0) return CLI_FAILED;
+    if (r->is_end_unsealed || r->n_late_seals > 0) return CLI_UNPROVEN;
     return r->n_open_intents > 0 ? CLI_INCOMPLETE : CLI_OK;
 }
 
@@ -218,15 +225,41 @@ static void print_report_json(const struct audit_report *r)
     json_t *open = json_array();
     for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
         json_array_append_new(open, json_text(r->open_intents[i]));
-    json_t *o =
-        json_pack("{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o}", "ok", verdict(r) == CLI_OK,
-                  "records", (json_int_t)r->records, "checkpoints", (json_int_t)r->checkpoints, "sealed",
-                  (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root, "firstBad",
-                  (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
-                  r->bad_reason.len, "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open);
+    json_t *late = json_array();
+    for (size_t i = 0; i < r->n_late_seals; i++)
+        json_array_append_new(late, json_text(r->late_seals[i]));
+    json_t *o = json_pack(
+        "{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o, s:I, s:b, s:o}", "ok", verdict(r) == CLI_OK,
+        "records", (json_int_t)r->records, "checkpoints", (json_int_t)r->checkpoints, "sealed",
+        (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root, "firstBad",
+        (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
+        r->bad_reason.len, "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open, "unsealed",
+        (json_int_t)(r->records - r->sealed_records), "endUnsealed", r->is_end_unsealed, "lateSeals", late);
     json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
     json_release(o);
+}
+
+/* What no signature, or one that came too late, says anything about. */
+static void print_unproven(const struct audit_report *r)
+{
+    printf("verdict      NOT PROVEN: no change is found, but some records were not sealed in time:\n");
+    if (r->is_end_unsealed)
+        printf(
+            "             records %llu to %llu are not sealed: sealing stands still, or checkpoints were removed\n",
+            (unsigned long long)r->sealed_records + 1, (unsigned long long)r->records);
+    for (size_t i = 0; i < r->n_late_seals; i++)
+        printf("             %.*s\n", SV_ARG(r->late_seals[i]));
+}
+
+static void print_open_intents(const struct audit_report *r)
+{
+    if (r->n_open_intents == 0) return;
+    printf("%s %zu act%s without outcome (under way, or interrupted):\n",
+           verdict(r) == CLI_INCOMPLETE ? "verdict      genuine;" : "also        ", r->n_open_intents,
+           r->n_open_intents == 1 ? "" : "s");
+    for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
+        printf("             %.*s\n", SV_ARG(r->open_intents[i]));
 }
 
 static void print_report(const struct audit_report *r)
@@ -237,27 +270,32 @@ static void print_report(const struct audit_report *r)
     printf("records      %llu\ncheckpoints  %llu good\nsealed       %llu records, %s\nroot         %s\n",
            (unsigned long long)r->records, (unsigned long long)r->checkpoints,
            (unsigned long long)r->sealed_records, sealed, root);
+    if (r->records > r->sealed_records)
+        printf("unsealed     %llu records are not sealed yet\n",
+               (unsigned long long)(r->records - r->sealed_records));
     if (r->first_bad_seq != 0) {
         printf("verdict      TAMPERED at record %llu: %.*s\n", (unsigned long long)r->first_bad_seq,
                SV_ARG(r->bad_reason));
         return;
     }
-    if (r->n_open_intents == 0) {
+    if (verdict(r) == CLI_UNPROVEN) print_unproven(r);
+    if (verdict(r) == CLI_OK && r->records > r->sealed_records)
+        printf("verdict      genuine and complete up to record %llu\n",
+               (unsigned long long)r->sealed_records);
+    else if (verdict(r) == CLI_OK)
         puts("verdict      genuine and complete");
-        return;
-    }
-    printf("verdict      genuine; %zu act%s without outcome (under way, or interrupted):\n",
-           r->n_open_intents, r->n_open_intents == 1 ? "" : "s");
-    for (size_t i = 0; i < r->n_open_intents && i < 100; i++)
-        printf("             %.*s\n", SV_ARG(r->open_intents[i]));
+    print_open_intents(r);
 }
 
 static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int *ret_code, struct error *err)
 {
     struct audit_report report = {0};
     bool shows_progress = isatty(2) == 1 && !cfg->is_json;
-    enum status s = audit_verify(cfg->data_dir, cfg->public_key, shows_progress ? on_progress : NULL, NULL, a,
-                                 &report, err);
+    struct audit_verify_cfg verify = {.data_dir = cfg->data_dir,
+                                      .public_key_file = cfg->public_key,
+                                      .checkpoints_file = cfg->checkpoints,
+                                      .on_progress = shows_progress ? on_progress : NULL};
+    enum status s = audit_verify(&verify, a, &report, err);
     if (shows_progress) fputs("\r\033[K", stderr);
     if (s != STATUS_OK) return s;
     if (cfg->is_json)
@@ -265,6 +303,24 @@ static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int 
     else
         print_report(&report);
     *ret_code = verdict(&report);
+    return STATUS_OK;
+}
+
+/* As it stands in the file, with the empty line behind it: so that what is appended to a file is such a file.
+ */
+static enum status run_checkpoint(const struct audit_cfg *cfg, struct arena *a, struct error *err)
+{
+    struct strview note;
+    enum status s = notes_newest(cfg->data_dir, cfg->public_key, a, &note, err);
+    if (s != STATUS_OK) return s;
+    if (cfg->is_json) {
+        json_t *o = json_pack("{s:o}", "checkpoint", json_text(note));
+        (void)json_dumpf(o, stdout, JSON_COMPACT);
+        json_release(o);
+    } else {
+        (void)fwrite(note.ptr, 1, note.len, stdout);
+    }
+    putchar('\n');
     return STATUS_OK;
 }
 
@@ -316,10 +372,13 @@ static int run_audit(const struct command *self, int argc, char **argv)
         s = run_tail(&cfg, &a, &err);
     else if (strcmp(what, "verify") == 0)
         s = run_verify(&cfg, &a, &code, &err);
+    else if (strcmp(what, "checkpoint") == 0)
+        s = run_checkpoint(&cfg, &a, &err);
     else if (strcmp(what, "refold") == 0)
         s = run_refold(&cfg, &a, &code, &err);
     else
-        s = error_set(&err, STATUS_INVALID_ARGUMENT, "say one of tail, cat, verify, refold (got '%s')", what);
+        s = error_set(&err, STATUS_INVALID_ARGUMENT,
+                      "say one of tail, cat, verify, checkpoint, refold (got '%s')", what);
     if (s != STATUS_OK) code = cli_fail(self, &err);
     if (code == CLI_OK && fflush(stdout) != 0) code = CLI_FAILED;
 out:
@@ -329,14 +388,16 @@ out:
 
 const struct command command_audit = {
     .name = "audit",
-    .arguments = "tail|cat|verify|refold",
+    .arguments = "tail|cat|verify|checkpoint|refold",
     .summary = "read the journal, or prove that nobody changed it",
     .description =
-        "tail    the last records, one line each; -f goes on\n"
-        "cat     every record as one JSON object a line, with its sequence number\n"
-        "verify  recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
-        "        exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome\n"
-        "refold  decides on every recorded input again and compares with what was decided then, byte for byte",
+        "tail        the last records, one line each; -f goes on\n"
+        "cat         every record as one JSON object a line, with its sequence number\n"
+        "verify      recomputes the Merkle tree and checks it against the signed checkpoints, and that every act has its outcome;\n"
+        "            exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome,\n"
+        "            5 no change is found, but some records were not sealed in time\n"
+        "checkpoint  prints the newest signed checkpoint, to be kept on another machine for verify --checkpoint\n"
+        "refold      decides on every recorded input again and compares with what was decided then, byte for byte",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_audit,

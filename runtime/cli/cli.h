@@ -16,9 +16,10 @@ enum cli_exit {
     CLI_USAGE = 2,      /* the command line or a file is wrong; nothing was done */
     CLI_NOT_FOUND = 3,  /* no such incident, no journal, no running platform */
     CLI_INCOMPLETE = 4, /* audit verify: every record is genuine, but an act has no outcome */
+    CLI_UNPROVEN = 5,   /* audit verify: nothing is found, but some records were not sealed in time */
 };
 
-#define CLI_N_EXITS 5
+#define CLI_N_EXITS 6
 /* What each exit code means, for help. */
 extern const char *const cli_exit_meanings[CLI_N_EXITS];
 

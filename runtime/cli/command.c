@@ -10,6 +10,7 @@ const char *const cli_exit_meanings[CLI_N_EXITS] = {
     [CLI_USAGE] = "wrong usage or file",
     [CLI_NOT_FOUND] = "not found or not running",
     [CLI_INCOMPLETE] = "audit verify: genuine, but an act has no outcome",
+    [CLI_UNPROVEN] = "audit verify: nothing is found, but some records were not sealed in time",
 };
 
 void cli_print_help(const struct command *c)

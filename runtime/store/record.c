@@ -120,6 +120,7 @@ static const char *const kind_names[RECORD_KINDS] = {
     [RECORD_CALL] = "call",
     [RECORD_CLOCK] = "clock",
     [RECORD_NOTE] = "note",
+    [RECORD_UNSEALED] = "unsealed",
 };
 
 const char *record_kind_name(enum record_kind kind)

@@ -51,6 +51,9 @@ enum record_kind {
     RECORD_CALL,      /* an accepted asynchronous call of a function */
     RECORD_CLOCK,     /* the wall clock jumped against the monotonic one by detail.jumpNs */
     RECORD_NOTE,      /* a person's remark on an incident; actor, message */
+    /* Sealing resumed over records that had been without a signature for longer than a crash explains:
+     * nothing proves that they are the ones first written. message; detail = {"checkpoint","records"}. */
+    RECORD_UNSEALED,
     RECORD_KINDS
 };
 

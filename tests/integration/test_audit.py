@@ -303,6 +303,39 @@ class AuditTest(harness.PlatformTest):
         self.assertIn(b"\nbalm_audit_verify_failures_total 1\n", p.request("GET", "/metrics")[2])
         self.assertEqual(p.post_alerts(harness.alert("StillServing"))[0], 202)
 
+    def test_a_past_signed_after_the_seal_was_removed_is_never_called_genuine(self):
+        p = self.fill(10)
+        harness.wait_until(lambda: self.verify(p)[1]["sealed"] >= 10, 10, "sealed")
+        self.assertEqual(p.stop(), 0)
+        code, kept, err = p.cli("audit", "checkpoint")
+        self.assertEqual((code, err), (0, ""))
+        kept_file = os.path.join(os.path.dirname(p.data), "kept")
+        with open(kept_file, "w") as f:
+            f.write(kept + kept)
+        self.assertEqual(self.verify(p, "--checkpoint", kept_file)[0], 0)
+        name = [n for n in os.listdir(os.path.join(p.data, "journal")) if n[:20].isdigit() and n.endswith(".db")][0]
+        db = sqlite3.connect(os.path.join(p.data, "journal", name))
+        with db:
+            victim = [r["seq"] for r in p.records("signal")][4]
+            line = bytes(db.execute("SELECT bytes FROM records WHERE seq = ?", (victim,)).fetchone()[0])
+            db.execute("UPDATE records SET bytes = ? WHERE seq = ?", (line.replace(b'"firing"', b'"fired!"'), victim))
+        db.close()
+        for file in ("leaves", "checkpoints"):
+            os.remove(os.path.join(p.data, "audit", file))
+        p.start()
+        harness.wait_until(lambda: p.find_log("checkpoints are missing or do not hold"), 10, "error in the log")
+        self.assertIn(b"\nbalm_audit_verify_failures_total 1\n", p.request("GET", "/metrics")[2])
+        self.assertEqual(p.post_alerts(harness.alert("StillServing"))[0], 202)
+        self.assertEqual(p.stop(), 0)
+        code, report = self.verify(p)
+        self.assertEqual((code, report["ok"], report["firstBad"], report["unsealed"]), (5, False, 0, 0))
+        self.assertIn("there are records, a key and no checkpoint", report["lateSeals"][0])
+        self.assertIn("NOT PROVEN", p.cli("audit", "verify")[1])
+        code, report = self.verify(p, "--checkpoint", kept_file)
+        self.assertEqual(code, 1)
+        self.assertIn("not the past that was sealed then", report["reason"])
+        self.assertEqual(p.cli("audit", "verify", "--checkpoint", os.path.join(p.data, "audit", "key.pub"))[0], 2)
+
     def test_checkpoints_open_with_the_published_implementation_of_signed_notes(self):
         tool = note_tool()
         if tool is None:

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "audit/notes.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/random.h"
@@ -116,9 +117,17 @@ static void tear_down(void)
                 arena_printf(&arena, "journal/%020llu.db%s", (unsigned long long)segments[i], suffixes[k])
                     .ptr);
     }
-    static const char *const names[] = {
-        "journal/leases.db", "journal/leases.db-wal", "journal/leases.db-shm", "journal", "audit/key",
-        "audit/key.pub",     "audit/leaves",          "audit/checkpoints",     "audit",   "foreign.pub"};
+    static const char *const names[] = {"journal/leases.db",
+                                        "journal/leases.db-wal",
+                                        "journal/leases.db-shm",
+                                        "journal",
+                                        "audit/key",
+                                        "audit/key.pub",
+                                        "audit/leaves",
+                                        "audit/checkpoints",
+                                        "audit",
+                                        "foreign.pub",
+                                        "kept"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         remove_file(names[i]);
     (void)rmdir(dir);
@@ -207,13 +216,18 @@ static struct strview change_byte(struct strview bytes, size_t at)
     return sv_n(changed, bytes.len);
 }
 
-static struct audit_report verify_with(const char *public_key)
+static struct audit_report verify_cfg(struct audit_verify_cfg cfg)
 {
     struct audit_report report;
     struct error err;
-    cr_assert_eq(audit_verify(dir, public_key, NULL, NULL, &arena, &report, &err), STATUS_OK, "%s",
-                 err.message);
+    cfg.data_dir = dir;
+    cr_assert_eq(audit_verify(&cfg, &arena, &report, &err), STATUS_OK, "%s", err.message);
     return report;
+}
+
+static struct audit_report verify_with(const char *public_key)
+{
+    return verify_cfg((struct audit_verify_cfg){.public_key_file = public_key});
 }
 
 static void expect_good(void)
@@ -386,11 +400,89 @@ Test(audit_verify, a_record_changed_together_with_its_leaf_is_found)
     cr_assert(r.first_bad_seq >= seq, "%llu", (unsigned long long)r.first_bad_seq);
 }
 
+/* ---- checkpoints kept elsewhere ---- */
+
+static struct audit_report verify_against(struct strview notes)
+{
+    write_file("kept", notes);
+    return verify_cfg(
+        (struct audit_verify_cfg){.checkpoints_file = arena_printf(&arena, "%s/kept", dir).ptr});
+}
+
+/* The only checkpoint, signed by our key over the first `size` records that are there now, as old as that. */
+static void seal_anew(uint64_t size, int64_t age_ns)
+{
+    struct audit_key *key = NULL;
+    struct merkle_tree tree;
+    struct strview note;
+    struct error err;
+    cr_assert_eq(audit_key_load(dir, SV("x"), &key, &err), STATUS_OK, "%s", err.message);
+    merkle_tree_init(&tree);
+    for (uint64_t seq = 1; seq <= size; seq++)
+        merkle_tree_add(&tree, merkle_leaf(read_row(seq)));
+    cr_assert_eq(
+        checkpoint_sign(key, size, merkle_tree_root(&tree), clock_unix_ns() - age_ns, &arena, &note, &err),
+        STATUS_OK);
+    write_file("audit/checkpoints", arena_printf(&arena, "%.*s\n", SV_ARG(note)));
+    audit_key_free(key);
+}
+
+Test(audit_verify, a_past_signed_anew_by_our_own_key_is_found_by_a_checkpoint_kept_elsewhere)
+{
+    struct strview notes = read_file("audit/checkpoints"), newest;
+    struct error err;
+    cr_assert_eq(notes_newest(dir, NULL, &arena, &newest, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(verify_against(notes).first_bad_seq, 0);
+    cr_assert_eq(verify_against(newest).first_bad_seq, 0);
+    write_row(17, arena_printf(&arena, "%.*s ", SV_ARG(read_row(17))));
+    seal_anew(RECORDS, 0);
+    cr_assert_eq(verify_with(NULL).first_bad_seq, 0, "this disk alone cannot show it");
+    struct audit_report r = verify_against(newest);
+    cr_assert_eq(r.first_bad_seq, RECORDS, "%.*s", SV_ARG(r.bad_reason));
+    cr_assert_leq(verify_against(notes).first_bad_seq, 2 * RECORDS_A_SEAL, "the oldest that covers it");
+}
+
+Test(audit_verify, records_and_checkpoints_cut_back_together_are_found_by_a_checkpoint_kept_elsewhere)
+{
+    struct strview notes = read_file("audit/checkpoints");
+    delete_row(RECORDS);
+    struct strview size = arena_printf(&arena, "\n%d\n", RECORDS);
+    size_t cut = (size_t)((char *)memmem(notes.ptr, notes.len, size.ptr, size.len) - notes.ptr);
+    while (!(notes.ptr[cut - 1] == '\n' && notes.ptr[cut - 2] == '\n'))
+        cut--;
+    write_file("audit/checkpoints", sv_sub(notes, 0, cut));
+    cr_assert_eq(verify_with(NULL).first_bad_seq, 0);
+    cr_assert_eq(verify_against(notes).first_bad_seq, RECORDS);
+}
+
+Test(audit_verify, a_kept_checkpoint_that_does_not_hold_is_found_and_what_is_none_is_refused)
+{
+    struct strview notes = read_file("audit/checkpoints");
+    struct audit_report report;
+    struct error err;
+    size_t size_at = sv_find(notes, '\n') + 1;
+    char *changed = arena_cstr(&arena, notes);
+    changed[size_at] = '7';
+    struct audit_report r = verify_against(sv_n(changed, notes.len));
+    cr_assert_eq(r.first_bad_seq, 1);
+    cr_assert(sv_contains(r.bad_reason, SV("checkpoint 1 of")), "%.*s", SV_ARG(r.bad_reason));
+    struct audit_verify_cfg cfg = {.data_dir = dir,
+                                   .checkpoints_file = arena_printf(&arena, "%s/kept", dir).ptr};
+    write_file("kept", SV("something else\n"));
+    cr_assert_eq(audit_verify(&cfg, &arena, &report, &err), STATUS_INVALID_ARGUMENT);
+    write_file("kept", SV(""));
+    cr_assert_eq(audit_verify(&cfg, &arena, &report, &err), STATUS_INVALID_ARGUMENT);
+    remove_file("kept");
+    cr_assert_eq(audit_verify(&cfg, &arena, &report, &err), STATUS_INVALID_ARGUMENT);
+}
+
+/* ---- behind the newest checkpoint ---- */
+
 /* Behind the newest checkpoint: not sealed yet, so no tampering. */
 static void insert_record(uint64_t seq, struct record r)
 {
     struct buf b;
-    r.time_ns = clock_unix_ns();
+    if (r.time_ns == 0) r.time_ns = clock_unix_ns();
     r.tenant = SV("default");
     r.cluster = SV("local");
     buf_init(&b, 4096);
@@ -423,11 +515,47 @@ Test(audit_verify, intents_of_a_relieved_decider_are_not_open)
     cr_assert(sv_eq(report.open_intents[0], SV("valid")));
 }
 
+static void insert_old(uint64_t n, int64_t age_ns, int64_t step_ns)
+{
+    for (uint64_t i = 0; i < n; i++)
+        insert_record(
+            RECORDS + 1 + i,
+            (struct record){.kind = RECORD_NOTE, .time_ns = clock_unix_ns() - age_ns + (int64_t)i * step_ns});
+}
+
+Test(audit_verify, an_end_that_is_unsealed_for_more_than_a_minute_is_not_called_genuine)
+{
+    seal_anew(RECORDS, 3600 * NS_PER_S);
+    insert_old(40, 3590 * NS_PER_S, 2 * NS_PER_S);
+    struct audit_report r = verify_with(NULL);
+    cr_assert_eq(r.first_bad_seq, 0);
+    cr_assert(r.is_end_unsealed);
+}
+
+Test(audit_verify, an_end_that_a_crash_left_unsealed_is_genuine)
+{
+    seal_anew(RECORDS, 3600 * NS_PER_S);
+    insert_old(40, 3590 * NS_PER_S, NS_PER_S / 10);
+    struct audit_report r = verify_with(NULL);
+    cr_assert_not(r.is_end_unsealed);
+    cr_assert_eq(r.records - r.sealed_records, 40);
+}
+
+Test(audit_verify, records_without_any_seal_are_not_called_genuine)
+{
+    seal_anew(0, 0);
+    struct audit_report r = verify_with(NULL);
+    cr_assert_eq(r.first_bad_seq, 0);
+    cr_assert_eq(r.sealed_records, 0);
+    cr_assert(r.is_end_unsealed);
+}
+
 Test(audit_verify, without_a_journal_there_is_nothing_to_verify)
 {
     struct audit_report report;
     struct error err;
     cr_assert_eq(
-        audit_verify(arena_printf(&arena, "%s/nowhere", dir).ptr, NULL, NULL, NULL, &arena, &report, &err),
+        audit_verify(&(struct audit_verify_cfg){.data_dir = arena_printf(&arena, "%s/nowhere", dir).ptr},
+                     &arena, &report, &err),
         STATUS_NOT_FOUND);
 }

@@ -3,6 +3,7 @@
 #include "functions/audit/seal.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,7 +103,8 @@ static double last_seq(void)
 static struct audit_report verify(void)
 {
     struct audit_report r;
-    cr_assert_eq(audit_verify(dir, NULL, NULL, NULL, &arena, &r, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(audit_verify(&(struct audit_verify_cfg){.data_dir = dir}, &arena, &r, &err), STATUS_OK, "%s",
+                 err.message);
     return r;
 }
 
@@ -308,6 +310,17 @@ SEAL_TEST(a_cut_journal_is_noticed_at_the_start)
     cr_assert_eq(verify().first_bad_seq, RECORDS - 4);
 }
 
+static unsigned count_set_aside(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir(arena_printf(&arena, "%s/audit", dir).ptr);
+    cr_assert_not_null(d);
+    for (const struct dirent *e; (e = readdir(d)) != NULL;)
+        if (sv_starts_with(sv(e->d_name), SV("leaves.lost-"))) n++;
+    (void)closedir(d);
+    return n;
+}
+
 SEAL_TEST(removed_checkpoints_are_noticed_at_the_start)
 {
     append(RECORDS);
@@ -315,7 +328,118 @@ SEAL_TEST(removed_checkpoints_are_noticed_at_the_start)
     folder_write(dir, "audit/checkpoints", SV(""));
     open_all();
     cr_assert_eq(failures(), 1);
+    WAIT_UNTIL(last_seq() == RECORDS + 1, 5000);
+    cr_assert_eq(count_set_aside(), 1);
+}
+
+/* Whoever can write to the folder and has no key has his past signed by the next start: it says so, in the
+ * journal too, and for ever. */
+SEAL_TEST(a_past_signed_after_all_of_the_seal_was_removed_is_never_called_genuine)
+{
+    append(RECORDS);
+    close_all();
+    folder_write(dir, "audit/checkpoints", SV(""));
+    folder_write(dir, "audit/leaves", SV(""));
+    change_row(17, "UPDATE records SET bytes = CAST(replace(bytes, 'words', 'sword') AS BLOB) WHERE seq = ");
+    for (unsigned start = 0; start < 3; start++) {
+        open_all();
+        WAIT_UNTIL(last_seq() >= RECORDS + 1, 5000);
+        close_all();
+        struct audit_report r = verify();
+        cr_assert_eq(r.sealed_records, RECORDS + 1);
+        cr_assert_eq(r.n_late_seals, 1);
+        cr_assert(sv_contains(r.late_seals[0], SV("over 40 unsealed records")), "%.*s",
+                  SV_ARG(r.late_seals[0]));
+    }
+    cr_assert_eq(failures(), 1, "once, not at each start");
+    open_all();
+}
+
+/* A first start of this version over a journal that has no seal yet. */
+SEAL_TEST(an_old_journal_without_any_seal_is_sealed_without_an_alarm)
+{
+    append(RECORDS);
+    close_all();
+    static const char *const names[] = {"key", "key.pub", "leaves", "checkpoints"};
+    for (size_t i = 0; i < 4; i++)
+        cr_assert_eq(unlink(arena_printf(&arena, "%s/audit/%s", dir, names[i]).ptr), 0);
+    open_all();
     WAIT_UNTIL(last_seq() == RECORDS, 5000);
+    cr_assert_eq(failures(), 0);
+    cr_assert_eq(verify().n_late_seals, 0);
+}
+
+/* Records `step_ns` apart from now on, and no seal over them. leaves: are they left? */
+static void leave_unsealed(unsigned n, int64_t step_ns, bool leaves)
+{
+    append(RECORDS);
+    close_all();
+    struct strview notes = folder_read(&arena, dir, "audit/checkpoints");
+    open_all();
+    int64_t time_ns = clock_unix_ns();
+    for (unsigned i = 0; i < n; i++) {
+        time_ns += step_ns;
+        struct record r = {.kind = RECORD_NOTE, .time_ns = time_ns, .message = SV("words")};
+        cr_assert_eq(journal_append(journal, &r, 1, NULL, &err), STATUS_OK, "%s", err.message);
+    }
+    close_all();
+    folder_write(dir, "audit/checkpoints", notes);
+    if (!leaves) folder_write(dir, "audit/leaves", SV(""));
+}
+
+SEAL_TEST(records_unsealed_for_longer_than_a_crash_explains_are_noticed)
+{
+    leave_unsealed(50, NS_PER_S, true);
+    struct strview leaves = folder_read(&arena, dir, "audit/leaves");
+    open_all();
+    WAIT_UNTIL(last_seq() == RECORDS + 51, 5000);
+    cr_assert_eq(failures(), 1);
+    WAIT_UNTIL(verify().sealed_records == RECORDS + 51, 5000);
+    cr_assert_eq(verify().first_bad_seq, 0, "%.*s", SV_ARG(verify().bad_reason));
+    cr_assert_eq(verify().n_late_seals, 1);
+    cr_assert(sv_contains(verify().late_seals[0], SV("over 50 unsealed records after checkpoint 40 of")));
+    cr_assert_eq(count_set_aside(), 1, "leaves behind the checkpoint are evidence");
+    cr_assert_arr_eq(folder_read(&arena, dir, "audit/leaves").ptr, leaves.ptr, leaves.len);
+}
+
+SEAL_TEST(the_same_without_leaves_is_noticed)
+{
+    leave_unsealed(50, NS_PER_S, false);
+    open_all();
+    WAIT_UNTIL(last_seq() == RECORDS + 51, 5000);
+    cr_assert_eq(failures(), 1);
+    cr_assert_eq(count_set_aside(), 0);
+}
+
+/* A stop before the fiber has looked must not sign either. */
+SEAL_TEST(a_stop_right_after_the_start_does_not_hide_it)
+{
+    leave_unsealed(50, NS_PER_S, true);
+    open_all();
+    close_all();
+    cr_assert_eq(failures(), 1);
+    cr_assert_eq(verify().sealed_records, RECORDS + 51);
+    cr_assert_eq(verify().n_late_seals, 1);
+    open_all();
+}
+
+SEAL_TEST(what_a_crash_leaves_under_load_is_no_alarm)
+{
+    leave_unsealed(5000, 2 * NS_PER_MS, true); /* ten seconds of a slow disk */
+    open_all();
+    WAIT_UNTIL(last_seq() == RECORDS + 5000, 5000);
+    cr_assert_eq(failures(), 0);
+    cr_assert_eq(verify().n_late_seals, 0);
+    cr_assert_eq(count_set_aside(), 0);
+}
+
+/* Nothing could be sealed in the hours between them: the machine slept. */
+SEAL_TEST(records_hours_apart_are_no_alarm)
+{
+    leave_unsealed(2, 3600 * NS_PER_S, true);
+    open_all();
+    WAIT_UNTIL(last_seq() == RECORDS + 2, 5000);
+    cr_assert_eq(failures(), 0);
 }
 
 SEAL_TEST(a_checkpoint_that_does_not_hold_is_noticed_and_kept)
@@ -329,7 +453,7 @@ SEAL_TEST(a_checkpoint_that_does_not_hold_is_noticed_and_kept)
     open_all();
     cr_assert_eq(failures(), 1);
     append(1);
-    WAIT_UNTIL(last_seq() == RECORDS + 1, 5000);
+    WAIT_UNTIL(last_seq() == RECORDS + 2, 5000); /* and the record about it */
     cr_assert(sv_starts_with(folder_read(&arena, dir, "audit/checkpoints"), sv_n(damaged, notes.len)));
     cr_assert_neq(verify().first_bad_seq, 0);
 }
