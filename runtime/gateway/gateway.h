@@ -5,9 +5,10 @@
  *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
  *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
  *                                    NAME or NAME.openfaas-fn
- *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below); 503
- * while too many of that function wait /system/functions, /system/function/NAME, /system/scale-function/NAME,
- * /system/logs, /system/info, /system/namespaces, /system/reload: basic auth
+ *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below);
+ *                                    503 while too many of that function wait
+ *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
+ *          /system/info, /system/namespaces, /system/secrets, /system/reload: basic auth
  *
  *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
@@ -20,6 +21,7 @@
  *   stack.c        stack.yml, applied whole or not at all
  *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
+ *   function_secrets.c  what functions are given: DIR/secrets/functions
  *   routes_*.c     the REST API and the way in
  *
  * A call that was answered 202 is brought to the function and its outcome recorded. It is tried again with

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "gateway/function_secrets.h"
 #include "log/log.h"
 
 /* Where the function finds what it inherits: HOST_ACT_FD (3), then: */
@@ -28,7 +29,6 @@
     (64 * 1024) /* a pipe's capacity: what may be left in it when the last writer has gone */
 #define SOCKET_NAME_MAX 96
 #define SOCKET_PATH_MAX (SOCKET_NAME_MAX + 32)
-#define SECRET_FILE_MAX (1024 * 1024)
 #define BACKLOG         1024
 
 /* Descriptors of a start that are not yet a replica's; -1: none. */
@@ -161,7 +161,10 @@ static enum status copy_secret(const struct deployment *d, struct arena *a, cons
     struct strview content;
     const char *from = arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr;
     enum status s = secret_file_check(from, err);
-    if (s == STATUS_OK) s = file_read(a, from, SECRET_FILE_MAX, &content, err);
+    if (s == STATUS_OK) s = file_read(a, from, FUNCTION_SECRET_BYTES_MAX, &content, err);
+    if (s == STATUS_NOT_FOUND)
+        return error_set(err, s, "secret '%s' of function '%.*s' is not there: faas-cli secret create %s",
+                         name, SV_ARG(d->spec.name), name);
     if (s != STATUS_OK)
         return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
     s = write_secret(a, folder, name, content, err);

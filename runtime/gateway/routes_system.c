@@ -9,27 +9,29 @@
 #include "base/clock.h"
 #include "base/version.h"
 #include "gateway/deployed.h"
+#include "gateway/function_secrets.h"
+#include "gateway/routes.h"
 
 #define LOG_LOOKBACK_NS (5 * 60 * NS_PER_S) /* without `since`, as faasd and faas-netes */
 
-static void answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
+void route_answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
 {
     http_resp_set(resp, status, SV("text/plain; charset=utf-8"), arena_printf(req->arena, "%s\n", sentence));
 }
 
-static void answer_json(const struct http_req *req, struct http_resp *resp, int status, json_t *value)
+void route_answer_json(const struct http_req *req, struct http_resp *resp, int status, json_t *value)
 {
     http_resp_set(resp, status, SV("application/json"), json_canonical(req->arena, value));
     json_release(value);
 }
 
-static void answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err)
+void route_answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err)
 {
     int status = status_to_http(err->code);
     if (err->code == STATUS_NOT_FOUND && !sv_eq(req->method, SV("GET")))
         status = 400; /* an image without executable; a missing function is said before */
     if (err->code == STATUS_FAILED_PRECONDITION) status = 400;
-    answer_text(req, resp, status, err->message);
+    route_answer_text(req, resp, status, err->message);
 }
 
 /* ---- functions ---- */
@@ -64,8 +66,7 @@ static json_t *function_status(const struct deployment *d)
     return o;
 }
 
-/* Namespace in the body or in the query, as clients differ; the body's wins. */
-static bool is_our_namespace(const struct http_req *req, const json_t *body)
+bool route_is_our_namespace(const struct http_req *req, const json_t *body)
 {
     struct strview name = json_get_text(body, "namespace");
     if (name.len == 0 && !http_query_get(req, SV("namespace"), &name)) return true;
@@ -75,10 +76,10 @@ static bool is_our_namespace(const struct http_req *req, const json_t *body)
 static void list_functions(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     json_t *list = json_array();
-    bool is_ours = is_our_namespace(req, NULL);
+    bool is_ours = route_is_our_namespace(req, NULL);
     for (struct list *n = g->deployments.next; is_ours && n != &g->deployments; n = n->next)
         (void)json_array_append_new(list, function_status(container_of(n, struct deployment, node)));
-    answer_json(req, resp, 200, list);
+    route_answer_json(req, resp, 200, list);
 }
 
 /* Whoever deploys wants to hear now whether it starts; and `faas-cli ready` waits for a replica. Stored
@@ -110,7 +111,7 @@ static void deploy_function(struct gateway *g, const struct http_req *req, const
     if (s == STATUS_OK) {
         bool exists = supervisor_find(g, spec.name) != NULL;
         if (is_update && !exists) { /* exactly 404: on it faas-cli turns to POST */
-            answer_text(req, resp, 404, "no such function");
+            route_answer_text(req, resp, 404, "no such function");
             return;
         }
         if (!is_update && exists)
@@ -118,7 +119,7 @@ static void deploy_function(struct gateway *g, const struct http_req *req, const
     }
     if (s == STATUS_OK) s = deploy(g, &spec, body, &err);
     if (s != STATUS_OK)
-        answer_error(req, resp, &err);
+        route_answer_error(req, resp, &err);
     else
         resp->status = 202;
 }
@@ -129,35 +130,34 @@ static void remove_function(struct gateway *g, const struct http_req *req, const
     struct error err;
     struct strview name = json_get_text(body, "functionName");
     if (name.len == 0) {
-        answer_text(req, resp, 400, "functionName is required");
+        route_answer_text(req, resp, 400, "functionName is required");
         return;
     }
-    const struct deployment *d = is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
+    const struct deployment *d = route_is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
     if (d == NULL) {
-        answer_text(req, resp, 404, "no such function");
+        route_answer_text(req, resp, 404, "no such function");
         return;
     }
     name = arena_copy(req->arena, d->spec.name); /* as it is stored: without a namespace */
     if (supervisor_remove(g, name, &err) != STATUS_OK) {
-        answer_error(req, resp, &err);
+        route_answer_error(req, resp, &err);
         return;
     }
     deployed_forget(g, name);
     resp->status = 202;
 }
 
-/* A JSON object, sent as JSON: a page in a browser cannot send that type without being asked first. */
-static bool read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
-                      json_t **ret_body)
+bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
+                     json_t **ret_body)
 {
     struct error err;
     struct strview type = http_req_header(req, SV("content-type"));
     if (!sv_eq_nocase(sv_trim(sv_sub(type, 0, sv_find(type, ';'))), SV("application/json"))) {
-        answer_text(req, resp, g->cfg.is_insecure ? 403 : 415, "Content-Type must be application/json");
+        route_answer_text(req, resp, g->cfg.is_insecure ? 403 : 415, "Content-Type must be application/json");
         return false;
     }
     if (json_parse(req->body, 0, ret_body, &err) == STATUS_OK) return true;
-    answer_text(req, resp, 400, err.message);
+    route_answer_text(req, resp, 400, err.message);
     return false;
 }
 
@@ -169,11 +169,11 @@ static void handle_functions(struct gateway *g, const struct http_req *req, stru
     }
     bool is_delete = sv_eq(req->method, SV("DELETE"));
     if (!is_delete && !sv_eq(req->method, SV("POST")) && !sv_eq(req->method, SV("PUT"))) {
-        answer_text(req, resp, 405, "GET, POST, PUT, DELETE");
+        route_answer_text(req, resp, 405, "GET, POST, PUT, DELETE");
         return;
     }
     json_t *body = NULL;
-    if (!read_body(g, req, resp, &body)) return;
+    if (!route_read_body(g, req, resp, &body)) return;
     if (is_delete)
         remove_function(g, req, body, resp);
     else
@@ -184,11 +184,11 @@ static void handle_functions(struct gateway *g, const struct http_req *req, stru
 static void handle_function(struct gateway *g, const struct http_req *req, struct strview name,
                             struct http_resp *resp)
 {
-    const struct deployment *d = is_our_namespace(req, NULL) ? supervisor_find(g, name) : NULL;
+    const struct deployment *d = route_is_our_namespace(req, NULL) ? supervisor_find(g, name) : NULL;
     if (d == NULL)
-        answer_text(req, resp, 404, "no such function");
+        route_answer_text(req, resp, 404, "no such function");
     else
-        answer_json(req, resp, 200, function_status(d));
+        route_answer_json(req, resp, 200, function_status(d));
 }
 
 static void handle_scale(struct gateway *g, const struct http_req *req, struct strview name,
@@ -196,17 +196,17 @@ static void handle_scale(struct gateway *g, const struct http_req *req, struct s
 {
     json_t *body = NULL;
     struct error err;
-    if (!read_body(g, req, resp, &body)) return;
-    struct deployment *d = is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
+    if (!route_read_body(g, req, resp, &body)) return;
+    struct deployment *d = route_is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
     const json_t *replicas = json_object_get(body, "replicas");
     json_int_t n = json_is_integer(replicas) ? json_integer_value(replicas) : -1;
     json_release(body);
     if (d == NULL)
-        answer_text(req, resp, 404, "no such function");
+        route_answer_text(req, resp, 404, "no such function");
     else if (n < 0 || n > REPLICAS_MAX)
-        answer_text(req, resp, 400, "replicas: 0 to 64");
+        route_answer_text(req, resp, 400, "replicas: 0 to 64");
     else if (supervisor_scale(d, (unsigned)n, &err) != STATUS_OK)
-        answer_error(req, resp, &err);
+        route_answer_error(req, resp, &err);
     else
         resp->status = 202;
 }
@@ -289,12 +289,12 @@ static void handle_logs(struct gateway *g, const struct http_req *req, struct ht
     struct log_query q;
     struct error err;
     if (parse_log_query(req, &q, &err) != STATUS_OK) {
-        answer_text(req, resp, 422, err.message);
+        route_answer_text(req, resp, 422, err.message);
         return;
     }
-    struct deployment *d = is_our_namespace(req, NULL) ? supervisor_find(g, q.name) : NULL;
+    struct deployment *d = route_is_our_namespace(req, NULL) ? supervisor_find(g, q.name) : NULL;
     if (d == NULL) {
-        answer_text(req, resp, 404, "no such function");
+        route_answer_text(req, resp, 404, "no such function");
         return;
     }
     http_resp_header(resp, SV("content-type"), SV("application/x-ndjson"));
@@ -312,17 +312,17 @@ static void handle_info(const struct http_req *req, struct http_resp *resp)
     const char *arch = strcmp(host.machine, "aarch64") == 0  ? "arm64"
                        : strcmp(host.machine, "x86_64") == 0 ? "x86_64"
                                                              : host.machine;
-    answer_json(req, resp, 200,
-                json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider",
-                          "orchestration", "balm", "provider", "balm", "version", "release", BALM_VERSION,
-                          "sha", "", "version", "release", BALM_VERSION, "sha", ""));
+    route_answer_json(req, resp, 200,
+                      json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider",
+                                "orchestration", "balm", "provider", "balm", "version", "release",
+                                BALM_VERSION, "sha", "", "version", "release", BALM_VERSION, "sha", ""));
 }
 
 static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     struct error err;
     if (gateway_reload(g, &err) == STATUS_OK)
-        answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
+        route_answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
     else
         http_resp_error(resp, req->arena, &err);
 }
@@ -330,7 +330,7 @@ static void handle_reload(struct gateway *g, const struct http_req *req, struct 
 static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)
 {
     if (sv_eq(req->method, sv(method))) return true;
-    answer_text(req, resp, 405, method);
+    route_answer_text(req, resp, 405, method);
     return false;
 }
 
@@ -350,12 +350,14 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
     } else if (sv_eq(path, SV("info"))) {
         if (takes(req, resp, "GET")) handle_info(req, resp);
     } else if (sv_eq(path, SV("namespaces"))) {
-        if (takes(req, resp, "GET")) answer_json(req, resp, 200, json_pack("[s]", FUNCTION_NAMESPACE));
+        if (takes(req, resp, "GET")) route_answer_json(req, resp, 200, json_pack("[s]", FUNCTION_NAMESPACE));
     } else if (sv_eq(path, SV("reload"))) {
         if (takes(req, resp, "POST")) handle_reload(g, req, resp);
-    } else if (sv_eq(path, SV("secrets")) || sv_eq(first, SV("namespace"))) {
-        answer_text(req, resp, 501, "balm does not do this");
+    } else if (sv_eq(path, SV("secrets"))) {
+        routes_secrets(g, req, resp);
+    } else if (sv_eq(first, SV("namespace"))) {
+        route_answer_text(req, resp, 501, "balm does not do this");
     } else {
-        answer_text(req, resp, 404, "no such path below /system/");
+        route_answer_text(req, resp, 404, "no such path below /system/");
     }
 }

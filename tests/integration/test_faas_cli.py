@@ -1,7 +1,8 @@
-"""The real faas-cli against the platform: functions, logs and info (contracts: faas-cli's own exit codes and messages).
+"""The real faas-cli against the platform: functions, secrets, logs and info (contracts: faas-cli's own exit codes and messages).
 
 faas-cli is looked for in FAAS_CLI, on PATH and in balm's cache; where it is nowhere the test says so and is skipped.
 """
+import glob
 import json
 import os
 import shutil
@@ -189,10 +190,63 @@ class FaasCliTest(PlatformTest):
         self.assertRegex(output, r"provider:\s+name:\s+balm|name:\s+balm")
         self.assertRegex(output, r"orchestration:\s+balm")
 
-    def test_not_here_yet_is_said(self):
+    def test_namespaces(self):
         self.login()
-        self.assertIn("501", self.cli("secret", "list", code=1))
         self.assertIn("openfaas-fn", self.cli("namespaces"))
+
+    # ---- secrets ----
+
+    def secrets(self):
+        return self.cli("secret", "list").split()[1:]
+
+    def stored(self, name):
+        path = os.path.join(self.p.data, "secrets", "functions", name)
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        with open(path) as f:
+            return f.read()
+
+    def test_secrets(self):
+        self.assertIn("unauthorized", self.cli("secret", "list", code=1).lower())
+        self.login()
+        self.assertIn("202", self.cli("secret", "create", "one", "--from-literal=first"))
+        self.assertIn("already exists", self.cli("secret", "create", "one", "--from-literal=second"))
+        self.assertEqual(self.stored("one"), "first")
+        self.assertIn("Updated: 202", self.cli("secret", "create", "one", "--from-literal=second", "--replace"))
+        self.assertEqual(self.stored("one"), "second")
+        file = self.p.write("file", "  as it is\n")
+        self.assertIn("202", self.cli("secret", "create", "two", "--from-file", file))
+        self.assertEqual(self.stored("two"), "  as it is\n")
+        self.assertIn("202", self.cli("secret", "create", "three", input="from stdin"))
+        self.assertEqual(self.stored("three"), "from stdin")
+        self.assertEqual(self.secrets(), ["one", "three", "two"])
+        self.assertIn("202", self.cli("secret", "update", "one", "--from-literal=third"))
+        self.assertEqual(self.stored("one"), "third")
+        self.assertIn("unable to find secret", self.cli("secret", "update", "none", "--from-literal=x"))
+        self.assertIn("OK", self.cli("secret", "remove", "three"))
+        self.assertIn("Unable to find secret", self.cli("secret", "remove", "three", code=1))
+        self.assertEqual(self.secrets(), ["one", "two"])
+        for value in ("first", "second", "third", "as it is"):
+            self.assertNotIn(value, self.p.log_text() + self.cli("secret", "list"))
+
+    def test_a_changed_secret_counts_from_the_next_start_on(self):
+        self.login()
+        self.cli("secret", "create", "one", "--from-literal=first")
+        self.cli("deploy", "--name", "x", "--image", "echo", "--secret", "one")
+        self.assertEqual(self.in_use("one"), ["first"])
+        self.cli("secret", "update", "one", "--from-literal=second")
+        self.assertEqual(self.in_use("one"), ["first"])
+        self.p.stop()
+        self.p.start()
+        self.assertEqual(self.cli("invoke", "x", input="start it"), "start it")
+        self.assertEqual(self.in_use("one"), ["second"])
+
+    def in_use(self, name):
+        """What the functions that run were given."""
+        found = []
+        for path in glob.glob(os.path.join(self.p.data, "run", "secrets", "*", name)):
+            with open(path) as f:
+                found.append(f.read())
+        return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,168 @@
+#include "gateway/function_secrets.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "config/quote.h"
+#include "function/params.h"
+
+/* Between the look whether there is one and the change that follows nobody else may change it. */
+static pthread_mutex_t one_change = PTHREAD_MUTEX_INITIALIZER;
+
+static const char *folder_of(struct arena *a, const char *dir)
+{
+    return arena_printf(a, "%s/secrets/functions", dir).ptr;
+}
+
+static const char *path_of(struct arena *a, const char *dir, struct strview name)
+{
+    return arena_printf(a, "%s/secrets/functions/%.*s", dir, SV_ARG(name)).ptr;
+}
+
+enum status function_secret_check_name(struct strview name, struct error *err)
+{
+    char shown[QUOTE_MAX];
+    if (!param_pattern_matches(PARAM_NAME, name))
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "secret name '%s': 1 to 253 lower-case letters, digits, inner '-' and '.'",
+                         quote_text(name, shown));
+    if (sv_eq(name, SV(INVOCATION_KEY_SECRET)))
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "secret '" INVOCATION_KEY_SECRET "' is the platform's own");
+    return STATUS_OK;
+}
+
+/* ---- looking ---- */
+
+static bool is_there(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+static int is_secret(const struct dirent *entry)
+{
+    return function_secret_check_name(sv(entry->d_name), NULL) == STATUS_OK;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static enum status list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
+                        struct error *err)
+{
+    struct dirent **entries;
+    const char *folder = folder_of(a, dir);
+    int n = scandir(folder, &entries, is_secret, by_name);
+    if (n < 0) return error_set(err, status_from_errno(errno), "read %s: %s", folder, strerror(errno));
+    struct strview *names = arena_array(a, (size_t)n, sizeof(*names));
+    size_t n_names = 0;
+    for (int i = 0; i < n; i++) {
+        struct strview name = arena_copy(a, sv(entries[i]->d_name));
+        struct stat st;
+        if (stat(path_of(a, dir, name), &st) == 0 && S_ISREG(st.st_mode)) names[n_names++] = name;
+        free(entries[i]);
+    }
+    free(entries);
+    *ret_names = names;
+    *ret_n = n_names;
+    return STATUS_OK;
+}
+
+/* Not in the middle of a change: its temporary file could pass for a secret. */
+enum status function_secrets_list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
+                                  struct error *err)
+{
+    (void)pthread_mutex_lock(&one_change);
+    enum status s = list(dir, a, ret_names, ret_n, err);
+    (void)pthread_mutex_unlock(&one_change);
+    return s;
+}
+
+size_t function_secrets_missing(const struct deployment *d, struct arena *a, struct strview **ret_names)
+{
+    size_t n = 0;
+    *ret_names = arena_array(a, d->spec.n_secrets, sizeof(**ret_names));
+    for (size_t i = 0; i < d->spec.n_secrets; i++)
+        if (access(path_of(a, d->gateway->cfg.dir, d->spec.secrets[i]), R_OK) != 0)
+            (*ret_names)[n++] = d->spec.secrets[i];
+    return n;
+}
+
+/* ---- changing ---- */
+
+static enum status check_room(const char *dir, struct arena *a, struct error *err)
+{
+    struct strview *names;
+    size_t n = 0;
+    enum status s = list(dir, a, &names, &n, err);
+    if (s == STATUS_OK && n >= FUNCTION_SECRETS_MAX)
+        s = error_set(err, STATUS_FAILED_PRECONDITION, "there are %d secrets, and no more may be made",
+                      FUNCTION_SECRETS_MAX);
+    return s;
+}
+
+static enum status put(const char *dir, struct arena *a, struct strview name, struct strview value,
+                       bool is_new, struct error *err)
+{
+    const char *path = path_of(a, dir, name);
+    bool exists = is_there(path);
+    if (is_new && exists)
+        return error_set(err, STATUS_ALREADY_EXISTS, "secret %.*s already exists", SV_ARG(name));
+    if (!is_new && !exists) return error_set(err, STATUS_NOT_FOUND, "no secret %.*s", SV_ARG(name));
+    enum status s = is_new ? check_room(dir, a, err) : STATUS_OK;
+    return s == STATUS_OK ? file_write_atomic(path, value, 0600, err) : s;
+}
+
+enum status function_secret_put(const char *dir, struct strview name, struct strview value, bool is_new,
+                                struct error *err)
+{
+    struct arena a = {0};
+    enum status s = function_secret_check_name(name, err);
+    if (s == STATUS_OK && value.len == 0)
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "secret %.*s: its value is empty", SV_ARG(name));
+    if (s == STATUS_OK && value.len > FUNCTION_SECRET_BYTES_MAX)
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "secret %.*s: a value of %zu bytes; at most %d are taken",
+                      SV_ARG(name), value.len, FUNCTION_SECRET_BYTES_MAX);
+    if (s != STATUS_OK) return s;
+    (void)pthread_mutex_lock(&one_change);
+    s = put(dir, &a, name, value, is_new, err);
+    (void)pthread_mutex_unlock(&one_change);
+    arena_release(&a);
+    return s;
+}
+
+static enum status remove_file(const char *folder, const char *path, struct strview name, struct error *err)
+{
+    if (unlink(path) != 0)
+        return errno == ENOENT
+                   ? error_set(err, STATUS_NOT_FOUND, "no secret %.*s", SV_ARG(name))
+                   : error_set(err, status_from_errno(errno), "remove %s: %s", path, strerror(errno));
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
+    enum status s = STATUS_OK;
+    if (fsync(fd) != 0) s = error_set(err, status_from_errno(errno), "sync %s: %s", folder, strerror(errno));
+    (void)close(fd);
+    return s;
+}
+
+enum status function_secret_remove(const char *dir, struct strview name, struct error *err)
+{
+    struct arena a = {0};
+    enum status s = function_secret_check_name(name, err);
+    if (s != STATUS_OK) return s;
+    (void)pthread_mutex_lock(&one_change);
+    s = remove_file(folder_of(&a, dir), path_of(&a, dir, name), name, err);
+    (void)pthread_mutex_unlock(&one_change);
+    arena_release(&a);
+    return s;
+}

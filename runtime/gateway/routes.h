@@ -1,0 +1,19 @@
+/* Shared by routes_system.c and routes_secrets.c: answers as clients of OpenFaaS print them, plain text where
+ * something is wrong. */
+#ifndef BALM_GATEWAY_ROUTES_H
+#define BALM_GATEWAY_ROUTES_H
+
+#include "gateway/gateway_impl.h"
+
+void route_answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence);
+/* value: moved. */
+void route_answer_json(const struct http_req *req, struct http_resp *resp, int status, json_t *value);
+void route_answer_error(const struct http_req *req, struct http_resp *resp, const struct error *err);
+/* Namespace in the body or in the query, as clients differ; the body's wins. None is ours. */
+bool route_is_our_namespace(const struct http_req *req, const json_t *body);
+/* A JSON value, sent as JSON: a page in a browser cannot send that type without being asked first. False:
+ * answered already. ret_body is owned. */
+bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
+                     json_t **ret_body) MUST_USE;
+
+#endif
