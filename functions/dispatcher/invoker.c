@@ -206,6 +206,16 @@ static void answer_lost(const struct job *job, struct strview why)
         repeat(job, true, 0, SV("UNKNOWN"), why);
 }
 
+/* Who reads the record may know what callers are not told: why the function does not start. */
+static struct strview why_unsent(const struct job *job, const struct error *err)
+{
+    const struct core_env *env = &job->d->env;
+    struct function_info now = {0};
+    enum status s = env->invoker->info(env->invoker_arg, job->item->record->function, &now, NULL);
+    return s == STATUS_OK && now.start_error.len > 0 ? arena_copy(job->arena, now.start_error)
+                                                     : sv(err->message);
+}
+
 /* The bot was never reached, which is no attempt of the act: again and again until the intent's deadline. */
 static void snooze_unsent(const struct job *job, struct strview why)
 {
@@ -270,7 +280,7 @@ static void act(struct job *job)
     else if (s == STATUS_UNKNOWN || s == STATUS_DEADLINE_EXCEEDED)
         answer_lost(job, sv(err.message));
     else if (s == STATUS_UNAVAILABLE && err.can_retry)
-        snooze_unsent(job, sv(err.message));
+        snooze_unsent(job, why_unsent(job, &err));
     else if (err.can_retry)
         repeat(job, true, 0, sv(status_name(s)), sv(err.message));
     else

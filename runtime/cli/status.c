@@ -102,15 +102,27 @@ static void print_incidents(const json_t *summary, const json_t *list, struct ar
                                                           : "");
 }
 
-static void print_functions(const json_t *list)
+static void print_missing_secrets(const json_t *function, struct arena *a)
+{
+    size_t i;
+    json_t *name;
+    json_array_foreach(json_object_get(function, "missingSecrets"), i, name)
+        printf("  %-20s CANNOT START: no secret %s (faas-cli secret create %s)\n", "",
+               cli_shown(a, sv(json_string_value(name))).ptr, cli_shown(a, sv(json_string_value(name))).ptr);
+}
+
+static void print_functions(const json_t *list, struct arena *a)
 {
     size_t i;
     json_t *o;
     puts("\nfunctions");
     if (json_array_size(list) == 0) puts("  none deployed");
     json_array_foreach(list, i, o)
+    {
         printf("  %-20s %lld running, %lld calls%s\n", text_of(o, "name"), number_of(o, "replicas"),
                number_of(o, "invocationCount"), json_is_true(json_object_get(o, "acts")) ? ", acts" : "");
+        print_missing_secrets(o, a);
+    }
 }
 
 static void print_runbooks(const json_t *list)
@@ -135,7 +147,7 @@ static void print_text(const json_t *all, struct arena *a)
     print_sources(json_object_get(status, "sources"));
     print_backlog(json_object_get(status, "backlog"));
     print_incidents(json_object_get(status, "incidents"), json_object_get(all, "incidents"), a);
-    print_functions(json_object_get(all, "functions"));
+    print_functions(json_object_get(all, "functions"), a);
     print_runbooks(json_object_get(status, "runbooks"));
 }
 

@@ -27,6 +27,9 @@ struct function_info {
     int64_t timeout_ns;
     struct strview undo; /* how its act is taken back, in its manifest's words */
     struct strview manifest_json;
+    /* Why its last start failed, with the paths that are not for callers; empty: it did not. Borrowed until
+     * the next wait. */
+    struct strview start_error;
 };
 
 /* How a bot is reached: local gateway, Kubernetes Service, OpenFaaS, Knative. All members mandatory. */

@@ -139,6 +139,7 @@ struct deployment {
     bool is_from_stack;    /* goes with its entry in stack.yml */
     unsigned users;        /* fibers that hold a pointer across waits */
     struct function_log *log;
+    char start_error[ERROR_MESSAGE_MAX]; /* info.start_error is this */
 };
 
 struct gateway {

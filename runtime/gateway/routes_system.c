@@ -49,6 +49,15 @@ static json_t *map_or_empty(json_t *map)
     return map != NULL ? json_deep_copy(map) : json_object();
 }
 
+static void add_missing_secrets(const struct deployment *d, json_t *o)
+{
+    struct arena a = {0};
+    struct strview *names;
+    size_t n = function_secrets_missing(d, &a, &names);
+    if (n > 0) (void)json_object_set_new(o, "missingSecrets", text_list(names, n));
+    arena_release(&a);
+}
+
 static json_t *function_status(const struct deployment *d)
 {
     char created[RFC3339_LEN + 1];
@@ -63,6 +72,7 @@ static json_t *function_status(const struct deployment *d)
                   "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
     if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
+    add_missing_secrets(d, o);
     return o;
 }
 

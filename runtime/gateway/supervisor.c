@@ -4,9 +4,11 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "gateway/function_secrets.h"
 #include "log/log.h"
 
 #define WATCH_MS         250
@@ -62,17 +64,41 @@ static void retire_deployment(struct deployment *d)
         log_error("gateway", "a removed function is kept in memory", LOG_STR("error", err.message));
 }
 
+/* What went wrong is kept: who asks for an act must hear it, whoever just calls must not. */
+static enum status start_one(struct deployment *d, struct error *err)
+{
+    enum status s = replica_start(d, err);
+    d->info.start_error = (struct strview){0};
+    if (s == STATUS_OK) return s;
+    (void)snprintf(d->start_error, sizeof(d->start_error), "%s", err->message);
+    d->info.start_error = sv(d->start_error);
+    return s;
+}
+
 static void ensure_wanted(struct deployment *d)
 {
     struct error err;
     while (d->n_routed < d->wanted) {
-        if (replica_start(d, &err) == STATUS_OK) continue;
+        if (start_one(d, &err) == STATUS_OK) continue;
         deployment_note_failure(d);
         log_warn("gateway", "function does not start", LOG_SV("function", d->spec.name),
                  LOG_STR("error", err.message),
                  LOG_INT("retry_ms", (d->not_before_ns - clock_monotonic_ns()) / NS_PER_MS));
         return;
     }
+}
+
+/* It is deployed all the same: the secret may be made later, and the other functions must not wait for it. */
+static void warn_of_missing_secrets(const struct deployment *d)
+{
+    struct arena a = {0};
+    struct strview *names;
+    size_t n = function_secrets_missing(d, &a, &names);
+    for (size_t i = 0; i < n; i++)
+        log_warn("gateway", "a secret that a function lists is missing: it cannot start",
+                 LOG_SV("function", d->spec.name), LOG_SV("secret", names[i]),
+                 LOG_SV("make_it", arena_printf(&a, "faas-cli secret create %.*s", SV_ARG(names[i]))));
+    arena_release(&a);
 }
 
 void supervisor_commit(struct deployment *d)
@@ -93,6 +119,7 @@ void supervisor_commit(struct deployment *d)
     log_info("gateway", old != NULL ? "function replaced" : "function deployed",
              LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
              LOG_STR("executable", d->executable));
+    warn_of_missing_secrets(d);
 }
 
 void supervisor_discard(struct deployment *d)
@@ -242,7 +269,7 @@ enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err
     if (n > d->scale_max) n = d->scale_max;
     d->wanted = n;
     while (d->n_routed < n && s == STATUS_OK)
-        s = replica_start(d, err);
+        s = start_one(d, err);
     for (struct list *node = d->replicas.next; node != &d->replicas && d->n_routed > n; node = node->next)
         replica_retire(
             container_of(node, struct replica, node)); /* its fiber, not this loop, takes it off the list */
@@ -299,7 +326,7 @@ static enum status start_first(struct deployment *d, int64_t deadline_ns, struct
     enum status s = wait_for_backoff(d, deadline_ns, err);
     if (s != STATUS_OK || d->is_removed || d->n_routed > 0) return s;
     struct error why;
-    s = replica_start(d, &why);
+    s = start_one(d, &why);
     if (s != STATUS_OK) return not_started(d, s, &why, err);
     if (d->wanted == 0) d->wanted = 1;
     return STATUS_OK;

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from harness import BUILD, PATIENCE, free_port, main, request, rfc3339, wait_until
+from harness import BUILD, PATIENCE, PlatformTest, alert, free_port, main, request, rfc3339, stack_file, wait_until
 
 KEY = "5e" * 32
 # Python's own pipe to a child may be descriptor 3, so the child moves the socket there itself.
@@ -562,6 +562,34 @@ class Notify(BotTest):
         for text in (json.dumps(answer), b.log_text()):
             for secret in ("s3cret", "k3y-of-us", KEY):
                 self.assertNotIn(secret, text)
+
+
+class NotifyBehindThePlatform(PlatformTest):
+    RUNBOOK = ("name: tell\nmatch: ['alertname=\"X\"']\ntarget: t/${labels.x}\nmode: act\n"
+               "steps:\n  - {bot: notify, with: {title: \"${labels.x}\"}, timeout: 30s}\n")
+
+    def make_secret(self, p, name, value):
+        self.assertEqual(p.request("POST", "/system/secrets", {"name": name, "value": value}, p.basic())[0], 202)
+
+    def test_missing_secrets_are_said_everywhere_and_once_made_people_are_told(self):
+        p = self.platform(runbooks={"tell.yaml": self.RUNBOOK},
+                          stack=stack_file("notify") + "    secrets: [notify-url, notify-hmac-key]\n")
+        warned = [line["secret"] for line in p.log if "secret that a function lists is missing" in line["message"]]
+        self.assertEqual(warned, ["notify-url", "notify-hmac-key"])
+        functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+        self.assertEqual(functions[0]["missingSecrets"], ["notify-url", "notify-hmac-key"])
+        self.assertIn("CANNOT START: no secret notify-url (faas-cli secret create notify-url)", p.cli("status")[1])
+        p.post_alerts(alert("X", x="1"))
+        retry = p.wait_record("retry")
+        self.assertIn("secret 'notify-url' of function 'notify' is not there: faas-cli secret create notify-url", retry["reason"])
+        self.assertIn("secret 'notify-url'", p.cli("why", "last")[1])
+        r = Receiver()
+        self.addCleanup(r.close)
+        self.make_secret(p, "notify-hmac-key", "k")
+        self.make_secret(p, "notify-url", f"http://127.0.0.1:{r.port}/")
+        self.assertEqual(p.wait_record("outcome")["state"], "done")
+        self.assertEqual(len(r.received), 1)
+        self.assertNotIn("CANNOT START", p.cli("status")[1])
 
 
 if __name__ == "__main__":
