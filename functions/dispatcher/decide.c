@@ -184,7 +184,8 @@ static struct record *emit_intent(struct decision *d, const struct incident *inc
     r->step = number;
     r->params = params;
     r->gates = gates;
-    r->deadline_ns = d->in->time_ns + INTENT_PATIENCE_NS + step->timeout_ns;
+    r->deadline_ns =
+        d->in->time_ns + (is_escalation ? ESCALATION_PATIENCE_NS : INTENT_PATIENCE_NS) + step->timeout_ns;
     r->detail = step_detail(d->arena, step, !is_escalation);
     return r;
 }

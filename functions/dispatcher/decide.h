@@ -17,6 +17,8 @@
 
 /* Queue and retries; with the step's timeout this is an intent's deadline. */
 #define INTENT_PATIENCE_NS (5 * 60 * NS_PER_S)
+/* The same for telling a person, which nothing else makes up for: a receiver may be down for a while. */
+#define ESCALATION_PATIENCE_NS (60 * 60 * NS_PER_S)
 
 /* state: with `in` applied, and everything decided before it. in->time_ns: the effective time, which the new
  * records get too. Records are in the arena; cause is seq. */

@@ -382,17 +382,26 @@ static struct lease *lease_find(const struct queue *q, uint64_t token)
 
 static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err);
 
+/* r: the item's record. */
+static bool is_last_attempt(const struct queue *q, const struct lease *l, const struct record *r,
+                            int64_t now_ns)
+{
+    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < r->deadline_ns;
+    return l->attempt >= q->cfg.max_attempts && !is_patient;
+}
+
 /* An attempt of which nobody knows the end is used up; after the last one the item is dead. */
-static enum status count_interrupted(struct queue *q, struct lease *l, struct strview incident,
+static enum status count_interrupted(struct queue *q, struct lease *l, const struct record *item,
                                      struct error *err)
 {
-    bool is_last = l->attempt >= q->cfg.max_attempts;
+    int64_t now = clock_unix_ns();
+    bool is_last = is_last_attempt(q, l, item, now);
     struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
                        .attempt = l->attempt,
-                       .incident = incident,
+                       .incident = item->incident,
                        .state = is_last ? SV("dead") : SV("interrupted"),
                        .code = SV("UNKNOWN"),
-                       .time_ns = clock_unix_ns(),
+                       .time_ns = now,
                        .reason = SV("the platform stopped during the attempt; how it ended is not known")};
     if (!is_last) r.due_ns = r.time_ns;
     enum status s = record_durably(q, l, &r, err);
@@ -419,7 +428,7 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
 {
     struct queue_item item = {.seq = l->seq, .token = l->token, .is_interrupted = l->work->is_past};
     enum status s = read_record(q, l, a, &item.record, err);
-    if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record->incident, err);
+    if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record, err);
     if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
         item.attempt = l->attempt;
         item.has_lost_answer = l->has_lost_answer;
@@ -557,7 +566,7 @@ enum status queue_retry(struct queue *q, const struct queue_item *item, bool cou
     if (l == NULL) return STATUS_ABORTED;
     int64_t now = clock_unix_ns();
     if (now - l->time_ns > QUEUE_SNOOZE_MAX_NS) counts = true;
-    bool is_last = counts && l->attempt >= q->cfg.max_attempts;
+    bool is_last = counts && is_last_attempt(q, l, item->record, now);
     struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
                        .time_ns = now,
                        .attempt = l->attempt,

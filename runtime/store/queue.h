@@ -50,9 +50,10 @@
 struct queue;
 
 struct queue_cfg {
-    unsigned max_inflight;                   /* over all functions; 0: 64; not above the number of takers */
-    unsigned max_inflight_function;          /* per function; 0: 10 */
-    unsigned max_attempts;                   /* 0: 5 */
+    unsigned max_inflight;          /* over all functions; 0: 64; not above the number of takers */
+    unsigned max_inflight_function; /* per function; 0: 10 */
+    /* 0: 5; telling a person (purpose "escalate") is tried until the intent's deadline, however often. */
+    unsigned max_attempts;
     int64_t backoff_base_ns, backoff_cap_ns; /* 0: 1 s, 60 s */
 };
 

@@ -181,6 +181,7 @@ Test(decide, an_alert_that_goes_on_leads_to_the_next_rung_and_at_last_to_a_perso
     cr_assert(sv_eq(told->function, SV("notify")), "%.*s", SV_ARG(told->function));
     const struct record *message = last(RECORD_INTENT, "i1");
     cr_assert(sv_eq(message->purpose, SV("escalate")) && sv_eq(message->function, SV("notify")));
+    cr_assert_geq(message->deadline_ns - message->time_ns, ESCALATION_PATIENCE_NS);
     cr_assert(sv_eq(message->params,
                     SV("{\"text\":\"nginx (none): the alert went on after step 2 of 2, the last\"}")),
               "%.*s", SV_ARG(message->params));

@@ -544,6 +544,39 @@ Test(queue, after_the_last_attempt_an_item_is_dead_until_a_person_retries_it,
     in_fiber(the_last_attempt_is_dead);
 }
 
+static void telling_a_person_goes_on(void)
+{
+    struct record r = {.kind = RECORD_INTENT,
+                       .intent = SV("i1"),
+                       .function = SV("notify"),
+                       .purpose = SV("escalate"),
+                       .deadline_ns = clock_unix_ns() + 60 * NS_PER_S};
+    (void)append(r);
+    for (unsigned attempt = 1; attempt <= 5; attempt++) {
+        struct queue_item item = take();
+        cr_assert_eq(item.attempt, attempt);
+        cr_assert_eq(retry(&item, true, 0), STATUS_OK);
+        cr_assert(last_record()->kind == RECORD_RETRY && sv_eq(last_record()->state, SV("failed")));
+    }
+    (void)take();
+    restart();
+    cr_assert_eq(take().attempt, 7, "nor does a restart end it");
+    r.intent = SV("i2");
+    r.deadline_ns = clock_unix_ns() - 1;
+    (void)append(r);
+    (void)append((struct record){
+        .kind = RECORD_RETRY, .intent = r.intent, .attempt = 2, .state = SV("failed"), .due_ns = 1});
+    struct queue_item late = take();
+    cr_assert(is_intent(&late, "i2") && late.attempt == 3);
+    cr_assert_eq(retry(&late, true, 0), STATUS_OK);
+    cr_assert(sv_eq(last_record()->state, SV("dead")));
+}
+
+Test(queue, telling_a_person_is_tried_until_its_deadline, .init = set_three_quick_attempts)
+{
+    in_fiber(telling_a_person_goes_on);
+}
+
 static enum status lose(const struct queue_item *item)
 {
     return queue_retry(queue, item, true, NS_PER_MS, SV("UNKNOWN"), SV("no answer came"), NULL);
