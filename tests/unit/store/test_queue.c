@@ -694,7 +694,7 @@ QUEUE_TEST(what_is_not_yet_due_was_not_begun)
 /* The older one has fallen due meanwhile: it did not keep the younger one back all the time. */
 QUEUE_TEST(what_passed_an_item_with_a_due_time_is_interrupted_all_the_same)
 {
-    int64_t due = clock_unix_ns() + 50 * NS_PER_MS;
+    int64_t due = clock_unix_ns() + 500 * NS_PER_MS;
     (void)append((struct record){
         .kind = RECORD_INTENT, .intent = SV("a1"), .function = SV("f"), .target = SV("a"), .due_ns = due});
     (void)add("a2", "f", "a");
@@ -776,7 +776,7 @@ QUEUE_TEST(a_call_needs_no_intent_id)
 
 QUEUE_TEST(an_intent_with_a_due_time_waits_for_it)
 {
-    int64_t due = clock_unix_ns() + 50 * NS_PER_MS;
+    int64_t due = clock_unix_ns() + 500 * NS_PER_MS;
     (void)append(
         (struct record){.kind = RECORD_INTENT, .intent = SV("i1"), .function = SV("f"), .due_ns = due});
     expect_nothing_ready();
