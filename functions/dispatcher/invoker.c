@@ -188,8 +188,8 @@ static bool may_begin(struct job *job)
         return false;
     }
     if (!job->item->is_interrupted && state_mode(s, r->runbook) != RUNBOOK_ACT) {
-        finish(job, SV("refused"), SV("FAILED_PRECONDITION"),
-               SV("its runbook may not act any more; nothing was changed"));
+        give_up(job, SV("refused"), SV("FAILED_PRECONDITION"),
+                SV("its runbook may not act any more: nothing was begun since"));
         return false;
     }
     if (inc->alert == ALERT_FIRING || job->item->is_interrupted)

@@ -779,6 +779,25 @@ Test(dispatcher, an_act_that_waits_does_not_begin_once_its_runbook_is_switched_o
     run(act_runbook, check_switched_off);
 }
 
+static void check_lost_then_switched_off(void)
+{
+    struct error err;
+    bots.status = STATUS_UNKNOWN;
+    bots.hangs = true;
+    signal_alert("i1", "firing");
+    wait_invoked(1);
+    write_runbook(RUNBOOK("off", "cooldown: 1s", ""));
+    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    fiber_event_set(&bots.released);
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("unknown")));
+    cr_assert_eq(bots.n_invoked, 1);
+}
+
+Test(dispatcher, a_lost_answer_stays_unknown_when_its_runbook_is_switched_off)
+{
+    run(act_runbook, check_lost_then_switched_off);
+}
+
 static void check_resolved_before(void)
 {
     signal_alert("other", "firing");
