@@ -787,7 +787,7 @@ static void check_lost_then_switched_off(void)
     signal_alert("i1", "firing");
     wait_invoked(1);
     write_runbook(RUNBOOK("off", "cooldown: 1s", ""));
-    cr_assert_eq(dispatcher_function.reload(dispatcher, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(reload(&err), STATUS_OK, "%s", err.message);
     fiber_event_set(&bots.released);
     cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("unknown")));
     cr_assert_eq(bots.n_invoked, 1);
