@@ -14,7 +14,7 @@ extern const char *const host_command_env[];
 struct host_command_cfg {
     const char *const *argv; /* argv[0] is an absolute path */
     const char *shim_path;
-    uint64_t files_max; /* RLIMIT_NOFILE, soft */
+    uint64_t files_max; /* RLIMIT_NOFILE, soft; 0: ours */
     int pid_fd;         /* the command's pid is written here before it begins; borrowed */
 };
 

@@ -19,9 +19,9 @@
  *
  *   balm-shim --files N --pid FD -- PROGRAM [ARG …]
  *
- * - Becomes PROGRAM: a command on the host, which may have N descriptors open. Before that it writes its pid,
- *   which stays the command's, to FD: whoever kills the platform at any instant leaves either no command or
- *   one whose pid is known.
+ * - Becomes PROGRAM: a command on the host, which may have N descriptors open (0: as many as we). Before that
+ * it writes its pid, which stays the command's, to FD: whoever kills the platform at any instant leaves
+ * either no command or one whose pid is known.
  *
  *   balm-shim --drain LIFELINE-FD
  *
@@ -201,7 +201,7 @@ static int become_command(char **argv, unsigned long long files, int pid_fd)
     if (write(pid_fd, pid, (size_t)n) != n) return fail("note the pid");
     (void)close(pid_fd);
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("read the limit of descriptors");
-    if (files < limit.rlim_max) limit.rlim_cur = files;
+    if (files > 0 && files < limit.rlim_max) limit.rlim_cur = files;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("set the limit of descriptors");
     (void)execv(argv[0], argv);
     int e = errno;
