@@ -19,9 +19,9 @@
  *
  *   balm-shim --files N --pid FD -- PROGRAM [ARG …]
  *
- * - Becomes PROGRAM: a command on the host, which may have N descriptors open (0: as many as we). Before that
- * it writes its pid, which stays the command's, to FD: whoever kills the platform at any instant leaves
- * either no command or one whose pid is known.
+ * - Becomes PROGRAM: a command on the host, which may have N descriptors open (0: as many as we). Before
+ *   that it writes its pid, which stays the command's, to FD: whoever kills the platform at any instant
+ *   leaves either no command or one whose pid is known.
  *
  *   balm-shim --drain LIFELINE-FD
  *
