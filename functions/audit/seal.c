@@ -349,6 +349,15 @@ static enum status mend_leaves(struct seal *seal)
     return s;
 }
 
+/* If no record comes before. The first of a process is due at once; there is one of the empty tree already,
+ * and the first record must not wait behind another. */
+static int64_t next_checkpoint_ns(const struct seal *seal)
+{
+    if (seal->checkpoint_ns == 0 && seal->files.tree.size > 0) return clock_monotonic_ns() + 1;
+    int64_t last_ns = seal->checkpoint_ns != 0 ? seal->checkpoint_ns : clock_monotonic_ns();
+    return last_ns + CHECKPOINT_IDLE_NS;
+}
+
 static void seal_fiber(void *arg)
 {
     struct seal *seal = arg;
@@ -359,8 +368,7 @@ static void seal_fiber(void *arg)
         fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
     while (s != STATUS_CANCELLED && !seal->is_stopped_for_good) {
-        int64_t idle_end_ns =
-            seal->checkpoint_ns == 0 ? clock_monotonic_ns() + 1 : seal->checkpoint_ns + CHECKPOINT_IDLE_NS;
+        int64_t idle_end_ns = next_checkpoint_ns(seal);
         s = journal_wait_after(seal->journal, seal->files.tree.size, idle_end_ns);
         if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) {
             s = seal_pending(seal, &err);

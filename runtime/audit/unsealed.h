@@ -14,6 +14,8 @@
  */
 #define UNSEALED_START_MAX_NS  (30 * NS_PER_S)
 #define UNSEALED_VERIFY_MAX_NS (60 * NS_PER_S)
+/* Where nothing at all is sealed, the platform has written its first record this moment, or is suspect. */
+#define UNSEALED_FIRST_MAX_NS (10 * NS_PER_S)
 
 struct unsealed {
     int64_t last_ns, span_ns;

@@ -371,8 +371,9 @@ static void finish(struct verify *v)
     check_kept_tail(v);
     if (!v->has_met_any && r->records > 0)
         found_bad(v, 1, "there is no checkpoint at all: they were removed");
+    bool is_old = v->began_unix_ns - v->rest.last_ns > UNSEALED_FIRST_MAX_NS;
     r->is_end_unsealed =
-        v->rest.span_ns > UNSEALED_VERIFY_MAX_NS || (r->sealed_records == 0 && r->records > 0);
+        v->rest.span_ns > UNSEALED_VERIFY_MAX_NS || (r->sealed_records == 0 && r->records > 0 && is_old);
     r->root = merkle_tree_root(&v->tree);
     r->open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, v->arena, &listed);
     r->n_open_intents = v->open.n;

@@ -21,7 +21,8 @@ struct audit_report {
     struct strview bad_reason;    /* one sentence; arena */
     struct strview *open_intents; /* intents without outcome; arena, at most 100 of them */
     size_t n_open_intents;        /* how many there are in all */
-    /* Records behind the newest good checkpoint go on for longer than a crash explains, or none is sealed. */
+    /* Records behind the newest good checkpoint go on for longer than a crash explains, or none is sealed and
+     * the last one was not written just now. */
     bool is_end_unsealed;
     struct strview *late_seals; /* what records of kind "unsealed" say; arena */
     size_t n_late_seals;        /* the first AUDIT_LATE_SEALS_MAX of them */

@@ -279,7 +279,9 @@ static void print_report(const struct audit_report *r)
         return;
     }
     if (verdict(r) == CLI_UNPROVEN) print_unproven(r);
-    if (verdict(r) == CLI_OK && r->records > r->sealed_records)
+    if (verdict(r) == CLI_OK && r->records > 0 && r->sealed_records == 0)
+        puts("verdict      nothing is sealed yet: the first record has just been written");
+    else if (verdict(r) == CLI_OK && r->records > r->sealed_records)
         printf("verdict      genuine and complete up to record %llu\n",
                (unsigned long long)r->sealed_records);
     else if (verdict(r) == CLI_OK)

@@ -134,6 +134,14 @@ SEAL_TEST(what_is_durable_is_sealed_within_seconds_and_the_rest_at_the_end)
     open_all();
 }
 
+/* A fresh platform that is killed, or looked at, in its first second has a seal. */
+SEAL_TEST(the_first_record_of_all_is_sealed_at_once)
+{
+    cr_assert_eq(sleep_ms(50), STATUS_OK); /* the fiber has nothing to do */
+    append(1);
+    WAIT_UNTIL(verify().sealed_records == 1, 800);
+}
+
 SEAL_TEST(checkpoints_come_at_most_once_a_second_while_records_come)
 {
     int64_t began_ns = clock_monotonic_ns();
