@@ -70,7 +70,9 @@ class Install(PlatformTest):
     def test_what_is_shipped_as_configuration_acts_on_nothing(self):
         self.install()
         for name in os.listdir(os.path.join(self.root, "etc/balm/runbooks")):
-            self.assertNotIn("mode: act", re.sub("`mode: act`", "", self.read("etc/balm/runbooks/" + name)))
+            text = self.read("etc/balm/runbooks/" + name)
+            if "steps:" in text:  # one without only tells a person
+                self.assertNotIn("mode: act", re.sub("`mode: act`", "", text))
         self.assertIn("\nservices: {}\n", self.read("etc/balm/host-acts.yaml"))
 
     def test_the_installed_platform_finds_what_came_with_it(self):
