@@ -120,6 +120,14 @@ static json_t *store_json(const struct journal *j)
     return o;
 }
 
+/* What the leases of alerts are reckoned with: Alertmanager's configuration must not be slower. */
+static json_t *alertmanager_json(const struct dispatcher *d)
+{
+    char repeat[DURATION_TEXT_MAX], group[DURATION_TEXT_MAX];
+    return json_pack("{s:s, s:s}", "groupInterval", duration_format(d->env.group_interval_ns, group),
+                     "repeatInterval", duration_format(d->env.repeat_interval_ns, repeat));
+}
+
 json_t *status_json(const struct dispatcher *d)
 {
     const struct state *s = dispatcher_state(d);
@@ -131,7 +139,9 @@ json_t *status_json(const struct dispatcher *d)
     }
     (void)json_object_set_new(o, "epoch", json_integer((json_int_t)s->epoch));
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)s->last_seq));
+    (void)json_object_set_new(o, "time", time_json(clock_unix_ns()));
     (void)json_object_set_new(o, "store", store_json(d->env.journal));
+    (void)json_object_set_new(o, "alertmanager", alertmanager_json(d));
     (void)json_object_set_new(o, "deciding", json_boolean(decider_is_active(d->decider)));
     (void)json_object_set_new(o, "frozen", frozen_json(d));
     (void)json_object_set_new(o, "clockSettling", json_boolean(s->is_clock_settling));

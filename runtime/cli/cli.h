@@ -34,7 +34,7 @@ struct command {
 };
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop,
-    command_resume, command_reload, command_metrics;
+    command_resume, command_reload, command_metrics, command_receiver;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
@@ -64,6 +64,9 @@ const char *cli_executable_dir(struct arena *a);
 const char *cli_find_part(struct arena *a, const char *name);
 
 /* ---- talking to a running platform ---- */
+
+struct http_call;
+struct http_reply;
 
 /* Which platform is meant: the one on a data folder of this machine (DIR/run.json and DIR/secrets say where
  * it listens and how to be let in), or one elsewhere. */
@@ -101,6 +104,16 @@ struct cli_platform {
  * STATUS_UNAVAILABLE: nothing is running there. The HTTP error's sentence is the message. */
 enum status cli_api(const struct cli_platform *platform, const char *method, const char *path,
                     const json_t *body, json_t **ret_answer, struct error *err) MUST_USE;
+/* The same with the body's bytes. */
+enum status cli_api_text(const struct cli_platform *platform, const char *method, const char *path,
+                         struct strview body, json_t **ret_answer, struct error *err) MUST_USE;
+/* Where it listens, "http://127.0.0.1:8080" without a slash at the end; in the arena, or borrowed from
+ * `platform`. STATUS_UNAVAILABLE: nothing is running on the data folder. */
+enum status cli_platform_url(const struct cli_platform *platform, struct arena *a, struct strview *ret_url,
+                             struct error *err) MUST_USE;
+/* http_request() for who is no fiber: runs a loop for this one call. */
+enum status cli_http(const struct http_call *call, struct arena *a, struct http_reply *ret_reply,
+                     struct error *err) MUST_USE;
 
 /* ---- the platform process ---- */
 

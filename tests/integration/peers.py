@@ -13,9 +13,10 @@ import urllib.request
 
 from harness import free_port, wait_until
 
-PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "promtool": ["prometheus"], "alertmanager": ["prometheus-alertmanager"]}
+PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "promtool": ["prometheus"],
+            "alertmanager": ["prometheus-alertmanager"], "amtool": ["prometheus-alertmanager"]}
 BINARIES = {"nginx": "usr/sbin/nginx", "prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool",
-            "alertmanager": "usr/bin/prometheus-alertmanager"}
+            "alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"}
 
 
 class Unavailable(Exception):
