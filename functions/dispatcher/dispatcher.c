@@ -121,22 +121,6 @@ static void reign_fiber(void *arg)
 
 /* ---- runbooks ---- */
 
-static struct strview set_json(const struct runbook_set *set, struct arena *a)
-{
-    json_t *list = json_array();
-    for (size_t i = 0; i < set->n; i++) {
-        const struct runbook *rb = set->items[i];
-        json_t *item = json_object();
-        (void)json_object_set_new(item, "hash", json_string(rb->hash));
-        (void)json_object_set_new(item, "mode", json_string(runbook_mode_name(rb->mode)));
-        (void)json_object_set_new(item, "name", json_text(rb->name));
-        (void)json_array_append_new(list, item);
-    }
-    struct strview text = json_canonical(a, list);
-    json_decref(list);
-    return text;
-}
-
 static bool is_in_force(const struct state *s, const struct runbook_set *set)
 {
     if (s->activation_seq == 0 || s->n_active != set->n) return false;
@@ -191,7 +175,7 @@ enum status dispatcher_activate(struct dispatcher *d, struct error *err)
                            .time_ns = clock_unix_ns(),
                            .tenant = d->env.tenant,
                            .cluster = d->env.cluster,
-                           .runbooks = set_json(d->set, &arena),
+                           .runbooks = runbook_set_json(d->set, &arena),
                            .actor = sv(d->actor)};
         s = journal_append(d->env.journal, &r, 1, NULL, err);
     }

@@ -10,6 +10,7 @@
  *   GET  /status         JSON of the whole: epoch, freeze, incidents, queues, runbooks, sources (status.h)
  *   GET  /incidents[?state=open|closed|all&limit=N]   newest first
  *   GET  /incidents/ID   what `balm why` prints, as JSON (explain.h)
+ *   POST /explain        signal records, one a line: what they would lead to (preview.h); changes nothing
  *   POST /freeze         {"on":true,"actor":"…"}: answers once no mutating request can leave any bot
  *   POST /notes          {"incident":"…","actor":"…","message":"…"} */
 #ifndef BALM_DISPATCHER_DISPATCHER_H

@@ -1,5 +1,6 @@
 #include "functions/dispatcher/dispatcher_impl.h"
 #include "functions/dispatcher/explain.h"
+#include "functions/dispatcher/preview.h"
 #include "functions/dispatcher/status.h"
 
 #include <inttypes.h>
@@ -12,6 +13,8 @@
 #define ACTOR_MAX         200
 #define NOTE_MAX          4096
 #define INCIDENT_PATH_MAX 100
+/* So many alerts are previewed before others get their turn. */
+#define PREVIEW_TURN 50
 
 struct exchange {
     struct dispatcher *d;
@@ -142,6 +145,79 @@ static void get_incident(const struct exchange *x, struct strview id)
         fail(x, &err);
 }
 
+/* ---- what would follow ---- */
+
+static bool is_previewable(const struct record *r)
+{
+    return r->kind == RECORD_SIGNAL && r->cause == 0 &&
+           (sv_eq(r->status, SV("firing")) || sv_eq(r->status, SV("resolved")));
+}
+
+/* One signal record a line, as the intake would write it. */
+static enum status decode_signals(const struct exchange *x, struct record **ret_signals, size_t *ret_n,
+                                  struct error *err)
+{
+    struct strview rest = x->req->body, line;
+    size_t n = 0, n_lines = 1;
+    for (size_t i = 0; i < rest.len; i++)
+        n_lines += rest.ptr[i] == '\n';
+    if (n_lines > PREVIEW_ALERTS_MAX + 1)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "more than %d alerts", PREVIEW_ALERTS_MAX);
+    struct record *signals = arena_array(x->req->arena, n_lines, sizeof(*signals));
+    while (sv_next(&rest, '\n', &line)) {
+        if (line.len == 0) continue;
+        enum status s = record_decode(line, x->req->arena, &signals[n], err);
+        if (s == STATUS_OK && !is_previewable(&signals[n]))
+            s = error_set(err, STATUS_INVALID_ARGUMENT, "no signal record, firing or resolved");
+        if (s != STATUS_OK) return error_prefix(err, s, "line %zu", n + 1);
+        n++;
+        if (n % PREVIEW_TURN == 0 && (s = fiber_yield()) != STATUS_OK) return error_set(err, s, "cut");
+    }
+    *ret_signals = signals;
+    *ret_n = n;
+    return STATUS_OK;
+}
+
+/* Between two turns the state goes on; only if it is read anew altogether are its runbooks gone. */
+static enum status preview_all(const struct exchange *x, const struct record *signals, size_t n,
+                               json_t *alerts, struct error *err)
+{
+    struct dispatcher *d = x->d;
+    if (!decider_is_active(d->decider))
+        return error_set(err, STATUS_UNAVAILABLE,
+                         "nothing is decided now: the journal does not take records");
+    uint64_t generation = journal_generation(d->env.journal);
+    struct preview *p = preview_new(dispatcher_state(d), signals, n, clock_unix_ns(), d->is_braked);
+    enum status s = STATUS_OK;
+    for (json_t *o; s == STATUS_OK && (o = preview_next(p, dispatcher_state(d))) != NULL;) {
+        (void)json_array_append_new(alerts, o);
+        if (json_array_size(alerts) % PREVIEW_TURN != 0) continue;
+        if (fiber_yield() != STATUS_OK || journal_generation(d->env.journal) != generation)
+            s = error_set(err, STATUS_UNAVAILABLE, "the journal is being read anew");
+    }
+    preview_free(p);
+    return s;
+}
+
+static void post_explain(const struct exchange *x)
+{
+    struct error err;
+    struct record *signals = NULL;
+    size_t n = 0;
+    json_t *alerts = json_array();
+    enum status s = decode_signals(x, &signals, &n, &err);
+    if (s == STATUS_OK) s = preview_all(x, signals, n, alerts, &err);
+    if (s != STATUS_OK) {
+        json_decref(alerts);
+        fail(x, &err);
+        return;
+    }
+    char now[RFC3339_LEN + 1];
+    rfc3339_format(clock_unix_ns(), now);
+    answer(x, json_pack("{s:o, s:b, s:s}", "alerts", alerts, "frozen",
+                        dispatcher_state(x->d)->is_frozen || x->d->is_braked, "time", now));
+}
+
 /* ---- writing ---- */
 
 static enum status parse_body(const struct exchange *x, json_t **ret_body, struct strview *ret_actor,
@@ -253,12 +329,15 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
         if (is_method(&x, SV("GET"))) get_incidents(&x);
     } else if (sv_starts_with(path, prefix)) {
         if (is_method(&x, SV("GET"))) get_incident(&x, sv_sub(path, prefix.len, path.len));
+    } else if (sv_eq(path, SV("/explain"))) {
+        if (is_method(&x, SV("POST"))) post_explain(&x);
     } else if (sv_eq(path, SV("/freeze"))) {
         if (is_method(&x, SV("POST"))) post_freeze(&x);
     } else if (sv_eq(path, SV("/notes"))) {
         if (is_method(&x, SV("POST"))) post_note(&x);
     } else {
-        http_resp_set(resp, 404, SV("application/json"),
-                      SV("{\"error\":\"known here: /status /incidents /incidents/ID /freeze /notes\"}"));
+        http_resp_set(
+            resp, 404, SV("application/json"),
+            SV("{\"error\":\"known here: /status /incidents /incidents/ID /explain /freeze /notes\"}"));
     }
 }

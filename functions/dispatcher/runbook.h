@@ -80,6 +80,8 @@ enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struc
  * act can cause by removing the series. Loop thread. */
 enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
                               struct error *err) MUST_USE;
+/* The "runbooks" of an activation: [{"hash","mode","name"}…], canonical. */
+struct strview runbook_set_json(const struct runbook_set *set, struct arena *a);
 void runbook_set_release(struct runbook_set *set);
 
 #endif

@@ -74,6 +74,22 @@ enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struc
     return s;
 }
 
+struct strview runbook_set_json(const struct runbook_set *set, struct arena *a)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < set->n; i++) {
+        const struct runbook *rb = set->items[i];
+        json_t *item = json_object();
+        (void)json_object_set_new(item, "hash", json_string(rb->hash));
+        (void)json_object_set_new(item, "mode", json_string(runbook_mode_name(rb->mode)));
+        (void)json_object_set_new(item, "name", json_text(rb->name));
+        (void)json_array_append_new(list, item);
+    }
+    struct strview text = json_canonical(a, list);
+    json_decref(list);
+    return text;
+}
+
 void runbook_set_release(struct runbook_set *set)
 {
     for (size_t i = 0; i < set->n; i++)

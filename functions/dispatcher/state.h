@@ -178,4 +178,12 @@ enum outcome_state outcome_state_from_name(struct strview name, struct strview c
 /* Earliest timer, or NULL. */
 struct timer *state_next_timer(const struct state *s);
 
+/* ---- trying out ---- */
+
+/* A state of its own on which new firing alerts are decided as on `from`, whose runbooks it borrows: gates,
+ * clock and counts. What is known of a target is brought over by state_copy_target() before the signal that
+ * is about it is applied; all else is left out, however large `from` is. */
+struct state *state_copy(const struct state *from);
+void state_copy_target(struct state *s, const struct state *from, const struct record *signal);
+
 #endif

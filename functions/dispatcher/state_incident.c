@@ -352,3 +352,82 @@ void state_close_incident(struct state *s, struct incident *inc, const struct re
     remember_closed(s, inc, r);
     state_free_incident(s, inc);
 }
+
+/* ---- a copy to try alerts out on ---- */
+
+struct state *state_copy(const struct state *from)
+{
+    struct state *s = state_new();
+    s->last_seq = from->last_seq;
+    s->epoch = from->epoch;
+    s->now_ns = from->now_ns;
+    s->is_frozen = from->is_frozen;
+    s->is_clock_settling = from->is_clock_settling;
+    s->active = mem_zalloc(from->n_active + 1, sizeof(*s->active));
+    s->n_active = from->n_active;
+    if (from->n_active > 0) memcpy(s->active, from->active, from->n_active * sizeof(*s->active));
+    for (struct list *node = from->slots_list.next; node != &from->slots_list; node = node->next) {
+        const struct runbook_slot *slot = container_of(node, struct runbook_slot, node);
+        slot_get(s, slot->name)->n_acting = slot->n_acting;
+    }
+    s->n_incidents = from->n_incidents; /* what state_is_full() counts */
+    s->incident_bytes = from->incident_bytes;
+    s->n_targets = from->n_targets;
+    return s;
+}
+
+static void copy_incident(struct state *s, struct target *t, const struct incident *from)
+{
+    const struct record r = {.incident = from->id,
+                             .fingerprint = from->fingerprint,
+                             .tenant = from->tenant,
+                             .cluster = from->cluster,
+                             .labels = from->labels,
+                             .annotations = from->annotations};
+    struct incident *inc = incident_new(&r, from->target_name, from->target_missing);
+    inc->seq = from->seq;
+    inc->opened_ns = from->opened_ns;
+    inc->phase = from->phase;
+    inc->alert = from->alert;
+    inc->runbook = from->runbook;
+    inc->step = from->step;
+    memcpy(inc->intent, from->intent, sizeof(inc->intent));
+    inc->intent_seq = from->intent_seq;
+    inc->outcome = from->outcome;
+    inc->hold_broken = from->hold_broken;
+    inc->is_escalated = from->is_escalated;
+    inc->gate = from->gate;
+    inc->slot = slot_get(s, from->runbook->name);
+    inc->target = t;
+    if (from->timer != NULL)
+        inc->timer = state_timer_add(s, from->timer->seq,
+                                     &(struct record){.incident = from->id,
+                                                      .purpose = from->timer->purpose,
+                                                      .due_ns = from->timer->due_ns});
+    list_push_back(&t->incidents, &inc->on_target);
+    list_push_back(&s->incidents_list, &inc->node);
+    if (inc->phase == INCIDENT_WAITING) list_push_back(&inc->slot->waiting, &inc->in_slot);
+    table_put(&s->incidents, inc->id, inc);
+    s->n_phase[inc->phase]++;
+}
+
+void state_copy_target(struct state *s, const struct state *from, const struct record *signal)
+{
+    const struct runbook *rb = state_match(s, &signal->labels, NULL);
+    if (rb == NULL) return;
+    struct arena arena = {0};
+    struct strview missing, name = make_target(signal, rb, &arena, &missing);
+    const struct target *old = table_get(&from->targets, name);
+    if (old != NULL && table_get(&s->targets, name) == NULL) {
+        struct target *t = target_get(s, name);
+        s->n_targets--; /* it is counted already */
+        t->n_incidents = old->n_incidents;
+        t->n_busy = old->n_busy;
+        t->n_acts = t->acts_capacity = old->n_acts;
+        t->acts = mem_zalloc(old->n_acts + 1, sizeof(*t->acts));
+        if (old->n_acts > 0) memcpy(t->acts, old->acts, old->n_acts * sizeof(*t->acts));
+        for (struct list *node = old->incidents.next; node != &old->incidents; node = node->next)
+            copy_incident(s, t, container_of(node, struct incident, on_target));
+    }
+    arena_release(&arena);
+}

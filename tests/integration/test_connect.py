@@ -2,8 +2,9 @@
 import json
 import os
 import subprocess
+import time
 
-from harness import BALM, PATIENCE, PlatformTest, free_port, main
+from harness import BALM, PATIENCE, PlatformTest, alert, free_port, main, stack_file, webhook
 from peers import Unavailable, binary
 
 BASE_CONFIG = """route:
@@ -15,6 +16,22 @@ ROUTE    - receiver: people
 receivers:
 RECEIVER  - name: people
 """
+
+
+# Nobody may restart anything here: an act would be refused by the host, but it would be recorded.
+RUNBOOKS = """
+- name: act
+  match: ['alertname="Down"']
+  target: service/${labels.service}
+  mode: act
+  steps: [{bot: service-restart, with: {unit: "${labels.service}"}}]
+- name: quiet
+  match: ['alertname="Quiet"']
+  target: service/${labels.service}
+  mode: shadow
+  steps: [{bot: service-restart, with: {unit: "${labels.service}"}}]
+"""
+STACK = stack_file("echo", "service-restart")
 
 
 def balm(*arguments, input=None, env=None):
@@ -100,6 +117,104 @@ class Receiver(Connect):
         self.assertSentence(p.cli("receiver"), 3, "no platform is running on " + p.data)
         self.assertSentence(p.cli("receiver", "x"), 2, "'x'")
         self.assertSentence(p.cli("receiver", "--inline-tokens"), 2, "--inline-token")
+
+
+class Explain(Connect):
+    def explain(self, p, body, *arguments):
+        path = p.write("body.json", body if isinstance(body, str) else json.dumps(body))
+        code, text, error = p.cli("explain", path, "--json", *arguments)
+        self.assertEqual((code, error), (0, ""))
+        return json.loads(text)
+
+    def state_of(self, p):
+        """Everything that an alert could change: journal, incidents, backlog, calls of functions, what the intake counts."""
+        status, _, body = p.request("GET", "/function/dispatcher/status", headers=p.basic())
+        self.assertEqual(status, 200)
+        status = json.loads(body)
+        functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+        seen = {k: status[k] for k in ("seq", "incidents", "backlog", "queues", "runbooks", "frozen")}
+        seen["sources"] = [(s["name"], s["signals"]) for s in status["sources"]]
+        return seen, [f["invocationCount"] for f in functions], p.records()
+
+    def test_says_what_would_follow_and_changes_nothing(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS}, stack=STACK)
+        known = alert("Down", service="known")
+        self.assertEqual(p.post_alerts(known)[0], 202)
+        p.wait_record("escalated")  # nobody may restart it
+        before = self.state_of(p)
+        bad = alert("Down", service="x")
+        bad["startsAt"] = "yesterday"
+        body = webhook(alert("Down", service="a", instance="1"), alert("Down", service="a", instance="2"), known, alert("Quiet", service="b"),
+                       alert("Strange"), alert("Down", status="resolved", service="c"), bad, alert("Down"))
+        for _ in range(2):
+            said = self.explain(p, body)
+            self.assertEqual([a["result"] for a in said["alerts"]],
+                             ["act", "refused", "open", "shadow", "no_runbook", "resolved", "rejected", "refused"])
+        act, second, open_one, shadow, _, _, rejected, no_target = said["alerts"]
+        self.assertEqual((act["function"], act["target"], act["params"]), ("service-restart", "service/a", {"unit": "a"}))
+        self.assertEqual(second["gate"], "in_flight")
+        self.assertEqual((open_one["incident"], open_one["phase"]), (p.records("escalated")[0]["incident"], "escalated"))
+        self.assertEqual(shadow["refusals"], ["mode"])
+        self.assertIn("yesterday", rejected["reason"])
+        self.assertEqual((no_target["gate"], no_target["labels"]), ("target", {"alertname": "Down"}))
+        self.assertEqual(said["counts"], {"act": 1, "refused": 2, "open": 1, "shadow": 1, "no_runbook": 1, "resolved": 1, "rejected": 1})
+        self.assertEqual(self.state_of(p), before)
+        # It was no promise broken: what was said is what happens.
+        self.assertEqual(p.post_alerts(body["alerts"][0])[0], 202)
+        self.assertEqual(p.wait_record("intent", target="service/a")["params"], act["params"])
+
+    def test_text_names_runbook_target_act_and_refusal(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS}, stack=STACK)
+        self.assertEqual(p.cli("stop")[0], 0)
+        done = subprocess.run([BALM, "explain", "-", "--data", p.data], input=json.dumps(webhook(alert("Down", service="a\x1b[2J"))).encode(),
+                              capture_output=True, timeout=60 * PATIENCE)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        for words in (b"Down: refused", b"runbook   act, mode act", b"freeze: acting is stopped", b"service-restart with", b"balm resume", b"nothing recorded"):
+            self.assertIn(words, done.stdout)
+        self.assertNotIn(b"\x1b", done.stdout)
+
+    def test_runbooks_alone_are_enough(self):
+        p = self.platform(start=False, runbooks={"a.yaml": RUNBOOKS})
+        said = self.explain(p, webhook(alert("Down", service="a"), alert("Strange")), "--runbooks", p.runbooks)
+        self.assertEqual([a["result"] for a in said["alerts"]], ["act", "no_runbook"])
+        self.assertFalse(os.path.exists(p.data))
+        path = os.path.join(p.folder, "body.json")
+        self.assertSentence(p.cli("explain", path), 3, "no platform is running on " + p.data)
+        self.assertSentence(p.cli("explain", path, "--runbooks", "/no/such/folder"), 2, "/no/such/folder")
+        p.write("runbooks/b.yaml", "name: x\nmatc: []\n")
+        self.assertSentence(p.cli("explain", path, "--runbooks", p.runbooks), 2, "b.yaml:2:1", "'match'")
+
+    def test_a_whole_outage_in_one_body(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS.replace("steps:", "guardrails: {max_in_flight: 3}\n  steps:", 1)}, stack=STACK)
+        body = webhook(*[alert("Down", service=f"s{i}", starts_at=time.time()) for i in range(3000)])
+        said = self.explain(p, body)
+        self.assertEqual(said["counts"], {"act": 3, "refused": 2997})
+        self.assertEqual({a["gate"] for a in said["alerts"][3:]}, {"in_flight_runbook"})
+        self.assertEqual(p.records("signal"), [])
+
+    def test_bad_bodies(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS}, stack=STACK)
+        good = p.write("good.json", json.dumps(webhook(alert("Down", service="a"))))
+        for text, words in (("", ["JSON"]), ("nonsense", ["JSON", "line 1"]), ("[]", ["JSON"]), ('{"alerts":[]}', ["version"]),
+                            ('{"version":"3","alerts":[]}', ['"3"']), ('{"version":"4"}', ["alerts"]), ('{"version":"4","alerts":[]}', ["empty"]),
+                            ('{"version":"4","alerts":[{"status":', ["JSON"])):
+            self.assertSentence(p.cli("explain", p.write("bad.json", text)), 2, *words)
+        self.assertSentence(p.cli("explain", "/no/such/file"), 2, "/no/such/file")
+        self.assertSentence(p.cli("explain", p.folder), 2, p.folder)
+        self.assertSentence(p.cli("explain"), 2, "standard input")
+        self.assertSentence(p.cli("explain", good, good), 2, "standard input")
+        self.assertSentence(p.cli("explain", good, "--runbook", "x"), 2, "--runbooks")
+        huge = p.write("huge.json", " " * (8 * 1024 * 1024 + 1))
+        self.assertSentence(p.cli("explain", huge), 2, "8388608")
+        with open(huge, "rb") as f:
+            self.assertSentence(balm("explain", "-", "--data", p.data, input=f.read()), 2, "8388608")
+        url = ["--url", f"http://127.0.0.1:{p.port}"]
+        self.assertSentence(balm("explain", good, *url), 2, "--token-file")
+        self.assertSentence(balm("explain", good, *url, "--token-file", p.write("wrong", "x")), 1, "401")
+        self.assertSentence(balm("explain", good, "--url", f"http://127.0.0.1:{free_port()}", "--token-file", p.write("wrong", "x")), 3, "no platform answers")
+        password = os.path.join(p.data, "secrets", "basic-auth-password")
+        self.assertEqual(balm("explain", good, *url, "--token-file", password)[0], 0)
+        self.assertEqual(p.records("signal"), [])
 
 
 if __name__ == "__main__":

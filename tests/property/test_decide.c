@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "base/random.h"
+#include "functions/dispatcher/preview.h"
 
 enum { RUNS = 150, STEPS = 400, INCIDENTS = 2000 };
 
@@ -58,6 +59,7 @@ struct world {
     bool was_closed[INCIDENTS];
     int64_t last_step[INCIDENTS];
     unsigned n_incidents;
+    size_t n_previewed[3]; /* act, shadow, refused */
     uint64_t epoch, seed;
 };
 
@@ -231,6 +233,56 @@ static struct record make_signal(uint64_t n, bool is_firing)
                       services[(n / 5) % 5]);
 }
 
+/* ---- a preview says what decide() will say (preview.h) ---- */
+
+static const struct record *decision_on(struct strview incident)
+{
+    for (size_t i = world.sim.n; i > 0; i--) {
+        const struct record *r = &world.sim.log[i - 1]->record;
+        if ((r->kind == RECORD_INTENT || r->kind == RECORD_REFUSAL) && sv_eq(r->incident, incident) &&
+            r->purpose.len == 0)
+            return r;
+    }
+    return NULL;
+}
+
+static void check_preview(const json_t *said, const struct record *signal)
+{
+    const struct record *r = decision_on(signal->incident);
+    struct strview result = json_get_text(said, "result");
+    if (r == NULL) {
+        cr_assert(sv_eq(result, SV("no_runbook")), "said %.*s, seed %" PRIu64, SV_ARG(result), world.seed);
+        return;
+    }
+    bool is_act = sv_eq(result, SV("act")), is_shadow = sv_eq(result, SV("shadow"));
+    cr_assert_eq(is_act, r->kind == RECORD_INTENT, "said %.*s, seed %" PRIu64, SV_ARG(result), world.seed);
+    cr_assert(is_act || is_shadow || sv_eq(result, SV("refused")));
+    cr_assert(sv_eq(json_get_text(said, "gate"), r->gate), "seed %" PRIu64, world.seed);
+    cr_assert(sv_eq(json_get_text(said, "reason"), r->reason), "seed %" PRIu64, world.seed);
+    cr_assert(sv_eq(json_get_text(said, "function"), r->function));
+    cr_assert(sv_eq(json_get_text(json_object_get(said, "runbook"), "name"), r->runbook));
+    cr_assert(sv_eq(json_get_text(said, "target"), r->target));
+    struct strview gates = json_canonical(&world.sim.arena, json_object_get(said, "gates"));
+    cr_assert(sv_eq(gates, r->gates), "said %.*s, was %.*s", SV_ARG(gates), SV_ARG(r->gates));
+    world.n_previewed[is_act ? 0 : is_shadow ? 1 : 2]++;
+}
+
+/* One after the other, as a preview takes them. */
+static void preview_and_feed(struct record *batch, size_t n)
+{
+    struct preview *p = preview_new(decider_state(world.sim.decider), batch, n, world.sim.now_ns, false);
+    json_t *said[6];
+    for (size_t i = 0; i < n; i++)
+        said[i] = preview_next(p, decider_state(world.sim.decider));
+    cr_assert_null(preview_next(p, decider_state(world.sim.decider)));
+    preview_free(p);
+    for (size_t i = 0; i < n; i++) {
+        (void)sim_input(&world.sim, batch[i]);
+        check_preview(said[i], &batch[i]);
+        json_decref(said[i]);
+    }
+}
+
 static void do_fire(void)
 {
     struct record batch[6];
@@ -245,6 +297,14 @@ static void do_fire(void)
         batch[i] = make_signal(id, true);
         /* Writers' clocks differ. */
         if (below(10) == 0) batch[i].time_ns = world.sim.now_ns - (int64_t)below(3) * NS_PER_S;
+    }
+    if (!world.sim.is_deaf && below(2) == 0) {
+        for (size_t i = 0; i < n; i++) {
+            batch[i].time_ns = 0;
+            batch[i].fingerprint = batch[i].incident;
+        }
+        preview_and_feed(batch, n);
+        return;
     }
     (void)sim_feed(&world.sim, batch, n);
 }
@@ -373,12 +433,14 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
     uint64_t seed = 0;
     if (given == NULL || sv_parse_u64(sv(given), &seed) != STATUS_OK) random_bytes(&seed, sizeof(seed));
     cr_log_info("BALM_SEED=%" PRIu64, seed);
-    size_t n_intents = 0, n_shadow = 0, n_healed = 0;
+    size_t n_intents = 0, n_shadow = 0, n_healed = 0, n_previewed[3] = {0};
     for (int i = 0; i < RUNS; i++) {
         run(seed + (uint64_t)i);
         n_intents += world.book.n_intents;
         n_shadow += world.book.n_shadow;
         n_healed += world.book.n_healed;
+        for (size_t k = 0; k < ARRAY_LEN(n_previewed); k++)
+            n_previewed[k] += world.n_previewed[k];
         sim_release(&world.sim);
         if (given != NULL) break;
     }
@@ -386,4 +448,8 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
     cr_assert(n_intents > 100 * (given != NULL ? 0 : 1) && n_shadow + n_healed > 0,
               "%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
     cr_log_info("%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
+    for (size_t k = 0; k < ARRAY_LEN(n_previewed); k++)
+        cr_assert(given != NULL || n_previewed[k] > 100, "%zu previews of kind %zu", n_previewed[k], k);
+    cr_log_info("previewed: %zu acts, %zu in shadow, %zu refusals", n_previewed[0], n_previewed[1],
+                n_previewed[2]);
 }

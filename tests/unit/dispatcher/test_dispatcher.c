@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "functions/dispatcher/decide.h"
 #include "functions/dispatcher/explain.h"
+#include "functions/dispatcher/preview.h"
 #include "log/log.h"
 #include "store/journal.h"
 
@@ -422,6 +423,70 @@ static void check_status(void)
 Test(dispatcher, status_and_lists_show_what_is)
 {
     run(act_runbook, check_status);
+}
+
+#define SIGNAL_LINE(incident, service)                                                                       \
+    "{\"cluster\":\"local\",\"fingerprint\":\"" incident "\",\"format\":1,\"incident\":\"" incident          \
+    "\",\"kind\":\"signal\",\"labels\":{\"alertname\":\"Down\",\"service\":\"" service                       \
+    "\"},\"status\":\"firing\",\"tenant\":\"default\",\"time\":\"2026-11-22T10:00:00.000000000Z\"}\n"
+
+static void check_explain_changes_nothing(void)
+{
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_OUTCOME, "i1", NULL);
+    json_t *before = http("GET", "/status", "", 200);
+    uint64_t seq = journal_last_seq(journal);
+    unsigned n_invoked = bots.n_invoked;
+    for (int i = 0; i < 2; i++) { /* the second answer is not changed by the first */
+        json_t *json = http("POST", "/explain", SIGNAL_LINE("e1", "redis") SIGNAL_LINE("e2", "nginx"), 200);
+        const json_t *alerts = json_object_get(json, "alerts");
+        cr_assert_eq(json_array_size(alerts), 2);
+        cr_expect(sv_eq(json_get_text(json_array_get(alerts, 0), "result"), SV("act")));
+        cr_expect(sv_eq(json_get_text(json_array_get(alerts, 1), "result"), SV("refused")));
+        json_decref(json);
+    }
+    for (int i = 0; i < 5; i++)
+        cr_assert_eq(fiber_yield(), STATUS_OK);
+    cr_expect_eq(journal_last_seq(journal), seq);
+    cr_expect_eq(bots.n_invoked, n_invoked);
+    json_t *after = http("GET", "/status", "", 200);
+    (void)json_object_del(before, "time");
+    (void)json_object_del(after, "time");
+    cr_expect(json_equal(json_object_get(before, "incidents"), json_object_get(after, "incidents")));
+    cr_expect(json_equal(json_object_get(before, "backlog"), json_object_get(after, "backlog")));
+    cr_expect(json_equal(json_object_get(before, "runbooks"), json_object_get(after, "runbooks")));
+    cr_expect(json_equal(json_object_get(before, "seq"), json_object_get(after, "seq")));
+    json_decref(before);
+    json_decref(after);
+}
+
+Test(dispatcher, explaining_an_alert_changes_nothing)
+{
+    run(act_runbook, check_explain_changes_nothing);
+}
+
+static void check_explain_takes_signals_only(void)
+{
+    json_decref(http("POST", "/explain", "", 200));
+    json_decref(http("GET", "/explain", "", 405));
+    json_decref(http("POST", "/explain", "not json\n", 400));
+    json_decref(http("POST", "/explain", SIGNAL_LINE("e1", "redis") "{}\n", 400));
+    json_decref(
+        http("POST", "/explain",
+             "{\"cluster\":\"local\",\"format\":1,\"kind\":\"freeze\",\"on\":true,\"tenant\":\"default\","
+             "\"time\":\"2026-11-22T10:00:00.000000000Z\"}\n",
+             400));
+    size_t n = PREVIEW_ALERTS_MAX + 2;
+    char *lines = arena_alloc(&arena, n + 1);
+    memset(lines, '\n', n);
+    lines[n] = '\0';
+    json_decref(http("POST", "/explain", lines, 400));
+    cr_expect_eq(bots.n_invoked, 0);
+}
+
+Test(dispatcher, explain_takes_signals_only)
+{
+    run(act_runbook, check_explain_takes_signals_only);
 }
 
 static void check_freeze(void)
