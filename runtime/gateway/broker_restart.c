@@ -1,5 +1,6 @@
 #include "gateway/broker_restart.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -379,8 +380,10 @@ enum status broker_restarts_ask(struct broker_restarts *rs, const struct broker_
                                 json_t **ret_reply, struct error *err)
 {
     struct restart *r = find(rs, service->name);
-    enum status s = r != NULL ? STATUS_OK : begin(rs, service, intent, deadline_ns, is_frozen, &r, err);
+    enum status s = STATUS_OK;
+    if (r == NULL) s = begin(rs, service, intent, deadline_ns, is_frozen, &r, err);
     if (s != STATUS_OK) return s;
+    assert(r != NULL);
     bool is_ours = sv_eq(r->intent, intent);
     r->users++;
     s = fiber_event_wait(&r->ended, deadline_ns - ANSWER_NS);

@@ -57,7 +57,7 @@ static void in_fiber(void (*fn)(void))
 
 #define LOKI_TEST(name)                                                                                      \
     static void name(void);                                                                                  \
-    Test(loki_store, name)                                                                                         \
+    Test(loki_store, name)                                                                                   \
     {                                                                                                        \
         in_fiber(name);                                                                                      \
     }                                                                                                        \
