@@ -134,6 +134,15 @@ static const struct yaml_field step_fields[] = {
     {.name = "verify", .type = YAML_FIELD_NODE, .offset = offsetof(struct step_nodes, verify)},
 };
 
+static void note_places(const struct decoder *d, const struct yaml_node *with, struct runbook_step *step)
+{
+    struct arena *a = &d->rb->arena;
+    step->places = arena_array(a, with->n_children, sizeof(*step->places));
+    for (const struct yaml_node *node = with->first; node != NULL; node = node->next)
+        step->places[step->n_places++] =
+            (struct runbook_place){arena_copy(a, node->key), node->line, node->column};
+}
+
 /* is_escalation: has no verification, and knows the reason. */
 static enum status decode_step(const struct decoder *d, const struct yaml_node *node, bool is_escalation,
                                struct runbook_step *ret_step)
@@ -149,7 +158,10 @@ static enum status decode_step(const struct decoder *d, const struct yaml_node *
         s = check_templates(d, n.with, is_escalation);
     }
     if (s != STATUS_OK) return s;
-    if (n.with != NULL) n.step.with = yaml_to_json(n.with);
+    if (n.with != NULL) {
+        n.step.with = yaml_to_json(n.with);
+        note_places(d, n.with, &n.step);
+    }
     n.step.bot = arena_copy(&d->rb->arena, n.step.bot);
     n.step.line = node->line;
     n.step.column = node->column;

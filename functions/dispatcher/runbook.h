@@ -27,9 +27,17 @@
 enum runbook_mode { RUNBOOK_OFF, RUNBOOK_SHADOW, RUNBOOK_ACT };
 enum runbook_verify { VERIFY_RESOLVE, VERIFY_CHECK };
 
+/* Where a parameter's value stands in the file, for messages. */
+struct runbook_place {
+    struct strview name;
+    unsigned line, column;
+};
+
 struct runbook_step {
     struct strview bot;
-    json_t *with; /* owned; object whose strings are templates; NULL: no parameters */
+    json_t *with;                 /* owned; object whose strings are templates; NULL: no parameters */
+    struct runbook_place *places; /* of `with`, n_places */
+    size_t n_places;
     enum runbook_verify verify;
     int64_t within_ns;     /* resolve: how long the alert may go on after the act */
     int64_t hold_ns;       /* then: no new alert of that name on the target for so long; 0: none */
@@ -76,7 +84,8 @@ struct runbook_set {
 /* All *.yaml of a folder by name, each a runbook or a list of them. Synchronous: start-up and worker threads.
  * On failure the set is empty. A name given twice is refused. */
 enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err) MUST_USE;
-/* Against what is deployed: every bot is there and takes these parameters; none relies on a resolve that its
+/* Against what is deployed: every bot is there and takes these parameters, those without variables also by
+ * their values; none relies on a resolve that its
  * act can cause by removing the series. Loop thread. */
 enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
                               struct error *err) MUST_USE;

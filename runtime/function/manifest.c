@@ -162,19 +162,8 @@ static enum status check_param(struct raw *r, const struct yaml_node *node, cons
 static enum status decode_value(struct raw *r, const struct manifest_param *p, const struct yaml_node *value,
                                 const char *what, void *ret_value, json_t **ret_json)
 {
-    const char **names = NULL;
     struct error why;
-    if (p->names.n > 0) {
-        names = arena_array(&r->m->arena, p->names.n + 1, sizeof(*names));
-        for (size_t i = 0; i < p->names.n; i++)
-            names[i] = arena_cstr(&r->m->arena, p->names.items[i]);
-    }
-    struct param_field field = {.name = arena_cstr(&r->m->arena, p->name),
-                                .type = (enum param_type)p->type,
-                                .pattern = (enum param_pattern)p->pattern,
-                                .min = p->min,
-                                .max = p->max,
-                                .names = names};
+    struct param_field field = manifest_param_field(&r->m->arena, p);
     json_t *json = yaml_to_json(value);
     json_t *body = json_pack("{s:O}", field.name, json);
     enum status s = params_decode("bot.yaml", &field, 1, body, &r->m->arena, ret_value, &why);
@@ -200,12 +189,7 @@ static enum status decode_default(struct raw *r, const struct yaml_node *node, c
 static enum status decode_example(struct raw *r, const struct yaml_node *node, const char *what,
                                   struct manifest_param *p)
 {
-    union {
-        struct strview text;
-        int64_t number;
-        bool boolean;
-        struct param_text_list list;
-    } ignored;
+    union manifest_value ignored;
     return decode_value(r, p, node, what, &ignored, &p->example);
 }
 

@@ -86,6 +86,16 @@ enum status manifest_parse(const char *file, struct strview text, struct manifes
 /* Everything in it goes; a zeroed one is fine. */
 void manifest_release(struct manifest *m);
 
+/* The parameters alone, back from a manifest's JSON (what --describe printed). STATUS_NOT_FOUND: it has none;
+ * STATUS_INVALID_ARGUMENT: they are not written as here, as a foreign function's may be. manifest_release()
+ * on success only. */
+enum status manifest_params_parse(const json_t *described, struct manifest *ret_manifest,
+                                  struct error *err) MUST_USE;
+/* Would the function take this value of this parameter? By its own decoder: type, range, pattern, enum. A
+ * parameter that is not known is fine here. */
+enum status manifest_check_value(const struct manifest *m, const char *name, const json_t *value,
+                                 struct error *err) MUST_USE;
+
 /* "service-restart" -> "service_restart". In the arena. */
 struct strview manifest_identifier(struct arena *a, struct strview name);
 /* The struct's member of a parameter: "settle" of type duration -> "settle_ns". In the arena. */

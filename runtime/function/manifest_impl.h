@@ -14,6 +14,17 @@ struct manifest_detail {
     int type; /* enum param_type: TEXT, INTEGER, BOOLEAN or TEXT_LIST */
 };
 
+/* Room for any parameter's member. */
+union manifest_value {
+    struct strview text;
+    int64_t number;
+    bool boolean;
+    struct param_text_list list;
+};
+
+/* What the generated decoder has of a parameter, but for its place in a struct. In the arena. */
+struct param_field manifest_param_field(struct arena *a, const struct manifest_param *p);
+
 /* JSON Schemas (owned by the caller). */
 json_t *manifest_params_schema(const struct manifest *m);
 json_t *manifest_detail_schema(const struct manifest_detail *details, size_t n);

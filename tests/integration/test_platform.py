@@ -160,10 +160,12 @@ class Lifecycle(PlatformTest):
             "bad regex": (ECHO_RUNBOOK.replace('alertname="X"', 'alertname=~"("'), "r.yaml"),
             "bad mode": (ECHO_RUNBOOK + "mode: maybe\n", "mode"),
             "not yaml": ("a: [", "r.yaml"),
+            "parameter out of range": ("name: r\nmatch: [a=b]\ntarget: t\nsteps:\n  - {bot: disk-clean, verify: check, with: {root: /x, older_than: 1s}}\n",
+                                       "parameter 'older_than': 1s is out of range (1m to 87600h)"),
         }
         for name, (text, word) in bad_runbooks.items():
             with self.subTest(name):
-                p = self.platform(start=False, runbooks={"r.yaml": text}, stack=stack_file("echo", "notify"))
+                p = self.platform(start=False, runbooks={"r.yaml": text}, stack=stack_file("echo", "notify", "disk-clean"))
                 done = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertRegex(done.stderr.decode(), r"r\.yaml:\d+:\d+")

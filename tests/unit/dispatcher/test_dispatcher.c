@@ -57,7 +57,8 @@ static enum status bot_info(void *arg, struct strview function, struct function_
         .tells_people = sv_eq(function, SV("echo")),
         .timeout_ns = 5 * NS_PER_S,
         .manifest_json = SV(
-            "{\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
+            "{\"params\":{\"unit\":{\"type\":\"text\",\"max\":5},\"tries\":{\"type\":\"integer\",\"min\":1,\"max\":9}},"
+            "\"schema\":{\"properties\":{\"unit\":{\"type\":\"string\"},\"tries\":{\"type\":\"integer\"}},"
             "\"required\":[]}}")};
     return STATUS_OK;
 }
@@ -1059,6 +1060,15 @@ Test(dispatcher, a_runbook_that_does_not_fit_its_bots_refuses_the_start)
                          "has no parameter 'unti' (did you mean 'unit'?)", false);
     expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {tries: [1]}}]\n",
                          "'tries' of bot 'restart' must be of type integer", false);
+    expect_start_refused(
+        "name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {unit: a, tries: 10}}]\n",
+        "a.yaml:4:47: runbook 'a': bot 'restart': parameter 'tries': 10 is out of range (1 to 9)", false);
+    expect_start_refused(
+        "name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\nescalate: {bot: echo, with: {tries: '0'}}\n",
+        "a.yaml:5:37: runbook 'a': bot 'echo': parameter 'tries': 0 is out of range (1 to 9)", false);
+    expect_start_refused(
+        "name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart, with: {unit: '$${abcd'}}]\n",
+        "parameter 'unit': a length of 6 is out of range (0 to 5)", false);
     expect_start_refused("name: a\nmatch: [x=y]\ntarget: t\nsteps: [{bot: restart}]\n",
                          "can itself remove the alerting series", true);
     expect_start_refused(

@@ -218,3 +218,68 @@ Test(manifest, identifier_is_the_name_as_c_takes_it)
 {
     cr_assert(sv_eq(manifest_identifier(&arena, SV("service-restart")), SV("service_restart")));
 }
+
+/* ---- values, before the function is asked ---- */
+
+static void expect_value(const struct manifest *of, const char *name, json_t *value, const char *message)
+{
+    enum status s = manifest_check_value(of, name, value, &err);
+    json_decref(value);
+    if (message == NULL) {
+        cr_assert_eq(s, STATUS_OK, "%s: %s", name, err.message);
+    } else {
+        cr_assert_eq(s, STATUS_INVALID_ARGUMENT, "%s", name);
+        cr_assert_str_eq(err.message, message);
+    }
+}
+
+Test(manifest, what_describe_says_judges_values_as_the_bot_does)
+{
+    struct manifest again;
+    cr_assert_eq(parse(PLAIN "params:\n"
+                             "  age: {type: duration, min: 1m, max: 2h, default: 5m}\n"
+                             "  size: {type: bytes, max: 1MiB}\n"
+                             "  n: {type: integer, min: -1, max: 10}\n"
+                             "  kind: {type: text, enum: [a, \"b \\\" c\"]}\n"
+                             "  unit: {type: text, pattern: unit, min: 1, required: true}\n"
+                             "  roots: {type: text-list, pattern: path-absolute, max: 2, default: [/]}\n"
+                             "  dry: {type: boolean}\n"),
+                 STATUS_OK, "%s", err.message);
+    cr_assert_eq(manifest_params_parse(m.json, &again, &err), STATUS_OK, "%s", err.message);
+    expect_value(&again, "age", json_string("1m"), NULL);
+    expect_value(&again, "age", json_integer(7200), NULL);
+    expect_value(&again, "age", json_string("59s"), "parameter 'age': 59s is out of range (1m to 2h)");
+    expect_value(&again, "age", json_integer(7201), "parameter 'age': 2h1s is out of range (1m to 2h)");
+    expect_value(&again, "size", json_string("2MiB"), "parameter 'size': 2MiB is out of range (0 to 1MiB)");
+    expect_value(&again, "n", json_string("-1"), NULL);
+    expect_value(&again, "n", json_integer(11), "parameter 'n': 11 is out of range (-1 to 10)");
+    expect_value(&again, "n", json_string("x"), "parameter 'n' must be a whole number, not 'x'");
+    expect_value(&again, "kind", json_string("b \" c"), NULL);
+    expect_value(&again, "kind", json_string("c"), "parameter 'kind': 'c' is none of a, b \" c");
+    expect_value(&again, "unit", json_string(""),
+                 "parameter 'unit': a length of 0 is out of range (1 to 1024)");
+    expect_value(&again, "unit", json_string("-x"), "parameter 'unit': '-x' is not a service's name");
+    expect_value(&again, "roots", json_pack("[s,s]", "/a", "b"),
+                 "parameter 'roots': 'b' is not an absolute path without empty, '.' or '..' parts");
+    expect_value(&again, "dry", json_string("maybe"), "parameter 'dry' must be true or false, not 'maybe'");
+    expect_value(&again, "unknown", json_null(), NULL);
+    manifest_release(&again);
+}
+
+Test(manifest, a_foreign_manifest_judges_nothing)
+{
+    static const struct {
+        const char *json;
+        enum status status;
+    } cases[] = {{"{}", STATUS_NOT_FOUND},
+                 {"{\"params\":[1]}", STATUS_NOT_FOUND},
+                 {"{\"params\":{\"a\":{\"type\":\"string\"}}}", STATUS_INVALID_ARGUMENT},
+                 {"{\"params\":{\"a\":1}}", STATUS_INVALID_ARGUMENT}};
+    for (size_t i = 0; i < 4; i++) {
+        struct manifest none;
+        json_t *json = json_loads(cases[i].json, 0, NULL);
+        cr_assert_eq(manifest_params_parse(json, &none, &err), cases[i].status, "case %zu: %s", i,
+                     err.message);
+        json_decref(json);
+    }
+}

@@ -1,0 +1,52 @@
+/* Values against a function's parameters before it is asked: what its manifest (--describe) says, read by the
+ * code that read bot.yaml, and judged by the decoder that the function itself has. */
+#include "function/manifest_impl.h"
+
+struct param_field manifest_param_field(struct arena *a, const struct manifest_param *p)
+{
+    const char **names = NULL;
+    if (p->names.n > 0) {
+        names = arena_array(a, p->names.n + 1, sizeof(*names));
+        for (size_t i = 0; i < p->names.n; i++)
+            names[i] = arena_cstr(a, p->names.items[i]);
+    }
+    return (struct param_field){.name = arena_cstr(a, p->name),
+                                .type = (enum param_type)p->type,
+                                .pattern = (enum param_pattern)p->pattern,
+                                .min = p->min,
+                                .max = p->max,
+                                .names = names};
+}
+
+enum status manifest_params_parse(const json_t *described, struct manifest *ret_manifest, struct error *err)
+{
+    struct arena a = {0};
+    json_t *params = json_object_get(described, "params");
+    if (!json_is_object(params))
+        return error_set(err, STATUS_NOT_FOUND, "the manifest says nothing of parameters");
+    /* JSON is YAML, and the rest of a manifest does not matter here. */
+    json_t *alone =
+        json_pack("{s:s, s:s, s:b, s:O}", "name", "f", "summary", "f", "acts", 0, "params", params);
+    enum status s = manifest_parse("manifest", json_canonical(&a, alone), ret_manifest, err);
+    json_release(alone);
+    arena_release(&a);
+    return s;
+}
+
+enum status manifest_check_value(const struct manifest *m, const char *name, const json_t *value,
+                                 struct error *err)
+{
+    struct arena a = {0};
+    union manifest_value ignored;
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < m->n_params; i++) {
+        if (!sv_eq(m->params[i].name, sv(name))) continue;
+        struct param_field field = manifest_param_field(&a, &m->params[i]);
+        json_t *body = json_pack("{s:O}", name, value);
+        s = params_decode("the function", &field, 1, body, &a, &ignored, err);
+        json_release(body);
+        break;
+    }
+    arena_release(&a);
+    return s;
+}
