@@ -81,8 +81,8 @@ struct runbook_set {
     size_t n;
 };
 
-/* All *.yaml of a folder by name, each a runbook or a list of them. Synchronous: start-up and worker threads.
- * On failure the set is empty. A name given twice is refused. */
+/* All *.yaml and *.yml of a folder by name, each a runbook or a list of them. Synchronous: start-up and
+ * worker threads. On failure the set is empty. A name given twice is refused. */
 enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err) MUST_USE;
 /* Against what is deployed: every bot is there and takes these parameters, those without variables also by
  * their values; none relies on a resolve that its

@@ -12,7 +12,7 @@
 static int is_runbook_file(const struct dirent *entry)
 {
     struct strview name = sv(entry->d_name);
-    return name.ptr[0] != '.' && sv_ends_with(name, SV(".yaml"));
+    return name.ptr[0] != '.' && (sv_ends_with(name, SV(".yaml")) || sv_ends_with(name, SV(".yml")));
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)

@@ -185,11 +185,13 @@ Test(runbook, a_folder_is_read_by_name_and_lists_in_their_order)
     put("a.yaml",
         "- {name: first, match: [a=b], target: x, steps: [{bot: y}]}\n- {name: second, match: [a=b], target: x, steps: [{bot: y}]}\n");
     put(".c.yaml", "not: read\n");
+    put("d.yml", "name: fourth\n" REST);
     put("e.txt", "not: read\n");
     enum status s = runbook_set_read(folder, &set, &err);
     drop_folder();
     cr_assert_eq(s, STATUS_OK, "%s", err.message);
-    cr_assert_eq(set.n, 3);
+    cr_assert_eq(set.n, 4);
+    cr_assert(sv_eq(set.items[3]->name, SV("fourth")));
     cr_assert(sv_eq(set.items[0]->name, SV("first")) && sv_eq(set.items[1]->name, SV("second")) &&
               sv_eq(set.items[2]->name, SV("third")));
 }
