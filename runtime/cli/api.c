@@ -139,17 +139,23 @@ static enum status find_url(struct api_request *r, struct strview *ret_url)
     return STATUS_OK;
 }
 
-static struct api_request request_to(const struct cli_platform *platform, struct arena *a, struct error *err)
+static enum status request_to(const struct cli_platform *platform, struct arena *a,
+                              struct api_request *ret_request, struct error *err)
 {
-    const char *data_dir = platform->data_dir != NULL ? platform->data_dir : cli_default_data_dir(a);
-    return (struct api_request){.platform = platform, .data_dir = data_dir, .arena = a, .err = err};
+    const char *data_dir = platform->data_dir;
+    enum status s = platform->url == NULL ? cli_data_dir(data_dir, a, &data_dir, err) : STATUS_OK;
+    if (s == STATUS_OK)
+        *ret_request =
+            (struct api_request){.platform = platform, .data_dir = data_dir, .arena = a, .err = err};
+    return s;
 }
 
 enum status cli_platform_url(const struct cli_platform *platform, struct arena *a, struct strview *ret_url,
                              struct error *err)
 {
-    struct api_request r = request_to(platform, a, err);
-    return find_url(&r, ret_url);
+    struct api_request r;
+    enum status s = request_to(platform, a, &r, err);
+    return s == STATUS_OK ? find_url(&r, ret_url) : s;
 }
 
 static enum status nobody_answers(struct api_request *r, struct strview url)
@@ -205,9 +211,10 @@ enum status cli_api_text(const struct cli_platform *platform, const char *method
                          struct strview body, json_t **ret_answer, struct error *err)
 {
     struct arena a = {0};
-    struct api_request r = request_to(platform, &a, err);
+    struct api_request r;
     struct http_call call = {.method = sv(method), .body = body};
-    enum status s = send_request(&r, &call, path, ret_answer);
+    enum status s = request_to(platform, &a, &r, err);
+    if (s == STATUS_OK) s = send_request(&r, &call, path, ret_answer);
     arena_release(&a);
     return s;
 }

@@ -366,8 +366,12 @@ static int run_audit(const struct command *self, int argc, char **argv)
     int n = 0, code = CLI_OK;
     enum status s;
     if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
-    if (cfg.data_dir == NULL) cfg.data_dir = cli_default_data_dir(&a);
     const char *what = n == 1 ? argv[1] : "";
+    s = cli_data_dir(cfg.data_dir, &a, &cfg.data_dir, &err);
+    if (s != STATUS_OK) {
+        code = cli_fail(self, &err);
+        goto out;
+    }
     if (strcmp(what, "cat") == 0)
         s = run_cat(&cfg, &a, &err);
     else if (strcmp(what, "tail") == 0)

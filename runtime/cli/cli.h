@@ -54,9 +54,11 @@ struct strview cli_shown(struct arena *a, struct strview text);
  * (disk full), else `code`. Who closed the other end of a pipe has seen enough: no sentence then. */
 int cli_finish(int code);
 
-/* The user's state folder: /var/lib/balm for root, else ${XDG_STATE_HOME:-~/.local/state}/balm. In the
- * arena. */
-const char *cli_default_data_dir(struct arena *a);
+/* The data folder: the one given (may be NULL), else the user's state folder: /var/lib/balm for root, else
+ * ${XDG_STATE_HOME:-~/.local/state}/balm, where ~ is HOME or what the system knows of the user. In the arena.
+ * STATUS_INVALID_ARGUMENT: there is none. */
+enum status cli_data_dir(const char *given, struct arena *a, const char **ret_dir,
+                         struct error *err) MUST_USE;
 /* The folder of this executable, without a trailing slash. */
 const char *cli_executable_dir(struct arena *a);
 /* What comes with balm ("balm-shim", "functions", "runbooks", "stack.yml"): beside this executable as it was

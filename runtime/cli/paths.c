@@ -1,17 +1,33 @@
 #include "cli/cli.h"
 
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-const char *cli_default_data_dir(struct arena *a)
+static const char *home_folder(void)
 {
-    if (geteuid() == 0) return "/var/lib/balm";
-    const char *state = getenv("XDG_STATE_HOME");
-    if (state != NULL && state[0] == '/') return arena_printf(a, "%s/balm", state).ptr;
     const char *home = getenv("HOME");
-    if (home != NULL && home[0] == '/') return arena_printf(a, "%s/.local/state/balm", home).ptr;
-    return "./balm-data";
+    if (home != NULL && home[0] == '/') return home;
+    const struct passwd *who = getpwuid(geteuid()); /* before there are threads */
+    return who != NULL && who->pw_dir != NULL && who->pw_dir[0] == '/' ? who->pw_dir : NULL;
+}
+
+enum status cli_data_dir(const char *given, struct arena *a, const char **ret_dir, struct error *err)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = home_folder();
+    if (given != NULL)
+        *ret_dir = given;
+    else if (geteuid() == 0)
+        *ret_dir = "/var/lib/balm";
+    else if (state != NULL && state[0] == '/')
+        *ret_dir = arena_printf(a, "%s/balm", state).ptr;
+    else if (home != NULL)
+        *ret_dir = arena_printf(a, "%s/.local/state/balm", home).ptr;
+    else
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "user %u has no home folder (HOME is not set): say --data DIR", (unsigned)geteuid());
+    return STATUS_OK;
 }
 
 const char *cli_executable_dir(struct arena *a)

@@ -54,7 +54,9 @@ static enum status find_token_file(const struct receiver_cfg *cfg, struct arena 
             "--url needs --webhook-token-file: where Alertmanager finds a copy of that platform's "
             "secrets/webhook-token");
     if (path == NULL) {
-        const char *dir = cfg->platform.data_dir != NULL ? cfg->platform.data_dir : cli_default_data_dir(a);
+        const char *dir;
+        enum status s = cli_data_dir(cfg->platform.data_dir, a, &dir, err);
+        if (s != STATUS_OK) return s;
         path = arena_printf(a, "%s/secrets/webhook-token", dir).ptr;
     }
     char *absolute = realpath(path, NULL);

@@ -142,7 +142,6 @@ static const char *find_default(struct arena *a, const char *in_source, const ch
 static void complete_defaults(struct up_cfg *cfg, struct arena *a)
 {
     const char *exe_dir = cli_executable_dir(a);
-    if (cfg->data_dir == NULL) cfg->data_dir = cli_default_data_dir(a);
     cfg->shim_path = cli_find_part(a, "balm-shim");
     if (cfg->shim_path == NULL) cfg->shim_path = arena_printf(a, "%s/balm-shim", exe_dir).ptr;
     if (cfg->functions_dir == NULL) cfg->functions_dir = cli_find_part(a, "functions");
@@ -153,6 +152,14 @@ static void complete_defaults(struct up_cfg *cfg, struct arena *a)
     if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", "stack.yml");
 }
 
+static enum status check_settings(const struct up_cfg *cfg, enum log_level *ret_level, struct error *err)
+{
+    if (log_level_parse(sv(cfg->log_level), ret_level) != STATUS_OK)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "--log-level '%s': debug, info, warning or error",
+                         cfg->log_level);
+    return STATUS_OK;
+}
+
 static int run_up(const struct command *self, int argc, char **argv)
 {
     struct arena a = {0};
@@ -161,14 +168,10 @@ static int run_up(const struct command *self, int argc, char **argv)
     if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
     struct error err = {0};
     enum log_level level;
-    if (n > 0) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
-        code = cli_fail(self, &err);
-        goto out;
-    }
-    if (log_level_parse(sv(cfg.log_level), &level) != STATUS_OK) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "--log-level '%s': debug, info, warning or error",
-                  cfg.log_level);
+    enum status s = n > 0 ? error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1])
+                          : check_settings(&cfg, &level, &err);
+    if (s == STATUS_OK) s = cli_data_dir(cfg.data_dir, &a, &cfg.data_dir, &err);
+    if (s != STATUS_OK) {
         code = cli_fail(self, &err);
         goto out;
     }

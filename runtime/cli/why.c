@@ -84,8 +84,9 @@ static enum status explain(const struct cli_platform *platform, struct strview i
                            json_t **ret_json, struct error *err)
 {
     if (platform->url != NULL) return explain_from_elsewhere(platform, incident, a, ret_json, err);
-    const char *data_dir = platform->data_dir != NULL ? platform->data_dir : cli_default_data_dir(a);
-    return explain_from_disk(data_dir, incident, a, ret_json, err);
+    const char *data_dir;
+    enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
+    return s == STATUS_OK ? explain_from_disk(data_dir, incident, a, ret_json, err) : s;
 }
 
 static void print_text(const json_t *explained)

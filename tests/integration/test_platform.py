@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -364,6 +365,27 @@ class CommandLine(PlatformTest):
         self.assertEqual(code, 3, err)
         code, _, err = self.run_balm("audit", "cat", "--data", os.path.join(self.folder, "none"))
         self.assertEqual(code, 3, err)
+
+    @unittest.skipIf(os.geteuid() != 0, "needs root to be somebody else")
+    def test_without_home_the_data_folder_is_where_help_says_or_nowhere(self):
+        env = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_STATE_HOME", "BALM_DATA")}
+
+        def as_user(uid, *arguments):
+            try:
+                done = subprocess.run([BALM, *arguments], capture_output=True, text=True, env=env, cwd="/", user=uid, group=uid, extra_groups=[],
+                                      timeout=30 * PATIENCE)
+            except PermissionError:
+                self.skipTest("the build folder is for root alone")
+            return done.returncode, done.stderr
+        who = pwd.getpwnam("nobody")
+        code, error = as_user(who.pw_uid, "status")
+        self.assertEqual(code, 3, error)
+        self.assertIn(os.path.join(who.pw_dir, ".local/state/balm"), error)
+        nobody_at_all = max(p.pw_uid for p in pwd.getpwall()) + 1
+        for command in (("up",), ("status",), ("why", "last"), ("audit", "cat"), ("stop",)):
+            code, error = as_user(nobody_at_all, *command)
+            self.assertEqual(code, 2, error)
+            self.assertRegex(error, rf"^balm {command[0]}: user {nobody_at_all} has no home folder \(HOME is not set\): say --data DIR\n$")
 
     def test_a_platform_elsewhere_is_reached_by_url_and_token_file(self):
         p = self.platform(stack=stack_file("notify"))
