@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "config/quote.h"
 #include "log/log.h"
+
+#define CLUSTER_NAME_MAX 63 /* a label of Kubernetes and Loki */
 
 #define MINUTE (60 * NS_PER_S)
 #define HOUR   (60 * MINUTE)
@@ -63,7 +66,7 @@ static const struct config_option options[] = {
      .default_text = "local",
      .offset = offsetof(struct up_cfg, cluster),
      .value_name = "NAME",
-     .help = "name of this installation in every record"},
+     .help = "name of this installation in every record; letters, digits, '.', '_' and '-', at most 63"},
     {.name = "repeat-interval",
      .env = "BALM_REPEAT_INTERVAL",
      .type = CONFIG_DURATION,
@@ -152,12 +155,29 @@ static void complete_defaults(struct up_cfg *cfg, struct arena *a)
     if (cfg->stack_file == NULL) cfg->stack_file = find_default(a, "stack.yml", "stack.yml");
 }
 
+/* It stands in every record, label and signature: nothing in it that any of their readers might take for
+ * something else. */
+static enum status check_cluster(struct strview name, struct error *err)
+{
+    char shown[QUOTE_MAX];
+    bool is_fine = name.len > 0 && name.len <= CLUSTER_NAME_MAX;
+    for (size_t i = 0; i < name.len && is_fine; i++) {
+        char c = name.ptr[i];
+        is_fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+                  c == '_' || c == '-';
+    }
+    if (is_fine) return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "--cluster '%s': 1 to %d letters, digits, '.', '_' and '-'", quote_text(name, shown),
+                     CLUSTER_NAME_MAX);
+}
+
 static enum status check_settings(const struct up_cfg *cfg, enum log_level *ret_level, struct error *err)
 {
     if (log_level_parse(sv(cfg->log_level), ret_level) != STATUS_OK)
         return error_set(err, STATUS_INVALID_ARGUMENT, "--log-level '%s': debug, info, warning or error",
                          cfg->log_level);
-    return STATUS_OK;
+    return check_cluster(sv(cfg->cluster), err);
 }
 
 static int run_up(const struct command *self, int argc, char **argv)

@@ -360,6 +360,16 @@ class CommandLine(PlatformTest):
         code, _, err = self.run_balm("up", "--port", "70000")
         self.assertEqual((code, "65535" in err), (2, True), err)
 
+    def test_a_cluster_name_is_one_plain_word(self):
+        data = os.path.join(self.folder, "data")
+        for name in ("", "a\nb", "a b", "ä", "a/b", "x" * 64):
+            code, _, err = self.run_balm("up", "--data", data, "--port", "0", "--cluster", name)
+            self.assertEqual(code, 2, err)
+            self.assertRegex(err, r"^balm up: --cluster '.*': 1 to 63 letters, digits, '\.', '_' and '-'\n$")
+            self.assertFalse(os.path.exists(data))
+        p = self.platform(arguments=["--cluster", "A-1_b." + "x" * 57])
+        self.assertEqual(p.records("epoch")[0]["cluster"], "A-1_b." + "x" * 57)
+
     def test_without_a_platform(self):
         code, _, err = self.run_balm("status", "--data", os.path.join(self.folder, "none"))
         self.assertEqual(code, 3, err)
