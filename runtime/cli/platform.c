@@ -20,6 +20,7 @@
 #include "gateway/gateway.h"
 #include "log/log.h"
 #include "loop/loop.h"
+#include "server/server.h"
 #include "store/journal.h"
 
 /* The table of core functions: started in this order, stopped in reverse. The audit log stops last, so that
@@ -38,6 +39,7 @@ struct platform {
     struct arena arena;
     int lock_fd;
     uint64_t files_max_before; /* what we were started with: what host acts start gets it back */
+    int listen_fd; /* bound, and the gateway's once it listens; -1: none */
     struct journal *journal;
     struct gateway *gateway;
     struct core_env env;
@@ -137,6 +139,7 @@ static enum status make_gateway(struct platform *p)
         .host_files_max = p->files_max_before,
         .host = p->cfg->listen,
         .port = (uint16_t)p->cfg->port,
+        .listen_fd = p->listen_fd,
         .is_insecure = p->cfg->is_insecure,
         .cluster = sv(p->cfg->cluster),
         .idle_ns = p->cfg->idle_ns,
@@ -197,13 +200,23 @@ static enum status announce(struct platform *p)
     return STATUS_OK;
 }
 
+static enum status listen_at_last(struct platform *p)
+{
+    enum status s = gateway_listen(p->gateway, p->err);
+    if (s == STATUS_OK) p->listen_fd = -1;
+    return s;
+}
+
+/* The port is taken before anything is written, so that a busy one leaves no records of a start that was
+ * none, and opened last, so that nobody is let in before everything is ready. */
 static enum status start(struct platform *p)
 {
     enum status s = lock_data_dir(p);
+    if (s == STATUS_OK) s = server_bind(p->cfg->listen, (uint16_t)p->cfg->port, &p->listen_fd, p->err);
     if (s == STATUS_OK) s = open_journal(p);
     if (s == STATUS_OK) s = make_gateway(p);
     if (s == STATUS_OK) s = start_core(p);
-    if (s == STATUS_OK) s = gateway_listen(p->gateway, p->err);
+    if (s == STATUS_OK) s = listen_at_last(p);
     if (s == STATUS_OK) s = announce(p);
     return s;
 }
@@ -221,6 +234,7 @@ static void stop(struct platform *p)
     if (p->gateway != NULL) gateway_free(p->gateway);
     if (p->journal != NULL) journal_close(p->journal);
     client_release(p->loop);
+    if (p->listen_fd >= 0) (void)close(p->listen_fd);
     if (p->lock_fd >= 0) (void)close(p->lock_fd);
 }
 
@@ -309,7 +323,7 @@ static void prepare_process(struct platform *p)
 
 int platform_run(const struct up_cfg *cfg, struct error *err)
 {
-    struct platform p = {.cfg = cfg, .lock_fd = -1, .err = err};
+    struct platform p = {.cfg = cfg, .lock_fd = -1, .listen_fd = -1, .err = err};
     prepare_process(&p);
     enum status s = loop_new(&p.loop, err);
     if (s != STATUS_OK) return CLI_FAILED;

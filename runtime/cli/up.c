@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "config/quote.h"
 #include "log/log.h"
+#include "server/server.h"
 
 #define CLUSTER_NAME_MAX 63 /* a label of Kubernetes and Loki */
 
@@ -33,7 +34,7 @@ static const struct config_option options[] = {
      .default_text = "127.0.0.1",
      .offset = offsetof(struct up_cfg, listen),
      .value_name = "ADDR",
-     .help = "address to listen on"},
+     .help = "address to listen on, IPv4 or IPv6; 0.0.0.0 and :: are all"},
     {.name = "port",
      .env = "BALM_PORT",
      .type = CONFIG_INT,
@@ -174,9 +175,13 @@ static enum status check_cluster(struct strview name, struct error *err)
 
 static enum status check_settings(const struct up_cfg *cfg, enum log_level *ret_level, struct error *err)
 {
+    char shown[QUOTE_MAX];
     if (log_level_parse(sv(cfg->log_level), ret_level) != STATUS_OK)
         return error_set(err, STATUS_INVALID_ARGUMENT, "--log-level '%s': debug, info, warning or error",
                          cfg->log_level);
+    if (!server_address_is_valid(cfg->listen))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "--listen '%s': not an IPv4 or IPv6 address",
+                         quote_text(sv(cfg->listen), shown));
     return check_cluster(sv(cfg->cluster), err);
 }
 

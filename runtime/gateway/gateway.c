@@ -120,9 +120,9 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
 enum status gateway_listen(struct gateway *g, struct error *err)
 {
     struct server_cfg cfg = {
-        .host = g->cfg.host,
+        .host = g->cfg.listen_fd > 0 ? NULL : g->cfg.host,
         .port = g->cfg.port,
-        .listen_fd = -1,
+        .listen_fd = g->cfg.listen_fd > 0 ? g->cfg.listen_fd : -1,
         .max_connections = CONNECTIONS_MAX,
         .max_connections_per_peer = is_loopback(g->cfg.host) ? 0 : PEER_CONNECTIONS_MAX,
         .handler = gateway_handle,

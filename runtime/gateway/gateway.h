@@ -49,6 +49,7 @@ struct gateway_cfg {
     uint64_t host_files_max;   /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;
     uint16_t port;    /* 0: picked */
+    int listen_fd;    /* bound to them already (server_bind()), moved by gateway_listen(); 0: not yet */
     bool is_insecure; /* management API without credentials: loopback only, never as root, no Origin, no
                          foreign Host */
     struct strview cluster;

@@ -59,7 +59,7 @@ struct server_cfg {
     const char *host;      /* "127.0.0.1", "0.0.0.0", "::"; NULL with unix_path or listen_fd */
     uint16_t port;         /* 0: picked, see server_port() */
     const char *unix_path; /* or a unix socket; unlinked first */
-    int listen_fd;         /* or a socket that is bound and listening already (moved on success); -1: none */
+    int listen_fd;         /* or a socket that is bound or listening already (moved on success); -1: none */
     bool reuse_port;
     bool http2;                        /* h2c by prior knowledge */
     size_t max_body_bytes;             /* 0: 8 MiB; beyond: 413 */
@@ -72,6 +72,11 @@ struct server_cfg {
     const char *name; /* for logs: "gateway", "metrics" */
 };
 
+/* Is it one that `host` can be: IPv4 or IPv6, no name? */
+bool server_address_is_valid(const char *host);
+/* Takes the address and port for a server that is started later (listen_fd): whoever connects until then is
+ * refused, as before. STATUS_INVALID_ARGUMENT: no address; STATUS_ALREADY_EXISTS: somebody has it. */
+enum status server_bind(const char *host, uint16_t port, int *ret_fd, struct error *err) MUST_USE;
 /* Binds, listens, accepts. The cfg is copied; strings too. */
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err) MUST_USE;

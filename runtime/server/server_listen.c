@@ -22,46 +22,68 @@
 
 /* ---- opening ---- */
 
-static enum status bind_and_listen(int fd, const struct sockaddr *addr, socklen_t len, const char *what,
-                                   struct error *err)
+union address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_storage storage;
+};
+
+static enum status bind_to(int fd, const struct sockaddr *addr, socklen_t len, const char *what,
+                           struct error *err)
 {
-    if (bind(fd, addr, len) == 0 && listen(fd, LISTEN_BACKLOG) == 0) return STATUS_OK;
+    if (bind(fd, addr, len) == 0) return STATUS_OK;
     int errnum = errno;
     (void)close(fd);
     enum status s = errnum == EADDRINUSE ? STATUS_ALREADY_EXISTS : status_from_errno(errnum);
     return error_set(err, s, "listen on %s: %s", what, strerror(errnum));
 }
 
-static enum status open_tcp(const struct server_cfg *cfg, int *ret_fd, struct error *err)
+static bool parse_address(const char *host, uint16_t port, union address *ret_addr, socklen_t *ret_len)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } addr = {0};
+    *ret_addr = (union address){0};
+    if (inet_pton(AF_INET, host, &ret_addr->v4.sin_addr) == 1) {
+        ret_addr->v4.sin_family = AF_INET;
+        ret_addr->v4.sin_port = htons(port);
+        *ret_len = sizeof(ret_addr->v4);
+        return true;
+    }
+    ret_addr->v6.sin6_family = AF_INET6;
+    ret_addr->v6.sin6_port = htons(port);
+    *ret_len = sizeof(ret_addr->v6);
+    return inet_pton(AF_INET6, host, &ret_addr->v6.sin6_addr) == 1;
+}
+
+bool server_address_is_valid(const char *host)
+{
+    union address ignored;
+    socklen_t len;
+    return parse_address(host, 0, &ignored, &len);
+}
+
+static enum status bind_tcp(const char *host, uint16_t port, bool reuse_port, int *ret_fd, struct error *err)
+{
+    union address addr;
     socklen_t len;
     char what[128];
-    (void)snprintf(what, sizeof(what), "%s port %u", cfg->host, cfg->port);
-    if (inet_pton(AF_INET, cfg->host, &addr.v4.sin_addr) == 1) {
-        addr.v4.sin_family = AF_INET;
-        addr.v4.sin_port = htons(cfg->port);
-        len = sizeof(addr.v4);
-    } else if (inet_pton(AF_INET6, cfg->host, &addr.v6.sin6_addr) == 1) {
-        addr.v6.sin6_family = AF_INET6;
-        addr.v6.sin6_port = htons(cfg->port);
-        len = sizeof(addr.v6);
-    } else {
+    (void)snprintf(what, sizeof(what), "%s port %u", host, port);
+    if (!parse_address(host, port, &addr, &len))
         return error_set(err, STATUS_INVALID_ARGUMENT, "listen on %s: not an IPv4 or IPv6 address", what);
-    }
     int fd = socket(addr.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", what, strerror(errno));
     int on = 1, off = 0;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     if (addr.any.sa_family == AF_INET6) (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-    if (cfg->reuse_port) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-    *ret_fd = fd;
-    return bind_and_listen(fd, &addr.any, len, what, err);
+    if (reuse_port) (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+    enum status s = bind_to(fd, &addr.any, len, what, err);
+    if (s == STATUS_OK) *ret_fd = fd;
+    return s;
+}
+
+enum status server_bind(const char *host, uint16_t port, int *ret_fd, struct error *err)
+{
+    return bind_tcp(host, port, false, ret_fd, err);
 }
 
 static enum status open_unix(const char *path, int *ret_fd, struct error *err)
@@ -79,22 +101,32 @@ static enum status open_unix(const char *path, int *ret_fd, struct error *err)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_set(err, status_from_errno(errno), "listen on %s: socket: %s", path, strerror(errno));
-    *ret_fd = fd;
-    return bind_and_listen(fd, (const struct sockaddr *)&addr, sizeof(addr), path, err);
+    enum status s = bind_to(fd, (const struct sockaddr *)&addr, sizeof(addr), path, err);
+    if (s == STATUS_OK) *ret_fd = fd;
+    return s;
 }
 
 static uint16_t bound_port(int fd)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage storage;
-    } addr;
+    union address addr;
     socklen_t len = sizeof(addr);
     if (getsockname(fd, &addr.any, &len) != 0) return 0;
     if (addr.any.sa_family == AF_INET) return ntohs(addr.v4.sin_port);
     return addr.any.sa_family == AF_INET6 ? ntohs(addr.v6.sin6_port) : 0;
+}
+
+/* One that is given may listen already, with a queue of its own length. A port that was only bound can be
+ * lost to another socket with SO_REUSEADDR. */
+static enum status start_listening(const struct server *s, int fd, struct error *err)
+{
+    int is_listening = 0;
+    socklen_t len = sizeof(is_listening);
+    (void)getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len);
+    if (is_listening || listen(fd, LISTEN_BACKLOG) == 0) return STATUS_OK;
+    int errnum = errno;
+    if (fd != s->cfg.listen_fd) (void)close(fd);
+    return error_set(err, errnum == EADDRINUSE ? STATUS_ALREADY_EXISTS : status_from_errno(errnum),
+                     "server '%s': listen on port %u: %s", s->cfg.name, bound_port(fd), strerror(errnum));
 }
 
 enum status server_listen(struct server *s, struct error *err)
@@ -102,7 +134,7 @@ enum status server_listen(struct server *s, struct error *err)
     int fd = -1;
     enum status st = STATUS_OK;
     if (s->cfg.host != NULL)
-        st = open_tcp(&s->cfg, &fd, err);
+        st = bind_tcp(s->cfg.host, s->cfg.port, s->cfg.reuse_port, &fd, err);
     else if (s->cfg.unix_path != NULL)
         st = open_unix(s->cfg.unix_path, &fd, err);
     else if (s->cfg.listen_fd >= 0)
@@ -110,6 +142,7 @@ enum status server_listen(struct server *s, struct error *err)
     else
         st = error_set(err, STATUS_INVALID_ARGUMENT,
                        "server '%s' has neither host nor unix_path nor listen_fd", s->cfg.name);
+    if (st == STATUS_OK) st = start_listening(s, fd, err);
     if (st != STATUS_OK) return st;
     s->port = bound_port(fd);
     s->listener = h2o_evloop_socket_create(loop_h2o(s->loop), fd, H2O_SOCKET_FLAG_DONT_READ);
@@ -127,12 +160,7 @@ struct peer_address {
 /* Fills c's text and ret_address; both are of fixed form for unix sockets. */
 static void read_peer(struct server_conn *c, struct peer_address *ret_address)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage storage;
-    } addr = {0};
+    union address addr = {0};
     char host[INET6_ADDRSTRLEN] = "";
     int len;
     *ret_address = (struct peer_address){.len = 0};

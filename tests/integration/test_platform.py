@@ -84,6 +84,23 @@ class Lifecycle(PlatformTest):
         self.assertIn(f"chown -R 0 '{p.data}'", done.stderr.decode())
         self.assertEqual(os.listdir(p.data), [])
 
+    def test_a_bad_address_or_a_busy_port_leaves_nothing_written(self):
+        p = self.platform(start=False)
+        for address in ("nohost.example", "127.0.0.999", "localhost", ""):
+            p.arguments = ["--listen", address]
+            done = subprocess.run(p.command(), capture_output=True, text=True, timeout=20 * PATIENCE)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(f"--listen '{address}': not an IPv4 or IPv6 address", done.stderr)
+            self.assertFalse(os.path.exists(p.data))
+        p.arguments = []
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            p.port = other.getsockname()[1]
+            done = subprocess.run(p.command(), capture_output=True, text=True, timeout=20 * PATIENCE)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(f"listen on 127.0.0.1 port {p.port}: Address already in use", done.stderr)
+        self.assertEqual(os.listdir(p.data), ["lock"])
+        self.assertEqual(p.start().stop(), 0)
+
     def test_nothing_is_accepted_after_the_journal_is_removed(self):
         p = self.platform()
         self.assertEqual(p.post_alerts(alert("A"))[0], 202)

@@ -102,6 +102,29 @@ Test(listen, bad_addresses_are_refused_with_a_sentence)
     cr_assert_eq(start(&(struct server_cfg){.host = "127.0.0.1"}, &err), STATUS_OK);
 }
 
+Test(listen, a_port_that_was_only_taken_serves_once_it_is_handed_over)
+{
+    struct error err;
+    struct sockaddr_in addr = {0};
+    socklen_t len = sizeof(addr);
+    int fd = -1, other = -1;
+    cr_assert_eq(server_bind("127.0.0.1", 0, &fd, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(connect(client, (struct sockaddr *)&addr, len), -1, "nobody is let in yet");
+    (void)close(client);
+    cr_assert_eq(listen(fd, 1), 0);
+    cr_assert_eq(server_bind("127.0.0.1", ntohs(addr.sin_port), &other, &err), STATUS_ALREADY_EXISTS);
+    cr_assert_not_null(strstr(err.message, "already in use"));
+    (void)close(fd);
+    cr_assert_eq(server_bind("127.0.0.1", ntohs(addr.sin_port), &fd, &err), STATUS_OK);
+    cr_assert_eq(start(&(struct server_cfg){.listen_fd = fd}, &err), STATUS_OK, "%s", err.message);
+    cr_assert_eq(server_bind("localhost", 0, &fd, &err), STATUS_INVALID_ARGUMENT);
+    cr_assert(server_address_is_valid("::1") && server_address_is_valid("0.0.0.0"));
+    cr_assert_not(server_address_is_valid("localhost") || server_address_is_valid("") ||
+                  server_address_is_valid("1.2.3"));
+}
+
 Test(listen, ipv6_where_the_machine_has_it)
 {
     struct error err;
