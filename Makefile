@@ -82,7 +82,7 @@ $(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
 
 # ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
 # The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
-$(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,$(wildcard runtime/cli/generate.c)) $(B)/libbalm.a
+$(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,runtime/cli/generate.c runtime/cli/generate_command.c) $(B)/libbalm.a
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
 
 .SECONDEXPANSION:

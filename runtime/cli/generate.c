@@ -1,13 +1,10 @@
 #include "cli/generate.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/list.h"
-#include "cli/cli.h"
 
 #define OUTPUT_MAX    (4 * 1024 * 1024)
 #define LITERAL_WIDTH 96
@@ -352,129 +349,4 @@ void generate_readme(const struct manifest *manifests, size_t n, struct buf *b)
         append_cell(b, m->undo.len > 0 ? m->undo : SV("–"));
         buf_append(b, SV(" |\n"));
     }
-}
-
-/* ---- the command ---- */
-
-static const char usage[] =
-    "usage: balm generate bot FILE --out DIR   C from one bot.yaml: DIR/NAME.gen.h and DIR/NAME.gen.c\n"
-    "       balm generate stack FILES...      stack.yml of several, on stdout\n"
-    "       balm generate readme FILES...     the README's table, on stdout\n";
-
-struct generate_cfg {
-    const char *out;
-};
-
-static const struct config_option options[] = {
-    {.name = "out",
-     .short_name = 'o',
-     .type = CONFIG_PATH,
-     .offset = offsetof(struct generate_cfg, out),
-     .value_name = "DIR",
-     .help = "folder of the generated files"},
-};
-
-static int fail(const struct error *err)
-{
-    fprintf(stderr, "balm generate: %s\n", err->message);
-    return err->code == STATUS_INVALID_ARGUMENT ? CLI_USAGE
-           : err->code == STATUS_NOT_FOUND      ? CLI_NOT_FOUND
-                                                : CLI_FAILED;
-}
-
-static enum status write_part(const char *dir, const struct manifest *m, const char *suffix,
-                              void (*generate)(const struct manifest *m, struct buf *b), struct error *err)
-{
-    struct arena a = {0};
-    struct buf b;
-    buf_init(&b, OUTPUT_MAX);
-    generate(m, &b);
-    enum status s = buf_status(&b);
-    if (s != STATUS_OK)
-        s = error_set(err, s, "%.*s: more than %d bytes of C", SV_ARG(m->name), OUTPUT_MAX);
-    else
-        s = file_write_atomic(arena_printf(&a, "%s/%.*s%s", dir, SV_ARG(m->name), suffix).ptr, buf_view(&b),
-                              0644, err);
-    buf_release(&b);
-    arena_release(&a);
-    return s;
-}
-
-static int generate_bot(const char *out, const char *file)
-{
-    struct manifest m;
-    struct error err;
-    enum status s = manifest_read(file, &m, &err);
-    if (s != STATUS_OK) return fail(&err);
-    s = dir_make(out, 0755, &err);
-    if (s == STATUS_OK) s = write_part(out, &m, ".gen.h", generate_header, &err);
-    if (s == STATUS_OK) s = write_part(out, &m, ".gen.c", generate_source, &err);
-    manifest_release(&m);
-    return s == STATUS_OK ? CLI_OK : fail(&err);
-}
-
-static int compare_names(const void *a, const void *b)
-{
-    return sv_cmp(((const struct manifest *)a)->name, ((const struct manifest *)b)->name);
-}
-
-static int generate_list(char **files, size_t n,
-                         void (*generate)(const struct manifest *manifests, size_t n, struct buf *b))
-{
-    struct arena a = {0};
-    struct error err;
-    enum status s = STATUS_OK;
-    size_t n_read = 0;
-    struct manifest *manifests = arena_array(&a, n, sizeof(*manifests));
-    while (n_read < n && s == STATUS_OK) {
-        s = manifest_read(files[n_read], &manifests[n_read], &err);
-        if (s == STATUS_OK) n_read++;
-    }
-    /* By name: a shell's order of files depends on the locale. */
-    qsort(manifests, n_read, sizeof(*manifests), compare_names);
-    for (size_t i = 1; i < n_read && s == STATUS_OK; i++)
-        if (sv_eq(manifests[i - 1].name, manifests[i].name))
-            s = error_set(&err, STATUS_INVALID_ARGUMENT, "two files describe '%.*s'",
-                          SV_ARG(manifests[i].name));
-    if (s == STATUS_OK) {
-        struct buf b;
-        buf_init(&b, OUTPUT_MAX);
-        generate(manifests, n, &b);
-        if (fwrite(b.ptr, 1, b.len, stdout) != b.len || fflush(stdout) != 0)
-            s = error_set(&err, STATUS_INTERNAL, "standard output cannot be written");
-        buf_release(&b);
-    }
-    for (size_t i = 0; i < n_read; i++)
-        manifest_release(&manifests[i]);
-    arena_release(&a);
-    return s == STATUS_OK ? CLI_OK : fail(&err);
-}
-
-static int run(int argc, char **argv, struct arena *a)
-{
-    struct generate_cfg cfg = {0};
-    struct error err;
-    int n = 0;
-    if (config_load(options, ARRAY_LEN(options), argc, argv, a, &cfg, &n, &err) != STATUS_OK)
-        return fail(&err);
-    const char *what = n > 0 ? argv[1] : "";
-    if (strcmp(what, "bot") == 0 && n == 2 && cfg.out != NULL) return generate_bot(cfg.out, argv[2]);
-    if (strcmp(what, "stack") == 0 && n > 1) return generate_list(argv + 2, (size_t)(n - 1), generate_stack);
-    if (strcmp(what, "readme") == 0 && n > 1)
-        return generate_list(argv + 2, (size_t)(n - 1), generate_readme);
-    fputs(usage, stderr);
-    return CLI_USAGE;
-}
-
-int generate_command(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        fputs(usage, stdout);
-        return CLI_OK;
-    }
-    struct arena a = {0};
-    int code = run(argc, argv, &a);
-    arena_release(&a);
-    return code;
 }

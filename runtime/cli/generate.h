@@ -7,6 +7,7 @@
  *                                        as JSON, main()
  *   balm generate stack FILES…           stack.yml in OpenFaaS's form, on stdout
  *   balm generate readme FILES…          the README's table of functions, on stdout
+ *   … --json                             which files were written; the stack file as JSON; the manifests
  *
  * In C, '-' of a name is '_'. Of the folder's name nothing is used, so FILE may stand anywhere. */
 #ifndef BALM_CLI_GENERATE_H

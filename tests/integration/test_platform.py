@@ -12,7 +12,7 @@ import threading
 import time
 import unittest
 
-from harness import BALM, BUILD, PATIENCE, PlatformTest, alert, main, stack_file, wait_until, webhook
+from harness import BALM, BUILD, PATIENCE, ROOT, PlatformTest, alert, main, stack_file, wait_until, webhook
 
 ECHO_RUNBOOK = "name: r\nmatch: ['alertname=\"X\"']\ntarget: t/${labels.x}\nsteps:\n  - {bot: notify, with: {}}\n"
 
@@ -368,6 +368,26 @@ class CommandLine(PlatformTest):
             code, out, _ = self.run_balm(*arguments, "--help")
             self.assertEqual(code, 0)
             self.assertIn("usage: balm", out)
+
+    def test_generate_says_in_json_what_it_says_in_text(self):
+        files = [os.path.join(ROOT, "functions", name, "bot.yaml") for name in ("notify", "echo")]
+        code, out, err = self.run_balm("generate", "stack", "--json", *files)
+        self.assertEqual(code, 0, err)
+        stack = json.loads(out)
+        self.assertEqual((stack["provider"]["name"], list(stack["functions"])), ("openfaas", ["echo", "notify"]))
+        self.assertEqual(stack["functions"]["notify"]["labels"]["com.openfaas.scale.zero"], "true")
+        code, out, err = self.run_balm("generate", "readme", "--json", *files)
+        self.assertEqual(code, 0, err)
+        manifests = json.loads(out)
+        self.assertEqual([m["name"] for m in manifests], ["echo", "notify"])
+        described = subprocess.run([os.path.join(BUILD, "functions", "notify"), "--describe"], capture_output=True, timeout=30 * PATIENCE)
+        self.assertEqual(manifests[1], json.loads(described.stdout))
+        folder = os.path.join(self.folder, "out")
+        code, out, err = self.run_balm("generate", "bot", files[1], "--out", folder, "--json")
+        self.assertEqual(code, 0, err)
+        self.assertEqual(json.loads(out), {"function": "echo", "files": [os.path.join(folder, "echo.gen.h"), os.path.join(folder, "echo.gen.c")]})
+        self.assertTrue(all(os.path.exists(f) for f in json.loads(out)["files"]))
+        self.assertEqual(self.run_balm("generate", "--json")[0], 2)
 
     def test_unknown_things_name_the_nearest(self):
         code, _, err = self.run_balm("statsu")
