@@ -1,6 +1,9 @@
 #include "functions/dispatcher/explain.h"
 
 #include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
 
 /* Labels are a stranger's words, and this goes to a terminal: no control character passes, neither as a byte
  * nor as U+0080 … U+009F. */
@@ -15,6 +18,49 @@ static void put(struct buf *out, struct strview s)
         else
             buf_append(out, sv_sub(s, i, i + n));
         i += n == 0 ? 1 : n;
+    }
+}
+
+/* What was measured has nanoseconds, which tell nobody anything. Cut, not rounded: a cooldown of 15m that is
+ * still on must not read as 15m. */
+static int64_t cut_for_people(int64_t ns)
+{
+    int64_t step = ns < NS_PER_S          ? NS_PER_MS
+                   : ns < 10 * NS_PER_S   ? 100 * NS_PER_MS
+                   : ns < 3600 * NS_PER_S ? NS_PER_S
+                                          : 60 * NS_PER_S;
+    return ns - ns % step;
+}
+
+/* "14m32s105ms3us12ns" -> "14m32s". What somebody has written (15m, 1h30m15s) has no such small parts and
+ * stays, like every other word. */
+static void put_word(struct buf *out, struct strview word)
+{
+    char text[DURATION_TEXT_MAX];
+    int64_t ns = 0;
+    bool is_measured = (sv_ends_with(word, SV("us")) || sv_ends_with(word, SV("ns"))) &&
+                       duration_parse(word, &ns) == STATUS_OK && ns >= NS_PER_MS;
+    put(out, is_measured ? sv(duration_format(cut_for_people(ns), text)) : word);
+}
+
+/* A target's name (service/5ms1us) is one word, and no duration. */
+static bool is_word_char(char c)
+{
+    return c > ' ' && memchr(";,()'", c, 5) == NULL;
+}
+
+/* Our own sentences, with their durations cut. */
+static void put_sentence(struct buf *out, struct strview s)
+{
+    while (s.len > 0) {
+        size_t word = 0, rest;
+        while (word < s.len && is_word_char(s.ptr[word]))
+            word++;
+        put_word(out, sv_sub(s, 0, word));
+        for (rest = word; rest < s.len && !is_word_char(s.ptr[rest]);)
+            rest++;
+        put(out, sv_sub(s, word, rest));
+        s = sv_sub(s, rest, s.len);
     }
 }
 
@@ -34,6 +80,15 @@ static void put_value(struct buf *out, const json_t *value)
     json_append_canonical(&text, value);
     put(out, buf_view(&text));
     buf_release(&text);
+}
+
+/* Of a gate: a text of ours, or a number. */
+static void put_measure(struct buf *out, const json_t *value)
+{
+    if (json_is_string(value))
+        put_sentence(out, sv_n(json_string_value(value), json_string_length(value)));
+    else
+        put_value(out, value);
 }
 
 /* "2026-11-22T14:01:24.123456789Z" -> "14:01:24.123" */
@@ -112,9 +167,9 @@ static void put_gates(struct buf *out, const json_t *gates)
         const char *name = json_string_value(json_object_get(gate, "gate"));
         buf_printf(out, "            %s %-18s ", json_is_true(json_object_get(gate, "ok")) ? "ok  " : "STOP",
                    name != NULL ? name : "");
-        put_value(out, json_object_get(gate, "value"));
+        put_measure(out, json_object_get(gate, "value"));
         buf_append(out, SV("  (limit "));
-        put_value(out, json_object_get(gate, "limit"));
+        put_measure(out, json_object_get(gate, "limit"));
         buf_append(out, SV(")\n"));
     }
 }
@@ -184,7 +239,7 @@ static void put_refusals(struct buf *out, const json_t *refusals)
         buf_append(out, SV(" at "));
         put(out, clock_part(json_get_text(refusal, "time")));
         buf_append(out, SV(": "));
-        put_member(out, refusal, "reason");
+        put_sentence(out, json_get_text(refusal, "reason"));
         buf_append(out, SV("\n            "));
         put_params(out, refusal);
         put_gates(out, json_object_get(refusal, "gates"));
@@ -211,17 +266,31 @@ static void put_verification(struct buf *out, const json_t *root)
     }
 }
 
-static void put_end(struct buf *out, const json_t *root)
+static bool is_said(const json_t *list, size_t i)
 {
-    const json_t *undo = json_object_get(root, "undo"), *timeline = json_object_get(root, "timeline");
-    put_head(out, "next");
-    put_member(out, root, "next");
-    buf_append_char(out, '\n');
+    for (size_t k = 0; k < i; k++)
+        if (json_equal(json_array_get(list, k), json_array_get(list, i))) return true;
+    return false;
+}
+
+/* What takes back several acts alike is said once. */
+static void put_undo(struct buf *out, const json_t *undo)
+{
     for (size_t i = 0; i < json_array_size(undo); i++) {
+        if (is_said(undo, i)) continue;
         put_head(out, "undo");
         put_value(out, json_array_get(undo, i));
         buf_append_char(out, '\n');
     }
+}
+
+static void put_end(struct buf *out, const json_t *root)
+{
+    const json_t *timeline = json_object_get(root, "timeline");
+    put_head(out, "next");
+    put_sentence(out, json_get_text(root, "next"));
+    buf_append_char(out, '\n');
+    put_undo(out, json_object_get(root, "undo"));
     buf_append(out, SV("\n"));
     for (size_t i = 0; i < json_array_size(timeline); i++) {
         const json_t *line = json_array_get(timeline, i);
@@ -229,7 +298,10 @@ static void put_end(struct buf *out, const json_t *root)
         put(out, clock_part(json_get_text(line, "time")));
         buf_printf(out, "  %6" JSON_INTEGER_FORMAT "  ", json_integer_value(json_object_get(line, "seq")));
         buf_printf(out, "%-10s", json_string_value(json_object_get(line, "kind")));
-        put_member(out, line, "text");
+        if (sv_eq(json_get_text(line, "kind"), SV("refusal")))
+            put_sentence(out, json_get_text(line, "text"));
+        else
+            put_member(out, line, "text");
         buf_append_char(out, '\n');
     }
 }

@@ -135,6 +135,57 @@ Test(explain, no_control_character_of_a_label_reaches_the_terminal)
     json_decref(json);
 }
 
+static unsigned count(struct strview text, const char *part)
+{
+    unsigned n = 0;
+    for (; text.len > 0; text = sv_sub(text, 1, text.len))
+        if (sv_starts_with(text, sv(part))) n++;
+    return n;
+}
+
+Test(explain, people_read_durations_without_nanoseconds_and_each_undo_once)
+{
+    static const struct {
+        const char *exact, *shown;
+    } cases[] = {
+        {"900ms202us144ns", "900ms"},
+        {"14m32s105ms3us12ns", "14m32s"},
+        {"2s345ms678us", "2s300ms"},
+        {"59m59s999ms999us999ns", "59m59s"},
+        {"26h3m4s5ns", "26h3m"},
+        {"1h30m15s", "1h30m15s"},
+        {"15m", "15m"},
+        {"250us", "250us"},
+        {"7ns", "7ns"},
+        {"bonus", "bonus"},
+        {"service/10ms1us", "service/10ms1us"},
+        {"\xC3\xA4 1ms1us", "\xC3\xA4 1ms"},
+        {"(10ms1us)", "(10ms)"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const char *exact = cases[i].exact, *shown = cases[i].shown;
+        char reason[100], line[100];
+        (void)snprintf(reason, sizeof(reason), "ended %s ago; 15m must lie between", exact);
+        json_t *json =
+            json_pack("{s:s, s:[{s:s, s:s, s:[{s:s, s:b, s:s, s:s}]}], s:[s,s,s], s:[{s:i, s:s, s:s}]}",
+                      "next", reason, "refusals", "gate", "cooldown", "reason", reason, "gates", "gate",
+                      "cooldown", "ok", 0, "value", exact, "limit", "15m", "undo", "none", "balm x", "none",
+                      "timeline", "seq", 1, "kind", "refusal", "text", reason);
+        struct buf text;
+        buf_init(&text, 64 * 1024);
+        explain_text(json, &text);
+        struct strview all = buf_view(&text);
+        (void)snprintf(line, sizeof(line), "ended %s ago; 15m must lie between", shown);
+        cr_assert_eq(count(all, line), 3, "%s: %.*s", exact, SV_ARG(all));
+        (void)snprintf(line, sizeof(line), "STOP cooldown           %s  (limit 15m)", shown);
+        cr_assert_eq(count(all, line), 1, "%s: %.*s", exact, SV_ARG(all));
+        cr_assert_eq(count(all, "undo      none\n"), 1, "%.*s", SV_ARG(all));
+        cr_assert_eq(count(all, "undo      balm x\n"), 1, "%.*s", SV_ARG(all));
+        buf_release(&text);
+        json_decref(json);
+    }
+}
+
 Test(explain, an_incident_that_is_nowhere_is_not_found)
 {
     struct explain *x = explain_new(SV("nope"));
