@@ -39,7 +39,7 @@ struct platform {
     struct arena arena;
     int lock_fd;
     uint64_t files_max_before; /* what we were started with: what host acts start gets it back */
-    int listen_fd; /* bound, and the gateway's once it listens; -1: none */
+    int listen_fd;             /* bound, and the gateway's once it listens; -1: none */
     struct journal *journal;
     struct gateway *gateway;
     struct core_env env;
