@@ -124,7 +124,8 @@ static enum status write_run_file(struct platform *p, struct strview url)
 
 static enum status open_journal(struct platform *p)
 {
-    struct journal_cfg cfg = {.dir = arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr};
+    struct journal_cfg cfg = {.dir = arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr,
+                              .cluster = sv(p->cfg->cluster)};
     return journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);
 }
 

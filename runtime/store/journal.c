@@ -28,6 +28,8 @@ void journal_front_init(struct journal *j, const struct journal_ops *ops, struct
                           .last_seq = last_seq,
                           .durable_seq = last_seq,
                           .is_healthy = true,
+                          .tenant = cfg->tenant.len > 0 ? cfg->tenant : SV("default"),
+                          .cluster = cfg->cluster.len > 0 ? cfg->cluster : SV("local"),
                           .pending_max_bytes =
                               cfg->pending_max_bytes ? cfg->pending_max_bytes : JOURNAL_PENDING_BYTES};
     journal_log_init(&j->log);
@@ -86,8 +88,8 @@ static enum status check_can_append(const struct journal *j, struct error *err)
 
 static enum status push_record(struct journal *j, struct record *r, uint64_t seq, struct error *err)
 {
-    if (r->tenant.len == 0) r->tenant = SV("default");
-    if (r->cluster.len == 0) r->cluster = SV("local");
+    if (r->tenant.len == 0) r->tenant = j->tenant;
+    if (r->cluster.len == 0) r->cluster = j->cluster;
     if (r->time_ns == 0)
         return error_set(err, STATUS_INVALID_ARGUMENT, "append to the journal: a record without time");
     buf_reset(&j->scratch);

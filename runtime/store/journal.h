@@ -48,6 +48,8 @@ struct journal_cfg {
     const char *dir;          /* folder of the segments; made with 0700 if missing */
     size_t pending_max_bytes; /* appended, not yet durable; beyond: STATUS_UNAVAILABLE. 0: 64 MiB */
     size_t segment_max_bytes; /* a new segment file after so much; 0: 256 MiB */
+    /* Of records that do not say; empty: "default", "local". Borrowed for the journal's life. */
+    struct strview tenant, cluster;
 };
 
 /* ---- life cycle ---- */

@@ -100,12 +100,13 @@ struct journal { /* first member of a store's own struct */
     bool is_healthy, is_folding, is_closing, is_dispatching;
     char why_unhealthy[ERROR_MESSAGE_MAX];
     struct list followers;
-    struct list *next_follower; /* of the dispatch under way: followers may leave in it */
-    struct list waiters;        /* by sequence */
-    int64_t *durable_times;     /* ring by sequence */
-    struct fiber_scope scope;   /* of the fiber that folds again after a reset */
-    struct buf scratch;         /* one encoded record */
-    struct arena nested;        /* decoded records of appends made by followers */
+    struct list *next_follower;     /* of the dispatch under way: followers may leave in it */
+    struct list waiters;            /* by sequence */
+    int64_t *durable_times;         /* ring by sequence */
+    struct fiber_scope scope;       /* of the fiber that folds again after a reset */
+    struct buf scratch;             /* one encoded record */
+    struct strview tenant, cluster; /* of records that do not say */
+    struct arena nested;            /* decoded records of appends made by followers */
 };
 
 void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l,

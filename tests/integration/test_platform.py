@@ -405,7 +405,8 @@ class CommandLine(PlatformTest):
             self.assertRegex(err, r"^balm up: --cluster '.*': 1 to 63 letters, digits, '\.', '_' and '-'\n$")
             self.assertFalse(os.path.exists(data))
         p = self.platform(arguments=["--cluster", "A-1_b." + "x" * 57])
-        self.assertEqual(p.records("epoch")[0]["cluster"], "A-1_b." + "x" * 57)
+        p.post_alerts(alert("A"))
+        self.assertEqual({r["cluster"] for r in p.records()}, {"A-1_b." + "x" * 57}, "every record says where it is from")
 
     def test_without_a_platform(self):
         code, _, err = self.run_balm("status", "--data", os.path.join(self.folder, "none"))
