@@ -222,6 +222,7 @@ static void try_out(struct preview *p, const struct state *state, const struct r
         set_record(o, signal->incident, &out[i]);
         state_apply(p->copy, seq + 1 + i, &out[i]);
     }
+    if (json_object_get(o, "result") == NULL) set(o, "result", SV("tell"));
     set_next(p, o, signal->incident);
 }
 

@@ -13,8 +13,9 @@
  *   escalation            {function, params, reason}: who would be told
  *   others                [{function, incident, kind}…]: what follows for other incidents on the target
  *   next                  one sentence
- * result: "act", "shadow" (refused by the mode alone that its runbook has), "refused", "open" (known, nothing
- * new), "closed" (the same, and its incident is over), "no_runbook", "resolved" (ends what is open). */
+ * result: "act", "shadow" (refused by the mode alone that its runbook has), "refused", "tell" (its runbook
+ * has no steps: a person is told), "open" (known, nothing new), "closed" (the same, and its incident is
+ * over), "no_runbook", "resolved" (ends what is open). */
 #ifndef BALM_DISPATCHER_PREVIEW_H
 #define BALM_DISPATCHER_PREVIEW_H
 

@@ -240,9 +240,15 @@ static void print_counts(const json_t *preview)
     static const struct {
         const char *result, *words;
     } results[] = {
-        {"act", "would act"},     {"shadow", "in shadow"},     {"refused", "refused"},
-        {"open", "open already"}, {"closed", "closed before"}, {"no_runbook", "without a runbook"},
-        {"resolved", "resolved"}, {"rejected", "rejected"},
+        {"act", "would act"},
+        {"shadow", "in shadow"},
+        {"refused", "refused"},
+        {"tell", "for a person"},
+        {"open", "open already"},
+        {"closed", "closed before"},
+        {"no_runbook", "without a runbook"},
+        {"resolved", "resolved"},
+        {"rejected", "rejected"},
     };
     const json_t *counts = json_object_get(preview, "counts");
     size_t n = json_array_size(json_object_get(preview, "alerts"));

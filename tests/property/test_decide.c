@@ -246,12 +246,22 @@ static const struct record *decision_on(struct strview incident)
     return NULL;
 }
 
+static bool is_told(struct strview incident)
+{
+    for (size_t i = world.sim.n; i > 0; i--) {
+        const struct record *r = &world.sim.log[i - 1]->record;
+        if (r->kind == RECORD_ESCALATED && sv_eq(r->incident, incident)) return true;
+    }
+    return false;
+}
+
 static void check_preview(const json_t *said, const struct record *signal)
 {
     const struct record *r = decision_on(signal->incident);
     struct strview result = json_get_text(said, "result");
     if (r == NULL) {
-        cr_assert(sv_eq(result, SV("no_runbook")), "said %.*s, seed %" PRIu64, SV_ARG(result), world.seed);
+        struct strview expected = is_told(signal->incident) ? SV("tell") : SV("no_runbook");
+        cr_assert(sv_eq(result, expected), "said %.*s, seed %" PRIu64, SV_ARG(result), world.seed);
         return;
     }
     bool is_act = sv_eq(result, SV("act")), is_shadow = sv_eq(result, SV("shadow"));
