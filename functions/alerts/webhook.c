@@ -17,6 +17,8 @@ struct reader {
     struct webhook_alert *alert;
     size_t index;
     struct strview status, starts_at, ends_at; /* as sent */
+    webhook_member_fn *other;                  /* NULL: there are no others */
+    void *other_arg;
 };
 
 static int quoted(struct strview s)
@@ -144,6 +146,9 @@ static bool scan_set(struct reader *r, bool is_labels, struct record_labels *ret
 
 static bool scan_member(struct reader *r, struct strview name)
 {
+    bool is_taken = false;
+    if (r->other != NULL && !r->other(r->other_arg, r->scan, name, &is_taken)) return false;
+    if (is_taken) return true;
     if (sv_eq(name, SV("labels"))) return scan_set(r, true, &r->alert->labels);
     if (sv_eq(name, SV("annotations"))) return scan_set(r, false, &r->alert->annotations);
     if (sv_eq(name, SV("status"))) return scan_text(r, "status", &r->status);
@@ -235,9 +240,11 @@ static struct strview evidence_of(struct strview raw)
     return sv_n(raw.ptr, n);
 }
 
-static bool scan_alert(struct json_scan *s, size_t index, struct webhook_alert *ret_alert)
+bool webhook_scan_alert(struct json_scan *s, size_t index, webhook_member_fn *other, void *arg,
+                        struct webhook_alert *ret_alert)
 {
-    struct reader r = {.scan = s, .alert = ret_alert, .index = index};
+    struct reader r = {.scan = s, .alert = ret_alert, .index = index, .other = other, .other_arg = arg};
+    if (other != NULL) r.status = SV("firing");
     *ret_alert = (struct webhook_alert){0};
     bool is_object = json_scan_peek(s) == '{', is_first = true;
     const char *start = s->at;
@@ -305,7 +312,7 @@ static enum status scan_alerts(struct body *b, struct error *err)
                              "more than %d alerts in one body: set max_alerts in the receiver",
                              WEBHOOK_ALERTS_MAX);
         struct webhook_alert *alert = next_alert(b);
-        if (!scan_alert(s, w->n_alerts, alert)) return STATUS_OK;
+        if (!webhook_scan_alert(s, w->n_alerts, NULL, NULL, alert)) return STATUS_OK;
         w->n_alerts++;
         w->n_rejected += alert->reason.len > 0;
     }

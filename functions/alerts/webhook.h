@@ -10,6 +10,7 @@
 #ifndef BALM_FUNCTIONS_ALERTS_WEBHOOK_H
 #define BALM_FUNCTIONS_ALERTS_WEBHOOK_H
 
+#include "base/json_scan.h"
 #include "store/record.h"
 
 /* Of one body: an outage of a whole cluster, and 2 MB of our memory. */
@@ -52,5 +53,15 @@ struct webhook {
 /* Views borrow from `body` or live in the arena. */
 enum status webhook_decode(struct strview body, struct arena *a, struct webhook *ret_webhook,
                            struct error *err) MUST_USE;
+
+/* A member of an alert that the webhook does not have, or has in another form: reads its value and sets
+ * *ret_is_taken, or leaves both alone. False only where the JSON itself is broken. */
+typedef bool webhook_member_fn(void *arg, struct json_scan *s, struct strview name, bool *ret_is_taken);
+
+/* One alert of a list, with the same limits and checks and into the same form, whoever lists it. other(arg)
+ * is shown every member first; NULL: it is the webhook's form. With `other` the list is one of alerts that
+ * fire, and "status" need not be there. False: the JSON is broken, and the scan knows how. */
+bool webhook_scan_alert(struct json_scan *s, size_t index, webhook_member_fn *other, void *arg,
+                        struct webhook_alert *ret_alert);
 
 #endif
