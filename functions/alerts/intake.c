@@ -1,0 +1,266 @@
+#include "functions/alerts/intake.h"
+
+#include "base/clock.h"
+#include "base/list.h"
+
+/* An alert that begins anew ends its old episode too. */
+#define RECORDS_PER_ALERT 2
+/* Nor more than this of texts: encoding them, too, happens on the loop. */
+#define BATCH_BYTES_MAX ((size_t)64 * 1024)
+#define LOG_EVERY_NS    (60 * NS_PER_S)
+
+bool quiet_may_log(struct quiet *q, unsigned *ret_swallowed)
+{
+    int64_t now_ns = clock_monotonic_ns();
+    if (now_ns < q->next_ns) {
+        q->swallowed++;
+        return false;
+    }
+    *ret_swallowed = q->swallowed;
+    *q = (struct quiet){.next_ns = now_ns + LOG_EVERY_NS};
+    return true;
+}
+
+/* ---- the fold ---- */
+
+static void on_record(struct journal_follower *f, const struct journal_entry *e)
+{
+    struct intake *in = container_of(f, struct intake, follower);
+    episodes_apply(in->episodes, e->seq, e->record);
+    if (e->record->kind == RECORD_SIGNAL || e->record->kind == RECORD_SEEN)
+        heard_source(&in->heard, e->record->source, e->record->time_ns);
+    in->folded_seq = e->seq;
+}
+
+static void on_reset(struct journal_follower *f, uint64_t durable_seq)
+{
+    (void)durable_seq; /* the past is shown again from its first record on */
+    struct intake *in = container_of(f, struct intake, follower);
+    episodes_free(in->episodes);
+    in->episodes = episodes_new();
+    in->folded_seq = 0;
+}
+
+bool intake_is_current(const struct intake *in)
+{
+    return journal_is_healthy(in->journal) && in->folded_seq == journal_last_seq(in->journal);
+}
+
+void intake_init(struct intake *in, const struct core_env *env)
+{
+    in->loop = env->loop;
+    in->journal = env->journal;
+    in->lease_ns = 2 * env->repeat_interval_ns + env->group_interval_ns;
+    in->grace_ns = 2 * env->group_interval_ns;
+    in->episodes = episodes_new();
+    in->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
+    fiber_scope_init(&in->scope);
+    heard_init(&in->heard, env, in->lease_ns);
+    journal_follow(in->journal, &in->follower);
+}
+
+void intake_release(struct intake *in)
+{
+    journal_unfollow(in->journal, &in->follower);
+    episodes_free(in->episodes);
+}
+
+/* ---- alerts that came together ---- */
+
+static void rely_on(struct delivery *d, uint64_t seq)
+{
+    if (seq > d->needed_seq) d->needed_seq = seq;
+}
+
+static enum status flush(struct delivery *d, struct error *err)
+{
+    if (d->n_batch == 0) return STATUS_OK;
+    uint64_t last_seq;
+    enum status s = journal_append(d->in->journal, d->batch, d->n_batch, &last_seq, err);
+    if (s != STATUS_OK) return s;
+    d->own_seq = last_seq;
+    rely_on(d, last_seq);
+    d->n_batch = 0;
+    return STATUS_OK;
+}
+
+static bool is_in_batch(const struct delivery *d, struct strview fingerprint)
+{
+    for (size_t i = 0; i < d->n_batch; i++)
+        if (sv_eq(d->batch[i].fingerprint, fingerprint)) return true;
+    return false;
+}
+
+/* A record of this delivery in the batch; the caller adds what it is about. */
+static struct record *add_record(struct delivery *d, enum record_kind kind)
+{
+    struct record *r = &d->batch[d->n_batch++];
+    *r = (struct record){
+        .kind = kind,
+        .time_ns = d->received_unix_ns,
+        .source = INTAKE_SOURCE,
+        .function = SV("alerts"),
+        .receiver = d->webhook.receiver,
+        .group_key = d->webhook.group_key,
+        .trace = d->trace,
+    };
+    return r;
+}
+
+static void add_rejected(struct delivery *d, const struct webhook_alert *alert, size_t index)
+{
+    struct buf detail;
+    buf_init(&detail, (size_t)16 * WEBHOOK_EVIDENCE_BYTES_MAX);
+    buf_append(&detail, SV("{\"evidence\":"));
+    buf_append_json_string(&detail, alert->evidence);
+    buf_append(&detail, SV(",\"index\":"));
+    buf_append_u64(&detail, index);
+    buf_append_char(&detail, '}');
+    struct record *r = add_record(d, RECORD_REJECTED);
+    r->reason = alert->reason;
+    r->detail = arena_copy(d->arena, buf_view(&detail));
+    buf_release(&detail);
+    if (d->first_reason.len == 0) d->first_reason = alert->reason;
+    d->counts[RESULT_REJECTED]++;
+}
+
+/* The incident of a signal: that of its episode, else a new one. Copied, because an episode's views end with
+ * the next record. */
+static struct strview incident_of(struct delivery *d, const struct webhook_alert *alert,
+                                  const struct episode *e, bool is_new)
+{
+    if (e != NULL && !is_new) return arena_copy(d->arena, e->incident);
+    char *id = arena_alloc(d->arena, INCIDENT_ID_MAX);
+    incident_id(alert->fingerprint, alert->starts_at_ns, id);
+    /* It fires still, or again, with a startsAt that has had its incident. */
+    if (e != NULL && (alert->starts_at_ns <= e->starts_at_ns || sv_eq(e->incident, sv(id))))
+        incident_id(alert->fingerprint, d->received_unix_ns, id);
+    return sv(id);
+}
+
+static void add_signal(struct delivery *d, const struct webhook_alert *alert, const struct episode *e,
+                       bool is_new)
+{
+    struct record *r = add_record(d, RECORD_SIGNAL);
+    r->status = alert->is_firing ? SV("firing") : SV("resolved");
+    r->incident = incident_of(d, alert, e, is_new);
+    r->fingerprint = alert->fingerprint;
+    r->fingerprint_computed = alert->fingerprint_computed;
+    r->labels = alert->labels;
+    r->annotations = alert->annotations;
+    r->starts_at_ns = alert->starts_at_ns;
+    r->ends_at_ns = alert->ends_at_ns;
+    r->generator_url = alert->generator_url;
+    d->counts[RESULT_ACCEPTED]++;
+}
+
+static void add_seen(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+{
+    struct record *r = add_record(d, RECORD_SEEN);
+    r->incident = arena_copy(d->arena, e->incident);
+    r->fingerprint = alert->fingerprint;
+    r->fingerprint_computed = alert->fingerprint_computed;
+    r->starts_at_ns = alert->starts_at_ns;
+}
+
+/* The same alert, begun anew: the end in between was never told. */
+static void add_expired(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+{
+    struct record *r = add_record(d, RECORD_EXPIRED);
+    r->incident = arena_copy(d->arena, e->incident);
+    r->fingerprint = alert->fingerprint;
+    r->fingerprint_computed = alert->fingerprint_computed;
+    r->starts_at_ns = e->starts_at_ns;
+    r->reason = SV("it began anew, and no resolve of this episode has come");
+}
+
+static enum status take_alert(struct delivery *d, size_t index, struct error *err)
+{
+    struct intake *in = d->in;
+    const struct webhook_alert *alert = &d->webhook.alerts[index];
+    if (is_in_batch(d, alert->fingerprint)) { /* twice in one body: the table must know the first one */
+        enum status s = flush(d, err);
+        if (s != STATUS_OK) return s;
+    }
+    const struct episode *e;
+    const struct episode_alert asked = {.source = INTAKE_SOURCE,
+                                        .fingerprint = alert->fingerprint,
+                                        .fingerprint_computed = alert->fingerprint_computed,
+                                        .is_firing = alert->is_firing,
+                                        .starts_at_ns = alert->starts_at_ns,
+                                        .ends_at_ns = alert->ends_at_ns};
+    int64_t lease_ns = heard_lease(&in->heard, &alert->labels);
+    enum episode_verdict verdict = episodes_judge(in->episodes, &asked, d->received_unix_ns, lease_ns, &e);
+    switch (verdict) {
+    case EPISODE_RENEWED:
+        add_expired(d, alert, e);
+        add_signal(d, alert, e, true);
+        return STATUS_OK;
+    case EPISODE_NEW:
+        /* Go on with the others: one that resolves makes room. */
+        if (episodes_open_count(in->episodes) + d->n_batch >= EPISODES_MAX)
+            d->is_table_full = true;
+        else
+            add_signal(d, alert, e, true);
+        return STATUS_OK;
+    case EPISODE_CLOSES:
+    case EPISODE_UNKNOWN_RESOLVE:
+        add_signal(d, alert, e, false);
+        return STATUS_OK;
+    case EPISODE_SEEN:
+        add_seen(d, alert, e);
+        break;
+    case EPISODE_DUPLICATE:
+    case EPISODE_STALE:
+        break;
+    }
+    heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
+    rely_on(d, e->seq);
+    d->counts[RESULT_DUPLICATE]++;
+    return STATUS_OK;
+}
+
+enum status intake_take(struct delivery *d, struct error *err)
+{
+    struct intake *in = d->in;
+    const struct webhook *w = &d->webhook;
+    d->generation = journal_generation(in->journal);
+    d->batch_max = w->n_alerts < INTAKE_BATCH_MAX ? w->n_alerts : INTAKE_BATCH_MAX;
+    d->batch = arena_alloc(d->arena, RECORDS_PER_ALERT * d->batch_max * sizeof(d->batch[0]));
+    enum status s = STATUS_OK;
+    size_t n = 0, bytes = 0; /* of this turn */
+    for (size_t i = 0; i < w->n_alerts && s == STATUS_OK; i++) {
+        if (n == 0 && !intake_is_current(in))
+            return error_set(err, STATUS_UNAVAILABLE, "the journal does not take records now");
+        if (w->alerts[i].reason.len == 0)
+            s = take_alert(d, i, err);
+        else
+            add_rejected(d, &w->alerts[i], i);
+        n++;
+        bytes += w->alerts[i].bytes;
+        bool is_last = i + 1 == w->n_alerts, is_turn = n == INTAKE_BATCH_MAX || bytes >= BATCH_BYTES_MAX;
+        if (s == STATUS_OK && (is_last || is_turn)) s = flush(d, err);
+        if (s == STATUS_OK && is_turn && !is_last) s = fiber_yield();
+        if (is_turn) n = bytes = 0;
+    }
+    if (s == STATUS_OK && d->is_table_full)
+        s = error_set(err, STATUS_UNAVAILABLE, "%d alerts are open, no more can be kept apart", EPISODES_MAX);
+    return s;
+}
+
+enum status intake_expire(struct intake *in, const struct episode *e, int64_t now_unix_ns)
+{
+    /* The episode's views end when the record is folded; other followers read it after that. */
+    struct arena a = {0};
+    struct record r = {.kind = RECORD_EXPIRED,
+                       .time_ns = now_unix_ns,
+                       .function = SV("alerts"),
+                       .source = arena_copy(&a, e->source),
+                       .fingerprint = arena_copy(&a, e->fingerprint),
+                       .fingerprint_computed = arena_copy(&a, e->fingerprint_computed),
+                       .incident = arena_copy(&a, e->incident),
+                       .starts_at_ns = e->starts_at_ns};
+    enum status s = journal_append(in->journal, &r, 1, NULL, NULL);
+    arena_release(&a);
+    return s;
+}
