@@ -2,6 +2,7 @@
  *
  *   POST /  body -> webhook_decode -> each alert judged by the episode table -> journal_append
  *           -> wait until durable -> 202
+ *   GET /alertmanagers  whom reconcile.h asks what fires, and what became of it
  *
  * Between judging an alert and appending its record nothing waits, so the same alert delivered twice at
  * once gives one signal, and both deliveries wait for the same sequence. */

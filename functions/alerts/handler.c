@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "functions/alerts/intake.h"
+#include "functions/alerts/reconcile.h"
 #include "log/log.h"
 
 /* A body that takes longer than 0.2 ms to read goes to a worker thread. */
@@ -157,12 +158,25 @@ static void handle_post(struct intake *in, const struct http_req *req, struct ht
     }
     answer(&d, resp);
     warn_of_what_is_missing(&d);
+    if (d.webhook.truncated_alerts > 0) reconcile_wake(in->reconcile);
+}
+
+/* For `balm status`: whom we ask, and what became of it. */
+static void handle_alertmanagers(const struct intake *in, const struct http_req *req, struct http_resp *resp)
+{
+    json_t *list = reconcile_json(in->reconcile);
+    http_resp_set(resp, 200, SV("application/json"), json_canonical(req->arena, list));
+    json_release(list);
 }
 
 static void handle(void *state, const struct http_req *req, struct http_resp *resp)
 {
     struct intake *in = state;
     struct error err;
+    if (sv_eq(req->path, SV("/alertmanagers")) && sv_eq(req->method, SV("GET"))) {
+        handle_alertmanagers(in, req, resp);
+        return;
+    }
     if (!sv_eq(req->path, SV("/"))) {
         (void)error_set(&err, STATUS_NOT_FOUND, "nothing is here: alerts are posted to /");
         http_resp_error(resp, req->arena, &err);
@@ -185,7 +199,7 @@ static enum status expire(struct intake *in, int64_t now_ns)
     enum status s = STATUS_OK;
     while (s == STATUS_OK && intake_is_current(in) &&
            (e = episodes_next_expired(in->episodes, now_ns, in->lease_ns)) != NULL) {
-        if (intake_expire(in, e, now_ns) != STATUS_OK) break; /* the next look tries again */
+        if (intake_expire(in, e, now_ns, SV(""), SV("")) != STATUS_OK) break; /* the next look tries again */
         if (++n % INTAKE_BATCH_MAX == 0) s = fiber_yield();
     }
     if (n > 0)
@@ -248,6 +262,11 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "alerts: repeat_interval and group_interval of the Alertmanager must be above 0");
     struct intake *in = mem_zalloc(1, sizeof(*in));
+    enum status s = reconcile_new(env, in, &in->reconcile, err);
+    if (s != STATUS_OK) {
+        free(in);
+        return s;
+    }
     intake_init(in, env);
     register_metrics(in);
     metrics_on_collect(on_collect, in);
@@ -258,12 +277,14 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
 static enum status ready(void *state, struct error *err)
 {
     struct intake *in = state;
-    return fiber_scope_spawn(&in->scope, expire_forever, in, err);
+    enum status s = fiber_scope_spawn(&in->scope, expire_forever, in, err);
+    return s == STATUS_OK ? reconcile_start(in->reconcile, err) : s;
 }
 
 static void stop(void *state)
 {
     struct intake *in = state;
+    reconcile_free(in->reconcile);
     fiber_scope_cancel(&in->scope);
     fiber_scope_join(&in->scope);
     metrics_off_collect(on_collect, in);

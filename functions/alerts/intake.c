@@ -27,7 +27,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
 {
     struct intake *in = container_of(f, struct intake, follower);
     episodes_apply(in->episodes, e->seq, e->record);
-    if (e->record->kind == RECORD_SIGNAL || e->record->kind == RECORD_SEEN)
+    bool is_delivered = e->record->how.len == 0;
+    if ((e->record->kind == RECORD_SIGNAL || e->record->kind == RECORD_SEEN) && is_delivered)
         heard_source(&in->heard, e->record->source, e->record->time_ns);
     in->folded_seq = e->seq;
 }
@@ -103,6 +104,7 @@ static struct record *add_record(struct delivery *d, enum record_kind kind)
         .receiver = d->webhook.receiver,
         .group_key = d->webhook.group_key,
         .trace = d->trace,
+        .how = d->how,
     };
     return r;
 }
@@ -151,6 +153,7 @@ static void add_signal(struct delivery *d, const struct webhook_alert *alert, co
     r->starts_at_ns = alert->starts_at_ns;
     r->ends_at_ns = alert->ends_at_ns;
     r->generator_url = alert->generator_url;
+    r->reason = d->reason;
     d->counts[RESULT_ACCEPTED]++;
 }
 
@@ -189,8 +192,13 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
                                         .is_firing = alert->is_firing,
                                         .starts_at_ns = alert->starts_at_ns,
                                         .ends_at_ns = alert->ends_at_ns};
-    int64_t lease_ns = heard_lease(&in->heard, &alert->labels);
+    /* Asking says nothing of the way by which deliveries come: the watchdog is not heard by it. */
+    bool is_delivered = d->how.len == 0;
+    int64_t lease_ns = is_delivered ? heard_lease(&in->heard, &alert->labels) : in->lease_ns;
     enum episode_verdict verdict = episodes_judge(in->episodes, &asked, d->received_unix_ns, lease_ns, &e);
+    if (d->judge != NULL) verdict = d->judge(d, index, verdict, e);
+    if (is_delivered && e != NULL)
+        episodes_set_missing(in->episodes, e, 0); /* it says more than a list without it */
     switch (verdict) {
     case EPISODE_RENEWED:
         add_expired(d, alert, e);
@@ -214,8 +222,8 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
     case EPISODE_STALE:
         break;
     }
-    heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
-    rely_on(d, e->seq);
+    if (is_delivered) heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
+    if (e != NULL) rely_on(d, e->seq);
     d->counts[RESULT_DUPLICATE]++;
     return STATUS_OK;
 }
@@ -234,7 +242,7 @@ enum status intake_take(struct delivery *d, struct error *err)
             return error_set(err, STATUS_UNAVAILABLE, "the journal does not take records now");
         if (w->alerts[i].reason.len == 0)
             s = take_alert(d, i, err);
-        else
+        else if (d->how.len == 0)
             add_rejected(d, &w->alerts[i], i);
         n++;
         bytes += w->alerts[i].bytes;
@@ -248,7 +256,8 @@ enum status intake_take(struct delivery *d, struct error *err)
     return s;
 }
 
-enum status intake_expire(struct intake *in, const struct episode *e, int64_t now_unix_ns)
+enum status intake_expire(struct intake *in, const struct episode *e, int64_t now_unix_ns, struct strview how,
+                          struct strview reason)
 {
     /* The episode's views end when the record is folded; other followers read it after that. */
     struct arena a = {0};
@@ -259,7 +268,9 @@ enum status intake_expire(struct intake *in, const struct episode *e, int64_t no
                        .fingerprint = arena_copy(&a, e->fingerprint),
                        .fingerprint_computed = arena_copy(&a, e->fingerprint_computed),
                        .incident = arena_copy(&a, e->incident),
-                       .starts_at_ns = e->starts_at_ns};
+                       .starts_at_ns = e->starts_at_ns,
+                       .how = how,
+                       .reason = reason};
     enum status s = journal_append(in->journal, &r, 1, NULL, NULL);
     arena_release(&a);
     return s;

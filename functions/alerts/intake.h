@@ -1,7 +1,8 @@
 /* Shared by this function's impure files alone:
  *
  *   handler.c    life cycle, the HTTP side, leases
- *   intake.c     the fold, and alerts of a delivery judged by it and appended
+ *   intake.c     the fold, and alerts judged by it and appended: of a delivery, or found by reconciling
+ *   reconcile.c  asks Alertmanager
  *
  * Between judging an alert and appending its record nothing waits (alerts.h). */
 #ifndef BALM_FUNCTIONS_ALERTS_INTAKE_H
@@ -27,6 +28,8 @@ bool quiet_may_log(struct quiet *q, unsigned *ret_swallowed);
 
 enum alert_result { RESULT_ACCEPTED, RESULT_DUPLICATE, RESULT_REJECTED, RESULTS };
 
+struct reconcile;
+
 struct intake {
     struct loop *loop;
     struct journal *journal;
@@ -34,7 +37,8 @@ struct intake {
     struct episodes *episodes;
     uint64_t folded_seq; /* the table is that of the journal up to here */
     int64_t lease_ns, grace_ns;
-    struct fiber_scope scope; /* of the fiber that writes RECORD_EXPIRED */
+    struct fiber_scope scope;    /* of the fiber that writes RECORD_EXPIRED */
+    struct reconcile *reconcile; /* NULL: no Alertmanager is asked */
     struct metric *results[RESULTS], *durable_seconds, *accepted_requests;
     struct metric_family *requests;
     struct heard heard;
@@ -49,6 +53,11 @@ bool intake_is_current(const struct intake *in);
 
 /* ---- alerts that came together ---- */
 
+struct delivery;
+/* Another verdict than the table's about alerts[i], or the same. */
+typedef enum episode_verdict delivery_judge_fn(const struct delivery *d, size_t i,
+                                               enum episode_verdict verdict, const struct episode *e);
+
 /* The caller fills in the first part. */
 struct delivery {
     struct intake *in;
@@ -56,6 +65,11 @@ struct delivery {
     struct webhook webhook;
     int64_t received_unix_ns;
     struct strview trace;
+    /* Of those that came by themselves: empty and NULL. Else how they were found and why they are recorded;
+     * and rejected ones leave no record, since they are found again each time. */
+    struct strview how, reason;
+    delivery_judge_fn *judge;
+    const void *judge_arg;
 
     struct record *batch; /* not yet appended */
     size_t n_batch, batch_max;
@@ -71,6 +85,7 @@ struct delivery {
 enum status intake_take(struct delivery *d, struct error *err) MUST_USE;
 
 /* RECORD_EXPIRED for an open episode. */
-enum status intake_expire(struct intake *in, const struct episode *e, int64_t now_unix_ns) MUST_USE;
+enum status intake_expire(struct intake *in, const struct episode *e, int64_t now_unix_ns, struct strview how,
+                          struct strview reason) MUST_USE;
 
 #endif

@@ -238,11 +238,14 @@ static struct strview line_of(struct arena *a, const struct record *r)
     switch (r->kind) {
     case RECORD_SIGNAL:
         if (sv_eq(r->status, SV("resolved"))) return SV("the alert resolved");
-        return arena_printf(a, "alert %.*s fires (%.*s)", SV_ARG(record_label(&r->labels, SV("alertname"))),
-                            SV_ARG(r->source));
+        return arena_printf(a, "alert %.*s fires (%.*s)%s%.*s",
+                            SV_ARG(record_label(&r->labels, SV("alertname"))), SV_ARG(r->source),
+                            r->reason.len > 0 ? ": " : "", SV_ARG(r->reason));
     case RECORD_SEEN:
         return SV("the alert was seen again");
     case RECORD_EXPIRED:
+        if (r->reason.len > 0)
+            return arena_printf(a, "how the alert ended is not known: %.*s", SV_ARG(r->reason));
         return SV("the alert's source fell silent: how it ended is not known");
     case RECORD_INTENT:
         if (is_escalation(r)) return arena_printf(a, "a person is to be told by %.*s", SV_ARG(r->function));

@@ -67,6 +67,7 @@ static void fold_watchdog(struct selfwatch *w, struct strview watchdog, const st
     bool is_signal = r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("firing")) && watchdog.len > 0 &&
                      sv_eq(record_label(&r->labels, SV("alertname")), watchdog);
     bool is_seen = r->kind == RECORD_SEEN && w->heard_ns != 0 && sv_eq(r->fingerprint, sv(w->watchdog));
+    if (r->how.len > 0) return; /* found by asking Alertmanager: nothing was delivered */
     if (is_signal) (void)snprintf(w->watchdog, sizeof(w->watchdog), "%.*s", SV_ARG(r->fingerprint));
     if (!is_signal && !is_seen) return;
     w->heard_ns = r->time_ns;

@@ -166,6 +166,12 @@ static enum status start_core(struct platform *p)
         .group_interval_ns = p->cfg->group_interval_ns,
         .watchdog = sv(p->cfg->watchdog),
         .watchdog_within_ns = p->cfg->watchdog_within_ns,
+        .alertmanagers = sv(p->cfg->alertmanagers),
+        .alertmanager_token_file = p->cfg->alertmanager_token_file,
+        .alertmanager_ca_file = p->cfg->alertmanager_ca_file,
+        .alertmanager_receiver = sv(p->cfg->alertmanager_receiver),
+        .reconcile_interval_ns = p->cfg->reconcile_interval_ns,
+        .reconcile_margin_ns = p->cfg->reconcile_margin_ns,
     };
     for (size_t i = 0; i < N_CORE; i++) {
         enum status s = core_functions[i]->start(&p->env, &p->core_states[i], p->err);

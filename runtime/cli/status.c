@@ -78,6 +78,22 @@ static void print_sources(const json_t *list)
                age_text(json_object_get(o, "ageSeconds"), age));
 }
 
+/* Whom we ask what fires, beside those who tell us. */
+static void print_alertmanagers(const json_t *list)
+{
+    size_t i;
+    json_t *o;
+    char age[32];
+    json_array_foreach(list, i, o)
+    {
+        const char *last = age_text(json_object_get(o, "ageSeconds"), age);
+        printf("  %-16s %s, last answer %s%s%s%s\n", text_of(o, "name"),
+               json_is_true(json_object_get(o, "up")) ? "answers" : "DOES NOT ANSWER", last,
+               strcmp(last, "never") == 0 ? "" : " ago", text_of(o, "error")[0] != '\0' ? ": " : "",
+               text_of(o, "error"));
+    }
+}
+
 static void print_backlog(const json_t *backlog)
 {
     char age[32] = "";
@@ -145,6 +161,7 @@ static void print_text(const json_t *all, struct arena *a)
     const json_t *status = json_object_get(all, "status");
     print_head(status);
     print_sources(json_object_get(status, "sources"));
+    print_alertmanagers(json_object_get(all, "alertmanagers"));
     print_backlog(json_object_get(status, "backlog"));
     print_incidents(json_object_get(status, "incidents"), json_object_get(all, "incidents"), a);
     print_functions(json_object_get(all, "functions"), a);
@@ -158,6 +175,7 @@ static enum status gather(const struct cli_platform *platform, json_t **ret_all,
     } parts[] = {
         {"status", "/function/dispatcher/status"},
         {"incidents", "/function/dispatcher/incidents?limit=" INCIDENTS_SHOWN},
+        {"alertmanagers", "/function/alerts/alertmanagers"},
         {"functions", "/system/functions"},
     };
     json_t *all = json_object();

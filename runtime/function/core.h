@@ -66,11 +66,16 @@ struct core_env {
     /* Name of the alert that always fires, and for how long it may be unheard; empty: none is expected. */
     struct strview watchdog;
     int64_t watchdog_within_ns;
+    /* Whom the intake asks what fires (functions/alerts/reconcile.h): URLs with commas; empty: nobody. */
+    struct strview alertmanagers;
+    const char *alertmanager_token_file, *alertmanager_ca_file; /* NULL: none */
+    struct strview alertmanager_receiver; /* whose lost deliveries are made up for; empty: nobody's */
+    int64_t reconcile_interval_ns, reconcile_margin_ns;
 };
 
 enum core_auth {
     CORE_OPEN,   /* anyone */
-    CORE_BEARER, /* secrets/webhook-token */
+    CORE_BEARER, /* secrets/webhook-token; to GET, CORE_BASIC's will do as well */
     CORE_BASIC,  /* secrets/basic-auth-user and -password */
 };
 

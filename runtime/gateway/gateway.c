@@ -204,7 +204,9 @@ static bool may_use_core(const struct gateway *g, const struct core_function *f,
                          struct strview path, struct http_resp *resp)
 {
     if (f->auth == CORE_OPEN || (f->open_path != NULL && sv_eq(path, sv(f->open_path)))) return true;
-    if (f->auth == CORE_BASIC) return is_authorized(g, req, resp);
+    bool is_admin_reading = sv_eq(req->method, SV("GET")) &&
+                            sv_starts_with(http_req_header(req, SV("authorization")), SV("Basic "));
+    if (f->auth == CORE_BASIC || is_admin_reading) return is_authorized(g, req, resp);
     if (gateway_secrets_check_bearer(&g->secrets, http_req_header(req, SV("authorization")))) return true;
     refuse(req, resp, STATUS_UNAUTHENTICATED,
            "this needs 'Authorization: Bearer TOKEN' with the token of DIR/secrets/webhook-token");

@@ -43,6 +43,26 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
          .unit = "seconds",
          .help = "When the alert that always fires (--watchdog) was last heard, as Unix "
                  "time; 0: never, so it is not expected."},
+    [CATALOG_RECONCILE] = {.name = "balm_reconcile_total",
+                           .type = METRIC_COUNTER,
+                           .labels = {"result"},
+                           .help = "Rounds of asking Alertmanager what fires (--alertmanager): ok, partial "
+                                   "(some did not answer), failed."},
+    [CATALOG_RECONCILE_ALERTS] = {.name = "balm_reconcile_alerts_total",
+                                  .type = METRIC_COUNTER,
+                                  .labels = {"change"},
+                                  .help = "What deliveries failed to tell: opened (a lost delivery), unknown "
+                                          "(an end that nobody told)."},
+    [CATALOG_ALERTMANAGER_UP] = {.name = "balm_alertmanager_up",
+                                 .type = METRIC_GAUGE,
+                                 .labels = {"peer"},
+                                 .help = "1: this Alertmanager answered when it was asked last."},
+    [CATALOG_ALERTMANAGER_LAST_ANSWER] =
+        {.name = "balm_alertmanager_last_answer_timestamp_seconds",
+         .type = METRIC_GAUGE,
+         .unit = "seconds",
+         .labels = {"peer"},
+         .help = "When this Alertmanager answered last, as Unix time; 0: not yet."},
     [CATALOG_STAGE] =
         {.name = "balm_stage_seconds",
          .type = METRIC_HISTOGRAM,

@@ -188,6 +188,7 @@ static void close_entry(struct episodes *t, struct entry *entry, enum episode_st
 static void see(struct episodes *t, struct entry *entry)
 {
     entry->e.last_seen_ns = t->latest_ns;
+    entry->e.missing_since_ns = 0;
     list_remove(&entry->node);
     list_push_back(&t->open, &entry->node);
 }
@@ -338,6 +339,21 @@ const struct episode *episodes_next_expired(const struct episodes *t, int64_t no
     if (list_is_empty(&t->open)) return NULL;
     const struct entry *oldest = container_of(t->open.next, struct entry, node);
     return now_ns - oldest->e.last_seen_ns >= lease_ns ? &oldest->e : NULL;
+}
+
+bool episodes_walk(const struct episodes *t, size_t *cursor, const struct episode **ret_open)
+{
+    if (*cursor >= t->n_slots) return false;
+    const struct entry *entry = t->slots[(*cursor)++].entry;
+    *ret_open = entry != NULL && entry->e.state == EPISODE_OPEN ? &entry->e : NULL;
+    return true;
+}
+
+void episodes_set_missing(struct episodes *t, const struct episode *e, int64_t since_ns)
+{
+    struct key key = key_of(e);
+    struct entry *entry = t->slots[find_slot(t, hash_key(t, &key), &key)].entry;
+    if (entry != NULL) entry->e.missing_since_ns = since_ns;
 }
 
 /* The last n digits. By hand: an id is made for every new alert, and printf would show in its cost. */

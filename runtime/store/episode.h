@@ -44,6 +44,9 @@ struct episode {
     int64_t starts_at_ns, last_seen_ns; /* last_seen: time of the last signal or seen record */
     int64_t ended_at_ns; /* endsAt of the resolve, else time of the record that closed it; 0 while open */
     uint64_t seq;        /* of the record that opened it (while open) or closed it */
+    /* Not folded: since when its source, asked, does not know of it (clock_monotonic_ns() scale). 0: it does,
+     * it has been seen since, or nobody asked. */
+    int64_t missing_since_ns;
 };
 
 struct episodes;
@@ -82,6 +85,12 @@ enum episode_verdict episodes_judge(const struct episodes *t, const struct episo
 /* Oldest-seen open episode whose last_seen_ns + lease_ns <= now_ns, or NULL: for the one who writes
  * RECORD_EXPIRED. */
 const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns);
+/* The table slot by slot, for who has to look at every open one and may wait in between. *cursor starts as 0;
+ * false at the end. *ret_open: NULL where the slot holds none, else borrowed until the next apply. What is
+ * opened meanwhile may be shown or not, and whatever grows the table may show one twice or not at all. */
+bool episodes_walk(const struct episodes *t, size_t *cursor, const struct episode **ret_open);
+/* missing_since_ns of an episode of this table. */
+void episodes_set_missing(struct episodes *t, const struct episode *e, int64_t since_ns);
 #define INCIDENT_ID_MAX 40
 /* The incident id of a new episode: fingerprint, '-', startsAt in ms as hex; 16 + 1 + 11 characters,
  * NUL-terminated. A fingerprint that is not 16 lower-case hex digits is replaced by its hash: the id is

@@ -93,7 +93,8 @@ def start(test):
     receiver = UntrustedReceiver(test.folder)
     stack = notify_stack() + stack_file("disk-clean", "echo").split("functions:\n")[1].replace(
         "image: disk-clean:latest\n", f"image: disk-clean:latest\n    environment: {{disk_clean_roots: {root}}}\n")
-    p = test.platform(start=False, runbooks={"all.yaml": RUNBOOKS.replace("ROOT", root)}, stack=stack)
+    p = test.platform(start=False, runbooks={"all.yaml": RUNBOOKS.replace("ROOT", root)}, stack=stack,
+                      arguments=["--alertmanager", "http://127.0.0.1:1"])  # nobody answers there
     secret(p, "notify-url", f"https://127.0.0.1:{receiver.port}/hook")
     secret(p, "notify-hmac-key", "k3y")
     p.start()

@@ -3,9 +3,11 @@
 They are fetched once with `apt-get download` and unpacked with `dpkg-deb -x` into ${XDG_CACHE_HOME:-~/.cache}/balm/peers: nothing is
 installed, enabled or started as a service on this host. Each runs on ports that were free a moment ago, with a config of ours, in a folder of its own.
 """
+import base64
 import glob
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -162,15 +164,24 @@ http {{
 
 
 class Alertmanager(Peer):
-    def __init__(self, folder, webhook_url, token_file, port=None, group_interval="1s", repeat_interval="1h"):
-        self.folder = os.path.join(folder, "alertmanager")
+    """One Alertmanager with one receiver, "balm". Several in one folder have names; cluster_peers are ports of others of its mesh."""
+
+    def __init__(self, folder, webhook_url, token_file, port=None, group_interval="1s", repeat_interval="1h", name="alertmanager", max_alerts=0,
+                 group_by="'...'", cluster_port=None, cluster_peers=(), login=None):
+        self.folder = os.path.join(folder, name)
         self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.headers = {"Content-Type": "application/json"}
+        self.arguments = ["--cluster.listen-address=" + (f"127.0.0.1:{cluster_port}" if cluster_port else "")]
+        self.arguments += [f"--cluster.peer=127.0.0.1:{peer}" for peer in cluster_peers]
+        if cluster_peers:
+            self.arguments += ["--cluster.peer-timeout=1s", "--cluster.gossip-interval=100ms"]
         os.makedirs(self.folder, exist_ok=True)
         self.config = os.path.join(self.folder, "alertmanager.yml")
         with open(self.config, "w") as f:
             f.write(f"""route:
   receiver: balm
-  group_by: ['...']
+  group_by: [{group_by}]
   group_wait: 0s
   group_interval: {group_interval}
   repeat_interval: {repeat_interval}
@@ -179,14 +190,48 @@ receivers:
     webhook_configs:
       - url: {webhook_url}
         send_resolved: true
+        max_alerts: {max_alerts}
         http_config:
           authorization: {{type: Bearer, credentials_file: {token_file}}}
 """)
+        if login:
+            self._ask_for_login(*login)
+
+    def _ask_for_login(self, user, bcrypt, plain):
+        path = os.path.join(self.folder, "web.yml")
+        with open(path, "w") as f:
+            f.write(f"basic_auth_users:\n  {user}: {bcrypt}\n")
+        self.arguments.append(f"--web.config.file={path}")
+        self.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{plain}".encode()).decode()
 
     def start(self):
         self._start([relocated_alertmanager(self.folder), f"--config.file={self.config}", f"--storage.path={self.folder}/data",
-                     f"--web.listen-address=127.0.0.1:{self.port}", "--cluster.listen-address="], "alertmanager.log")
-        wait_until(lambda: answers(f"http://127.0.0.1:{self.port}/-/ready"), 20, "Alertmanager is ready")
+                     f"--web.listen-address=127.0.0.1:{self.port}", *self.arguments], "alertmanager.log")
+        wait_until(self._is_ready, 20, "Alertmanager is ready")
+
+    def _is_ready(self):
+        try:
+            self.call("GET", "/-/ready")
+            return True
+        except OSError:
+            return False
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, self.headers, method=method), timeout=5) as response:
+            text = response.read()
+        return json.loads(text) if text[:1] in (b"[", b"{") else text
+
+    def post(self, *alerts):
+        """As Prometheus would: each {"labels", "startsAt", "endsAt"}."""
+        self.call("POST", "/api/v2/alerts", list(alerts))
+
+    def listed(self):
+        return [a["labels"]["alertname"] for a in self.call("GET", "/api/v2/alerts")]
+
+    def forget(self):
+        """Everything it has on its disk; while it is stopped."""
+        shutil.rmtree(os.path.join(self.folder, "data"), ignore_errors=True)
 
 
 class Prometheus(Peer):

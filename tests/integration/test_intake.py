@@ -141,6 +141,16 @@ class Intake(PlatformTest):
         self.assertEqual(p.request("GET", "/function/alerts", None, p.bearer())[0], 405)
         self.assertEqual(p.request("POST", "/function/alerts/other", webhook(alert("A")), p.bearer())[0], 404)
 
+    def test_the_admin_may_read_whom_we_ask_and_nobody_else(self):
+        p = self.platform()
+        plain = {"Content-Type": "application/json"}
+        for headers in (p.basic(), p.bearer()):
+            status, _, answer = p.request("GET", "/function/alerts/alertmanagers", None, headers)
+            self.assertEqual((status, json.loads(answer)), (200, []))
+        for headers in (plain, dict(plain, Authorization="Bearer x"), dict(plain, Authorization="Basic YTpi")):
+            self.assertEqual(p.request("GET", "/function/alerts/alertmanagers", None, headers)[0], 401)
+        self.assertEqual(p.request("POST", "/function/alerts", webhook(alert("A")), p.basic())[0], 401)
+
     def test_kill_9_while_alerts_come_in(self):
         """20 kills at random instants: every alert that got 202 is there afterwards."""
         seed = int(os.environ.get("SEED", time.time_ns() % 1000000))

@@ -245,6 +245,47 @@ Test(episode, a_resolve_of_nothing_with_a_start_in_the_future_does_not_silence)
     cr_assert_eq(judge(true, 120, 130), EPISODE_NEW);
 }
 
+Test(episode, missing_is_noted_until_it_is_seen)
+{
+    firing(1, 100, 90, "i1");
+    cr_assert_eq(find()->missing_since_ns, 0);
+    episodes_set_missing(t, find(), 7);
+    cr_assert_eq(find()->missing_since_ns, 7);
+    struct record other = about(RECORD_SIGNAL, "firing", 101, 90, "i2");
+    other.fingerprint = SV("0000000000000001");
+    episodes_apply(t, 2, &other);
+    cr_assert_eq(find()->missing_since_ns, 7);
+    apply(3, RECORD_SEEN, "", 102, 90, "i1");
+    cr_assert_eq(find()->missing_since_ns, 0);
+    episodes_set_missing(t, find(), 8);
+    resolved(4, 103, 90);
+    firing(5, 104, 104, "i3");
+    cr_assert_eq(find()->missing_since_ns, 0, "of an earlier episode");
+}
+
+Test(episode, walk_shows_each_open_one_once)
+{
+    enum { MANY = 300 };
+    char fingerprint[17];
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(fingerprint, sizeof(fingerprint), "%016x", (unsigned)i);
+        struct record r = about(RECORD_SIGNAL, i % 3 == 0 ? "resolved" : "firing", 100, 90, "i");
+        r.fingerprint = sv(fingerprint);
+        episodes_apply(t, (uint64_t)i + 1, &r);
+    }
+    size_t cursor = 0, n = 0;
+    const struct episode *e;
+    while (episodes_walk(t, &cursor, &e)) {
+        if (e == NULL) continue;
+        cr_expect_eq(e->state, EPISODE_OPEN);
+        cr_expect_eq(e->missing_since_ns, 0, "shown twice");
+        episodes_set_missing(t, e, 1);
+        n++;
+    }
+    cr_assert_eq(n, MANY - MANY / 3);
+    cr_assert(!episodes_walk(t, &cursor, &e));
+}
+
 Test(episode, seen_prolongs_the_lease)
 {
     firing(1, 110, 100, "i-1");
