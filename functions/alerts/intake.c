@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "functions/alerts/survey.h"
 
 /* An alert that begins anew ends its old episode too. */
 #define RECORDS_PER_ALERT 2
@@ -166,15 +167,46 @@ static void add_seen(struct delivery *d, const struct webhook_alert *alert, cons
     r->starts_at_ns = alert->starts_at_ns;
 }
 
-/* The same alert, begun anew: the end in between was never told. */
-static void add_expired(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+static void add_expired(struct delivery *d, const struct webhook_alert *alert, const struct episode *e,
+                        struct strview reason)
 {
     struct record *r = add_record(d, RECORD_EXPIRED);
     r->incident = arena_copy(d->arena, e->incident);
     r->fingerprint = alert->fingerprint;
     r->fingerprint_computed = alert->fingerprint_computed;
     r->starts_at_ns = e->starts_at_ns;
-    r->reason = SV("it began anew, and no resolve of this episode has come");
+    r->reason = reason;
+}
+
+/* Nobody has said that it ended. The same is said again by the other half of a pair. */
+static void take_lapsed(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+{
+    if (e->state == EPISODE_OPEN) {
+        add_expired(d, alert, e, SV("its source fell silent: Alertmanager ended it when it was to lapse"));
+        d->counts[RESULT_ACCEPTED]++;
+    } else {
+        rely_on(d, e->seq);
+        d->counts[RESULT_DUPLICATE]++;
+    }
+}
+
+/* Asking says nothing of the way by which deliveries come: the watchdog is not heard by it. */
+static enum episode_verdict judge(const struct delivery *d, size_t index, const struct episode **ret_e)
+{
+    struct intake *in = d->in;
+    const struct webhook_alert *alert = &d->webhook.alerts[index];
+    const struct episode_alert asked = {.source = INTAKE_SOURCE,
+                                        .fingerprint = alert->fingerprint,
+                                        .fingerprint_computed = alert->fingerprint_computed,
+                                        .is_firing = alert->is_firing,
+                                        .starts_at_ns = alert->starts_at_ns,
+                                        .ends_at_ns = alert->ends_at_ns};
+    bool is_delivered = d->how.len == 0;
+    int64_t lease_ns = is_delivered ? heard_lease(&in->heard, &alert->labels) : in->lease_ns;
+    enum episode_verdict verdict = episodes_judge(in->episodes, &asked, d->received_unix_ns, lease_ns, ret_e);
+    if (is_delivered && *ret_e != NULL)
+        episodes_set_missing(in->episodes, *ret_e, 0); /* it says more than a list without it */
+    return d->judge == NULL ? verdict : d->judge(d, index, verdict, *ret_e);
 }
 
 static enum status take_alert(struct delivery *d, size_t index, struct error *err)
@@ -186,22 +218,14 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
         if (s != STATUS_OK) return s;
     }
     const struct episode *e;
-    const struct episode_alert asked = {.source = INTAKE_SOURCE,
-                                        .fingerprint = alert->fingerprint,
-                                        .fingerprint_computed = alert->fingerprint_computed,
-                                        .is_firing = alert->is_firing,
-                                        .starts_at_ns = alert->starts_at_ns,
-                                        .ends_at_ns = alert->ends_at_ns};
-    /* Asking says nothing of the way by which deliveries come: the watchdog is not heard by it. */
-    bool is_delivered = d->how.len == 0;
-    int64_t lease_ns = is_delivered ? heard_lease(&in->heard, &alert->labels) : in->lease_ns;
-    enum episode_verdict verdict = episodes_judge(in->episodes, &asked, d->received_unix_ns, lease_ns, &e);
-    if (d->judge != NULL) verdict = d->judge(d, index, verdict, e);
-    if (is_delivered && e != NULL)
-        episodes_set_missing(in->episodes, e, 0); /* it says more than a list without it */
+    enum episode_verdict verdict = judge(d, index, &e);
+    if (!alert->is_firing && e != NULL && survey_has_lapsed(e, alert->ends_at_ns)) {
+        take_lapsed(d, alert, e);
+        return STATUS_OK;
+    }
     switch (verdict) {
     case EPISODE_RENEWED:
-        add_expired(d, alert, e);
+        add_expired(d, alert, e, SV("it began anew, and no resolve of this episode has come"));
         add_signal(d, alert, e, true);
         return STATUS_OK;
     case EPISODE_NEW:
@@ -222,7 +246,7 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
     case EPISODE_STALE:
         break;
     }
-    if (is_delivered) heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
+    if (d->how.len == 0) heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
     if (e != NULL) rely_on(d, e->seq);
     d->counts[RESULT_DUPLICATE]++;
     return STATUS_OK;

@@ -63,7 +63,8 @@ static bool scan_listed(struct json_scan *s, size_t index, struct strview receiv
     if (!webhook_scan_alert(s, index, on_member, &x, &ret_listed->alert)) return false;
     ret_listed->is_active = sv_eq(x.state, SV("active"));
     if (rfc3339_parse(x.updated_at, &ret_listed->updated_at_ns) != STATUS_OK) ret_listed->updated_at_ns = 0;
-    ret_listed->alert.ends_at_ns = 0; /* until when it is believed, unless it is told again: not an end */
+    ret_listed->lapses_at_ns = ret_listed->alert.ends_at_ns;
+    ret_listed->alert.ends_at_ns = 0; /* an expectation, not an end */
     return true;
 }
 

@@ -21,6 +21,7 @@ struct listed {
     bool is_active;             /* neither silenced, inhibited nor still being looked at */
     bool is_ours;               /* routed to the receiver that was asked about */
     int64_t updated_at_ns;      /* when it was last told to Alertmanager; 0: not said */
+    int64_t lapses_at_ns;       /* when it ends unless it is told again (ms); 0: not said */
 };
 
 struct listing {

@@ -89,6 +89,11 @@ static void warn_of_what_is_left_out(struct reconcile *r, const struct survey_an
 static enum episode_verdict judge(const struct delivery *d, size_t i, enum episode_verdict verdict,
                                   const struct episode *e)
 {
+    const struct webhook_alert *alert = &d->webhook.alerts[i];
+    const struct episode_alert listed = {.source = INTAKE_SOURCE,
+                                         .fingerprint = alert->fingerprint,
+                                         .fingerprint_computed = alert->fingerprint_computed};
+    if (e != NULL) episodes_set_lapse(d->in->episodes, &listed, survey_lapse(d->judge_arg, i));
     return survey_judge(d->judge_arg, i, verdict, e);
 }
 

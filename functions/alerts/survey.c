@@ -2,6 +2,11 @@
 
 #include <stdlib.h>
 
+#include "base/clock.h"
+
+/* Prometheus believes an alert for four times its resend delay (1 min by default). */
+#define LAPSE_MIN_NS (3 * NS_PER_S)
+
 /* ---- one list of them all ---- */
 
 /* An alert as one of them lists it. */
@@ -66,7 +71,8 @@ static size_t merge(const struct entry *entries, size_t n, struct survey_fact *r
         is_vouched |= entries[k].is_vouched;
         may_all_open &= entries[k].may_open;
     }
-    *ret_fact = (struct survey_fact){is_vouched && may_all_open, entries[0].listed->updated_at_ns};
+    *ret_fact = (struct survey_fact){is_vouched && may_all_open, entries[0].listed->updated_at_ns,
+                                     entries[0].listed->lapses_at_ns};
     return k;
 }
 
@@ -137,4 +143,16 @@ enum survey_end survey_missing(const struct survey *s, const struct episode *e, 
     bool was_seen_lately = s->terms.asked_ns - e->last_seen_ns < s->terms.grace_ns;
     return s->is_believable && !was_seen_lately && missing_for_ns >= s->terms.grace_ns ? SURVEY_UNKNOWN
                                                                                        : SURVEY_WAIT;
+}
+
+int64_t survey_lapse(const struct survey *s, size_t i)
+{
+    const struct survey_fact *fact = &s->facts[i];
+    return fact->lapses_at_ns - fact->updated_at_ns >= LAPSE_MIN_NS ? fact->lapses_at_ns : 0;
+}
+
+/* The list shows milliseconds, a delivery nanoseconds. */
+bool survey_has_lapsed(const struct episode *e, int64_t ends_at_ns)
+{
+    return e->lapses_at_ns != 0 && e->lapses_at_ns / NS_PER_MS == ends_at_ns / NS_PER_MS;
 }

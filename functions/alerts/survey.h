@@ -16,6 +16,9 @@
  *                                                         list forgets an alert at its end, Alertmanager
  *                                                         tells of it up to a group_interval later
  *
+ * A resolve whose end is the very time at which the alert was to lapse was said by nobody: its source fell
+ * silent (it died, or cannot reach Alertmanager). intake.c asks survey_has_lapsed() and ends it as unknown.
+ *
  * One that does not answer says nothing. One that has run for less than grace_ns may not have been told of
  * everything yet: what it lists counts, what it does not list does not, and it opens nothing. What a delivery
  * said after the question went out is fresher than the answer. */
@@ -43,7 +46,7 @@ struct survey {
     struct webhook_alert *alerts; /* sorted by fingerprint; one with a reason is known and no more */
     struct survey_fact {
         bool may_open;
-        int64_t updated_at_ns;
+        int64_t updated_at_ns, lapses_at_ns;
     } * facts; /* of alerts[i] */
     size_t n;
 };
@@ -62,5 +65,10 @@ enum survey_end {
 };
 /* What of an open episode? missing_for_ns: for how long every answer has been without it, without a gap. */
 enum survey_end survey_missing(const struct survey *s, const struct episode *e, int64_t missing_for_ns);
+/* When alerts[i] lapses, if it does: for episodes_set_lapse(). 0: it is not said, or so soon that it may be
+ * an end that Prometheus's clock, running ahead, has put into the future. */
+int64_t survey_lapse(const struct survey *s, size_t i);
+/* Is this the end that Alertmanager drew by itself? */
+bool survey_has_lapsed(const struct episode *e, int64_t ends_at_ns);
 
 #endif

@@ -356,6 +356,13 @@ void episodes_set_missing(struct episodes *t, const struct episode *e, int64_t s
     if (entry != NULL) entry->e.missing_since_ns = since_ns;
 }
 
+void episodes_set_lapse(struct episodes *t, const struct episode_alert *alert, int64_t lapses_at_ns)
+{
+    struct key key = {alert->source, alert->fingerprint, alert->fingerprint_computed};
+    struct entry *entry = t->slots[find_slot(t, hash_key(t, &key), &key)].entry;
+    if (entry != NULL && entry->e.state == EPISODE_OPEN) entry->e.lapses_at_ns = lapses_at_ns;
+}
+
 /* The last n digits. By hand: an id is made for every new alert, and printf would show in its cost. */
 static void put_hex(uint64_t value, unsigned n, char *to)
 {

@@ -47,6 +47,8 @@ struct episode {
     /* Not folded: since when its source, asked, does not know of it (clock_monotonic_ns() scale). 0: it does,
      * it has been seen since, or nobody asked. */
     int64_t missing_since_ns;
+    /* Not folded: when it ends although nobody says so, unless its source speaks again. 0: not known. */
+    int64_t lapses_at_ns;
 };
 
 struct episodes;
@@ -91,6 +93,8 @@ const struct episode *episodes_next_expired(const struct episodes *t, int64_t no
 bool episodes_walk(const struct episodes *t, size_t *cursor, const struct episode **ret_open);
 /* missing_since_ns of an episode of this table. */
 void episodes_set_missing(struct episodes *t, const struct episode *e, int64_t since_ns);
+/* lapses_at_ns of an open episode of this table; any other alert is passed over. */
+void episodes_set_lapse(struct episodes *t, const struct episode_alert *alert, int64_t lapses_at_ns);
 #define INCIDENT_ID_MAX 40
 /* The incident id of a new episode: fingerprint, '-', startsAt in ms as hex; 16 + 1 + 11 characters,
  * NUL-terminated. A fingerprint that is not 16 lower-case hex digits is replaced by its hash: the id is

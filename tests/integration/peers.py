@@ -235,8 +235,9 @@ receivers:
 
 
 class Prometheus(Peer):
-    def __init__(self, folder, rules, scrape_port, alertmanager_port, job="nginx", port=None):
+    def __init__(self, folder, rules, scrape_port, alertmanager_port, job="nginx", port=None, arguments=()):
         self.folder = os.path.join(folder, "prometheus")
+        self.arguments = arguments
         self.port = port or free_port()
         os.makedirs(self.folder, exist_ok=True)
         with open(os.path.join(self.folder, "rules.yml"), "w") as f:
@@ -254,7 +255,7 @@ scrape_configs:
 
     def start(self):
         self._start([binary("prometheus"), f"--config.file={self.config}", f"--storage.tsdb.path={self.folder}/data",
-                     f"--web.listen-address=127.0.0.1:{self.port}", "--storage.tsdb.retention.time=1h"], "prometheus.log")
+                     f"--web.listen-address=127.0.0.1:{self.port}", "--storage.tsdb.retention.time=1h", *self.arguments], "prometheus.log")
         wait_until(lambda: answers(f"http://127.0.0.1:{self.port}/-/ready"), 20, "Prometheus is ready")
 
     def query(self, expression, at=None):

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 
 from harness import PATIENCE, PlatformTest, free_port, main, rfc3339, wait_until
-from peers import Alertmanager, Nginx, Unavailable
+from peers import Alertmanager, Nginx, Prometheus, Unavailable
 from test_heal import STACK, runbook
 
 MARGIN = ["--group-interval", "1s", "--reconcile-interval", "1s", "--reconcile-margin", "2s"]
@@ -171,6 +171,35 @@ class Reconcile(PlatformTest):
         incidents = [r["incident"] for r in p.records("signal")]
         self.assertEqual(len(set(incidents)), 2)
         wait_until(lambda: len([r for r in p.records("outcome") if r["state"] == "done"]) == 2, 30, "and is done")
+
+    def test_a_dead_prometheus_heals_nothing(self):
+        rules = ("groups: [{name: g, rules: [{alert: NginxDown, expr: 'up{job=\"nginx\"} == 0', labels: {service: nginx}}]}]\n")
+        nginx = self.nginx()
+        p = self.prepared(runbooks=runbook(mode="shadow"), stack=STACK)
+        am = self.alertmanager()
+        self.asks(p, am).start()
+        prometheus = Prometheus(self.folder, rules, nginx.port, am.port, arguments=["--rules.alert.resend-delay=1s"])
+        self.addCleanup(prometheus.stop)
+        nginx.stop()
+        prometheus.start()
+        p.wait_record("signal", status="firing", seconds=40)
+        self.rounds(p, 2)
+        nginx.start()
+        p.wait_record("signal", status="resolved", seconds=40)  # said by Prometheus, and it alone can say so
+        nginx.stop()
+        wait_until(lambda: len(p.records("signal")) == 3, 40, "it fires again")
+        self.rounds(p, 2)
+        prometheus.process.kill()
+        prometheus.process.wait()
+        expired = p.wait_record("expired", seconds=40)
+        self.assertIn("fell silent", expired["reason"])
+        self.assertEqual(expired["incident"], p.records("signal")[2]["incident"])
+        self.assertEqual(p.wait_record("closed", incident=expired["incident"])["state"], "unknown")
+        self.rounds(p, 5)
+        self.assertEqual([r["status"] for r in p.records("signal")], ["firing", "resolved", "firing"])
+        prometheus.start()  # it still fires, and always did
+        wait_until(lambda: [r["status"] for r in p.records("signal")][3:] == ["firing"], 40, "it is a new incident")
+        self.assertEqual(len(p.records("expired")), 1)
 
     def test_a_mesh_of_two_acts_once_and_survives_one(self):
         nginx = self.nginx()

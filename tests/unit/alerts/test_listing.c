@@ -43,6 +43,7 @@ Test(listing, of_a_real_alertmanager_is_read)
     cr_assert_eq(a->updated_at_ns, updated_ns);
     cr_assert_eq(a->alert.starts_at_ns, starts_ns);
     cr_assert_eq(a->alert.ends_at_ns, 0, "an expectation, not an end");
+    cr_assert_eq(a->lapses_at_ns, starts_ns + 600 * NS_PER_S);
     cr_assert_eq(a->alert.fingerprint_computed.len, 0);
     cr_assert(sv_eq(a->alert.generator_url, SV("http://p/g")));
     cr_assert(sv_eq(record_label(&a->alert.annotations, SV("summary")), SV("s")));

@@ -261,3 +261,30 @@ Test(survey, many_alerts_are_found_again)
         cr_assert_eq(survey_missing(&s, &e, GRACE), expected, "%u", i);
     }
 }
+
+Test(survey, end_at_the_very_time_of_the_lapse_was_said_by_nobody)
+{
+    static const struct {
+        int64_t lapses_in_ns, ended_in_ns; /* from when it was told */
+        bool has_lapsed;
+    } rows[] = {
+        {4 * MINUTE, 4 * MINUTE, true},
+        {4 * MINUTE, 4 * MINUTE + 999999, true}, /* the list has milliseconds */
+        {4 * MINUTE, 4 * MINUTE + 1000000, false},
+        {4 * MINUTE, 30 * SECOND, false},
+        {3 * SECOND, 3 * SECOND, true},
+        {3 * SECOND - 1, 3 * SECOND - 1, false}, /* a clock that runs ahead */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct listed l = listed_of(&(struct view){.is = ACTIVE});
+        l.lapses_at_ns = l.updated_at_ns + rows[i].lapses_in_ns;
+        const struct survey_answer answer = {.listing = {.alerts = &l, .n = 1}, .now_ns = NOW};
+        const struct survey_terms terms = {.grace_ns = GRACE, .asked_ns = NOW};
+        struct survey s;
+        survey_fold(&answer, 1, &terms, &arena, &s);
+        const struct episode e = {.lapses_at_ns = survey_lapse(&s, 0)};
+        cr_expect_eq(survey_has_lapsed(&e, l.updated_at_ns + rows[i].ended_in_ns), rows[i].has_lapsed,
+                     "row %zu", i);
+    }
+    cr_assert(!survey_has_lapsed(&(struct episode){.lapses_at_ns = 0}, 0), "not said");
+}
