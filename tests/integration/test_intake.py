@@ -1,5 +1,6 @@
 """The alert intake over real HTTP: what is accepted, what is refused and how, and that 202 means on disk."""
 import concurrent.futures
+import gzip
 import http.client
 import json
 import os
@@ -80,6 +81,14 @@ class Intake(PlatformTest):
                 self.assertEqual(status, 400, answer)
                 self.assertGreater(len(answer["error"]), 10)
                 self.assertNotIn("\n", answer["error"])
+        self.assertEqual(p.records("signal"), [])
+
+    def test_a_compressed_body_is_415_and_says_so(self):
+        p = self.platform()
+        body = gzip.compress(json.dumps(webhook(alert("A"))).encode())
+        status, _, answer = p.request("POST", "/function/alerts", body, {**p.bearer(), "Content-Encoding": "gzip"})
+        self.assertEqual(status, 415, answer)
+        self.assertIn("Content-Encoding 'gzip' is not taken here", json.loads(answer)["error"])
         self.assertEqual(p.records("signal"), [])
 
     def test_body_limit_is_413(self):
