@@ -34,7 +34,7 @@ struct command {
 };
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop,
-    command_resume, command_reload, command_metrics, command_receiver, command_explain;
+    command_resume, command_reload, command_metrics, command_receiver, command_explain, command_plan;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);

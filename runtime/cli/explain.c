@@ -47,8 +47,10 @@ static enum status explain(const struct explain_cfg *cfg, const char *path, stru
                            json_t **ret_preview, struct error *err)
 {
     struct strview body;
+    struct webhook w;
     enum status s = read_body(path, a, &body, err);
-    return s == STATUS_OK ? cli_preview(&cfg->preview, body, ret_preview, err) : s;
+    if (s == STATUS_OK) s = webhook_decode(body, a, &w, err);
+    return s == STATUS_OK ? cli_preview(&cfg->preview, &w, ret_preview, err) : s;
 }
 
 static int run_explain(const struct command *self, int argc, char **argv)

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "functions/alerts/webhook.h"
 #include "functions/dispatcher/preview.h"
 #include "store/episode.h"
 
@@ -116,21 +115,17 @@ static void complete(json_t *answer, const struct webhook *w)
     (void)json_object_set_new(answer, "counts", counts);
 }
 
-enum status cli_preview(const struct preview_cfg *cfg, struct strview body, json_t **ret_preview,
+enum status cli_preview(const struct preview_cfg *cfg, const struct webhook *w, json_t **ret_preview,
                         struct error *err)
 {
     struct arena a = {0};
-    struct webhook w;
     json_t *answer = NULL;
-    enum status s = webhook_decode(body, &a, &w, err);
+    size_t n;
+    const struct record *signals = signals_of(w, &a, &n);
+    enum status s = cfg->runbooks_dir != NULL ? ask_runbooks(cfg->runbooks_dir, signals, n, &answer, err)
+                                              : ask_platform(cfg, signals, n, &answer, err);
     if (s == STATUS_OK) {
-        size_t n;
-        const struct record *signals = signals_of(&w, &a, &n);
-        s = cfg->runbooks_dir != NULL ? ask_runbooks(cfg->runbooks_dir, signals, n, &answer, err)
-                                      : ask_platform(cfg, signals, n, &answer, err);
-    }
-    if (s == STATUS_OK) {
-        complete(answer, &w);
+        complete(answer, w);
         *ret_preview = answer;
     }
     arena_release(&a);

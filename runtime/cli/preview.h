@@ -1,6 +1,6 @@
-/* What balm explain and balm plan share: alerts of a webhook body, each with what it would lead to now.
+/* What balm explain and balm plan share: alerts, each with what it would lead to now.
  *
- *   body --webhook_decode--> alerts --signal records--> the platform's POST /function/dispatcher/explain
+ *   body --webhook_decode--> webhook --signal records--> the platform's POST /function/dispatcher/explain
  *                                                   or, without one, a state that knows a runbooks folder
  *
  * JSON: time, frozen, counts {result: n}, alerts [what functions/dispatcher/preview.h says, and labels].
@@ -9,6 +9,7 @@
 #define BALM_CLI_PREVIEW_H
 
 #include "cli/cli.h"
+#include "functions/alerts/webhook.h"
 
 /* As the intake: a larger body is answered with 413 there. */
 #define PREVIEW_BODY_MAX (8 * 1024 * 1024)
@@ -19,8 +20,8 @@ struct preview_cfg {
     bool is_json;
 };
 
-/* New value, owned by the caller. STATUS_INVALID_ARGUMENT: the body is no webhook, or a runbook is wrong. */
-enum status cli_preview(const struct preview_cfg *cfg, struct strview body, json_t **ret_preview,
+/* New value, owned by the caller. STATUS_INVALID_ARGUMENT: a runbook is wrong. */
+enum status cli_preview(const struct preview_cfg *cfg, const struct webhook *w, json_t **ret_preview,
                         struct error *err) MUST_USE;
 void cli_preview_print(const struct preview_cfg *cfg, const json_t *preview);
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -90,6 +91,11 @@ def answers(url):
         return True
     except OSError:
         return False
+
+
+def is_open(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Peer:
@@ -204,10 +210,12 @@ receivers:
         self.arguments.append(f"--web.config.file={path}")
         self.headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{plain}".encode()).decode()
 
-    def start(self):
+    def start(self, login_file=None):
+        """login_file: its web configuration, by which every request needs a login."""
+        arguments = [f"--web.config.file={login_file}"] if login_file else []
         self._start([relocated_alertmanager(self.folder), f"--config.file={self.config}", f"--storage.path={self.folder}/data",
-                     f"--web.listen-address=127.0.0.1:{self.port}", *self.arguments], "alertmanager.log")
-        wait_until(self._is_ready, 20, "Alertmanager is ready")
+                     f"--web.listen-address=127.0.0.1:{self.port}", *self.arguments, *arguments], "alertmanager.log")
+        wait_until(lambda: login_file and is_open(self.port) or self._is_ready(), 20, "Alertmanager is ready")
 
     def _is_ready(self):
         try:

@@ -4,8 +4,8 @@ import os
 import subprocess
 import time
 
-from harness import BALM, PATIENCE, PlatformTest, alert, free_port, main, stack_file, webhook
-from peers import Unavailable, binary
+from harness import BALM, PATIENCE, PlatformTest, alert, free_port, main, request, rfc3339, stack_file, wait_until, webhook
+from peers import Alertmanager, Unavailable, binary
 
 BASE_CONFIG = """route:
   receiver: people
@@ -45,6 +45,17 @@ class Connect(PlatformTest):
             return binary(name)
         except Unavailable as e:
             self.skipTest(str(e))
+
+    def alertmanager(self, config, login_file=None):
+        try:
+            a = Alertmanager(self.folder, "http://127.0.0.1:9/", "/dev/null")
+            with open(a.config, "w") as f:
+                f.write(config)
+            a.start(login_file)
+        except Unavailable as e:
+            self.skipTest(str(e))
+        self.addCleanup(a.stop)
+        return a
 
     def assertSentence(self, answer, code, *words):
         """One sentence on stderr that has these words, nothing on stdout, and the documented exit code."""
@@ -215,6 +226,71 @@ class Explain(Connect):
         password = os.path.join(p.data, "secrets", "basic-auth-password")
         self.assertEqual(balm("explain", good, *url, "--token-file", password)[0], 0)
         self.assertEqual(p.records("signal"), [])
+
+
+class Plan(Connect):
+    QUIET = "route: {receiver: nobody, routes: [{receiver: some.one, matchers: ['service=\"a\"']}]}\nreceivers: [{name: nobody}, {name: some.one}]\n"
+
+    def post(self, am, *alerts):
+        body = [{k: a[k] for k in ("labels", "annotations", "startsAt")} for a in alerts]
+        self.assertEqual(request(am.port, "POST", "/api/v2/alerts", body, {"Content-Type": "application/json"})[0], 200)
+
+    def plan(self, p, am, *arguments):
+        code, text, error = p.cli("plan", "--alertmanager", f"http://127.0.0.1:{am.port}/", "--json", *arguments)
+        self.assertEqual((code, error), (0, ""))
+        said = json.loads(text)
+        return {a["labels"]["alertname"] + a["labels"].get("service", ""): a for a in said["alerts"]}
+
+    def test_all_that_fires_now_with_the_real_alertmanager(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS}, stack=STACK)
+        am = self.alertmanager(self.QUIET)
+        code, text, _ = p.cli("plan", "--alertmanager", f"http://127.0.0.1:{am.port}")
+        self.assertEqual((code, text), (0, "0 alerts; nothing was done and nothing recorded\n"))
+        known = alert("Down", service="known")
+        self.assertEqual(p.post_alerts(known)[0], 202)
+        p.wait_record("escalated")
+        self.post(am, alert("Down", service="a"), known, alert("Quiet", service="q", team="ü"), alert("Strange"), alert("Down", service="hush"))
+        silence = {"matchers": [{"name": "service", "value": "hush", "isRegex": False}], "startsAt": rfc3339(time.time()),
+                   "endsAt": rfc3339(time.time() + 3600), "createdBy": "test", "comment": "test"}
+        self.assertEqual(request(am.port, "POST", "/api/v2/silences", silence, {"Content-Type": "application/json"})[0], 200)
+        seq = len(p.records())
+        said = wait_until(lambda: (lambda s: s if len(s) == 4 else None)(self.plan(p, am)), 20, "the silence counts")
+        self.assertEqual({k: a["result"] for k, a in said.items()},
+                         {"Downa": "act", "Downknown": "open", "Quietq": "shadow", "Strange": "no_runbook"})
+        self.assertEqual(said["Quietq"]["labels"]["team"], "ü")
+        self.assertEqual(said["Downknown"]["incident"], p.records("escalated")[0]["incident"])
+        self.assertEqual(list(self.plan(p, am, "--receiver", "some.one")), ["Downa"])
+        self.assertEqual(list(self.plan(p, am, "--receiver", "some.(one|body)&x=y")), [])
+        alone = self.plan(p, am, "--runbooks", p.runbooks)
+        self.assertEqual(alone["Downknown"]["result"], "act")
+        self.assertEqual(len(p.records()), seq)
+        code, text, _ = p.cli("plan", "--alertmanager", f"http://127.0.0.1:{am.port}")
+        self.assertIn("4 alerts: 1 would act, 1 in shadow, 1 open already, 1 without a runbook", text)
+
+    def test_alertmanager_that_wants_a_login(self):
+        p = self.platform(runbooks={"a.yaml": RUNBOOKS}, stack=STACK)
+        # bcrypt of "test", from the documentation of Prometheus's web configuration.
+        login = p.write("web.yml", 'basic_auth_users: {admin: "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay"}\n')
+        am = self.alertmanager(self.QUIET, login)
+        ask = ["plan", "--alertmanager", f"http://127.0.0.1:{am.port}"]
+        self.assertSentence(p.cli(*ask), 1, "401")
+        self.assertSentence(p.cli(*ask, "--alertmanager-login", p.write("am-login", "admin:wrong\n")), 1, "401")
+        code, text, error = p.cli(*ask, "--alertmanager-login", p.write("am-login", "admin:test\n"))
+        self.assertEqual((code, error), (0, ""), text)
+
+    def test_what_cannot_be_asked(self):
+        p = self.platform()
+        am = f"http://127.0.0.1:{free_port()}"
+        self.assertSentence(p.cli("plan"), 2, "--alertmanager URL")
+        self.assertSentence(p.cli("plan", "--alertmanager", am), 3, "no Alertmanager answers at " + am)
+        self.assertSentence(p.cli("plan", "--alertmanager", "127.0.0.1:9093"), 2, "http://")
+        self.assertSentence(p.cli("plan", "--alertmanager", "http://u:secret@127.0.0.1"), 2, "--alertmanager-login")
+        self.assertSentence(p.cli("plan", "--alertmanager", f"http://127.0.0.1:{p.port}"), 1, "404")  # a platform is no Alertmanager
+        self.assertSentence(p.cli("plan", "--alertmanager", am, "--alertmanager-login", "/no/such/file"), 2, "/no/such/file")
+        real = self.alertmanager(self.QUIET)
+        self.assertSentence(p.cli("plan", "--alertmanager", f"http://127.0.0.1:{real.port}", "--receiver", "("), 1, "400", "receiver")
+        self.assertEqual(p.stop(), 0)
+        self.assertSentence(p.cli("plan", "--alertmanager", f"http://127.0.0.1:{real.port}"), 3, "no platform is running")
 
 
 if __name__ == "__main__":
