@@ -228,3 +228,23 @@ enum status cli_api(const struct cli_platform *platform, const char *method, con
     arena_release(&a);
     return s;
 }
+
+struct strview cli_url_encoded(struct arena *a, struct strview text)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *out = arena_alloc(a, 3 * text.len + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                        c == '-' || c == '.' || c == '_';
+        if (is_plain) {
+            out[n++] = (char)c;
+            continue;
+        }
+        out[n++] = '%';
+        out[n++] = hex[c >> 4];
+        out[n++] = hex[c & 15];
+    }
+    return sv_n(out, n);
+}

@@ -34,7 +34,8 @@ struct command {
 };
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop,
-    command_resume, command_reload, command_metrics, command_receiver, command_explain, command_plan;
+    command_resume, command_reload, command_metrics, command_receiver, command_explain, command_plan,
+    command_doctor;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
@@ -113,6 +114,8 @@ enum status cli_api_text(const struct cli_platform *platform, const char *method
  * `platform`. STATUS_UNAVAILABLE: nothing is running on the data folder. */
 enum status cli_platform_url(const struct cli_platform *platform, struct arena *a, struct strview *ret_url,
                              struct error *err) MUST_USE;
+/* As it may stand in a query's value; in the arena. */
+struct strview cli_url_encoded(struct arena *a, struct strview text);
 /* http_request() for who is no fiber: runs a loop for this one call. */
 enum status cli_http(const struct http_call *call, struct arena *a, struct http_reply *ret_reply,
                      struct error *err) MUST_USE;

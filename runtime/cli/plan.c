@@ -21,27 +21,6 @@ static const struct config_option options[] = {
     CLI_PREVIEW_OPTIONS(struct plan_cfg, preview),
 };
 
-/* As bytes of a query's value. */
-static struct strview percent_encoded(struct strview text, struct arena *a)
-{
-    static const char hex[] = "0123456789ABCDEF";
-    char *out = arena_alloc(a, 3 * text.len + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.ptr[i];
-        bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                        c == '-' || c == '.' || c == '_';
-        if (is_plain) {
-            out[n++] = (char)c;
-            continue;
-        }
-        out[n++] = '%';
-        out[n++] = hex[c >> 4];
-        out[n++] = hex[c & 15];
-    }
-    return sv_n(out, n);
-}
-
 /* The API's alerts as the webhook would bring them: one decoder and its limits for both. Their endsAt, which
  * lies ahead as long as an alert fires, is not a webhook's. */
 static json_t *webhook_of(json_t *list)
@@ -62,7 +41,7 @@ static enum status get_firing(const struct plan_cfg *cfg, struct arena *a, json_
     struct strview path = SV("/alerts?active=true&silenced=false&inhibited=false");
     if (cfg->receiver != NULL)
         path = arena_printf(a, "%.*s&receiver=%.*s", SV_ARG(path),
-                            SV_ARG(percent_encoded(sv(cfg->receiver), a)));
+                            SV_ARG(cli_url_encoded(a, sv(cfg->receiver))));
     json_t *list = NULL;
     enum status s = alertmanager_call(&cfg->alertmanager, "GET", arena_cstr(a, path), NULL, &list, err);
     if (s == STATUS_OK && !json_is_array(list)) {

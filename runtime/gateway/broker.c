@@ -127,6 +127,19 @@ void broker_freeze(struct broker *b, bool is_frozen)
     if (is_frozen) broker_restarts_await_all(b->restarts);
 }
 
+size_t broker_services_of(const struct broker *b, struct strview function, struct arena *a,
+                          struct strview **ret_names)
+{
+    const struct broker_list *list = &b->shared->list;
+    struct strview *names = arena_array(a, list->n, sizeof(*names));
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (broker_service_allows(&list->services[i], function))
+            names[n++] = arena_copy(a, list->services[i].name);
+    *ret_names = names;
+    return n;
+}
+
 /* ---- one call ---- */
 
 /* Monotonic. The bot's clock is ours: it is the same machine. */

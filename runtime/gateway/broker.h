@@ -51,6 +51,9 @@ void broker_discard(struct broker *b);
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
 enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
                          struct error *err) MUST_USE;
+/* Names of the services that `function` may have restarted, in the arena. */
+size_t broker_services_of(const struct broker *b, struct strview function, struct arena *a,
+                          struct strview **ret_names);
 /* Suspends until no restart is under way, at most 97 s. */
 void broker_freeze(struct broker *b, bool is_frozen);
 

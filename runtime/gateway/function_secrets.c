@@ -141,6 +141,37 @@ enum status function_secret_put(const char *dir, struct strview name, struct str
     return s;
 }
 
+static bool is_listed(const struct deployment *d, struct strview name)
+{
+    for (size_t i = 0; i < d->spec.n_secrets; i++)
+        if (sv_eq(d->spec.secrets[i], name)) return true;
+    return false;
+}
+
+static bool has_variable(const struct deployment *d, struct strview secret, struct arena *a)
+{
+    char *name = arena_cstr(a, secret);
+    for (char *c = name; *c != '\0'; c++)
+        if (*c == '-') *c = '_';
+    return json_get_text(d->spec.env, name).len > 0;
+}
+
+size_t function_secrets_unlisted(const struct deployment *d, struct arena *a, struct strview **ret_names)
+{
+    const json_t *reads = json_object_get(d->manifest, "secrets");
+    struct strview *names = arena_array(a, json_array_size(reads), sizeof(*names));
+    size_t i, n = 0;
+    json_t *value;
+    json_array_foreach(reads, i, value)
+    {
+        struct strview name = sv(json_string_value(value));
+        if (name.len > 0 && !is_listed(d, name) && !has_variable(d, name, a))
+            names[n++] = arena_copy(a, name);
+    }
+    *ret_names = names;
+    return n;
+}
+
 static enum status remove_file(const char *folder, const char *path, struct strview name, struct error *err)
 {
     if (unlink(path) != 0)

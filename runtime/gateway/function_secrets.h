@@ -25,6 +25,10 @@ enum status function_secrets_list(const char *dir, struct arena *a, struct strvi
  * from `d`; the list is in the arena. */
 size_t function_secrets_missing(const struct deployment *d, struct arena *a, struct strview **ret_names);
 
+/* Those that its manifest says it reads and that `d` does not list, unless a variable of the same name (with
+ * '_' for '-') is set in their place. The same. */
+size_t function_secrets_unlisted(const struct deployment *d, struct arena *a, struct strview **ret_names);
+
 /* GET, POST, PUT, DELETE /system/secrets; authorized already. */
 void routes_secrets(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 

@@ -184,6 +184,9 @@ void supervisor_commit(struct deployment *d);
 void supervisor_discard(struct deployment *d);
 /* Starts a replica of a prepared deployment and waits until it answers. The message has its last words. */
 enum status supervisor_try(struct deployment *d, struct error *err) MUST_USE;
+/* Does it answer its health question? A replica is started if none runs: with what it was given, a function
+ * that does not come up is found before it is needed. No call of it is counted. Suspends. */
+enum status supervisor_check(struct deployment *d, struct error *err) MUST_USE;
 /* Prepare and commit. */
 enum status supervisor_deploy(struct gateway *g, const struct deployment_spec *spec,
                               struct error *err) MUST_USE;

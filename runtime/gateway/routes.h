@@ -1,4 +1,4 @@
-/* Shared by routes_system.c and routes_secrets.c: answers as clients of OpenFaaS print them, plain text where
+/* Shared by routes_*.c below /system/: answers as clients of OpenFaaS print them, plain text where
  * something is wrong. */
 #ifndef BALM_GATEWAY_ROUTES_H
 #define BALM_GATEWAY_ROUTES_H
@@ -15,5 +15,8 @@ bool route_is_our_namespace(const struct http_req *req, const json_t *body);
  * answered already. ret_body is owned. */
 bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
                      json_t **ret_body) MUST_USE;
+
+/* POST /system/check-function/NAME; authorized already. */
+void routes_check(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp);
 
 #endif

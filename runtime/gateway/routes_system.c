@@ -355,6 +355,8 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
         if (takes(req, resp, "GET")) handle_function(g, req, rest, resp);
     } else if (sv_eq(first, SV("scale-function")) && rest.len > 0) {
         if (takes(req, resp, "POST")) handle_scale(g, req, rest, resp);
+    } else if (sv_eq(first, SV("check-function")) && rest.len > 0) {
+        if (takes(req, resp, "POST")) routes_check(g, req, rest, resp);
     } else if (sv_eq(path, SV("logs"))) {
         if (takes(req, resp, "GET")) handle_logs(g, req, resp);
     } else if (sv_eq(path, SV("info"))) {

@@ -194,15 +194,12 @@ static enum status await_health(struct replica *r, struct error *err)
     }
 }
 
-enum status supervisor_try(struct deployment *d, struct error *err)
+/* Until it answers; if it does not, the message has its last words. */
+static enum status await_up(struct deployment *d, struct replica *r, struct error *err)
 {
     struct error why = {0};
-    enum status s = replica_start(d, err);
-    if (s != STATUS_OK) return s;
-    if (d->wanted == 0) d->wanted = 1;
-    struct replica *r = container_of(d->replicas.prev, struct replica, node);
     replica_hold(r);
-    s = await_health(r, &why);
+    enum status s = await_health(r, &why);
     if (s != STATUS_OK && r->has_exited)
         s = error_set(err, STATUS_FAILED_PRECONDITION,
                       "function '%.*s' ended at its start with exit %d: %.*s", SV_ARG(d->spec.name),
@@ -213,6 +210,14 @@ enum status supervisor_try(struct deployment *d, struct error *err)
                       (int)(TRY_TIMEOUT_NS / NS_PER_S), why.message);
     replica_unhold(r);
     return s;
+}
+
+enum status supervisor_try(struct deployment *d, struct error *err)
+{
+    enum status s = replica_start(d, err);
+    if (s != STATUS_OK) return s;
+    if (d->wanted == 0) d->wanted = 1;
+    return await_up(d, container_of(d->replicas.prev, struct replica, node), err);
 }
 
 /* ---- hanging ---- */
@@ -338,6 +343,25 @@ static void widen(struct deployment *d)
     struct error ignored;
     if (d->n_routed >= d->scale_max || d->not_before_ns > clock_monotonic_ns()) return;
     if (replica_start(d, &ignored) == STATUS_OK && d->wanted < d->n_routed) d->wanted = d->n_routed;
+}
+
+enum status supervisor_check(struct deployment *d, struct error *err)
+{
+    enum status s = STATUS_OK;
+    d->users++;
+    if (d->n_routed == 0) {
+        s = start_one(d, err);
+        if (s == STATUS_OK && d->wanted == 0) d->wanted = 1;
+        d->last_used_ns = clock_monotonic_ns(); /* it goes to 0 again as after a call */
+    }
+    struct replica *r = s == STATUS_OK ? pick(d) : NULL;
+    if (r != NULL)
+        s = await_up(d, r, err);
+    else if (s == STATUS_OK)
+        s = error_set(err, STATUS_FAILED_PRECONDITION, "function '%.*s' ended at its start",
+                      SV_ARG(d->spec.name));
+    d->users--;
+    return s;
 }
 
 enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct replica **ret_replica,

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 
-from harness import BALM, PATIENCE, PlatformTest, alert, free_port, main, request, rfc3339, stack_file, wait_until, webhook
+from harness import BALM, BUILD, PATIENCE, PlatformTest, alert, free_port, main, request, rfc3339, stack_file, wait_until, webhook
 from peers import Alertmanager, Unavailable, binary
 
 BASE_CONFIG = """route:
@@ -291,6 +291,155 @@ class Plan(Connect):
         self.assertSentence(p.cli("plan", "--alertmanager", f"http://127.0.0.1:{real.port}", "--receiver", "("), 1, "400", "receiver")
         self.assertEqual(p.stop(), 0)
         self.assertSentence(p.cli("plan", "--alertmanager", f"http://127.0.0.1:{real.port}"), 3, "no platform is running")
+
+
+class Doctor(Connect):
+    HOST_ACTS = "services:\n  svc:\n    functions: [service-restart]\n    restart: [/bin/true]\n    pid_file: /nonexistent/svc.pid\n"
+
+    def healthy(self, **arguments):
+        return self.platform(**dict({"runbooks": {"a.yaml": RUNBOOKS}, "stack": STACK, "host_acts": self.HOST_ACTS}, **arguments))
+
+    def doctor(self, p, *arguments):
+        """(exit code, {check: (result, message, next)}); a check that has several lines: the last that is not ok."""
+        code, text, error = p.cli("doctor", "--json", *arguments)
+        self.assertEqual(error, "")
+        said = json.loads(text)
+        lines = {}
+        for c in said["checks"]:
+            if c["check"] not in lines or c["result"] != "ok":
+                lines[c["check"]] = (c["result"], c["message"], c.get("next", ""))
+        failed = [c for c in said["checks"] if c["result"] == "FAIL"]
+        self.assertEqual((said["ok"], code), (not failed, 1 if failed else 0), text)
+        self.assertTrue(all(c.get("next") for c in failed), failed)
+        return code, lines
+
+    def failed(self, lines):
+        return sorted(k for k, v in lines.items() if v[0] == "FAIL")
+
+    def test_all_is_well_and_nothing_acts(self):
+        p = self.healthy()
+        code, lines = self.doctor(p)
+        self.assertEqual(code, 0, lines)
+        self.assertEqual([k for k, v in lines.items() if v[0] == "ok"],
+                         ["platform", "store", "clock", "disk", "acting", "runbooks", "host acts", "functions", "secrets", "token", "test alert"])
+        self.assertIn("may act: act", lines["runbooks"][1])
+        self.assertIn("svc", lines["host acts"][1])
+        signals = p.records("signal")
+        self.assertEqual([(r["labels"]["alertname"], r["status"]) for r in signals], [("BalmDoctor", "firing"), ("BalmDoctor", "resolved")])
+        self.assertEqual([r["kind"] for r in p.records() if r["kind"] in ("intent", "refusal", "escalated", "call")], [])
+        functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+        self.assertEqual([f["invocationCount"] for f in functions], [0, 0])
+        self.doctor(p)
+        runs = {r["labels"]["run"] for r in p.records("signal")}
+        self.assertEqual(len(runs), 2)  # each an alert of its own: none is taken for one that is known
+        code, text, _ = p.cli("doctor")
+        self.assertEqual(code, 0)
+        self.assertEqual([line.split()[0] for line in text.splitlines()[:-2]], ["ok"] * 11 + ["skip"])
+
+    def test_there_and_back_through_the_real_alertmanager(self):
+        p = self.healthy()
+        am = self.alertmanager(p.cli("receiver", "--full")[1])  # as it is printed
+        code, lines = self.doctor(p, "--alertmanager", f"http://127.0.0.1:{am.port}")
+        self.assertEqual(code, 0, lines)
+        self.assertIn("came back", lines["alertmanager"][1])
+        ways = [(r["labels"]["way"], r["status"], r.get("receiver")) for r in p.records("signal")]
+        self.assertEqual(ways[2:], [("alertmanager", "firing", "balm"), ("alertmanager", "resolved", "balm")])
+
+    def test_an_alertmanager_that_does_not_send_them_here(self):
+        p = self.healthy()
+        am = self.alertmanager("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+        url = f"http://127.0.0.1:{am.port}"
+        code, lines = self.doctor(p, "--alertmanager", url, "--timeout", "1s")
+        self.assertEqual(self.failed(lines), ["alertmanager"])
+        self.assertIn("balm receiver", lines["alertmanager"][2])
+        active = json.loads(request(am.port, "GET", "/api/v2/alerts?active=true")[2])
+        self.assertEqual([a["labels"]["alertname"] for a in active], [])  # resolved there all the same
+        code, lines = self.doctor(p, "--alertmanager", f"http://127.0.0.1:{free_port()}")
+        self.assertEqual(self.failed(lines), ["alertmanager"])
+        self.assertIn("no Alertmanager answers", lines["alertmanager"][1])
+
+    def test_an_alertmanager_that_does_not_send_the_resolve(self):
+        p = self.healthy()
+        config = p.cli("receiver", "--full")[1].replace("send_resolved: true", "send_resolved: false").replace("group_interval: 10s", "group_interval: 1s")
+        am = self.alertmanager(config)
+        code, lines = self.doctor(p, "--alertmanager", f"http://127.0.0.1:{am.port}", "--timeout", f"{int(8 * PATIENCE)}s")
+        self.assertEqual(self.failed(lines), ["alertmanager"])
+        self.assertIn("send_resolved", lines["alertmanager"][2])
+
+    def test_a_runbook_that_takes_any_alert(self):
+        p = self.healthy(runbooks={"a.yaml": RUNBOOKS + "- name: any\n  match: ['alertname=~\".+\"']\n  target: x\n  mode: act\n"
+                                                        "  steps: [{bot: service-restart, with: {unit: svc}}]\n"})
+        am = self.alertmanager(p.cli("receiver", "--full")[1])
+        code, lines = self.doctor(p, "--alertmanager", f"http://127.0.0.1:{am.port}")
+        self.assertEqual(self.failed(lines), ["alertmanager", "test alert"])
+        for check in ("alertmanager", "test alert"):
+            self.assertIn("runbook any would take it", lines[check][1])
+        self.assertEqual(p.records("signal") + p.records("intent"), [])
+        self.assertEqual(json.loads(request(am.port, "GET", "/api/v2/alerts")[2]), [])
+
+    def test_what_stands_in_the_way_of_acting(self):
+        p = self.healthy()
+        self.assertEqual(p.cli("stop")[0], 0)
+        p.write("runbooks/a.yaml", RUNBOOKS.replace("steps", "stepps", 1))
+        self.assertNotEqual(p.cli("reload")[0], 0)
+        code, lines = self.doctor(p)
+        self.assertEqual(self.failed(lines), ["acting", "runbooks"])
+        self.assertEqual(lines["acting"][2], "balm resume")
+        self.assertIn("a.yaml", lines["runbooks"][1])
+
+    def test_what_a_bot_lacks(self):
+        runbooks = RUNBOOKS + ("- name: told\n  match: ['alertname=\"Told\"']\n  target: x\n  mode: act\n"
+                               "  steps: [{bot: service-restart, with: {unit: x}}]\n  escalate: {bot: notify, with: {title: x}}\n")
+        folder = os.path.join(self.folder, "functions")
+        os.makedirs(folder)
+        for name in ("echo", "service-restart", "notify"):
+            os.symlink(os.path.join(BUILD, "functions", name), os.path.join(folder, name))
+        with open(os.path.join(folder, "broken"), "w") as f:
+            f.write("#!/bin/sh\n[ \"$1\" = --describe ] && { echo '{\"name\":\"broken\"}'; exit 0; }\necho not today >&2\nexit 3\n")
+        os.chmod(f.name, 0o755)
+        stack = stack_file("echo", "service-restart", "notify", "broken") + "  poor:\n    lang: c\n    handler: x\n    image: echo\n    secrets: [wallet]\n"
+        p = self.platform(runbooks={"a.yaml": runbooks}, stack=stack, functions=folder)
+        code, text, _ = p.cli("doctor")
+        self.assertEqual(code, 1)
+        fails = [line for line in text.splitlines() if line.startswith("FAIL")]
+        self.assertEqual(len(fails), 4, text)
+        for words in (("functions", "'broken' ended at its start with exit 3: not today"), ("secrets", "poor does not start without: wallet"),
+                      ("secrets", "notify is not given what it reads: notify-url, notify-hmac-key"), ("host acts", "service-restart", "--host-acts FILE")):
+            self.assertTrue(any(all(w in line for w in words) for line in fails), (words, text))
+        self.assertEqual(p.request("DELETE", "/system/functions", {"functionName": "notify"}, p.basic())[0], 202)
+        self.assertIn("runbook told names notify, which is not deployed", p.cli("doctor")[1])
+
+    def test_a_wrong_token_and_a_platform_elsewhere(self):
+        p = self.healthy()
+        wrong = p.write("wrong", "not the token")
+        code, lines = self.doctor(p, "--webhook-token-file", wrong)
+        self.assertEqual(self.failed(lines), ["token"])
+        self.assertIn("401", lines["token"][1])
+        code, lines = self.doctor(p, "--webhook-token-file", "/no/such/file")
+        self.assertEqual(self.failed(lines), ["token"])
+        secrets = os.path.join(p.data, "secrets")
+        url = ["--url", f"http://127.0.0.1:{p.port}"]
+
+        def elsewhere(*arguments):
+            code, text, error = balm("doctor", "--json", *arguments)
+            self.assertEqual(error, "")
+            return code, {c["check"]: c["result"] for c in json.loads(text)["checks"]}
+        code, results = elsewhere(*url, "--token-file", os.path.join(secrets, "basic-auth-password"))
+        self.assertEqual((code, results["token"], results["test alert"], results["disk"]), (0, "skip", "skip", "ok"))
+        code, results = elsewhere(*url, "--token-file", os.path.join(secrets, "basic-auth-password"),
+                                  "--webhook-token-file", os.path.join(secrets, "webhook-token"))
+        self.assertEqual((code, results["token"], results["test alert"]), (0, "ok", "ok"))
+        for arguments in ([*url, "--token-file", wrong], url, ["--url", f"http://127.0.0.1:{free_port()}", "--token-file", wrong]):
+            self.assertEqual(elsewhere(*arguments), (1, {"platform": "FAIL", "the rest": "skip"}))
+
+    def test_without_a_platform(self):
+        p = self.platform(start=False)
+        code, lines = self.doctor(p)
+        self.assertEqual(self.failed(lines), ["disk", "platform"])
+        self.assertIn("balm up", lines["platform"][2])
+        self.assertSentence(p.cli("doctor", "x"), 2, "'x'")
+        self.assertSentence(p.cli("doctor", "--timeout", "0s"), 2, "--timeout")
+        self.assertSentence(p.cli("doctor", "--alertmanagr", "x"), 2, "--alertmanager")
 
 
 if __name__ == "__main__":

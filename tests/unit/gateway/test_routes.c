@@ -23,10 +23,11 @@ static void expect(struct scene *s, const char *method, const char *path, const 
 
 static void needs_login(struct scene *s)
 {
-    static const char *const paths[] = {
-        "/system/functions",  "/system/function/plain", "/system/info",          "/system/logs?name=plain",
-        "/system/namespaces", "/system/reload",         "/system/nothing/there", "/system/",
-        "/system/secrets"};
+    static const char *const paths[] = {"/system/functions",     "/system/function/plain",
+                                        "/system/info",          "/system/logs?name=plain",
+                                        "/system/namespaces",    "/system/reload",
+                                        "/system/nothing/there", "/system/",
+                                        "/system/secrets",       "/system/check-function/plain"};
     const struct http_header none[1] = {{SV("x"), SV("y")}},
                              bad[] = {{SV("authorization"), SV("Basic YTpi")}},
                              empty[] = {{SV("authorization"), SV("Bearer ")}};
@@ -48,6 +49,31 @@ static void needs_login(struct scene *s)
 Test(routes, the_management_api_needs_the_login_and_health_does_not, .timeout = 30)
 {
     play(NULL, needs_login);
+}
+
+/* ---- what a function needs ---- */
+
+static void checks_a_function(struct scene *s)
+{
+    expect(s, "POST", "/system/functions", PLAIN, 202, NULL);
+    expect(s, "POST", "/system/scale-function/plain", "{\"replicas\":0}", 202, NULL);
+    struct answer a = ask(s, "POST", "/system/check-function/plain", "{}");
+    json_t *found = answer_json(&a);
+    CHECK(a.code == 200 && json_is_true(json_object_get(found, "healthy")));
+    CHECK(json_array_size(json_object_get(found, "missingSecrets")) == 0);
+    CHECK(json_object_get(found, "hostServices") == NULL); /* it touches nothing */
+    json_decref(found);
+    CHECK(deployment_of(s, "plain")->n_routed == 1 && deployment_of(s, "plain")->invocations == 0);
+    expect(s, "POST", "/system/check-function/plain", "{}", 200, "\"healthy\":true"); /* it runs already */
+    CHECK(deployment_of(s, "plain")->n_routed == 1);
+    expect(s, "POST", "/system/check-function/nobody", "{}", 404, "no such function");
+    expect(s, "GET", "/system/check-function/plain", NULL, 405, "POST");
+    expect(s, "POST", "/system/check-function/plain", "not json", 400, NULL);
+}
+
+Test(routes, a_function_is_checked_without_being_called, .timeout = 30)
+{
+    play(NULL, checks_a_function);
 }
 
 /* ---- functions ---- */
