@@ -39,6 +39,8 @@ static void (*const checks[])(struct doctor *d) = {
 /* ---- one line ---- */
 
 static void add(struct doctor *d, const char *result, const char *check, const char *next, const char *fmt,
+                va_list args) PRINTF_LIKE(5, 0);
+static void add(struct doctor *d, const char *result, const char *check, const char *next, const char *fmt,
                 va_list args)
 {
     char text[2 * ERROR_MESSAGE_MAX];

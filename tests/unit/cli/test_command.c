@@ -36,3 +36,12 @@ Test(shown, marks_bytes_that_are_not_utf8)
 {
     check_shown("\xff\xc3", 2, "??");
 }
+
+Test(url, encodes_what_would_end_or_change_a_query)
+{
+    struct arena a = {0};
+    struct strview text = cli_url_encoded(&a, SV("{a=\"b\"} |= \"x&y\"/ü-._9"));
+    cr_expect(sv_eq(text, SV("%7Ba%3D%22b%22%7D%20%7C%3D%20%22x%26y%22%2F%C3%BC-._9")), "%.*s", SV_ARG(text));
+    cr_expect_eq(cli_url_encoded(&a, SV("")).len, 0);
+    arena_release(&a);
+}
