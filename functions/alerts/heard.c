@@ -14,15 +14,45 @@ void heard_init(struct heard *h, const struct core_env *env, int64_t lease_ns)
                (double)(env->repeat_interval_ns + env->group_interval_ns) / (double)NS_PER_S);
 }
 
+/* NULL: no place for another one. */
+static struct heard_from *find_source(struct heard *h, struct strview source)
+{
+    source = sv_sub(source, 0, sizeof(h->sources[0].name) - 1);
+    if (h->newest < h->n_sources && sv_eq(source, sv(h->sources[h->newest].name)))
+        return &h->sources[h->newest];
+    for (h->newest = 0; h->newest < h->n_sources; h->newest++)
+        if (sv_eq(source, sv(h->sources[h->newest].name))) return &h->sources[h->newest];
+    if (h->n_sources == HEARD_SOURCES_MAX) return NULL;
+    struct heard_from *from = &h->sources[h->n_sources++];
+    (void)snprintf(from->name, sizeof(from->name), "%.*s", SV_ARG(source));
+    from->series = catalog_series(CATALOG_SOURCE_LAST_SIGNAL, &source);
+    return from;
+}
+
 void heard_source(struct heard *h, struct strview source, int64_t unix_ns)
 {
-    if (h->last == NULL || !sv_eq(source, sv(h->source))) {
-        h->last = catalog_series(CATALOG_SOURCE_LAST_SIGNAL, &source);
-        (void)snprintf(h->source, sizeof(h->source), "%.*s",
-                       SV_ARG(sv_sub(source, 0, sizeof(h->source) - 1)));
-    }
+    struct heard_from *from = find_source(h, source);
+    struct metric *series = from != NULL ? from->series : catalog_series(CATALOG_SOURCE_LAST_SIGNAL, &source);
     double seconds = (double)unix_ns / (double)NS_PER_S;
-    if (seconds > metric_value(h->last)) metric_set(h->last, seconds);
+    if (from != NULL && unix_ns > from->last_ns) from->last_ns = unix_ns;
+    if (seconds > metric_value(series)) metric_set(series, seconds);
+}
+
+void heard_save(const struct heard *h, struct pack *p)
+{
+    pack_u64(p, h->n_sources);
+    for (size_t i = 0; i < h->n_sources; i++) {
+        pack_text(p, sv(h->sources[i].name));
+        pack_i64(p, h->sources[i].last_ns);
+    }
+}
+
+void heard_load(struct heard *h, struct unpack *u)
+{
+    for (size_t n = unpack_count(u); n > 0 && !u->is_bad; n--) {
+        struct strview source = unpack_text(u);
+        heard_source(h, source, unpack_i64(u));
+    }
 }
 
 int64_t heard_lease(const struct heard *h, const struct record_labels *labels)

@@ -43,6 +43,25 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     in->folded_seq = 0;
 }
 
+static void on_save(const struct journal_follower *f, struct pack *p)
+{
+    const struct intake *in = container_of(f, const struct intake, follower);
+    pack_u64(p, in->folded_seq);
+    heard_save(&in->heard, p);
+    episodes_save(in->episodes, p);
+}
+
+static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
+{
+    (void)version;
+    struct intake *in = container_of(f, struct intake, follower);
+    in->folded_seq = unpack_u64(u);
+    heard_load(&in->heard, u);
+    enum status s = episodes_load(in->episodes, u, err);
+    if (s == STATUS_OK && !unpack_is_good(u)) s = error_set(err, STATUS_DATA_LOSS, "the intake is damaged");
+    return s; /* on failure on_reset() follows */
+}
+
 bool intake_is_current(const struct intake *in)
 {
     return journal_is_healthy(in->journal) && in->folded_seq == journal_last_seq(in->journal);
@@ -55,7 +74,12 @@ void intake_init(struct intake *in, const struct core_env *env)
     in->lease_ns = 2 * env->repeat_interval_ns + env->group_interval_ns;
     in->grace_ns = 2 * env->group_interval_ns;
     in->episodes = episodes_new();
-    in->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
+    in->follower = (struct journal_follower){.on_record = on_record,
+                                             .on_reset = on_reset,
+                                             .name = "intake",
+                                             .version = 1,
+                                             .on_save = on_save,
+                                             .on_load = on_load};
     fiber_scope_init(&in->scope);
     heard_init(&in->heard, env, in->lease_ns);
     journal_follow(in->journal, &in->follower);

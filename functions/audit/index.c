@@ -27,6 +27,16 @@ static bool is_series(const struct index_series *s, enum record_kind kind, struc
     return s->kind == kind && sv_eq(s->function, function);
 }
 
+static struct index_series *add_series(struct audit_index *x, enum record_kind kind, struct strview function)
+{
+    char *name = mem_alloc(function.len + 1);
+    if (function.len > 0) memcpy(name, function.ptr, function.len);
+    x->series[x->n_series] = (struct index_series){
+        .kind = kind, .function = sv_n(name, function.len), .min_ns = INT64_MAX, .max_ns = INT64_MIN};
+    x->last_of_kind[kind] = x->n_series;
+    return &x->series[x->n_series++];
+}
+
 static struct index_series *series_of(struct audit_index *x, enum record_kind kind, struct strview function)
 {
     size_t i = x->last_of_kind[kind];
@@ -42,12 +52,7 @@ static struct index_series *series_of(struct audit_index *x, enum record_kind ki
         x->is_full = true;
         return NULL;
     }
-    char *name = mem_alloc(function.len + 1);
-    if (function.len > 0) memcpy(name, function.ptr, function.len);
-    x->series[x->n_series] = (struct index_series){
-        .kind = kind, .function = sv_n(name, function.len), .min_ns = INT64_MAX, .max_ns = INT64_MIN};
-    x->last_of_kind[kind] = x->n_series;
-    return &x->series[x->n_series++];
+    return add_series(x, kind, function);
 }
 
 static void on_record(struct journal_follower *f, const struct journal_entry *e)
@@ -78,9 +83,62 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     drop(container_of(f, struct audit_index, follower));
 }
 
+static void on_save(const struct journal_follower *f, struct pack *p)
+{
+    const struct audit_index *x = container_of(f, const struct audit_index, follower);
+    pack_u64(p, x->n_blocks);
+    for (size_t i = 0; i < x->n_blocks; i++) {
+        pack_i64(p, x->blocks[i].min_ns);
+        pack_i64(p, x->blocks[i].max_ns);
+        pack_u64(p, x->blocks[i].kinds);
+    }
+    pack_u64(p, x->n_series);
+    for (size_t i = 0; i < x->n_series; i++) {
+        pack_text(p,
+                  sv(record_kind_name(x->series[i].kind))); /* numbers move when a kind is put in between */
+        pack_text(p, x->series[i].function);
+        pack_i64(p, x->series[i].min_ns);
+        pack_i64(p, x->series[i].max_ns);
+    }
+}
+
+static bool load_series(struct audit_index *x, struct unpack *u)
+{
+    enum record_kind kind = record_kind_from_name(unpack_text(u));
+    struct strview function = unpack_text(u);
+    if (u->is_bad || kind == RECORD_NONE || x->n_series == INDEX_SERIES_MAX) return false;
+    struct index_series *s = add_series(x, kind, function);
+    s->min_ns = unpack_i64(u);
+    s->max_ns = unpack_i64(u);
+    return true;
+}
+
+static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
+{
+    (void)version;
+    struct audit_index *x = container_of(f, struct audit_index, follower);
+    size_t n = unpack_count(u);
+    for (size_t i = 0; i < n; i++) {
+        struct index_block *b = block_of(x, (uint64_t)i * INDEX_BLOCK_RECORDS + 1);
+        b->min_ns = unpack_i64(u);
+        b->max_ns = unpack_i64(u);
+        b->kinds = (uint32_t)unpack_u64(u);
+    }
+    bool is_good = true;
+    for (n = unpack_count(u); n > 0 && is_good; n--)
+        is_good = load_series(x, u);
+    return is_good && unpack_is_good(u) ? STATUS_OK
+                                        : error_set(err, STATUS_DATA_LOSS, "the audit index is damaged");
+}
+
 void index_init(struct audit_index *x)
 {
-    *x = (struct audit_index){.follower = {.on_record = on_record, .on_reset = on_reset}};
+    *x = (struct audit_index){.follower = {.on_record = on_record,
+                                           .on_reset = on_reset,
+                                           .name = "audit-index",
+                                           .version = 1,
+                                           .on_save = on_save,
+                                           .on_load = on_load}};
     x->series = mem_zalloc(INDEX_SERIES_MAX, sizeof(*x->series));
 }
 

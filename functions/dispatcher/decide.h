@@ -32,6 +32,10 @@ struct decider *decider_new(void);
 void decider_free(struct decider *d);
 /* Forget everything: a fold from the beginning follows. Not active then. */
 void decider_reset(struct decider *d);
+/* The state in a snapshot, and back. Inputs that wait to be decided on are not in it: who loads takes a new
+ * epoch, and that looks at everything. Not active after loading; on failure the state is the empty one. */
+void decider_save(const struct decider *d, struct pack *p);
+enum status decider_load(struct decider *d, struct unpack *u, struct error *err) MUST_USE;
 /* Whether decisions are asked for (from the next epoch record on), or records are only folded. */
 void decider_set_active(struct decider *d, bool is_active);
 bool decider_is_active(const struct decider *d);

@@ -52,6 +52,22 @@ void decider_free(struct decider *d)
     free(d);
 }
 
+void decider_save(const struct decider *d, struct pack *p)
+{
+    state_save(d->state, p);
+}
+
+enum status decider_load(struct decider *d, struct unpack *u, struct error *err)
+{
+    struct state *loaded = NULL;
+    decider_reset(d);
+    enum status s = state_load(u, &loaded, err);
+    if (s != STATUS_OK) return s;
+    state_free(d->state);
+    d->state = loaded;
+    return STATUS_OK;
+}
+
 const struct state *decider_state(const struct decider *d)
 {
     return d->state;

@@ -70,6 +70,24 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     fiber_event_set(&d->epoch_wanted);
 }
 
+static void on_save(const struct journal_follower *f, struct pack *p)
+{
+    const struct dispatcher *d = container_of(f, const struct dispatcher, follower);
+    decider_save(d->decider, p);
+    selfwatch_save(&d->watch, d->env.watchdog, p);
+}
+
+static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
+{
+    (void)version;
+    struct dispatcher *d = container_of(f, struct dispatcher, follower);
+    enum status s = decider_load(d->decider, u, err);
+    if (s != STATUS_OK) return s;
+    selfwatch_load(&d->watch, d->env.watchdog, u);
+    return unpack_is_good(u) ? STATUS_OK
+                             : error_set(err, STATUS_DATA_LOSS, "the dispatcher's state is damaged");
+}
+
 /* ---- taking over ---- */
 
 /* Everything this fiber or callback appends from here on is decided by us; whatever an earlier decider still
@@ -296,7 +314,12 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     (void)snprintf(d->actor, sizeof(d->actor), "%s:%d", host[0] != '\0' ? host : "localhost", (int)getpid());
     d->decider = decider_new();
     d->set = mem_zalloc(1, sizeof(*d->set));
-    d->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
+    d->follower = (struct journal_follower){.on_record = on_record,
+                                            .on_reset = on_reset,
+                                            .name = "dispatcher",
+                                            .version = STATE_SAVED_VERSION,
+                                            .on_save = on_save,
+                                            .on_load = on_load};
     fiber_scope_init(&d->workers);
     fiber_scope_init(&d->invokers);
     fiber_event_init(&d->timers_changed);
@@ -320,6 +343,7 @@ static enum status ready(void *state, struct error *err)
     struct dispatcher *d = state;
     enum status s = clockwork_check_start(d);
     if (s != STATUS_OK) return error_set(err, s, "the clock's jump could not be recorded");
+    fiber_event_reset(&d->epoch_wanted); /* by a snapshot that did not load */
     s = take_epoch(d, err);
     if (s == STATUS_OK) s = dispatcher_activate(d, err);
     if (s == STATUS_OK)

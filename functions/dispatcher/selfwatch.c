@@ -97,6 +97,42 @@ void selfwatch_record(struct selfwatch *w, struct strview watchdog, const struct
     if (is_episode && sv_eq(r->source, SOURCE)) fold_own(w, r);
 }
 
+void selfwatch_save(const struct selfwatch *w, struct strview watchdog, struct pack *p)
+{
+    pack_text(p, watchdog);
+    pack_i64(p, w->heard_ns);
+    pack_text(p, sv(w->watchdog));
+    pack_u64(p, SELF_ALERTS);
+    for (int kind = 0; kind < SELF_ALERTS; kind++) {
+        const struct self_episode *e = &w->episodes[kind];
+        pack_text(p, sv(e->incident));
+        pack_bool(p, e->is_open);
+        pack_i64(p, e->starts_at_ns);
+        pack_i64(p, e->seen_ns);
+    }
+}
+
+void selfwatch_load(struct selfwatch *w, struct strview watchdog, struct unpack *u)
+{
+    bool is_same = sv_eq(unpack_text(u), watchdog);
+    int64_t heard_ns = unpack_i64(u);
+    struct strview fingerprint = unpack_text(u);
+    if (is_same && heard_ns != 0) {
+        w->heard_ns = heard_ns;
+        (void)snprintf(w->watchdog, sizeof(w->watchdog), "%.*s", SV_ARG(fingerprint));
+        metric_set(w->last_seen, (double)heard_ns / (double)NS_PER_S);
+    }
+    uint64_t n = unpack_u64(u);
+    for (uint64_t kind = 0; kind < n && !u->is_bad; kind++) {
+        struct self_episode ignored, *e = kind < SELF_ALERTS ? &w->episodes[kind] : &ignored;
+        struct strview incident = unpack_text(u);
+        (void)snprintf(e->incident, sizeof(e->incident), "%.*s", SV_ARG(incident));
+        e->is_open = unpack_bool(u);
+        e->starts_at_ns = unpack_i64(u);
+        e->seen_ns = unpack_i64(u);
+    }
+}
+
 /* ---- our own alerts: signals like any other's ---- */
 
 static enum status append(struct dispatcher *d, enum self_alert kind, enum record_kind record, bool is_firing,

@@ -16,6 +16,7 @@
 #ifndef BALM_DISPATCHER_SELFWATCH_H
 #define BALM_DISPATCHER_SELFWATCH_H
 
+#include "base/pack.h"
 #include "functions/dispatcher/runbook.h"
 #include "metrics/catalog.h"
 #include "store/episode.h"
@@ -54,6 +55,9 @@ void selfwatch_init(struct selfwatch *w);
 void selfwatch_reset(struct selfwatch *w);
 /* Each record in order, the past's too (is_live false). */
 void selfwatch_record(struct selfwatch *w, struct strview watchdog, const struct record *r, bool is_live);
+/* What is folded, for a snapshot, and back. Another watchdog than the saved one is not heard yet. */
+void selfwatch_save(const struct selfwatch *w, struct strview watchdog, struct pack *p);
+void selfwatch_load(struct selfwatch *w, struct strview watchdog, struct unpack *u);
 /* Looks once a minute, or five times within the watchdog's time. */
 void selfwatch_fiber(void *arg);
 

@@ -150,13 +150,12 @@ static void apply_signal(struct state *s, uint64_t seq, const struct record *r)
     if (!state_is_full(s, r)) state_open_incident(s, seq, r, rb);
 }
 
-static void apply_runbook(struct state *s, const struct record *r)
+/* A content of a newer format, or with another hash, is passed over: the activation will miss it. */
+void state_add_runbook(struct state *s, struct strview hash, struct strview content)
 {
     struct runbook *rb;
-    if (state_runbook(s, r->runbook_hash) != NULL) return;
-    if (runbook_from_content(r->content, &rb, NULL) != STATUS_OK)
-        return; /* a newer format: the activation will miss it */
-    if (!sv_eq(sv(rb->hash), r->runbook_hash)) {
+    if (state_runbook(s, hash) != NULL || runbook_from_content(content, &rb, NULL) != STATUS_OK) return;
+    if (!sv_eq(sv(rb->hash), hash)) {
         runbook_free(rb);
         return;
     }
@@ -242,7 +241,7 @@ static void apply_input(struct state *s, uint64_t seq, const struct record *r)
         if (inc != NULL && inc->alert == ALERT_FIRING) inc->alert = ALERT_EXPIRED;
         break;
     case RECORD_RUNBOOK:
-        apply_runbook(s, r);
+        state_add_runbook(s, r->runbook_hash, r->content);
         break;
     case RECORD_ACTIVATION:
         apply_activation(s, seq, r);
@@ -294,7 +293,7 @@ static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, co
 }
 
 /* Which way a gate opens again decides what the incident waits for. */
-static enum incident_phase phase_after(struct strview gate, const char **ret_gate)
+enum incident_phase state_phase_after(struct strview gate, const char **ret_gate)
 {
     static const struct {
         const char *gate;
@@ -326,7 +325,7 @@ static void apply_refusal(struct state *s, struct incident *inc, const struct re
     }
     state_drop_timer(s, inc);
     inc->step = r->step;
-    state_set_phase(s, inc, phase_after(r->gate, &inc->gate));
+    state_set_phase(s, inc, state_phase_after(r->gate, &inc->gate));
 }
 
 static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)

@@ -23,6 +23,7 @@
 #define BALM_DISPATCHER_STATE_H
 
 #include "base/list.h"
+#include "base/pack.h"
 #include "functions/dispatcher/runbook.h"
 #include "functions/dispatcher/table.h"
 #include "store/record.h"
@@ -177,6 +178,13 @@ const char *incident_phase_name(enum incident_phase phase);
 enum outcome_state outcome_state_from_name(struct strview name, struct strview code);
 /* Earliest timer, or NULL. */
 struct timer *state_next_timer(const struct state *s);
+
+/* ---- snapshots (state_save.c) ---- */
+
+#define STATE_SAVED_VERSION 1
+void state_save(const struct state *s, struct pack *p);
+/* *ret_state as it was: folding on from there decides the same. STATUS_DATA_LOSS: damaged. */
+enum status state_load(struct unpack *u, struct state **ret_state, struct error *err) MUST_USE;
 
 /* ---- trying out ---- */
 

@@ -4,6 +4,11 @@
 
 #include "functions/dispatcher/state.h"
 
+/* state.c */
+void state_add_runbook(struct state *s, struct strview hash, struct strview content);
+/* Which way a gate opens again decides what the incident waits for. *ret_gate: the gate's name, static. */
+enum incident_phase state_phase_after(struct strview gate, const char **ret_gate);
+
 /* state_timer.c */
 struct timer *state_timer_add(struct state *s, uint64_t seq, const struct record *r);
 struct timer *state_timer_find(const struct state *s, uint64_t seq);
@@ -11,6 +16,9 @@ void state_timer_remove(struct state *s, struct timer *t); /* frees */
 void state_timers_turn(struct state *s, const struct clock_turn *turn);
 
 /* state_incident.c */
+struct incident *state_incident_new(const struct record *r, struct strview target, struct strview missing);
+struct target *state_target_get(struct state *s, struct strview name);
+struct runbook_slot *state_slot_get(struct state *s, struct strview name);
 void state_open_incident(struct state *s, uint64_t seq, const struct record *r, const struct runbook *rb);
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r);
 void state_free_incident(struct state *s, struct incident *inc);

@@ -37,7 +37,7 @@ static struct record_labels pack_labels(struct packer *p, struct http_header *it
     return (struct record_labels){items, from->n};
 }
 
-static struct incident *incident_new(const struct record *r, struct strview target, struct strview missing)
+struct incident *state_incident_new(const struct record *r, struct strview target, struct strview missing)
 {
     const struct strview texts[] = {r->incident, r->fingerprint, r->tenant, r->cluster, target, missing};
     size_t bytes = sizeof(struct incident) + labels_bytes(&r->labels) + labels_bytes(&r->annotations);
@@ -86,7 +86,7 @@ static void forget_target_if_idle(struct state *s, struct target *t)
     state_free_target(t);
 }
 
-static struct target *target_get(struct state *s, struct strview name)
+struct target *state_target_get(struct state *s, struct strview name)
 {
     struct target *t = table_get(&s->targets, name);
     if (t != NULL) return t;
@@ -241,7 +241,7 @@ void state_keep_untold(struct incident *inc)
 
 /* ---- opening and closing ---- */
 
-static struct runbook_slot *slot_get(struct state *s, struct strview name)
+struct runbook_slot *state_slot_get(struct state *s, struct strview name)
 {
     struct runbook_slot *slot = table_get(&s->slots, name);
     if (slot != NULL) return slot;
@@ -293,16 +293,16 @@ void state_open_incident(struct state *s, uint64_t seq, const struct record *r, 
 {
     struct arena arena = {0};
     struct strview missing, target = make_target(r, rb, &arena, &missing);
-    struct incident *inc = incident_new(r, target, missing);
+    struct incident *inc = state_incident_new(r, target, missing);
     arena_release(&arena);
     inc->seq = seq;
     inc->opened_ns = r->time_ns;
     inc->phase_ns = s->now_ns;
     inc->runbook = rb;
-    inc->slot = slot_get(s, rb->name);
+    inc->slot = state_slot_get(s, rb->name);
     if (inc->target_name.len > 0) {
         sweep_targets(s);
-        inc->target = target_get(s, inc->target_name);
+        inc->target = state_target_get(s, inc->target_name);
         break_holds(inc->target, inc);
         list_push_back(&inc->target->incidents, &inc->on_target);
         inc->target->n_incidents++;
@@ -368,7 +368,7 @@ struct state *state_copy(const struct state *from)
     if (from->n_active > 0) memcpy(s->active, from->active, from->n_active * sizeof(*s->active));
     for (struct list *node = from->slots_list.next; node != &from->slots_list; node = node->next) {
         const struct runbook_slot *slot = container_of(node, struct runbook_slot, node);
-        slot_get(s, slot->name)->n_acting = slot->n_acting;
+        state_slot_get(s, slot->name)->n_acting = slot->n_acting;
     }
     s->n_incidents = from->n_incidents; /* what state_is_full() counts */
     s->incident_bytes = from->incident_bytes;
@@ -384,7 +384,7 @@ static void copy_incident(struct state *s, struct target *t, const struct incide
                              .cluster = from->cluster,
                              .labels = from->labels,
                              .annotations = from->annotations};
-    struct incident *inc = incident_new(&r, from->target_name, from->target_missing);
+    struct incident *inc = state_incident_new(&r, from->target_name, from->target_missing);
     inc->seq = from->seq;
     inc->opened_ns = from->opened_ns;
     inc->phase = from->phase;
@@ -397,7 +397,7 @@ static void copy_incident(struct state *s, struct target *t, const struct incide
     inc->hold_broken = from->hold_broken;
     inc->is_escalated = from->is_escalated;
     inc->gate = from->gate;
-    inc->slot = slot_get(s, from->runbook->name);
+    inc->slot = state_slot_get(s, from->runbook->name);
     inc->target = t;
     if (from->timer != NULL)
         inc->timer = state_timer_add(s, from->timer->seq,
@@ -419,7 +419,7 @@ void state_copy_target(struct state *s, const struct state *from, const struct r
     struct strview missing, name = make_target(signal, rb, &arena, &missing);
     const struct target *old = table_get(&from->targets, name);
     if (old != NULL && table_get(&s->targets, name) == NULL) {
-        struct target *t = target_get(s, name);
+        struct target *t = state_target_get(s, name);
         s->n_targets--; /* it is counted already */
         t->n_incidents = old->n_incidents;
         t->n_busy = old->n_busy;

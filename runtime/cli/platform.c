@@ -45,6 +45,7 @@ struct platform {
     struct core_env env;
     void *core_states[N_CORE];
     unsigned n_started;
+    bool is_started;
     int64_t stop_signal_ns; /* monotonic; 0: none yet */
     enum status status;
     struct error *err;
@@ -125,7 +126,9 @@ static enum status write_run_file(struct platform *p, struct strview url)
 static enum status open_journal(struct platform *p)
 {
     struct journal_cfg cfg = {.dir = arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr,
-                              .cluster = sv(p->cfg->cluster)};
+                              .cluster = sv(p->cfg->cluster),
+                              .snapshots_dir = arena_printf(&p->arena, "%s/snapshots", p->cfg->data_dir).ptr,
+                              .snapshot_every = (uint64_t)p->cfg->snapshot_every};
     return journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);
 }
 
@@ -182,6 +185,7 @@ static enum status start_core(struct platform *p)
     enum status s = journal_fold(p->journal, p->err);
     if (s != STATUS_OK) return error_prefix(p->err, s, "read the journal");
     log_info("balm", "journal read", LOG_INT("records", journal_last_seq(p->journal)),
+             LOG_INT("snapshot", journal_snapshot_seq(p->journal)),
              LOG_INT("ms", (clock_monotonic_ns() - began_ns) / NS_PER_MS));
     for (size_t i = 0; i < N_CORE && s == STATUS_OK; i++)
         if (core_functions[i]->ready != NULL) s = core_functions[i]->ready(p->core_states[i], p->err);
@@ -225,7 +229,16 @@ static enum status start(struct platform *p)
     if (s == STATUS_OK) s = start_core(p);
     if (s == STATUS_OK) s = listen_at_last(p);
     if (s == STATUS_OK) s = announce(p);
+    p->is_started = s == STATUS_OK;
     return s;
+}
+
+/* While those who hold it are still there: the next start reads what comes behind. */
+static void save_state(struct platform *p)
+{
+    struct error err;
+    if (journal_snapshot(p->journal, &err) != STATUS_OK)
+        log_warn("balm", "no snapshot; the next start takes longer", LOG_STR("reason", err.message));
 }
 
 static void stop(struct platform *p)
@@ -233,6 +246,7 @@ static void stop(struct platform *p)
     int64_t deadline_ns = clock_monotonic_ns() + p->cfg->drain_timeout_ns;
     if (p->lock_fd >= 0 && p->gateway != NULL) (void)unlink(run_file(p));
     if (p->gateway != NULL) gateway_drain(p->gateway, deadline_ns);
+    if (p->is_started) save_state(p);
     while (p->n_started > 0) {
         p->n_started--;
         const struct core_function *f = core_functions[p->n_started];

@@ -276,6 +276,67 @@ void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r)
     }
 }
 
+/* ---- snapshots ---- */
+
+static void save_list(const struct list *episodes, size_t n, struct pack *p)
+{
+    pack_u64(p, n);
+    for (const struct list *node = episodes->next; node != episodes; node = node->next) {
+        const struct episode *e = &container_of(node, const struct entry, node)->e;
+        pack_u64(p, e->state);
+        pack_text(p, e->incident);
+        pack_text(p, e->fingerprint);
+        pack_text(p, e->fingerprint_computed);
+        pack_text(p, e->source);
+        pack_i64(p, e->starts_at_ns);
+        pack_i64(p, e->last_seen_ns);
+        pack_i64(p, e->ended_at_ns);
+        pack_u64(p, e->seq);
+    }
+}
+
+void episodes_save(const struct episodes *t, struct pack *p)
+{
+    pack_i64(p, t->latest_ns);
+    save_list(&t->open, t->n_open, p);
+    save_list(&t->closed, t->n_closed, p);
+}
+
+static bool load_one(struct episodes *t, struct unpack *u, struct list *to, size_t *n_to)
+{
+    uint64_t state = unpack_u64(u);
+    struct record r = {.kind = RECORD_SIGNAL};
+    r.incident = unpack_text(u);
+    r.fingerprint = unpack_text(u);
+    r.fingerprint_computed = unpack_text(u);
+    r.source = unpack_text(u);
+    struct key key = key_of_record(&r);
+    uint64_t hash = hash_key(t, &key);
+    if (u->is_bad || state > EPISODE_UNKNOWN || (state == EPISODE_OPEN) != (to == &t->open) ||
+        t->slots[find_slot(t, hash, &key)].entry != NULL)
+        return false;
+    struct entry *entry = insert(t, hash, &r);
+    entry->e.state = (enum episode_state)state;
+    entry->e.starts_at_ns = unpack_i64(u);
+    entry->e.last_seen_ns = unpack_i64(u);
+    entry->e.ended_at_ns = unpack_i64(u);
+    entry->e.seq = unpack_u64(u);
+    list_push_back(to, &entry->node);
+    ++*n_to;
+    return true;
+}
+
+enum status episodes_load(struct episodes *t, struct unpack *u, struct error *err)
+{
+    bool is_good = true;
+    t->latest_ns = unpack_i64(u);
+    for (size_t n = unpack_count(u); n > 0 && is_good; n--)
+        is_good = load_one(t, u, &t->open, &t->n_open);
+    for (size_t n = is_good ? unpack_count(u) : 0; n > 0 && is_good; n--)
+        is_good = load_one(t, u, &t->closed, &t->n_closed);
+    return is_good && !u->is_bad ? STATUS_OK : error_set(err, STATUS_DATA_LOSS, "episodes are damaged");
+}
+
 /* ---- questions ---- */
 
 const struct episode *episodes_find(const struct episodes *t, const struct episode_alert *alert)

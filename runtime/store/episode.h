@@ -56,6 +56,10 @@ struct episodes *episodes_new(void);
 /* With other limits than EPISODES_MAX and EPISODES_CLOSED_MAX; both at least 1. */
 struct episodes *episodes_new_bounded(size_t max_open, size_t max_closed);
 void episodes_free(struct episodes *t);
+/* What is folded, for a snapshot, and back; an empty table to load into. STATUS_DATA_LOSS: damaged, and the
+ * table is in no order: free it. */
+void episodes_save(const struct episodes *t, struct pack *p);
+enum status episodes_load(struct episodes *t, struct unpack *u, struct error *err) MUST_USE;
 /* Fold one record; kinds that are not about episodes are ignored. */
 void episodes_apply(struct episodes *t, uint64_t seq, const struct record *r);
 /* An alert's identity and times, as a record or a delivery gives them. */

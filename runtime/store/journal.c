@@ -37,6 +37,11 @@ void journal_front_init(struct journal *j, const struct journal_ops *ops, struct
     list_init(&j->waiters);
     fiber_scope_init(&j->scope);
     buf_init(&j->scratch, RECORD_BYTES_MAX);
+    j->snapshot_every = cfg->snapshot_every > 0 ? cfg->snapshot_every : JOURNAL_SNAPSHOT_EVERY;
+    if (cfg->snapshots_dir != NULL) {
+        j->snapshots_dir = mem_alloc(strlen(cfg->snapshots_dir) + 1);
+        memcpy(j->snapshots_dir, cfg->snapshots_dir, strlen(cfg->snapshots_dir) + 1);
+    }
     j->durable_times = mem_zalloc(JOURNAL_DURABLE_TIMES, sizeof(*j->durable_times));
 }
 
@@ -47,6 +52,7 @@ void journal_front_release(struct journal *j)
     buf_release(&j->scratch);
     arena_release(&j->nested);
     free(j->durable_times);
+    free(j->snapshots_dir);
 }
 
 static void wake_all(struct journal *j, enum status result);
@@ -215,7 +221,7 @@ static void wake(struct waiter *w, enum status result)
     fiber_event_set(&w->woken);
 }
 
-static void wake_durable(struct journal *j)
+void journal_wake_durable(struct journal *j)
 {
     while (!list_is_empty(&j->waiters)) {
         struct waiter *w = container_of(j->waiters.next, struct waiter, node);
@@ -242,7 +248,7 @@ void journal_committed(struct journal *j, struct journal_position at, uint64_t s
     j->durable_seq = seq;
     j->durable_total_bytes = at.total_bytes;
     journal_log_drop(&j->log, at);
-    wake_durable(j);
+    journal_wake_durable(j);
 }
 
 uint64_t journal_last_seq(const struct journal *j)
@@ -295,50 +301,6 @@ void journal_failed(struct journal *j, const char *why)
     wake_all(j, STATUS_UNAVAILABLE);
 }
 
-static void tell_followers(struct journal *j)
-{
-    for (struct list *node = j->followers.next; node != &j->followers; node = j->next_follower) {
-        j->next_follower = node->next;
-        struct journal_follower *f = container_of(node, struct journal_follower, node);
-        if (f->on_reset != NULL) f->on_reset(f, j->durable_seq);
-    }
-    j->next_follower = NULL;
-}
-
-static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only,
-                              uint64_t *seq, struct arena *a, struct error *err);
-
-/* A fold cut short leaves the followers half-way: they drop everything and begin again. */
-static void fold_again_fiber(void *arg)
-{
-    struct journal *j = arg;
-    struct error err;
-    enum status s = STATUS_OK;
-    while (j->is_folding) /* the one at the start */
-        if (sleep_ms(10) != STATUS_OK) return;
-    do {
-        uint64_t seq = j->first_seq;
-        tell_followers(j);
-        j->is_folding = true;
-        s = STATUS_OK;
-        struct arena a = {0};
-        while (s == STATUS_OK && seq <= j->durable_seq)
-            s = fold_batch(j, true, NULL, &seq, &a, &err);
-        arena_release(&a);
-        j->is_folding = false;
-        if (s == STATUS_OK) break;
-        if (fiber_is_cancelled()) return;
-        log_error("journal", "folding again failed, retrying in 1000 ms", LOG_STR("reason", err.message));
-    } while (sleep_ms(1000) == STATUS_OK);
-    if (s != STATUS_OK) return;
-    j->is_healthy = true;
-    j->why_unhealthy[0] = '\0';
-    log_warn("journal", "store is whole again", LOG_STR("store", j->ops->name),
-             LOG_INT("durable_seq", j->durable_seq));
-    j->ops->resume(j);
-    wake_durable(j);
-}
-
 void journal_recovered(struct journal *j, uint64_t durable_seq)
 {
     j->generation++;
@@ -352,7 +314,7 @@ void journal_recovered(struct journal *j, uint64_t durable_seq)
     journal_log_clear(&j->log);
     wake_all(j, STATUS_UNAVAILABLE);
     struct error err;
-    if (fiber_scope_spawn(&j->scope, fold_again_fiber, j, &err) != STATUS_OK && !j->is_closing)
+    if (fiber_scope_spawn(&j->scope, journal_fold_again_fiber, j, &err) != STATUS_OK && !j->is_closing)
         log_error("journal", "cannot fold again: restart needed", LOG_STR("reason", err.message));
 }
 
@@ -367,6 +329,7 @@ void journal_follow(struct journal *j, struct journal_follower *f)
 void journal_unfollow(struct journal *j, struct journal_follower *f)
 {
     if (j->next_follower == &f->node) j->next_follower = f->node.next;
+    if (f->name != NULL) j->is_folded = false; /* from here on a snapshot would lack its part */
     list_remove(&f->node);
 }
 
@@ -387,69 +350,6 @@ enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decod
     /* Only what was acknowledged: the file may already show more. */
     if (j->durable_seq - seq < max) max = (size_t)(j->durable_seq - seq + 1);
     return j->ops->read(j, seq, max, decode, a, ret_entries, ret_n, err);
-}
-
-static void show_entry(struct journal *j, bool stateful_only, struct journal_follower *only,
-                       const struct journal_entry *e)
-{
-    if (only != NULL) {
-        only->on_record(only, e);
-        return;
-    }
-    for (struct list *node = j->followers.next; node != &j->followers; node = j->next_follower) {
-        j->next_follower = node->next;
-        struct journal_follower *f = container_of(node, struct journal_follower, node);
-        if (!stateful_only || f->on_reset != NULL) f->on_record(f, e);
-    }
-    j->next_follower = NULL;
-}
-
-static enum status fold_batch(struct journal *j, bool stateful_only, struct journal_follower *only,
-                              uint64_t *seq, struct arena *a, struct error *err)
-{
-    struct journal_entry *entries = NULL;
-    size_t n = 0;
-    arena_reset(a);
-    enum status s = journal_read(j, *seq, JOURNAL_READ_MAX, true, a, &entries, &n, err);
-    if (s != STATUS_OK) return s;
-    if (n == 0)
-        return error_set(err, STATUS_DATA_LOSS,
-                         "fold the journal: record %" PRIu64 " of %" PRIu64 " cannot be read", *seq,
-                         j->durable_seq);
-    for (size_t i = 0; i < n; i++)
-        show_entry(j, stateful_only, only, &entries[i]);
-    *seq = entries[n - 1].seq + 1;
-    return STATUS_OK;
-}
-
-static enum status fold_from(struct journal *j, uint64_t seq, struct journal_follower *only,
-                             struct error *err)
-{
-    struct arena a = {0};
-    enum status s = STATUS_OK;
-    if (seq < j->first_seq) seq = j->first_seq;
-    while (s == STATUS_OK && seq <= j->durable_seq)
-        s = fold_batch(j, false, only, &seq, &a, err);
-    arena_release(&a);
-    return s;
-}
-
-enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f, struct error *err)
-{
-    return fold_from(j, seq, f, err);
-}
-
-enum status journal_fold(struct journal *j, struct error *err)
-{
-    if (j->is_folding)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "fold the journal: it is being folded already");
-    if (!j->is_healthy) return error_set(err, STATUS_UNAVAILABLE, "fold the journal: %s", j->why_unhealthy);
-    j->is_folding = true; /* from here on nothing is appended, so followers miss nothing between the fold and
-                             what follows */
-    enum status s = journal_wait_durable(j, j->last_seq, 0, err);
-    if (s == STATUS_OK) s = fold_from(j, 1, NULL, err);
-    j->is_folding = false;
-    return s;
 }
 
 /* ---- leases ---- */

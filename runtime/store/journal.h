@@ -33,6 +33,7 @@
 #ifndef BALM_STORE_JOURNAL_H
 #define BALM_STORE_JOURNAL_H
 
+#include "base/pack.h"
 #include "loop/loop.h"
 #include "store/record.h"
 
@@ -50,6 +51,8 @@ struct journal_cfg {
     size_t segment_max_bytes; /* a new segment file after so much; 0: 256 MiB */
     /* Of records that do not say; empty: "default", "local". Borrowed for the journal's life. */
     struct strview tenant, cluster;
+    const char *snapshots_dir; /* made with 0700 if missing; NULL: no snapshots */
+    uint64_t snapshot_every;   /* records; 0: 50 000 */
 };
 
 /* ---- life cycle ---- */
@@ -91,7 +94,8 @@ uint64_t journal_generation(const struct journal *j); /* grows with each reset *
 /* ---- following ---- */
 
 struct journal_follower {
-    struct list node; /* journal's */
+    struct list node;    /* journal's */
+    uint64_t folded_seq; /* journal's: while it folds, what this one has already seen or loaded */
     /* Called for each record in order, from inside journal_append() or on the loop's own stack; must not
      * suspend. */
     void (*on_record)(struct journal_follower *f, const struct journal_entry *e);
@@ -99,6 +103,16 @@ struct journal_follower {
      * from the first on once more, to all followers that have this member, before it accepts anything.
      * Must not suspend. May come twice in a row. NULL: stateless, and nothing is shown again. */
     void (*on_reset)(struct journal_follower *f, uint64_t durable_seq);
+    /* Its part of a snapshot: the state behind the last record shown, and back. `name` is its key in the file
+     * (NULL: it has none and always folds the whole past). A part that is not there, is of a version above
+     * `version` or does not load is made by folding again, so a version is raised when older programs could
+     * not read the part or older parts lack something that matters; on_load() gets the older version then and
+     * may refuse it. on_save() runs in a child process that ends behind it: it changes nothing, waits for
+     * nothing and takes no lock. on_load() must not suspend; where it fails, on_reset() follows. */
+    const char *name;
+    unsigned version;
+    void (*on_save)(const struct journal_follower *f, struct pack *p);
+    enum status (*on_load)(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err);
 };
 
 /* Called for records appended from now on, by whatever process. Followers are called in the order in which
@@ -121,9 +135,29 @@ enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decod
 enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f,
                            struct error *err) MUST_USE;
 
-/* All durable records from the first on, read once and given to every follower in turn: the fold at the
- * start. Meanwhile nothing can be appended. STATUS_DATA_LOSS: the message names the record and file. */
+/* Brings every follower to the last durable record: from the newest snapshot that fits, else from the first
+ * record on, read once for all of them. Meanwhile nothing can be appended. From then on a snapshot is written
+ * every cfg.snapshot_every records. STATUS_DATA_LOSS: the message names the record and file. */
 enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
+
+/* ---- snapshots ----
+ *
+ * A cache of what the followers have folded, so that a start reads the tail alone.
+ * DIR/NNNNNNNNNNNNNNNNNNNN.snapshot, named by the sequence up to which it goes; the newest two are kept:
+ *
+ *   "balm snapshot 1\n" | SHA-256 of the record of that sequence | parts … | footer | offset of the footer
+ * (8, little-endian) | CRC-32 of parts and footer (4) | "end\n" footer (base/pack.h): sequence, parts {name,
+ * version, offset, bytes} …
+ *
+ * A forked child writes the state as it was at that instant while this process goes on; the file gets its
+ * name once the records that it covers are durable. The CRC is against accidents: whoever can write here can
+ * write the journal as well. */
+
+/* Write one now; suspends. STATUS_FAILED_PRECONDITION: no folder was given, or the past is not folded yet;
+ * STATUS_UNAVAILABLE: fork, disk or store failed, the older ones are still there. */
+enum status journal_snapshot(struct journal *j, struct error *err) MUST_USE;
+/* Of the newest one written or loaded; 0: none. */
+uint64_t journal_snapshot_seq(const struct journal *j);
 
 /* Without a loop and without a running platform, for the command line: read-only, transactions of at most
  * 1 000 records, so that a reader never holds up the writer's checkpoint. */

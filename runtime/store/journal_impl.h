@@ -1,6 +1,9 @@
 /* Inside of the journal: for runtime/store/journal*.c and the tests of another store alone.
  *
- *   journal.c          the front, the same for every store: encoding, sequences, followers, waits, reset
+ *   journal.c          the front, the same for every store: encoding, sequences, followers, waits, failure
+ *   journal_fold.c     bringing followers to the present: snapshot, then the tail; again after a failure
+ *   journal_snapshot.c writing snapshots, by a child process
+ *   snapshot_file.c    what is in such a file
  *   journal_log.c      what was appended and is not yet durable, as frames in chunks
  *   journal_sqlite.c   the SQLite store: writer thread, hand-over, recovery  -> const struct journal_ops
  *   journal_segment.c  one segment file: create, open, insert a group, checkpoint
@@ -16,7 +19,10 @@
 
 #include <stdalign.h>
 
+#include "base/hash.h"
 #include "store/journal.h"
+
+#define JOURNAL_PATH_MAX 4096
 
 /* ---- journal_log.c: a queue of frames, one producer, one consumer ---- */
 
@@ -63,11 +69,12 @@ struct journal_frame *journal_log_next(struct journal_position *at, struct journ
 
 /* ---- journal.c: the front ---- */
 
-#define JOURNAL_PENDING_BYTES (64 * 1024 * 1024)
-#define JOURNAL_READ_MAX      1000
-#define JOURNAL_READ_BYTES    (4 * 1024 * 1024) /* a batch ends behind the record that passes this */
-#define JOURNAL_DURABLE_TIMES 65536
-#define JOURNAL_CLOSE_WAIT_NS (30 * NS_PER_S)
+#define JOURNAL_PENDING_BYTES  (64 * 1024 * 1024)
+#define JOURNAL_READ_MAX       1000
+#define JOURNAL_READ_BYTES     (4 * 1024 * 1024) /* a batch ends behind the record that passes this */
+#define JOURNAL_DURABLE_TIMES  65536
+#define JOURNAL_SNAPSHOT_EVERY 50000
+#define JOURNAL_CLOSE_WAIT_NS  (30 * NS_PER_S)
 
 /* A store. Every member is mandatory. Called on the loop's thread. */
 struct journal_ops {
@@ -107,6 +114,9 @@ struct journal { /* first member of a store's own struct */
     struct buf scratch;             /* one encoded record */
     struct strview tenant, cluster; /* of records that do not say */
     struct arena nested;            /* decoded records of appends made by followers */
+    char *snapshots_dir;            /* owned; NULL: none */
+    uint64_t snapshot_every, snapshot_seq;
+    bool is_folded, is_snapshotting; /* journal_fold() has returned; a child is at work */
 };
 
 void journal_front_init(struct journal *j, const struct journal_ops *ops, struct loop *l,
@@ -118,6 +128,63 @@ void journal_committed(struct journal *j, struct journal_position at, uint64_t s
 void journal_failed(struct journal *j, const char *why);
 /* The store is whole again and its last record is durable_seq: followers fold anew, then ops->resume(). */
 void journal_recovered(struct journal *j, uint64_t durable_seq);
+
+/* ---- journal_fold.c ---- */
+
+/* Spawned after a failure, when the store is whole again: arg is the journal. */
+void journal_fold_again_fiber(void *arg);
+void journal_tell_followers(struct journal *j);
+void journal_wake_durable(struct journal *j);
+
+/* ---- journal_snapshot.c ---- */
+
+/* A fiber of j->scope: writes one whenever snapshot_every records are durable behind the last. */
+void journal_snapshot_fiber(void *arg);
+
+/* ---- snapshot_file.c: blocking, any thread ---- */
+
+#define SNAPSHOT_PARTS_MAX 64
+#define SNAPSHOT_NAME_MAX  64
+#define SNAPSHOTS_KEPT     2
+
+struct snapshot_part {
+    struct strview name, bytes;
+    unsigned version;
+};
+
+struct snapshot { /* one file, mapped */
+    void *map;
+    size_t map_bytes;
+    uint64_t seq;
+    uint8_t record_hash[SHA256_BYTES];
+    struct snapshot_part parts[SNAPSHOT_PARTS_MAX];
+    size_t n_parts;
+};
+
+/* Sequences of the snapshots in `dir`, newest first. *ret_seqs: free(). No folder: none. */
+void snapshot_list(const char *dir, uint64_t **ret_seqs, size_t *ret_n);
+/* STATUS_DATA_LOSS: torn or not one of ours; STATUS_FAILED_PRECONDITION: newer format. */
+enum status snapshot_open(const char *dir, uint64_t seq, struct snapshot **ret_snapshot,
+                          struct error *err) MUST_USE;
+void snapshot_close(struct snapshot *s);
+void snapshot_remove(const char *dir, uint64_t seq);
+const struct snapshot_part *snapshot_find(const struct snapshot *s,
+                                          struct strview name); /* NULL: not there */
+
+struct snapshot_draft {
+    int fd;
+    char path[JOURNAL_PATH_MAX];
+};
+
+/* DIR/snapshot.tmp, emptied. */
+enum status snapshot_draft_open(const char *dir, struct snapshot_draft *ret_draft,
+                                struct error *err) MUST_USE;
+/* What the child does: everything but the record's hash. False: errno says why. */
+bool snapshot_draft_write(int fd, uint64_t seq, const struct list *followers);
+/* The hash, fsync, rename to the name of seq, fsync of the folder; older ones than SNAPSHOTS_KEPT go. */
+enum status snapshot_draft_finish(struct snapshot_draft *draft, const char *dir, uint64_t seq,
+                                  const uint8_t record_hash[SHA256_BYTES], struct error *err) MUST_USE;
+void snapshot_draft_discard(struct snapshot_draft *draft);
 
 /* fn(arg) on a worker thread when called from a fiber, else right here (start-up, command line). */
 void journal_run_blocking(void (*fn)(void *arg), void *arg);
@@ -149,8 +216,6 @@ enum status journal_db_get_u64(struct sqlite3 *db, const char *sql, uint64_t *re
 enum status journal_db_check_format(struct sqlite3 *db, const char *path, struct error *err) MUST_USE;
 
 /* ---- journal_segment.c ---- */
-
-#define JOURNAL_PATH_MAX 4096
 
 /* First sequences of the segments of `dir`, ascending. *ret_seqs: free(). STATUS_NOT_FOUND: no such folder.
  */

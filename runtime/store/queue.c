@@ -175,6 +175,36 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     q->is_settled = false;
 }
 
+/* ---- snapshots ---- */
+
+static void on_save(const struct journal_follower *f, struct pack *p)
+{
+    const struct queue *q = container_of(f, const struct queue, follower);
+    pack_u64(p, q->epoch);
+    work_index_save(&q->index, p);
+}
+
+static void settle_loaded(struct queue *q, struct work *w)
+{
+    w->is_past = w->changed_seq <= q->past_seq;
+    attach_lease(q, w);
+}
+
+static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
+{
+    (void)version;
+    struct queue *q = container_of(f, struct queue, follower);
+    q->epoch = unpack_u64(u);
+    if (!work_index_load(&q->index, u) || !unpack_is_good(u))
+        return error_set(err, STATUS_DATA_LOSS, "the queue is damaged");
+    for (const struct work_function *w = q->index.functions; w != NULL; w = w->next)
+        for (struct list *node = w->unfinished.next, *next; node != &w->unfinished; node = next) {
+            next = node->next;
+            settle_loaded(q, container_of(node, struct work, age_node));
+        }
+    return STATUS_OK;
+}
+
 /* ---- life cycle ---- */
 
 enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue,
@@ -199,7 +229,12 @@ enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct que
     random_bytes(&q->next_token,
                  sizeof(q->next_token)); /* a token of an earlier life is never right by chance */
     q->past_seq = journal_last_seq(j);
-    q->follower = (struct journal_follower){.on_record = on_record, .on_reset = on_reset};
+    q->follower = (struct journal_follower){.on_record = on_record,
+                                            .on_reset = on_reset,
+                                            .name = "queue",
+                                            .version = 1,
+                                            .on_save = on_save,
+                                            .on_load = on_load};
     journal_follow(j, &q->follower);
     *ret_queue = q;
     return STATUS_OK;

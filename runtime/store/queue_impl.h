@@ -2,6 +2,7 @@
  *
  *   queue_index.c  the folded state: items by intent, each in one of four states; cheap picking
  *   queue.c        fold, take, done, retry
+ *   queue_save.c   the folded state in a snapshot, and back
  *
  *   function --candidates (heap by seq)--> first ready item of each idle target; all without target; intents
  *                                          and calls apart
@@ -83,7 +84,8 @@ struct work_index {
 void work_index_init(struct work_index *x);
 void work_index_release(struct work_index *x);
 struct work *work_find(const struct work_index *x, struct strview key);
-/* New from its record, ready or waiting. Its bytes are copied while QUEUE_BYTES_MAX allows. */
+/* New from its record, ready or waiting. Its bytes are copied while QUEUE_BYTES_MAX allows; none given: they
+ * are read from the journal when they are wanted. */
 struct work *work_add(struct work_index *x, struct strview key, const struct journal_entry *e);
 void work_remove(struct work_index *x, struct work *w);
 /* due_ns counts for WORK_WAITING. */
@@ -99,5 +101,9 @@ const struct work_function *work_function_find(const struct work_index *x, struc
  * earlier item of their target that was ready all the time and never tried, or behind more of those of their
  * function than can be in flight. Items that are due must be ready. */
 void work_settle_past(struct work_index *x);
+/* Of all of `counts` that are not dead, and not yet known to have ended; then the dead, oldest first. Nobody
+ * holds a lease on what is loaded. into: empty. False: damaged, and `into` is to be released. */
+void work_index_save(const struct work_index *x, struct pack *p);
+bool work_index_load(struct work_index *into, struct unpack *u);
 
 #endif

@@ -307,7 +307,7 @@ struct work *work_find(const struct work_index *x, struct strview key)
 
 static void keep_bytes(struct work_index *x, struct work *w, struct strview bytes)
 {
-    if (x->kept_bytes + bytes.len > QUEUE_BYTES_MAX) return;
+    if (bytes.len == 0 || x->kept_bytes + bytes.len > QUEUE_BYTES_MAX) return;
     w->bytes = mem_alloc(bytes.len);
     w->bytes_len = bytes.len;
     memcpy(w->bytes, bytes.ptr, bytes.len);

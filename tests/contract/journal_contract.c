@@ -1,6 +1,9 @@
 #include "tests/contract/journal_contract.h"
 
+#include <dirent.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -52,6 +55,16 @@ struct journal *contract_open(struct journal_contract *c)
     struct journal *j = NULL;
     struct error err;
     CHECK_OK(c->open(c, (struct journal_cfg){0}, &j, &err), &err);
+    return j;
+}
+
+struct journal *contract_open_saving(struct journal_contract *c, const char *snapshots_dir, uint64_t every)
+{
+    struct journal *j = NULL;
+    struct error err;
+    CHECK_OK(
+        c->open(c, (struct journal_cfg){.snapshots_dir = snapshots_dir, .snapshot_every = every}, &j, &err),
+        &err);
     return j;
 }
 
@@ -720,4 +733,253 @@ void journal_contract_run(struct journal_contract *c, void (*run)(struct journal
     CHECK_OK(loop_run_fiber(c->loop, run_in_fiber, &r, &err), &err);
     loop_free(c->loop);
     c->destroy(c);
+}
+
+/* ---- snapshots ---- */
+
+/* A state whose every record matters, and in order. */
+struct tally {
+    struct journal_follower follower;
+    uint64_t n, digest;
+    unsigned n_shown, n_loads, n_resets; /* of this process */
+    bool is_unloadable;
+};
+
+static void tally_add(struct journal_follower *f, const struct journal_entry *e)
+{
+    struct tally *t = container_of(f, struct tally, follower);
+    t->n++;
+    t->n_shown++;
+    t->digest = fnv1a_add(t->digest, e->bytes);
+}
+
+static void tally_reset(struct journal_follower *f, uint64_t durable_seq)
+{
+    (void)durable_seq;
+    struct tally *t = container_of(f, struct tally, follower);
+    t->n = t->digest = 0;
+    t->n_resets++;
+}
+
+static void tally_save(const struct journal_follower *f, struct pack *p)
+{
+    const struct tally *t = container_of(f, const struct tally, follower);
+    pack_u64(p, t->n);
+    pack_u64(p, t->digest);
+}
+
+static enum status tally_load(struct journal_follower *f, unsigned version, struct unpack *u,
+                              struct error *err)
+{
+    struct tally *t = container_of(f, struct tally, follower);
+    CHECK(version <= f->version);
+    t->n_loads++;
+    t->n = unpack_u64(u);
+    t->digest = unpack_u64(u);
+    return unpack_is_good(u) && !t->is_unloadable ? STATUS_OK : error_set(err, STATUS_DATA_LOSS, "tally");
+}
+
+static void tally_init(struct tally *t, const char *name, unsigned version)
+{
+    *t = (struct tally){.follower = {.on_record = tally_add,
+                                     .on_reset = tally_reset,
+                                     .name = name,
+                                     .version = version,
+                                     .on_save = tally_save,
+                                     .on_load = tally_load}};
+}
+
+/* Folds and gives what was shown; the journal stays open. */
+static struct journal *open_tallies(struct journal_contract *c, const char *dir, uint64_t every,
+                                    struct tally *tallies, size_t n)
+{
+    struct error err;
+    struct journal *j = contract_open_saving(c, dir, every);
+    for (size_t i = 0; i < n; i++)
+        journal_follow(j, &tallies[i].follower);
+    CHECK_OK(journal_fold(j, &err), &err);
+    return j;
+}
+
+static void close_tallies(struct journal *j, struct tally *tallies, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        journal_unfollow(j, &tallies[i].follower);
+    journal_close(j);
+}
+
+/* A folder of its own, whatever the store. */
+static char snapshots[256];
+
+static const char *snapshots_make(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    (void)snprintf(snapshots, sizeof(snapshots), "%s/balm-snapshots-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    CHECK(mkdtemp(snapshots) != NULL);
+    return snapshots;
+}
+
+static size_t snapshots_list(uint64_t ret_seqs[16])
+{
+    size_t n = 0;
+    DIR *d = opendir(snapshots);
+    CHECK(d != NULL);
+    for (const struct dirent *entry; (entry = readdir(d)) != NULL;) {
+        struct strview name = sv(entry->d_name);
+        if (!sv_ends_with(name, SV(".snapshot"))) continue;
+        CHECK(n < 16 && sv_parse_u64(sv_sub(name, 0, 20), &ret_seqs[n]) == STATUS_OK);
+        n++;
+    }
+    (void)closedir(d);
+    return n;
+}
+
+static void snapshots_remove(void)
+{
+    DIR *d = opendir(snapshots);
+    CHECK(d != NULL);
+    for (const struct dirent *entry; (entry = readdir(d)) != NULL;)
+        if (entry->d_name[0] != '.') (void)unlinkat(dirfd(d), entry->d_name, 0);
+    (void)closedir(d);
+    CHECK(rmdir(snapshots) == 0);
+}
+
+void contract_a_fold_goes_on_behind_the_snapshot(struct journal_contract *c)
+{
+    struct error err;
+    struct tally t;
+    const char *dir = snapshots_make();
+    tally_init(&t, "tally", 1);
+    struct journal *j = open_tallies(c, dir, 0, &t, 1);
+    for (uint64_t i = 1; i <= 100; i++)
+        (void)contract_append(j, i, 100);
+    CHECK_OK(journal_snapshot(j, &err), &err);
+    CHECK(journal_snapshot_seq(j) == 100);
+    for (uint64_t i = 101; i <= 107; i++)
+        (void)contract_append(j, i, 100);
+    uint64_t digest = t.digest;
+    close_tallies(j, &t, 1);
+    tally_init(&t, "tally", 1);
+    j = open_tallies(c, dir, 0, &t, 1);
+    CHECK(t.n_loads == 1 && t.n_shown == 7 && t.n == 107 && t.digest == digest);
+    CHECK(journal_snapshot_seq(j) == 100);
+    CHECK(contract_append(j, 108, 100) == 108);
+    CHECK(t.n == 108);
+    close_tallies(j, &t, 1);
+    snapshots_remove();
+}
+
+void contract_who_has_no_part_of_a_snapshot_folds_all_of_the_past(struct journal_contract *c)
+{
+    enum { KNOWN, OLDER, NEWER, STRANGE, UNLOADABLE, NAMELESS, N };
+    struct error err;
+    struct tally before[N], after[N];
+    const char *dir = snapshots_make();
+    const char *const names[N] = {"known", "older", "newer", "gone", "unloadable", NULL};
+    for (size_t i = 0; i < N; i++) {
+        tally_init(&before[i], names[i], i == OLDER ? 1 : 2);
+        tally_init(&after[i], i == STRANGE ? "strange" : names[i], i == NEWER ? 1 : 2);
+    }
+    after[UNLOADABLE].is_unloadable = true;
+    struct journal *j = open_tallies(c, dir, 0, before, N);
+    for (uint64_t i = 1; i <= 50; i++)
+        (void)contract_append(j, i, 100);
+    CHECK_OK(journal_snapshot(j, &err), &err);
+    (void)contract_append(j, 51, 100);
+    close_tallies(j, before, N);
+    j = open_tallies(c, dir, 0, after, N);
+    for (size_t i = 0; i < N; i++) {
+        bool is_loaded = i == KNOWN || i == OLDER;
+        CHECK(after[i].n_shown == (is_loaded ? 1 : 51));
+        CHECK(after[i].n == 51 && after[i].digest == before[i].digest);
+    }
+    close_tallies(j, after, N);
+    snapshots_remove();
+}
+
+void contract_snapshots_are_written_by_themselves_and_the_newest_two_stay(struct journal_contract *c)
+{
+    struct tally t;
+    uint64_t seqs[16], last = 0;
+    const char *dir = snapshots_make();
+    tally_init(&t, "tally", 1);
+    struct journal *j = open_tallies(c, dir, 20, &t, 1);
+    for (unsigned round = 1; round <= 4; round++) {
+        for (uint64_t i = 1; i <= 20; i++)
+            (void)contract_append(j, i, 100);
+        int64_t until = soon();
+        while (journal_snapshot_seq(j) <= last && clock_monotonic_ns() < until)
+            CHECK(sleep_ms(1) == STATUS_OK);
+        CHECK(journal_snapshot_seq(j) > last);
+        last = journal_snapshot_seq(j);
+        CHECK(last >= 20 * round);
+    }
+    CHECK(snapshots_list(seqs) == 2);
+    CHECK(seqs[0] == last || seqs[1] == last);
+    close_tallies(j, &t, 1);
+    snapshots_remove();
+}
+
+static void replace_journal(struct journal_contract *c, uint64_t first_number, uint64_t n)
+{
+    c->destroy(c);
+    c->create(c);
+    struct journal *j = contract_open(c);
+    for (uint64_t i = 0; i < n; i++)
+        (void)contract_append(j, first_number + i, 100);
+    journal_close(j);
+}
+
+void contract_a_snapshot_of_another_journal_is_not_used(struct journal_contract *c)
+{
+    struct error err;
+    struct tally t;
+    uint64_t seqs[16];
+    const char *dir = snapshots_make();
+    for (uint64_t n = 20; n >= 10; n -= 10) { /* as many records, other ones; then fewer */
+        replace_journal(c, 1, 20);
+        tally_init(&t, "tally", 1);
+        struct journal *j = open_tallies(c, dir, 0, &t, 1);
+        CHECK_OK(journal_snapshot(j, &err), &err);
+        CHECK(snapshots_list(seqs) == 1);
+        close_tallies(j, &t, 1);
+        replace_journal(c, 1001, n);
+        tally_init(&t, "tally", 1);
+        j = open_tallies(c, dir, 0, &t, 1);
+        CHECK(t.n_loads == 0 && t.n_shown == n && journal_snapshot_seq(j) == 0);
+        CHECK(snapshots_list(seqs) == 0);
+        close_tallies(j, &t, 1);
+    }
+    snapshots_remove();
+}
+
+void contract_folding_again_begins_at_the_snapshot(struct journal_contract *c)
+{
+    struct error err;
+    struct tally t;
+    const char *dir = snapshots_make();
+    tally_init(&t, "tally", 1);
+    struct journal *j = open_tallies(c, dir, 0, &t, 1);
+    for (uint64_t i = 1; i <= 100; i++)
+        (void)contract_append(j, i, 100);
+    CHECK_OK(journal_snapshot(j, &err), &err);
+    (void)contract_append(j, 101, 100);
+    t.n_shown = 0;
+    uint64_t digest = t.digest;
+    c->set_failing(c, true);
+    struct arena a = {0};
+    struct record r = contract_record(&a, 99, 200);
+    uint64_t seq = 0;
+    enum status s = journal_append(j, &r, 1, &seq, &err);
+    if (s == STATUS_OK) s = journal_wait_durable(j, seq, soon(), &err);
+    CHECK(s == STATUS_UNAVAILABLE);
+    CHECK(journal_snapshot(j, &err) == STATUS_UNAVAILABLE);
+    c->set_failing(c, false);
+    wait_until_healthy(j);
+    CHECK(t.n_resets >= 1 && t.n_loads >= 1);
+    CHECK(t.n == journal_durable_seq(j) && t.n_shown <= 1 + 2 * t.n_loads);
+    CHECK((t.digest == digest) == (t.n == 101));
+    arena_release(&a);
+    close_tallies(j, &t, 1);
+    snapshots_remove();
 }

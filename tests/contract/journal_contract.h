@@ -41,12 +41,17 @@ struct journal_contract {
     X(reopening_keeps_everything_and_goes_on_behind_it)                                                      \
     X(nothing_is_appended_while_the_past_is_folded)                                                          \
     X(a_reader_follows_at_its_own_pace)                                                                      \
+    X(a_fold_goes_on_behind_the_snapshot)                                                                    \
+    X(who_has_no_part_of_a_snapshot_folds_all_of_the_past)                                                   \
+    X(snapshots_are_written_by_themselves_and_the_newest_two_stay)                                           \
+    X(a_snapshot_of_another_journal_is_not_used)                                                             \
     X(a_queue_serves_each_item_once)                                                                         \
     X(a_lease_has_one_holder_and_its_revision_only_grows)
 #define JOURNAL_CONTRACT_FAILURE_TESTS(X)                                                                    \
     X(a_failed_commit_acknowledges_nothing_and_folds_again)                                                  \
     X(no_acknowledged_record_is_lost_over_many_failures)                                                     \
     X(an_outcome_outlives_a_failed_commit)                                                                   \
+    X(folding_again_begins_at_the_snapshot)                                                                  \
     X(closing_while_failed_does_not_hang)
 
 #define JOURNAL_CONTRACT_DECLARE(name) void contract_##name(struct journal_contract *c);
@@ -60,6 +65,8 @@ struct record contract_record(struct arena *a, uint64_t number, size_t len);
 /* True if `e` holds contract_record(number, len). */
 bool contract_record_is(const struct journal_entry *e, uint64_t number, size_t len);
 struct journal *contract_open(struct journal_contract *c);
+/* With snapshots in `snapshots_dir`, every `every` records (0: the default). */
+struct journal *contract_open_saving(struct journal_contract *c, const char *snapshots_dir, uint64_t every);
 /* Append contract_record(number, len), wait until it is durable, return its sequence. */
 uint64_t contract_append(struct journal *j, uint64_t number, size_t len);
 

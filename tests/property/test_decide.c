@@ -356,7 +356,10 @@ static void do_timer(void)
 
 static void take_over(void)
 {
-    sim_restart(&world.sim);
+    if (below(2) == 0)
+        sim_restart_from_snapshot(&world.sim);
+    else
+        sim_restart(&world.sim);
     sim_epoch(&world.sim, ++world.epoch);
 }
 

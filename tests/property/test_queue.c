@@ -52,9 +52,9 @@ static void open_queue(void)
                             .max_attempts = ATTEMPTS,
                             .backoff_base_ns = NS_PER_MS / 4,
                             .backoff_cap_ns = NS_PER_MS};
-    cr_assert_eq(journal_open_sqlite(loop, &(struct journal_cfg){.dir = dir, .segment_max_bytes = 64 * 1024},
-                                     &journal, &err),
-                 STATUS_OK, "%s", err.message);
+    struct journal_cfg journal_cfg = {
+        .dir = dir, .segment_max_bytes = 64 * 1024, .snapshots_dir = dir, .snapshot_every = 100};
+    cr_assert_eq(journal_open_sqlite(loop, &journal_cfg, &journal, &err), STATUS_OK, "%s", err.message);
     cr_assert_eq(queue_new(journal, &cfg, &queue, &err), STATUS_OK);
     cr_assert_eq(journal_fold(journal, &err), STATUS_OK, "%s", err.message);
 }
@@ -239,6 +239,7 @@ static void run(void *arg)
     for (unsigned i = 0; i < n_added; i++)
         cr_assert_eq(ends->outcomes[i], 1, "item %u has %u outcomes", i, ends->outcomes[i]);
     CLAIM(n_added > ITEMS / 2 && deaths > 3);
+    CLAIM(journal_snapshot_seq(journal) > 0);
     free(ends);
     close_queue();
 }

@@ -106,14 +106,40 @@ static inline void sim_epoch(struct sim *s, uint64_t epoch)
     (void)sim_input(s, (struct record){.kind = RECORD_EPOCH, .epoch = epoch, .actor = SV("test")});
 }
 
+static inline void sim_fold_from(struct sim *s, size_t n_folded)
+{
+    for (size_t i = n_folded; i < s->n; i++)
+        decider_apply(s->decider, i + 1, &s->log[i]->record);
+    decider_set_active(s->decider, true);
+    s->is_deaf = false;
+}
+
 /* The process dies: a new one folds the journal and is not active until its epoch. */
 static inline void sim_restart(struct sim *s)
 {
     decider_reset(s->decider);
-    for (size_t i = 0; i < s->n; i++)
-        decider_apply(s->decider, i + 1, &s->log[i]->record);
-    decider_set_active(s->decider, true);
-    s->is_deaf = false;
+    sim_fold_from(s, 0);
+}
+
+/* The same, but the new one finds a snapshot of what the old one had folded: it goes on from there, and what
+ * is saved again is the same bytes. */
+static inline void sim_restart_from_snapshot(struct sim *s)
+{
+    struct pack saved, again;
+    struct unpack u;
+    struct error err = {0};
+    size_t n_folded = (size_t)decider_state(s->decider)->last_seq;
+    pack_init(&saved, NULL, NULL);
+    pack_init(&again, NULL, NULL);
+    decider_save(s->decider, &saved);
+    unpack_init(&u, pack_view(&saved));
+    cr_assert_eq(decider_load(s->decider, &u, &err), STATUS_OK, "%s", err.message);
+    cr_assert(unpack_is_good(&u));
+    decider_save(s->decider, &again);
+    cr_assert(sv_eq(pack_view(&saved), pack_view(&again)));
+    pack_release(&saved);
+    pack_release(&again);
+    sim_fold_from(s, n_folded);
 }
 
 /* yaml: one runbook or a list. Appends its contents and activates exactly these. */

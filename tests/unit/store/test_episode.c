@@ -550,3 +550,97 @@ Test(episode, incident_id_is_safe_whatever_the_fingerprint)
         cr_assert_eq(strlen(id), 28);
     }
 }
+
+/* ---- snapshots ---- */
+
+static struct episodes *copy_by_snapshot(const struct episodes *table, struct pack *ret_saved)
+{
+    struct episodes *copy = episodes_new_bounded(200, 100);
+    struct unpack u;
+    struct error err = {0};
+    pack_init(ret_saved, NULL, NULL);
+    episodes_save(table, ret_saved);
+    unpack_init(&u, pack_view(ret_saved));
+    cr_assert_eq(episodes_load(copy, &u, &err), STATUS_OK, "%s", err.message);
+    cr_assert(unpack_is_good(&u));
+    return copy;
+}
+
+Test(episode, what_is_loaded_goes_on_as_what_was_saved)
+{
+    struct random_seeded rng = {.state = 7};
+    struct episodes *table = episodes_new_bounded(200, 100), *copy = NULL;
+    for (uint64_t seq = 1; seq <= 20000; seq++) {
+        char fingerprint[17], incident[32];
+        uint64_t n = random_seeded_below(&rng, 500), what = random_seeded_below(&rng, 100);
+        (void)snprintf(fingerprint, sizeof(fingerprint), "%016llx", (unsigned long long)n);
+        (void)snprintf(incident, sizeof(incident), "i-%llu", (unsigned long long)seq);
+        struct record r = {.kind = what < 70   ? RECORD_SIGNAL
+                                   : what < 90 ? RECORD_SEEN
+                                   : what < 99 ? RECORD_EXPIRED
+                                               : RECORD_CLOCK,
+                           .time_ns = (int64_t)(1000 + seq) * NS_PER_S,
+                           .status = what < 40 ? SV("firing") : SV("resolved"),
+                           .source = SV("alertmanager"),
+                           .fingerprint = sv(fingerprint),
+                           .incident = sv(incident),
+                           .starts_at_ns = (int64_t)(1000 + seq) * NS_PER_S,
+                           .ends_at_ns = what >= 40 ? (int64_t)(1001 + seq) * NS_PER_S : 0};
+        if (r.kind == RECORD_CLOCK) {
+            r.on = true;
+            r.detail = SV("{\"jumpNs\":-7000000000}");
+        }
+        episodes_apply(table, seq, &r);
+        if (copy != NULL) episodes_apply(copy, seq, &r);
+        if (seq % 1000 != 0) continue;
+        struct pack saved, again;
+        struct episodes *fresh = copy_by_snapshot(table, &saved);
+        if (copy != NULL) { /* a thousand records later it is still the same */
+            pack_init(&again, NULL, NULL);
+            episodes_save(copy, &again);
+            cr_assert(sv_eq(pack_view(&saved), pack_view(&again)), "behind record %llu",
+                      (unsigned long long)seq);
+            pack_release(&again);
+        }
+        episodes_free(copy);
+        copy = fresh;
+        pack_release(&saved);
+    }
+    cr_assert_gt(episodes_open_count(table), 10);
+    episodes_free(table);
+    episodes_free(copy);
+}
+
+Test(episode, a_damaged_snapshot_is_refused_or_harmless)
+{
+    struct episodes *table = episodes_new_bounded(200, 100);
+    for (uint64_t seq = 1; seq <= 50; seq++) {
+        char fingerprint[17];
+        (void)snprintf(fingerprint, sizeof(fingerprint), "%016llx", (unsigned long long)seq);
+        episodes_apply(table, seq,
+                       &(struct record){.kind = RECORD_SIGNAL,
+                                        .time_ns = (int64_t)seq,
+                                        .status = SV("firing"),
+                                        .fingerprint = sv(fingerprint),
+                                        .incident = sv(fingerprint)});
+    }
+    struct pack saved;
+    episodes_free(copy_by_snapshot(table, &saved));
+    struct strview bytes = pack_view(&saved);
+    for (size_t i = 0; i < bytes.len; i++) {
+        struct unpack u;
+        struct episodes *loaded = episodes_new_bounded(200, 100);
+        char was = saved.buf[i];
+        unpack_init(&u, sv_sub(bytes, 0, i));
+        cr_assert_neq(episodes_load(loaded, &u, NULL), STATUS_OK, "cut at %zu", i);
+        episodes_free(loaded);
+        loaded = episodes_new_bounded(200, 100);
+        saved.buf[i] = (char)(was ^ 0x55);
+        unpack_init(&u, bytes);
+        (void)!episodes_load(loaded, &u, NULL);
+        episodes_free(loaded);
+        saved.buf[i] = was;
+    }
+    pack_release(&saved);
+    episodes_free(table);
+}

@@ -1,0 +1,492 @@
+/* The state in a snapshot: everything that a fold has and a later record may ask for, in the order of its
+ * lists, so that what is loaded decides byte for byte what the original would have. Incidents are named by
+ * the sequence that opened them, runbooks by their hash, gates by name. What can be counted is counted again.
+ */
+#include "functions/dispatcher/state_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- saving ---- */
+
+static void save_runbooks(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->n_runbooks);
+    for (size_t i = 0; i < s->n_runbooks; i++) {
+        pack_text(p, sv(s->runbook_items[i]->hash));
+        pack_text(p, s->runbook_items[i]->content);
+    }
+    pack_u64(p, s->n_active);
+    for (size_t i = 0; i < s->n_active; i++) {
+        pack_text(p, sv(s->active[i].runbook->hash));
+        pack_u64(p, s->active[i].mode);
+    }
+}
+
+/* Before the incidents: whoever loads them finds their slots, in this order. */
+static void save_slots(const struct state *s, struct pack *p)
+{
+    size_t n = 0;
+    for (const struct list *node = s->slots_list.next; node != &s->slots_list; node = node->next)
+        n++;
+    pack_u64(p, n);
+    for (const struct list *node = s->slots_list.next; node != &s->slots_list; node = node->next) {
+        const struct runbook_slot *slot = container_of(node, const struct runbook_slot, node);
+        pack_text(p, slot->name);
+        pack_u64(p, slot->n_acting);
+    }
+}
+
+static void save_labels(const struct record_labels *labels, struct pack *p)
+{
+    pack_u64(p, labels->n);
+    for (size_t i = 0; i < labels->n; i++) {
+        pack_text(p, labels->items[i].name);
+        pack_text(p, labels->items[i].value);
+    }
+}
+
+static void save_timer(const struct timer *t, struct pack *p)
+{
+    pack_u64(p, t->seq);
+    pack_i64(p, t->set_ns);
+    pack_i64(p, t->due_ns);
+    pack_text(p, t->incident);
+    pack_text(p, t->purpose);
+    pack_text(p, t->runbook);
+}
+
+static void save_incident(const struct incident *inc, struct pack *p)
+{
+    const struct strview texts[] = {inc->id,      inc->fingerprint, inc->tenant,
+                                    inc->cluster, inc->target_name, inc->target_missing};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        pack_text(p, texts[i]);
+    save_labels(&inc->labels, p);
+    save_labels(&inc->annotations, p);
+    pack_text(p, sv(inc->runbook->hash));
+    pack_u64(p, inc->seq);
+    pack_i64(p, inc->opened_ns);
+    pack_u64(p, inc->phase);
+    pack_i64(p, inc->phase_ns);
+    pack_u64(p, inc->alert);
+    pack_i64(p, inc->step);
+    pack_text(p, sv(inc->intent));
+    pack_u64(p, inc->intent_seq);
+    pack_i64(p, inc->deadline_ns);
+    pack_u64(p, inc->outcome);
+    pack_bool(p, inc->hold_broken);
+    pack_bool(p, inc->is_escalated);
+    pack_bool(p, inc->untold_reason.ptr != NULL);
+    pack_text(p, inc->untold_reason);
+    pack_text(p, inc->gate != NULL ? sv(inc->gate) : SV(""));
+    pack_bool(p, inc->timer != NULL);
+    if (inc->timer != NULL) save_timer(inc->timer, p);
+}
+
+static void save_incidents(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->n_incidents);
+    for (const struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next)
+        save_incident(container_of(node, const struct incident, node), p);
+}
+
+static void save_targets(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->n_targets);
+    for (const struct list *node = s->targets_list.next; node != &s->targets_list; node = node->next) {
+        const struct target *t = container_of(node, const struct target, node);
+        pack_text(p, t->name);
+        pack_u64(p, t->n_acts);
+        for (size_t i = 0; i < t->n_acts; i++) {
+            pack_u64(p, t->acts[i].incident_seq);
+            pack_i64(p, t->acts[i].began_ns);
+            pack_i64(p, t->acts[i].ended_ns);
+        }
+        pack_u64(p, t->n_busy);
+        pack_u64(p, t->n_incidents);
+        for (const struct list *at = t->incidents.next; at != &t->incidents; at = at->next)
+            pack_u64(p, container_of(at, const struct incident, on_target)->seq);
+    }
+}
+
+static void save_slot_list(const struct list *incidents, struct pack *p)
+{
+    size_t n = 0;
+    for (const struct list *at = incidents->next; at != incidents; at = at->next)
+        n++;
+    pack_u64(p, n);
+    for (const struct list *at = incidents->next; at != incidents; at = at->next)
+        pack_u64(p, container_of(at, const struct incident, in_slot)->seq);
+}
+
+static void save_slot_lists(const struct state *s, struct pack *p)
+{
+    for (const struct list *node = s->slots_list.next; node != &s->slots_list; node = node->next) {
+        const struct runbook_slot *slot = container_of(node, const struct runbook_slot, node);
+        save_slot_list(&slot->waiting, p);
+        save_slot_list(&slot->untold, p);
+    }
+}
+
+/* Those of an incident are saved with it. */
+static bool is_free_timer(const struct state *s, const struct timer *t)
+{
+    const struct incident *inc = t->incident.len > 0 ? state_incident(s, t->incident) : NULL;
+    return inc == NULL || inc->timer != t;
+}
+
+static int by_seq(const void *a, const void *b)
+{
+    const struct timer *x = *(struct timer *const *)a, *y = *(struct timer *const *)b;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* Sorted: the heap's order depends on what has been in it. */
+static void save_free_timers(const struct state *s, struct pack *p)
+{
+    struct timer **timers = mem_zalloc(s->n_timers + 1, sizeof(struct timer *));
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_timers; i++)
+        if (is_free_timer(s, s->timers[i])) timers[n++] = s->timers[i];
+    qsort(timers, n, sizeof(struct timer *), by_seq);
+    pack_u64(p, n);
+    for (size_t i = 0; i < n; i++)
+        save_timer(timers[i], p);
+    free(timers);
+}
+
+static void save_closed(const struct state *s, struct pack *p)
+{
+    size_t n = s->n_closed < CLOSED_MAX ? (size_t)s->n_closed : CLOSED_MAX;
+    pack_u64(p, s->n_closed);
+    pack_u64(p, n);
+    for (uint64_t i = s->n_closed - n; i < s->n_closed; i++) {
+        const struct closed_incident *c = &s->closed[i % CLOSED_MAX];
+        const struct strview texts[] = {c->id, c->alertname, c->runbook, c->target, c->state};
+        for (size_t k = 0; k < ARRAY_LEN(texts); k++)
+            pack_text(p, texts[k]);
+        pack_u64(p, c->seq);
+        pack_i64(p, c->opened_ns);
+        pack_i64(p, c->closed_ns);
+    }
+}
+
+static void save_sources(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->n_sources);
+    for (size_t i = 0; i < s->n_sources; i++) {
+        pack_text(p, s->sources[i].name);
+        pack_i64(p, s->sources[i].last_ns);
+        pack_u64(p, s->sources[i].n);
+    }
+}
+
+void state_save(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->last_seq);
+    pack_u64(p, s->epoch);
+    pack_u64(p, s->activation_seq);
+    pack_i64(p, s->now_ns);
+    pack_bool(p, s->is_frozen);
+    pack_bool(p, s->is_clock_settling);
+    pack_i64(p, s->frozen_ns);
+    pack_u64(p, s->n_unmatched);
+    pack_u64(p, s->n_void);
+    pack_u64(p, s->n_limit_hits);
+    save_runbooks(s, p);
+    save_slots(s, p);
+    save_incidents(s, p);
+    save_targets(s, p);
+    save_slot_lists(s, p);
+    save_free_timers(s, p);
+    save_closed(s, p);
+    save_sources(s, p);
+}
+
+/* ---- loading ----
+ *
+ * A false from any of these: damaged; what is there can be freed all the same. */
+
+struct loading {
+    struct state *s;
+    struct unpack *u;
+    struct incident **by_seq; /* owned; ascending, as they were opened */
+    size_t n_by_seq;
+};
+
+static bool load_runbooks(struct loading *l)
+{
+    struct state *s = l->s;
+    for (size_t n = unpack_count(l->u); n > 0; n--) {
+        struct strview hash = unpack_text(l->u), content = unpack_text(l->u);
+        state_add_runbook(s, hash, content);
+    }
+    size_t n = unpack_count(l->u);
+    s->active = mem_zalloc(n + 1, sizeof(*s->active));
+    for (size_t i = 0; i < n; i++) {
+        const struct runbook *rb = state_runbook(s, unpack_text(l->u));
+        uint64_t mode = unpack_u64(l->u);
+        if (rb == NULL || mode > RUNBOOK_ACT) return false;
+        s->active[s->n_active++] = (struct active_runbook){rb, (enum runbook_mode)mode};
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_slots(struct loading *l)
+{
+    for (size_t n = unpack_count(l->u); n > 0; n--) {
+        struct runbook_slot *slot = state_slot_get(l->s, unpack_text(l->u));
+        slot->n_acting = (size_t)unpack_u64(l->u);
+    }
+    return !l->u->is_bad;
+}
+
+/* In the arena. */
+static bool load_labels(struct loading *l, struct arena *a, struct record_labels *ret_labels)
+{
+    size_t n = unpack_count(l->u);
+    if (n > RECORD_LABELS_MAX) return false;
+    struct http_header *items = arena_array(a, n + 1, sizeof(*items));
+    for (size_t i = 0; i < n; i++) {
+        items[i].name = unpack_text(l->u);
+        items[i].value = unpack_text(l->u);
+    }
+    *ret_labels = (struct record_labels){items, n};
+    return !l->u->is_bad;
+}
+
+static struct timer *load_timer(struct loading *l)
+{
+    struct record r = {.kind = RECORD_TIMER};
+    uint64_t seq = unpack_u64(l->u);
+    int64_t set_ns = unpack_i64(l->u);
+    r.due_ns = unpack_i64(l->u);
+    r.incident = unpack_text(l->u);
+    r.purpose = unpack_text(l->u);
+    r.runbook = unpack_text(l->u);
+    struct timer *t = state_timer_add(l->s, seq, &r);
+    t->set_ns = set_ns;
+    return t;
+}
+
+static bool load_untold(struct loading *l, struct incident *inc)
+{
+    bool is_untold = unpack_bool(l->u);
+    struct strview reason = unpack_text(l->u);
+    if (is_untold) state_note_untold(inc, reason);
+    return !l->u->is_bad;
+}
+
+/* Everything behind the texts. */
+static bool load_progress(struct loading *l, struct incident *inc)
+{
+    inc->seq = unpack_u64(l->u);
+    inc->opened_ns = unpack_i64(l->u);
+    uint64_t phase = unpack_u64(l->u);
+    inc->phase_ns = unpack_i64(l->u);
+    uint64_t alert = unpack_u64(l->u);
+    inc->step = unpack_i64(l->u);
+    struct strview intent = unpack_text(l->u);
+    (void)snprintf(inc->intent, sizeof(inc->intent), "%.*s", SV_ARG(intent));
+    inc->intent_seq = unpack_u64(l->u);
+    inc->deadline_ns = unpack_i64(l->u);
+    uint64_t outcome = unpack_u64(l->u);
+    if (phase >= INCIDENT_PHASES || alert > ALERT_EXPIRED || outcome > OUTCOME_EXPIRED) return false;
+    inc->phase = (enum incident_phase)phase;
+    inc->alert = (enum alert_state)alert;
+    inc->outcome = (enum outcome_state)outcome;
+    inc->hold_broken = unpack_bool(l->u);
+    inc->is_escalated = unpack_bool(l->u);
+    if (!load_untold(l, inc)) return false;
+    struct strview gate = unpack_text(l->u);
+    if (gate.len > 0) (void)state_phase_after(gate, &inc->gate);
+    if (unpack_bool(l->u)) inc->timer = load_timer(l);
+    return !l->u->is_bad;
+}
+
+static void enlist(struct loading *l, struct incident *inc)
+{
+    struct state *s = l->s;
+    list_push_back(&s->incidents_list, &inc->node);
+    table_put(&s->incidents, inc->id, inc);
+    s->n_incidents++;
+    s->incident_bytes += inc->bytes;
+    s->n_phase[inc->phase]++;
+    l->by_seq[l->n_by_seq++] = inc;
+}
+
+static bool load_incident(struct loading *l, struct arena *a)
+{
+    struct record r = {.kind = RECORD_SIGNAL};
+    r.incident = unpack_text(l->u);
+    r.fingerprint = unpack_text(l->u);
+    r.tenant = unpack_text(l->u);
+    r.cluster = unpack_text(l->u);
+    struct strview target = unpack_text(l->u), missing = unpack_text(l->u);
+    if (!load_labels(l, a, &r.labels) || !load_labels(l, a, &r.annotations)) return false;
+    const struct runbook *rb = state_runbook(l->s, unpack_text(l->u));
+    if (rb == NULL || r.incident.len == 0 || state_incident(l->s, r.incident) != NULL) return false;
+    struct incident *inc = state_incident_new(&r, target, missing);
+    inc->runbook = rb;
+    inc->slot = state_slot_get(l->s, rb->name);
+    bool is_good = load_progress(l, inc);
+    enlist(l, inc);
+    return is_good;
+}
+
+static bool load_incidents(struct loading *l)
+{
+    struct arena a = {0};
+    bool is_good = true;
+    size_t n = unpack_count(l->u);
+    l->by_seq = mem_zalloc(n + 1, sizeof(struct incident *));
+    for (; n > 0 && is_good; n--) {
+        is_good = load_incident(l, &a);
+        arena_reset(&a);
+    }
+    arena_release(&a);
+    return is_good;
+}
+
+static struct incident *incident_of(const struct loading *l, uint64_t seq)
+{
+    size_t low = 0, high = l->n_by_seq;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (l->by_seq[middle]->seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < l->n_by_seq && l->by_seq[low]->seq == seq ? l->by_seq[low] : NULL;
+}
+
+static bool load_acts(struct loading *l, struct target *t)
+{
+    size_t n = unpack_count(l->u);
+    t->acts = mem_zalloc(n + 1, sizeof(*t->acts));
+    t->acts_capacity = n + 1;
+    for (; t->n_acts < n; t->n_acts++) {
+        struct act *act = &t->acts[t->n_acts];
+        act->incident_seq = unpack_u64(l->u);
+        act->began_ns = unpack_i64(l->u);
+        act->ended_ns = unpack_i64(l->u);
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_target(struct loading *l)
+{
+    struct target *t = state_target_get(l->s, unpack_text(l->u));
+    if (t->acts != NULL || !load_acts(l, t)) return false;
+    t->n_busy = (size_t)unpack_u64(l->u);
+    for (size_t n = unpack_count(l->u); n > 0; n--) {
+        struct incident *inc = incident_of(l, unpack_u64(l->u));
+        if (inc == NULL || inc->target != NULL || !sv_eq(inc->target_name, t->name)) return false;
+        inc->target = t;
+        list_push_back(&t->incidents, &inc->on_target);
+        t->n_incidents++;
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_slot_list(struct loading *l, struct list *to)
+{
+    for (size_t n = unpack_count(l->u); n > 0; n--) {
+        struct incident *inc = incident_of(l, unpack_u64(l->u));
+        if (inc == NULL || list_is_linked(&inc->in_slot)) return false;
+        list_push_back(to, &inc->in_slot);
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_slot_lists(struct loading *l)
+{
+    struct state *s = l->s;
+    bool is_good = true;
+    for (struct list *node = s->slots_list.next; node != &s->slots_list && is_good; node = node->next) {
+        struct runbook_slot *slot = container_of(node, struct runbook_slot, node);
+        is_good = load_slot_list(l, &slot->waiting) && load_slot_list(l, &slot->untold);
+    }
+    return is_good;
+}
+
+static bool load_closed(struct loading *l)
+{
+    struct state *s = l->s;
+    s->n_closed = unpack_u64(l->u);
+    size_t n = unpack_count(l->u);
+    if (n > CLOSED_MAX || n > s->n_closed) return false;
+    for (uint64_t i = s->n_closed - n; i < s->n_closed; i++) {
+        struct closed_incident c = {.text = NULL};
+        struct strview *members[] = {&c.id, &c.alertname, &c.runbook, &c.target, &c.state};
+        size_t bytes = 1;
+        for (size_t k = 0; k < ARRAY_LEN(members); k++) {
+            *members[k] = unpack_text(l->u);
+            bytes += members[k]->len;
+        }
+        char *at = c.text = mem_alloc(bytes);
+        for (size_t k = 0; k < ARRAY_LEN(members); k++)
+            *members[k] = sv_put(&at, *members[k]);
+        c.seq = unpack_u64(l->u);
+        c.opened_ns = unpack_i64(l->u);
+        c.closed_ns = unpack_i64(l->u);
+        free(s->closed[i % CLOSED_MAX].text);
+        s->closed[i % CLOSED_MAX] = c;
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_sources(struct loading *l)
+{
+    size_t n = unpack_count(l->u);
+    if (n > SOURCES_MAX + 1) return false;
+    for (size_t i = 0; i < n; i++) {
+        struct strview name = unpack_text(l->u);
+        struct signal_source *source = &l->s->sources[l->s->n_sources++];
+        char *at = mem_alloc(name.len + 1);
+        source->name = sv_put(&at, name);
+        source->last_ns = unpack_i64(l->u);
+        source->n = unpack_u64(l->u);
+    }
+    return !l->u->is_bad;
+}
+
+static bool load_all(struct loading *l)
+{
+    struct state *s = l->s;
+    s->last_seq = unpack_u64(l->u);
+    s->epoch = unpack_u64(l->u);
+    s->activation_seq = unpack_u64(l->u);
+    s->now_ns = unpack_i64(l->u);
+    s->is_frozen = unpack_bool(l->u);
+    s->is_clock_settling = unpack_bool(l->u);
+    s->frozen_ns = unpack_i64(l->u);
+    s->n_unmatched = unpack_u64(l->u);
+    s->n_void = unpack_u64(l->u);
+    s->n_limit_hits = unpack_u64(l->u);
+    if (!load_runbooks(l) || !load_slots(l) || !load_incidents(l)) return false;
+    for (size_t n = unpack_count(l->u); n > 0; n--)
+        if (!load_target(l)) return false;
+    if (!load_slot_lists(l)) return false;
+    for (size_t n = unpack_count(l->u); n > 0; n--)
+        (void)load_timer(l);
+    return load_closed(l) && load_sources(l);
+}
+
+enum status state_load(struct unpack *u, struct state **ret_state, struct error *err)
+{
+    struct loading l = {.s = state_new(), .u = u};
+    bool is_good = load_all(&l) && !u->is_bad;
+    free(l.by_seq);
+    if (!is_good) {
+        state_free(l.s);
+        return error_set(err, STATUS_DATA_LOSS, "the dispatcher's state is damaged");
+    }
+    *ret_state = l.s;
+    return STATUS_OK;
+}
