@@ -17,6 +17,7 @@
 
 struct seal {
     struct journal *journal;
+    struct journal_keeper keeper;
     struct seal_files files;
     struct fiber_scope scope;
     uint64_t opened_seq;   /* where the journal ended when it was opened */
@@ -260,6 +261,8 @@ static void check_fiber(void *arg)
     while (seq <= size) {
         int64_t began_ns = clock_monotonic_ns();
         struct journal_entry *entries = NULL;
+        if (seq < journal_first_seq(seal->journal)) seq = journal_first_seq(seal->journal); /* retention */
+        if (seq > size) break;
         uint64_t left = size - seq + 1;
         enum status s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a,
                                      &entries, &w.n, &err);
@@ -399,6 +402,13 @@ static void on_collect(void *arg)
     metric_set(catalog_series(CATALOG_AUDIT_LAG, NULL), durable > sealed ? durable - sealed : 0);
 }
 
+/* What is not sealed must not go: nothing would prove what it was. */
+static uint64_t oldest_needed(struct journal_keeper *k)
+{
+    const struct seal *seal = container_of(k, struct seal, keeper);
+    return seal->is_stopped_for_good ? UINT64_MAX : seal->files.tree.size + 1;
+}
+
 enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
                      struct error *err)
 {
@@ -428,6 +438,8 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
         found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
                         seal->files.why);
     metrics_on_collect(on_collect, seal);
+    seal->keeper = (struct journal_keeper){.name = "audit", .oldest_needed = oldest_needed};
+    journal_keep(j, &seal->keeper);
     *ret_seal = seal;
     return STATUS_OK;
 }
@@ -454,6 +466,7 @@ void seal_free(struct seal *seal)
     if (seal == NULL) return;
     struct error err = {0};
     metrics_off_collect(on_collect, seal);
+    journal_unkeep(seal->journal, &seal->keeper);
     fiber_scope_cancel(&seal->scope);
     fiber_scope_join(&seal->scope);
     if (seal->is_started && !seal->is_stopped_for_good) {

@@ -172,34 +172,70 @@ static void log_what_may_act(const struct runbook_set *set)
     buf_release(&names);
 }
 
-enum status dispatcher_activate(struct dispatcher *d, struct error *err)
+static enum status append_content(struct dispatcher *d, const struct runbook *rb, struct error *err)
+{
+    struct record r = {.kind = RECORD_RUNBOOK,
+                       .time_ns = clock_unix_ns(),
+                       .tenant = d->env.tenant,
+                       .cluster = d->env.cluster,
+                       .runbook = rb->name,
+                       .runbook_hash = sv(rb->hash),
+                       .content = rb->content};
+    return journal_append(d->env.journal, &r, 1, NULL, err);
+}
+
+static enum status append_activation(struct dispatcher *d, struct error *err)
 {
     struct arena arena = {0};
+    struct record r = {.kind = RECORD_ACTIVATION,
+                       .time_ns = clock_unix_ns(),
+                       .tenant = d->env.tenant,
+                       .cluster = d->env.cluster,
+                       .runbooks = runbook_set_json(d->set, &arena),
+                       .actor = sv(d->actor)};
+    enum status s = journal_append(d->env.journal, &r, 1, NULL, err);
+    arena_release(&arena);
+    return s;
+}
+
+/* A content that retention has removed from the journal is not there for a later fold. */
+enum status dispatcher_activate(struct dispatcher *d, struct error *err)
+{
     enum status s = STATUS_OK;
     for (size_t i = 0; i < d->set->n && s == STATUS_OK; i++) {
-        const struct runbook *rb = d->set->items[i];
-        if (state_runbook(dispatcher_state(d), sv(rb->hash)) != NULL) continue;
-        struct record r = {.kind = RECORD_RUNBOOK,
-                           .time_ns = clock_unix_ns(),
-                           .tenant = d->env.tenant,
-                           .cluster = d->env.cluster,
-                           .runbook = rb->name,
-                           .runbook_hash = sv(rb->hash),
-                           .content = rb->content};
-        s = journal_append(d->env.journal, &r, 1, NULL, err);
+        const struct runbook *known = state_runbook(dispatcher_state(d), sv(d->set->items[i]->hash));
+        if (known == NULL || known->seq < journal_first_seq(d->env.journal))
+            s = append_content(d, d->set->items[i], err);
     }
-    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) {
-        struct record r = {.kind = RECORD_ACTIVATION,
-                           .time_ns = clock_unix_ns(),
-                           .tenant = d->env.tenant,
-                           .cluster = d->env.cluster,
-                           .runbooks = runbook_set_json(d->set, &arena),
-                           .actor = sv(d->actor)};
-        s = journal_append(d->env.journal, &r, 1, NULL, err);
-    }
-    arena_release(&arena);
+    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) s = append_activation(d, err);
     if (s == STATUS_OK) log_what_may_act(d->set);
     return s;
+}
+
+/* ---- what retention must leave, or what can be said again ---- */
+
+static uint64_t oldest_needed(struct journal_keeper *k)
+{
+    return state_oldest_needed(dispatcher_state(container_of(k, struct dispatcher, keeper)));
+}
+
+/* So that the past before seq can go and what is kept still folds to runbooks, their activation and the
+ * epoch. A failure leaves the old ones in the way: the next look asks again. */
+static void renew(struct journal_keeper *k, uint64_t seq)
+{
+    struct dispatcher *d = container_of(k, struct dispatcher, keeper);
+    struct error err;
+    enum status st = STATUS_OK;
+    if (!decider_is_active(d->decider)) return;
+    for (size_t i = 0; i < dispatcher_state(d)->n_runbooks && st == STATUS_OK; i++) {
+        const struct runbook *rb =
+            dispatcher_state(d)->runbook_items[i]; /* an append may fold the state anew */
+        if (rb->seq < seq && state_uses_runbook(dispatcher_state(d), rb)) st = append_content(d, rb, &err);
+    }
+    if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq) st = append_activation(d, &err);
+    if (st == STATUS_OK && dispatcher_state(d)->epoch_seq < seq) st = take_epoch(d, &err);
+    if (st != STATUS_OK)
+        log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));
 }
 
 struct read_job {
@@ -333,7 +369,9 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     }
     gauges_init(d);
     selfwatch_init(&d->watch);
+    d->keeper = (struct journal_keeper){.name = "dispatcher", .oldest_needed = oldest_needed, .renew = renew};
     journal_follow(env->journal, &d->follower);
+    journal_keep(env->journal, &d->keeper);
     *ret_state = d;
     return STATUS_OK;
 }
@@ -377,6 +415,7 @@ static void stop(void *state)
     fiber_scope_join(&d->workers);
     fiber_shield_end();
     journal_unfollow(d->env.journal, &d->follower);
+    journal_unkeep(d->env.journal, &d->keeper);
     release(d);
 }
 

@@ -40,6 +40,7 @@ struct dispatcher {
     struct decider *decider;
     struct queue *queue;
     struct journal_follower follower;
+    struct journal_keeper keeper;
     struct fiber_scope workers, invokers;
     struct fiber_event timers_changed, epoch_wanted;
     struct runbook_set *set;   /* owned; of the files, as last switched to */

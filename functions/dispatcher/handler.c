@@ -82,7 +82,7 @@ static enum status read_incident(const struct exchange *x, struct explain *expla
     uint64_t seq = first_seq_of(x->d, id);
     struct arena batch = {0};
     enum status s = STATUS_OK;
-    if (seq == 0) seq = 1;
+    if (seq < journal_first_seq(x->d->env.journal)) seq = journal_first_seq(x->d->env.journal);
     for (size_t n = 1; s == STATUS_OK && n > 0;) {
         struct journal_entry *entries;
         arena_reset(&batch);

@@ -63,6 +63,7 @@ struct runbook {
     struct runbook_step escalate; /* bot empty: nobody is called, the incident waits for a person */
     struct strview content;       /* canonical JSON */
     char hash[SHA256_HEX + 1];
+    uint64_t seq; /* in a fold: of the newest record of this content */
     unsigned line, column;
 };
 

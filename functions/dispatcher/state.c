@@ -85,6 +85,38 @@ bool state_is_full(const struct state *s, const struct record *signal)
            s->incident_bytes + 2 * RECORD_BYTES_MAX > INCIDENT_BYTES_MAX || signal->incident.len == 0;
 }
 
+bool state_uses_runbook(const struct state *s, const struct runbook *rb)
+{
+    for (size_t i = 0; i < s->n_active; i++)
+        if (s->active[i].runbook == rb) return true;
+    for (const struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next)
+        if (container_of(node, const struct incident, node)->runbook == rb) return true;
+    return false;
+}
+
+static void keep_lower(uint64_t *oldest, uint64_t seq)
+{
+    if (seq < *oldest) *oldest = seq;
+}
+
+uint64_t state_oldest_needed(const struct state *s)
+{
+    uint64_t oldest = UINT64_MAX;
+    if (s->epoch_seq > 0) keep_lower(&oldest, s->epoch_seq);
+    if (s->activation_seq > 0) keep_lower(&oldest, s->activation_seq);
+    if (s->is_frozen) keep_lower(&oldest, s->frozen_seq);
+    for (size_t i = 0; i < s->n_active; i++)
+        keep_lower(&oldest, s->active[i].runbook->seq);
+    for (const struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next) {
+        const struct incident *inc = container_of(node, const struct incident, node);
+        keep_lower(&oldest, inc->seq);
+        keep_lower(&oldest, inc->runbook->seq);
+    }
+    for (size_t i = 0; i < s->n_timers; i++)
+        keep_lower(&oldest, s->timers[i]->seq);
+    return oldest;
+}
+
 static const char *const phase_names[INCIDENT_PHASES] = {
     [INCIDENT_NEW] = "new",
     [INCIDENT_ACTING] = "acting",
@@ -151,10 +183,11 @@ static void apply_signal(struct state *s, uint64_t seq, const struct record *r)
 }
 
 /* A content of a newer format, or with another hash, is passed over: the activation will miss it. */
-void state_add_runbook(struct state *s, struct strview hash, struct strview content)
+void state_add_runbook(struct state *s, uint64_t seq, struct strview hash, struct strview content)
 {
-    struct runbook *rb;
-    if (state_runbook(s, hash) != NULL || runbook_from_content(content, &rb, NULL) != STATUS_OK) return;
+    struct runbook *rb = table_get(&s->runbooks, hash);
+    if (rb != NULL) rb->seq = seq;
+    if (rb != NULL || runbook_from_content(content, &rb, NULL) != STATUS_OK) return;
     if (!sv_eq(sv(rb->hash), hash)) {
         runbook_free(rb);
         return;
@@ -163,6 +196,7 @@ void state_add_runbook(struct state *s, struct strview hash, struct strview cont
         s->runbooks_capacity = s->runbooks_capacity ? 2 * s->runbooks_capacity : 16;
         s->runbook_items = mem_realloc(s->runbook_items, s->runbooks_capacity * sizeof(struct runbook *));
     }
+    rb->seq = seq;
     s->runbook_items[s->n_runbooks++] = rb;
     table_put(&s->runbooks, sv(rb->hash), rb);
 }
@@ -241,17 +275,19 @@ static void apply_input(struct state *s, uint64_t seq, const struct record *r)
         if (inc != NULL && inc->alert == ALERT_FIRING) inc->alert = ALERT_EXPIRED;
         break;
     case RECORD_RUNBOOK:
-        state_add_runbook(s, r->runbook_hash, r->content);
+        state_add_runbook(s, seq, r->runbook_hash, r->content);
         break;
     case RECORD_ACTIVATION:
         apply_activation(s, seq, r);
         break;
     case RECORD_EPOCH:
         if (r->epoch > s->epoch) s->epoch = r->epoch;
+        s->epoch_seq = seq;
         break;
     case RECORD_FREEZE:
         s->is_frozen = r->on;
         s->frozen_ns = r->time_ns;
+        s->frozen_seq = seq;
         break;
     case RECORD_CLOCK:
         s->is_clock_settling = r->on;

@@ -137,7 +137,7 @@ struct active_runbook {
 };
 
 struct state {
-    uint64_t last_seq, epoch, activation_seq;
+    uint64_t last_seq, epoch, epoch_seq, activation_seq, frozen_seq;
     int64_t now_ns;
     bool is_frozen, is_clock_settling;
     int64_t frozen_ns;
@@ -176,6 +176,11 @@ bool incident_is_busy(const struct incident *inc); /* acting … holding: its ta
 bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns);
 const char *incident_phase_name(enum incident_phase phase);
 enum outcome_state outcome_state_from_name(struct strview name, struct strview code);
+/* The first record that is needed to fold this state again, as far as it matters to what is open: incidents,
+ * timers, runbooks in force or in use, epoch and freeze. UINT64_MAX: none. */
+uint64_t state_oldest_needed(const struct state *s);
+/* Is this content in force, or does an open incident go by it? */
+bool state_uses_runbook(const struct state *s, const struct runbook *rb);
 /* Earliest timer, or NULL. */
 struct timer *state_next_timer(const struct state *s);
 

@@ -5,7 +5,7 @@
 #include "functions/dispatcher/state.h"
 
 /* state.c */
-void state_add_runbook(struct state *s, struct strview hash, struct strview content);
+void state_add_runbook(struct state *s, uint64_t seq, struct strview hash, struct strview content);
 /* Which way a gate opens again decides what the incident waits for. *ret_gate: the gate's name, static. */
 enum incident_phase state_phase_after(struct strview gate, const char **ret_gate);
 

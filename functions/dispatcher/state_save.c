@@ -16,6 +16,7 @@ static void save_runbooks(const struct state *s, struct pack *p)
 {
     pack_u64(p, s->n_runbooks);
     for (size_t i = 0; i < s->n_runbooks; i++) {
+        pack_u64(p, s->runbook_items[i]->seq);
         pack_text(p, sv(s->runbook_items[i]->hash));
         pack_text(p, s->runbook_items[i]->content);
     }
@@ -189,7 +190,9 @@ void state_save(const struct state *s, struct pack *p)
 {
     pack_u64(p, s->last_seq);
     pack_u64(p, s->epoch);
+    pack_u64(p, s->epoch_seq);
     pack_u64(p, s->activation_seq);
+    pack_u64(p, s->frozen_seq);
     pack_i64(p, s->now_ns);
     pack_bool(p, s->is_frozen);
     pack_bool(p, s->is_clock_settling);
@@ -222,8 +225,9 @@ static bool load_runbooks(struct loading *l)
 {
     struct state *s = l->s;
     for (size_t n = unpack_count(l->u); n > 0; n--) {
+        uint64_t seq = unpack_u64(l->u);
         struct strview hash = unpack_text(l->u), content = unpack_text(l->u);
-        state_add_runbook(s, hash, content);
+        state_add_runbook(s, seq, hash, content);
     }
     size_t n = unpack_count(l->u);
     s->active = mem_zalloc(n + 1, sizeof(*s->active));
@@ -461,7 +465,9 @@ static bool load_all(struct loading *l)
     struct state *s = l->s;
     s->last_seq = unpack_u64(l->u);
     s->epoch = unpack_u64(l->u);
+    s->epoch_seq = unpack_u64(l->u);
     s->activation_seq = unpack_u64(l->u);
+    s->frozen_seq = unpack_u64(l->u);
     s->now_ns = unpack_i64(l->u);
     s->is_frozen = unpack_bool(l->u);
     s->is_clock_settling = unpack_bool(l->u);

@@ -1,6 +1,7 @@
 #include "functions/dispatcher/status.h"
 
 #include "base/memory.h"
+#include "store/retention.h"
 
 static json_t *time_json(int64_t unix_ns)
 {
@@ -111,12 +112,22 @@ static json_t *sources_json(const struct state *s)
 }
 
 /* Unhealthy: every alert is answered with 503 until the store is whole again. */
-static json_t *store_json(const struct journal *j)
+static json_t *store_json(const struct dispatcher *d)
 {
+    const struct journal *j = d->env.journal;
     json_t *o = json_object();
     (void)json_object_set_new(o, "healthy", json_boolean(journal_is_healthy(j)));
     (void)json_object_set_new(o, "pendingBytes", json_integer((json_int_t)journal_pending_bytes(j)));
     (void)json_object_set_new(o, "durable", json_integer((json_int_t)journal_durable_seq(j)));
+    if (d->env.retention == NULL) return o;
+    struct retention_report r;
+    retention_report(d->env.retention, &r);
+    (void)json_object_set_new(o, "first", json_integer((json_int_t)journal_first_seq(j)));
+    (void)json_object_set_new(o, "bytes", json_integer((json_int_t)r.bytes));
+    (void)json_object_set_new(o, "maxBytes", json_integer((json_int_t)r.max_bytes));
+    if (r.oldest_unix_ns != 0) (void)json_object_set_new(o, "oldest", time_json(r.oldest_unix_ns));
+    if (r.kept_by != NULL) (void)json_object_set_new(o, "keptBy", json_string(r.kept_by));
+    if (r.kept_by != NULL) (void)json_object_set_new(o, "keptFrom", json_integer((json_int_t)r.kept_from));
     return o;
 }
 
@@ -140,7 +151,7 @@ json_t *status_json(const struct dispatcher *d)
     (void)json_object_set_new(o, "epoch", json_integer((json_int_t)s->epoch));
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)s->last_seq));
     (void)json_object_set_new(o, "time", time_json(clock_unix_ns()));
-    (void)json_object_set_new(o, "store", store_json(d->env.journal));
+    (void)json_object_set_new(o, "store", store_json(d));
     (void)json_object_set_new(o, "alertmanager", alertmanager_json(d));
     (void)json_object_set_new(o, "deciding", json_boolean(decider_is_active(d->decider)));
     (void)json_object_set_new(o, "frozen", frozen_json(d));

@@ -19,6 +19,7 @@
 #include "audit/notes.h"
 #include "audit/open_intents.h"
 #include "audit/unsealed.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "store/journal.h"
 
@@ -45,6 +46,7 @@ struct verify {
     uint64_t first_other_leaf; /* since the last good checkpoint; 0: none */
     struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
     size_t n_leaves, next_leaf; /* in the buffer */
+    uint64_t removed_last;      /* the highest record that a record of kind "cut" says was removed */
     struct open_intents open;
     struct arena scratch;
     struct error *err;
@@ -224,6 +226,48 @@ static void note_late_seal(struct verify *v, const struct journal_entry *e)
     arena_reset(&v->scratch);
 }
 
+static void note_cut(struct verify *v, const struct journal_entry *e)
+{
+    struct record r;
+    json_t *detail = NULL;
+    if (record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK &&
+        json_parse(r.detail, 0, &detail, NULL) == STATUS_OK) {
+        json_int_t last = json_integer_value(json_object_get(detail, "last"));
+        if (last > 0 && (uint64_t)last > v->removed_last) v->removed_last = (uint64_t)last;
+    }
+    json_release(detail);
+    arena_reset(&v->scratch);
+}
+
+/* Retention has removed the records before `first`, and their leaves stand for them: whoever changes one of
+ * those does not get the signed roots. */
+static void take_removed(struct verify *v, uint64_t first)
+{
+    struct merkle_hash leaf;
+    v->next_leaf = v->n_leaves = 0;
+    if (v->leaves != NULL) (void)fseeko(v->leaves, (off_t)(v->tree.size * sizeof(leaf)), SEEK_SET);
+    while (v->tree.size + 1 < first && next_leaf(v, &leaf)) {
+        merkle_tree_add(&v->tree, leaf);
+        v->report->removed++;
+        v->report->records++;
+        if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
+        if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
+    }
+    if (v->tree.size + 1 < first)
+        found_bad(v, v->tree.size + 1,
+                  "records %" PRIu64 " to %" PRIu64 " were removed and audit/leaves has no hashes of them",
+                  v->tree.size + 1, first - 1);
+}
+
+/* What goes is announced in the journal: else somebody else has removed it. */
+static void check_announced(struct verify *v)
+{
+    if (v->report->removed <= v->removed_last) return;
+    found_bad(v, v->removed_last + 1,
+              "records %" PRIu64 " to %" PRIu64 " are missing and no record says that they were removed",
+              v->removed_last + 1, v->report->removed);
+}
+
 static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
     struct merkle_hash sealed;
@@ -236,7 +280,9 @@ static void take_record(struct verify *v, const struct journal_entry *e, struct 
     if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
     if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
     if (is_behind_all && v->rest.span_ns <= UNSEALED_VERIFY_MAX_NS) note_unsealed(v, e);
-    if (open_intents_look(&v->open, e->seq, e->bytes, &v->scratch) == RECORD_UNSEALED) note_late_seal(v, e);
+    enum record_kind kind = open_intents_look(&v->open, e->seq, e->bytes, &v->scratch);
+    if (kind == RECORD_UNSEALED) note_late_seal(v, e);
+    if (kind == RECORD_CUT) note_cut(v, e);
 }
 
 /* A damaged or missing record spoils its whole batch: come closer by halves. */
@@ -267,12 +313,10 @@ static enum status read_ahead(struct verify *v, struct hasher *hasher, uint64_t 
     return STATUS_OK;
 }
 
-/* The rest cannot be put in its place once a record is missing: reading ends there. */
-static enum status read_records(struct verify *v)
+static enum status read_from(struct verify *v, uint64_t seq, uint64_t *told)
 {
     struct hasher *hasher = hasher_new(0);
     struct hasher_batch *b;
-    uint64_t told = 0, seq = 1;
     bool is_end = false;
     enum status s = STATUS_OK, ahead;
     for (;;) {
@@ -282,12 +326,26 @@ static enum status read_records(struct verify *v)
         for (size_t i = 0; i < b->n; i++)
             take_record(v, &b->entries[i], b->leaves[i]);
         hasher_done(hasher, b);
-        if (v->cfg->on_progress != NULL && v->report->records - told >= PROGRESS_RECORDS) {
-            told = v->report->records;
-            v->cfg->on_progress(told, v->cfg->arg);
+        if (v->cfg->on_progress != NULL && v->report->records - *told >= PROGRESS_RECORDS) {
+            *told = v->report->records;
+            v->cfg->on_progress(*told, v->cfg->arg);
         }
     }
     hasher_free(hasher);
+    return s;
+}
+
+/* Retention of a running platform may be faster than we read. The rest cannot be put in its place once a
+ * record is missing: reading ends there. */
+static enum status read_records(struct verify *v)
+{
+    enum status s = STATUS_OUT_OF_RANGE;
+    uint64_t told = 0, first;
+    while (s == STATUS_OUT_OF_RANGE && (first = journal_reader_first_seq(v->reader)) > v->tree.size) {
+        if (first > v->tree.size + 1) take_removed(v, first);
+        if (v->tree.size + 1 < first) return STATUS_OK; /* found bad: nothing to put the rest behind */
+        s = read_from(v, first, &told);
+    }
     if (s != STATUS_DATA_LOSS && s != STATUS_OUT_OF_RANGE) return s;
     found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1,
               "record %" PRIu64 " cannot be read: %s", v->tree.size + 1, v->err->message);
@@ -367,6 +425,7 @@ static void finish(struct verify *v)
 {
     struct audit_report *r = v->report;
     size_t listed = 0;
+    check_announced(v);
     check_tail(v);
     check_kept_tail(v);
     if (!v->has_met_any && r->records > 0)

@@ -11,7 +11,9 @@
 #include "audit/merkle.h"
 
 struct audit_report {
-    uint64_t records;        /* read and hashed */
+    uint64_t records; /* hashed */
+    uint64_t
+        removed; /* of those the first ones, gone by retention: their hashes in audit/leaves were taken */
     uint64_t checkpoints;    /* signatures and roots that hold */
     uint64_t sealed_records; /* covered by the newest good checkpoint */
     int64_t sealed_unix_ns;  /* its time */

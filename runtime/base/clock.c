@@ -180,10 +180,10 @@ static const struct duration_unit {
     const char *name;
     int64_t ns;
 } duration_units[] = {
-    {"h", 3600 * NS_PER_S},   {"m", 60 * NS_PER_S}, {"s", NS_PER_S},
-    {"ms", NS_PER_MS},        {"us", NS_PER_US},    {"ns", 1},
+    {"h", 3600 * NS_PER_S},   {"m", 60 * NS_PER_S},        {"s", NS_PER_S},
+    {"ms", NS_PER_MS},        {"us", NS_PER_US},           {"ns", 1},
     {"\xC2\xB5s", NS_PER_US}, /* U+00B5 and U+03BC: Go reads both and writes the first */
-    {"\xCE\xBCs", NS_PER_US},
+    {"\xCE\xBCs", NS_PER_US}, {"d", 24 * 3600 * NS_PER_S}, /* last: read, never written */
 };
 
 static int64_t find_unit(struct strview name)

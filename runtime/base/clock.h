@@ -27,8 +27,8 @@ struct strview rfc3339_text(struct arena *a, int64_t unix_ns);
 /* RFC 3339 §5.6, 0 to 9 fraction digits (more are cut), Z or offset, upper or lower case letters. Years
  * outside 1678 … 2261, as Go's zero time 0001-01-01T00:00:00Z, give 0 ("unset") and STATUS_OK. */
 enum status rfc3339_parse(struct strview text, int64_t *ret_unix_ns) MUST_USE;
-/* Go's duration ("1m30s", "250ms", "1.5h") or a whole number of seconds, as of-watchdog reads it; not
- * negative. */
+/* Go's duration ("1m30s", "250ms", "1.5h"), with Prometheus's "d" of 24 hours as well, or a whole number of
+ * seconds, as of-watchdog reads it; not negative. */
 enum status duration_parse(struct strview text, int64_t *ret_ns) MUST_USE;
 #define DURATION_TEXT_MAX 40
 /* Shortest exact form in h m s ms us ns: "1m30s", "250ms", "0s". Returns ret_text. */

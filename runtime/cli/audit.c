@@ -128,6 +128,13 @@ static enum status print_from(struct journal_reader *reader, const struct audit_
         struct journal_entry *entries;
         size_t n;
         enum status s = journal_reader_read(reader, seq, BATCH, true, &a, &entries, &n, err);
+        uint64_t first = journal_reader_first_seq(reader);
+        if (s == STATUS_OUT_OF_RANGE && first > seq) { /* before we began, or meanwhile */
+            fprintf(stderr, "balm audit: records before %llu were removed by retention\n",
+                    (unsigned long long)first);
+            seq = first;
+            continue;
+        }
         if (s != STATUS_OK || n == 0 || ferror(stdout)) {
             arena_release(&a);
             *ret_next = seq;
@@ -229,10 +236,10 @@ static void print_report_json(const struct audit_report *r)
     for (size_t i = 0; i < r->n_late_seals; i++)
         json_array_append_new(late, json_text(r->late_seals[i]));
     json_t *o = json_pack(
-        "{s:b, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o, s:I, s:b, s:o}", "ok", verdict(r) == CLI_OK,
-        "records", (json_int_t)r->records, "checkpoints", (json_int_t)r->checkpoints, "sealed",
-        (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root, "firstBad",
-        (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
+        "{s:b, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o, s:I, s:b, s:o}", "ok", verdict(r) == CLI_OK,
+        "records", (json_int_t)r->records, "removed", (json_int_t)r->removed, "checkpoints",
+        (json_int_t)r->checkpoints, "sealed", (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root,
+        "firstBad", (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
         r->bad_reason.len, "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open, "unsealed",
         (json_int_t)(r->records - r->sealed_records), "endUnsealed", r->is_end_unsealed, "lateSeals", late);
     json_dumpf(o, stdout, JSON_COMPACT);
@@ -270,6 +277,9 @@ static void print_report(const struct audit_report *r)
     printf("records      %llu\ncheckpoints  %llu good\nsealed       %llu records, %s\nroot         %s\n",
            (unsigned long long)r->records, (unsigned long long)r->checkpoints,
            (unsigned long long)r->sealed_records, sealed, root);
+    if (r->removed > 0)
+        printf("removed      records 1 to %llu by retention; their hashes stand for them\n",
+               (unsigned long long)r->removed);
     if (r->records > r->sealed_records)
         printf("unsealed     %llu records are not sealed yet\n",
                (unsigned long long)(r->records - r->sealed_records));

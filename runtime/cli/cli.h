@@ -134,7 +134,8 @@ struct up_cfg {
         *alertmanager_receiver;
     const char *shim_path; /* found, not set */
     int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
-        reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every;
+        reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every, retention_age_ns, retention_bytes,
+        retention_interval_ns;
     bool is_insecure, is_json;
 };
 

@@ -22,6 +22,7 @@
 #include "loop/loop.h"
 #include "server/server.h"
 #include "store/journal.h"
+#include "store/retention.h"
 
 /* The table of core functions: started in this order, stopped in reverse. The audit log stops last, so that
  * it seals what the others write while they stop; the dispatcher follows the intake, so that an alert's
@@ -41,6 +42,7 @@ struct platform {
     uint64_t files_max_before; /* what we were started with: what host acts start gets it back */
     int listen_fd;             /* bound, and the gateway's once it listens; -1: none */
     struct journal *journal;
+    struct retention *retention;
     struct gateway *gateway;
     struct core_env env;
     void *core_states[N_CORE];
@@ -128,8 +130,16 @@ static enum status open_journal(struct platform *p)
     struct journal_cfg cfg = {.dir = arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr,
                               .cluster = sv(p->cfg->cluster),
                               .snapshots_dir = arena_printf(&p->arena, "%s/snapshots", p->cfg->data_dir).ptr,
-                              .snapshot_every = (uint64_t)p->cfg->snapshot_every};
-    return journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);
+                              .snapshot_every = (uint64_t)p->cfg->snapshot_every,
+                              .segment_max_bytes =
+                                  retention_segment_bytes((uint64_t)p->cfg->retention_bytes)};
+    enum status s = journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);
+    if (s != STATUS_OK) return s;
+    struct retention_cfg retention = {.max_age_ns = p->cfg->retention_age_ns,
+                                      .max_bytes = (uint64_t)p->cfg->retention_bytes,
+                                      .look_ns = p->cfg->retention_interval_ns};
+    p->retention = retention_new(p->journal, &retention);
+    return STATUS_OK;
 }
 
 static enum status make_gateway(struct platform *p)
@@ -175,6 +185,7 @@ static enum status start_core(struct platform *p)
         .alertmanager_receiver = sv(p->cfg->alertmanager_receiver),
         .reconcile_interval_ns = p->cfg->reconcile_interval_ns,
         .reconcile_margin_ns = p->cfg->reconcile_margin_ns,
+        .retention = p->retention,
     };
     for (size_t i = 0; i < N_CORE; i++) {
         enum status s = core_functions[i]->start(&p->env, &p->core_states[i], p->err);
@@ -189,6 +200,7 @@ static enum status start_core(struct platform *p)
              LOG_INT("ms", (clock_monotonic_ns() - began_ns) / NS_PER_MS));
     for (size_t i = 0; i < N_CORE && s == STATUS_OK; i++)
         if (core_functions[i]->ready != NULL) s = core_functions[i]->ready(p->core_states[i], p->err);
+    if (s == STATUS_OK) s = retention_start(p->retention, p->err);
     return s;
 }
 
@@ -246,6 +258,7 @@ static void stop(struct platform *p)
     int64_t deadline_ns = clock_monotonic_ns() + p->cfg->drain_timeout_ns;
     if (p->lock_fd >= 0 && p->gateway != NULL) (void)unlink(run_file(p));
     if (p->gateway != NULL) gateway_drain(p->gateway, deadline_ns);
+    retention_free(p->retention);
     if (p->is_started) save_state(p);
     while (p->n_started > 0) {
         p->n_started--;

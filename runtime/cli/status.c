@@ -47,6 +47,20 @@ static const char *age_text(const json_t *seconds, char ret_text[32])
     return ret_text;
 }
 
+static void print_retention(const json_t *store)
+{
+    long long bytes = number_of(store, "bytes"), max = number_of(store, "maxBytes");
+    if (max == 0) return;
+    printf("           %lld MiB of %lld MiB", bytes >> 20, max >> 20);
+    if (json_object_get(store, "oldest") != NULL)
+        printf(", the oldest record is of %s", text_of(store, "oldest"));
+    putchar('\n');
+    if (json_object_get(store, "keptBy") != NULL)
+        printf("           older records stay: %s needs them from record %lld on (%s)\n",
+               text_of(store, "keptBy"), number_of(store, "keptFrom"),
+               strcmp(text_of(store, "keptBy"), "queue") == 0 ? "balm dead list" : "balm incident list");
+}
+
 static void print_head(const json_t *status)
 {
     const json_t *frozen = json_object_get(status, "frozen");
@@ -57,6 +71,7 @@ static void print_head(const json_t *status)
                json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
     printf("journal    %lld records, epoch %lld%s\n", number_of(status, "seq"), number_of(status, "epoch"),
            json_is_false(json_object_get(status, "deciding")) ? ", NOT DECIDING: see the log" : "");
+    print_retention(json_object_get(status, "store"));
     if (json_is_false(json_object_get(json_object_get(status, "store"), "healthy")))
         puts("store      FAILING: nothing is accepted until it is whole again (see the log)");
     if (json_is_true(json_object_get(status, "clockSettling")))

@@ -52,6 +52,8 @@ struct invoker_ops {
     enum status (*freeze)(void *arg, bool is_frozen, struct error *err);
 };
 
+struct retention;
+
 struct core_env {
     struct loop *loop;
     struct journal *journal;
@@ -71,6 +73,7 @@ struct core_env {
     const char *alertmanager_token_file, *alertmanager_ca_file; /* NULL: none */
     struct strview alertmanager_receiver; /* whose lost deliveries are made up for; empty: nobody's */
     int64_t reconcile_interval_ns, reconcile_margin_ns;
+    const struct retention *retention; /* for what people are told of the journal's size; NULL: none */
 };
 
 enum core_auth {

@@ -34,6 +34,7 @@ void journal_front_init(struct journal *j, const struct journal_ops *ops, struct
                               cfg->pending_max_bytes ? cfg->pending_max_bytes : JOURNAL_PENDING_BYTES};
     journal_log_init(&j->log);
     list_init(&j->followers);
+    list_init(&j->keepers);
     list_init(&j->waiters);
     fiber_scope_init(&j->scope);
     buf_init(&j->scratch, RECORD_BYTES_MAX);
@@ -331,6 +332,17 @@ void journal_unfollow(struct journal *j, struct journal_follower *f)
     if (j->next_follower == &f->node) j->next_follower = f->node.next;
     if (f->name != NULL) j->is_folded = false; /* from here on a snapshot would lack its part */
     list_remove(&f->node);
+}
+
+void journal_keep(struct journal *j, struct journal_keeper *k)
+{
+    list_push_back(&j->keepers, &k->node);
+}
+
+void journal_unkeep(struct journal *j, struct journal_keeper *k)
+{
+    (void)j;
+    list_remove(&k->node);
 }
 
 enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,

@@ -174,6 +174,21 @@ enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t m
                                 struct arena *a, struct journal_entry **ret_entries, size_t *ret_n,
                                 struct error *err) MUST_USE;
 
+/* ---- forgetting (store/retention.h decides what) ---- */
+
+/* Somebody who will still read old records, or needs them to be folded again. */
+struct journal_keeper {
+    struct list node; /* journal's */
+    const char *name; /* for people: "dispatcher" */
+    /* The first record that is needed; UINT64_MAX: none. Must not suspend. */
+    uint64_t (*oldest_needed)(struct journal_keeper *k);
+    /* What is needed of the records before seq is recorded anew, if it can be; suspends. NULL: never. */
+    void (*renew)(struct journal_keeper *k, uint64_t seq);
+};
+
+void journal_keep(struct journal *j, struct journal_keeper *k);
+void journal_unkeep(struct journal *j, struct journal_keeper *k);
+
 /* ---- small leased keys (who is the decider, who runs this target) ---- */
 
 /* Take or renew `key` for `holder` until now + ttl. *ret_revision grows with every change of holder: it is

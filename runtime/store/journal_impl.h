@@ -4,6 +4,7 @@
  *   journal_fold.c     bringing followers to the present: snapshot, then the tail; again after a failure
  *   journal_snapshot.c writing snapshots, by a child process
  *   snapshot_file.c    what is in such a file
+ *   retention.c        removing what is old
  *   journal_log.c      what was appended and is not yet durable, as frames in chunks
  *   journal_sqlite.c   the SQLite store: writer thread, hand-over, recovery  -> const struct journal_ops
  *   journal_segment.c  one segment file: create, open, insert a group, checkpoint
@@ -76,7 +77,11 @@ struct journal_frame *journal_log_next(struct journal_position *at, struct journ
 #define JOURNAL_SNAPSHOT_EVERY 50000
 #define JOURNAL_CLOSE_WAIT_NS  (30 * NS_PER_S)
 
-/* A store. Every member is mandatory. Called on the loop's thread. */
+struct journal_extent { /* one segment */
+    uint64_t first_seq, bytes;
+};
+
+/* A store. Every member is mandatory unless it says otherwise. Called on the loop's thread. */
 struct journal_ops {
     const char *name;
     /* The outermost append has ended: everything up to j->log.end is to become durable, in one transaction
@@ -92,6 +97,14 @@ struct journal_ops {
                                  uint64_t *ret_revision, struct error *err);
     enum status (*lease_release)(struct journal *j, struct strview key, struct strview holder,
                                  struct error *err);
+    /* Its segments, oldest first, into the arena; the last is the one being written. Suspends. NULL, as the
+     * next two: the store forgets by itself. */
+    enum status (*segments)(struct journal *j, struct arena *a, struct journal_extent **ret_segments,
+                            size_t *ret_n, struct error *err);
+    /* What comes next begins a new segment. Must not suspend. */
+    void (*roll)(struct journal *j);
+    /* Removes the segments before the one that begins with keep_from, oldest first. Suspends. */
+    enum status (*cut)(struct journal *j, uint64_t keep_from, struct error *err);
     /* Stop, and free the store's struct with the journal in it (after journal_front_release()). Suspends. */
     void (*close)(struct journal *j);
 };
@@ -107,7 +120,8 @@ struct journal { /* first member of a store's own struct */
     bool is_healthy, is_folding, is_closing, is_dispatching;
     char why_unhealthy[ERROR_MESSAGE_MAX];
     struct list followers;
-    struct list *next_follower;     /* of the dispatch under way: followers may leave in it */
+    struct list *next_follower; /* of the dispatch under way: followers may leave in it */
+    struct list keepers;
     struct list waiters;            /* by sequence */
     int64_t *durable_times;         /* ring by sequence */
     struct fiber_scope scope;       /* of the fiber that folds again after a reset */
@@ -223,6 +237,12 @@ enum status journal_segment_list(const char *dir, uint64_t **ret_seqs, size_t *r
                                  struct error *err) MUST_USE;
 enum status journal_segment_path(const char *dir, uint64_t first_seq, char ret_path[JOURNAL_PATH_MAX],
                                  struct error *err) MUST_USE;
+/* Sizes on the disk with what SQLite keeps beside them; in the arena. */
+enum status journal_segment_extents(const char *dir, struct arena *a, struct journal_extent **ret_segments,
+                                    size_t *ret_n, struct error *err) MUST_USE;
+/* Removes all segments before the one that begins with keep_from, oldest first, so that a kill in between
+ * leaves no gap. STATUS_NOT_FOUND: none begins there, nothing was done. */
+enum status journal_segment_remove_before(const char *dir, uint64_t keep_from, struct error *err) MUST_USE;
 /* Opens each segment once (which recovers its WAL) and checks that sequences have no gap. No segment: first
  * 1, last 0. */
 enum status journal_segment_check(const char *dir, uint64_t *ret_first_seq, uint64_t *ret_last_seq,

@@ -181,6 +181,10 @@ enum status journal_reader_read(struct journal_reader *r, uint64_t seq, size_t m
                              "read '%s': record %" PRIu64 " is gone, the oldest kept is %" PRIu64, r->dir,
                              seq, r->segments[0]);
         enum status s = i == SIZE_MAX ? STATUS_OK : open_segment(r, r->segments[i], err);
+        if (s != STATUS_OK && !has_rescanned && access(r->path, F_OK) != 0) { /* retention was faster */
+            s = rescan(r, err);
+            if (s == STATUS_OK) continue;
+        }
         if (s == STATUS_OK && i != SIZE_MAX) s = take_rows(r, seq, max, decode, a, entries, &n, err);
         if (s != STATUS_OK) return s;
         if (n > 0 || has_rescanned || max == 0) break;

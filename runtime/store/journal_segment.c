@@ -72,6 +72,79 @@ static enum status sync_path(const char *path, int flags, struct error *err)
                        : error_set(err, STATUS_UNAVAILABLE, "fsync '%s': %s", path, strerror(failed));
 }
 
+static uint64_t file_bytes(const char *path, const char *suffix)
+{
+    char name[JOURNAL_PATH_MAX + 8];
+    struct stat st;
+    (void)snprintf(name, sizeof(name), "%s%s", path, suffix);
+    return stat(name, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+enum status journal_segment_extents(const char *dir, struct arena *a, struct journal_extent **ret_segments,
+                                    size_t *ret_n, struct error *err)
+{
+    uint64_t *seqs = NULL;
+    size_t n = 0;
+    char path[JOURNAL_PATH_MAX];
+    enum status s = journal_segment_list(dir, &seqs, &n, err);
+    if (s != STATUS_OK) return s;
+    *ret_segments = arena_array(a, n + 1, sizeof(**ret_segments));
+    *ret_n = n;
+    for (size_t i = 0; i < n && s == STATUS_OK; i++) {
+        s = journal_segment_path(dir, seqs[i], path, err);
+        (*ret_segments)[i] = (struct journal_extent){.first_seq = seqs[i]};
+        if (s == STATUS_OK) (*ret_segments)[i].bytes = file_bytes(path, "") + file_bytes(path, "-wal");
+    }
+    free(seqs);
+    return s;
+}
+
+static void remove_files(const char *path)
+{
+    char name[JOURNAL_PATH_MAX + 8];
+    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+    for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
+        (void)snprintf(name, sizeof(name), "%s%s", path, suffixes[i]);
+        (void)unlink(name);
+    }
+}
+
+/* What a kill left beside a removed segment is found when the next one goes: nothing reads it meanwhile. */
+static void remove_strays(const char *dir, uint64_t keep_from)
+{
+    DIR *d = opendir(dir);
+    for (const struct dirent *entry; d != NULL && (entry = readdir(d)) != NULL;) {
+        char name[NAME_DIGITS + 4];
+        uint64_t seq;
+        (void)snprintf(name, sizeof(name), "%.*s", NAME_DIGITS + 3, entry->d_name);
+        if (entry->d_name[0] == '\0' || strlen(entry->d_name) <= NAME_DIGITS + 3 || !parse_name(name, &seq))
+            continue;
+        if (seq < keep_from) (void)unlinkat(dirfd(d), entry->d_name, 0);
+    }
+    if (d != NULL) (void)closedir(d);
+}
+
+enum status journal_segment_remove_before(const char *dir, uint64_t keep_from, struct error *err)
+{
+    uint64_t *seqs = NULL;
+    size_t n = 0, kept = 0;
+    char path[JOURNAL_PATH_MAX];
+    enum status s = journal_segment_list(dir, &seqs, &n, err);
+    while (kept < n && seqs[kept] < keep_from)
+        kept++;
+    if (s == STATUS_OK && (kept == n || seqs[kept] != keep_from))
+        s = error_set(err, STATUS_NOT_FOUND, "journal '%s': no segment begins with record %" PRIu64, dir,
+                      keep_from);
+    for (size_t i = 0; i < kept && s == STATUS_OK; i++) {
+        s = journal_segment_path(dir, seqs[i], path, err);
+        if (s == STATUS_OK) remove_files(path);
+    }
+    if (s == STATUS_OK) remove_strays(dir, keep_from);
+    if (s == STATUS_OK) s = sync_path(dir, O_RDONLY | O_DIRECTORY, err);
+    free(seqs);
+    return s;
+}
+
 /* ---- checking at the start ---- */
 
 static enum status read_range(sqlite3 *db, uint64_t first_seq, uint64_t *ret_last_seq, struct error *err)
@@ -149,29 +222,19 @@ static enum status write_empty(const char *path, struct error *err)
     return s;
 }
 
-static void remove_draft(const char *path)
-{
-    char name[JOURNAL_PATH_MAX + 8];
-    static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
-    for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
-        (void)snprintf(name, sizeof(name), "%s%s", path, suffixes[i]);
-        (void)unlink(name);
-    }
-}
-
 enum status journal_segment_create(const char *dir, uint64_t first_seq, struct error *err)
 {
     char path[JOURNAL_PATH_MAX], draft[JOURNAL_PATH_MAX];
     enum status s = journal_segment_path(dir, first_seq, path, err);
     if (s != STATUS_OK) return s;
     (void)snprintf(draft, sizeof(draft), "%.*s/next.tmp", JOURNAL_PATH_MAX - 16, dir);
-    remove_draft(draft); /* of a process that died here */
+    remove_files(draft); /* of a process that died here */
     s = write_empty(draft, err);
     if (s == STATUS_OK) s = sync_path(draft, O_RDONLY, err);
     if (s == STATUS_OK && rename(draft, path) != 0)
         s = error_set(err, STATUS_UNAVAILABLE, "rename '%s' to '%s': %s", draft, path, strerror(errno));
     if (s == STATUS_OK) s = sync_path(dir, O_RDONLY | O_DIRECTORY, err);
-    if (s != STATUS_OK) remove_draft(draft);
+    if (s != STATUS_OK) remove_files(draft);
     return s;
 }
 

@@ -56,7 +56,7 @@ struct sqlite_journal {
     pthread_cond_t wake;
     /* under lock */
     enum writer_state state;
-    bool is_stopping, is_asleep, is_posted;
+    bool is_stopping, is_asleep, is_posted, wants_roll;
     struct journal_position published;
     struct news news;
     struct loop_post post; /* linked while is_posted */
@@ -120,9 +120,11 @@ static enum status roll_segment(struct sqlite_journal *s, struct error *err)
 
 /* Without the lock. Whoever removes or moves the folder leaves us writing to files that have no name: the
  * fsync succeeds, but nothing is durable. */
-static enum status write_group(struct sqlite_journal *s, struct journal_position end, struct error *err)
+static enum status write_group(struct sqlite_journal *s, struct journal_position end, bool wants_roll,
+                               struct error *err)
 {
-    if (s->segment->bytes >= s->segment_max_bytes && s->segment->last_seq >= s->segment->first_seq) {
+    bool is_due = wants_roll || s->segment->bytes >= s->segment_max_bytes;
+    if (is_due && s->segment->last_seq >= s->segment->first_seq) {
         enum status st = roll_segment(s, err);
         if (st != STATUS_OK) return st;
     }
@@ -144,8 +146,10 @@ static void run_group(struct sqlite_journal *s)
 {
     struct journal_position end = s->published;
     struct error err;
+    bool wants_roll = s->wants_roll;
+    s->wants_roll = false;
     (void)pthread_mutex_unlock(&s->lock);
-    enum status st = write_group(s, end, &err);
+    enum status st = write_group(s, end, wants_roll, &err);
     int64_t now = clock_unix_ns();
     (void)pthread_mutex_lock(&s->lock);
     if (st != STATUS_OK) {
@@ -352,6 +356,54 @@ static enum status sqlite_read(struct journal *j, uint64_t seq, size_t max, bool
     return STATUS_OK;
 }
 
+struct extent_work {
+    struct sqlite_journal *s;
+    struct arena *a;
+    struct journal_extent *segments;
+    size_t n;
+    uint64_t keep_from;
+    struct error *err;
+    enum status status;
+};
+
+static void do_extents(void *arg)
+{
+    struct extent_work *w = arg;
+    w->status = journal_segment_extents(w->s->dir, w->a, &w->segments, &w->n, w->err);
+}
+
+static enum status sqlite_segments(struct journal *j, struct arena *a, struct journal_extent **ret_segments,
+                                   size_t *ret_n, struct error *err)
+{
+    struct extent_work w = {.s = sqlite_journal(j), .a = a, .err = err};
+    work_run(do_extents, &w);
+    if (w.status != STATUS_OK) return w.status;
+    *ret_segments = w.segments;
+    *ret_n = w.n;
+    return STATUS_OK;
+}
+
+static void sqlite_roll(struct journal *j)
+{
+    struct sqlite_journal *s = sqlite_journal(j);
+    (void)pthread_mutex_lock(&s->lock);
+    s->wants_roll = true;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void do_cut(void *arg)
+{
+    struct extent_work *w = arg;
+    w->status = journal_segment_remove_before(w->s->dir, w->keep_from, w->err);
+}
+
+static enum status sqlite_cut(struct journal *j, uint64_t keep_from, struct error *err)
+{
+    struct extent_work w = {.s = sqlite_journal(j), .keep_from = keep_from, .err = err};
+    work_run(do_cut, &w);
+    return w.status;
+}
+
 struct lease_work {
     struct journal_leases *leases;
     struct strview key, holder;
@@ -440,6 +492,9 @@ static const struct journal_ops sqlite_ops = {
     .submit = sqlite_submit,
     .resume = sqlite_resume,
     .read = sqlite_read,
+    .segments = sqlite_segments,
+    .roll = sqlite_roll,
+    .cut = sqlite_cut,
     .lease_acquire = sqlite_lease_acquire,
     .lease_release = sqlite_lease_release,
     .close = sqlite_close,

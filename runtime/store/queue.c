@@ -38,6 +38,7 @@ struct queue {
     struct journal *journal;
     struct queue_cfg cfg;
     struct journal_follower follower;
+    struct journal_keeper keeper;
     struct work_index index;
     struct list leases;
     size_t n_leases;
@@ -205,6 +206,12 @@ static enum status on_load(struct journal_follower *f, unsigned version, struct 
     return STATUS_OK;
 }
 
+/* Records of items are read again when they are taken, and dead ones when a person has them retried. */
+static uint64_t oldest_needed(struct journal_keeper *k)
+{
+    return work_oldest_seq(&container_of(k, struct queue, keeper)->index);
+}
+
 /* ---- life cycle ---- */
 
 enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct queue **ret_queue,
@@ -235,7 +242,9 @@ enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct que
                                             .version = 1,
                                             .on_save = on_save,
                                             .on_load = on_load};
+    q->keeper = (struct journal_keeper){.name = "queue", .oldest_needed = oldest_needed};
     journal_follow(j, &q->follower);
+    journal_keep(j, &q->keeper);
     *ret_queue = q;
     return STATUS_OK;
 }
@@ -253,6 +262,7 @@ void queue_free(struct queue *q)
     if (q == NULL) return;
     assert(list_is_empty(&q->takers));
     journal_unfollow(q->journal, &q->follower);
+    journal_unkeep(q->journal, &q->keeper);
     while (!list_is_empty(&q->leases)) /* of holders that were cut off by the end of the process */
         lease_end(q, container_of(q->leases.next, struct lease, node));
     work_index_release(&q->index);

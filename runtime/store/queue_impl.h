@@ -101,8 +101,10 @@ const struct work_function *work_function_find(const struct work_index *x, struc
  * earlier item of their target that was ready all the time and never tried, or behind more of those of their
  * function than can be in flight. Items that are due must be ready. */
 void work_settle_past(struct work_index *x);
-/* Of all of `counts` that are not dead, and not yet known to have ended; then the dead, oldest first. Nobody
- * holds a lease on what is loaded. into: empty. False: damaged, and `into` is to be released. */
+/* The lowest sequence of all items, the dead too; UINT64_MAX: none. */
+uint64_t work_oldest_seq(const struct work_index *x);
+/* The dead, oldest first, then all others but those whose end is in the fold. Nobody holds a lease on what is
+ * loaded. into: empty. False: damaged, and `into` is to be released. */
 void work_index_save(const struct work_index *x, struct pack *p);
 bool work_index_load(struct work_index *into, struct unpack *u);
 

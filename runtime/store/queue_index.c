@@ -129,6 +129,21 @@ static void target_drop(struct work_index *x, struct work_target *t)
     free(t);
 }
 
+uint64_t work_oldest_seq(const struct work_index *x)
+{
+    uint64_t oldest = UINT64_MAX;
+    for (const struct work_function *f = x->functions; f != NULL; f = f->next) {
+        if (list_is_empty(&f->unfinished)) continue;
+        const struct work *w = container_of(f->unfinished.next, struct work, age_node);
+        if (w->seq < oldest) oldest = w->seq;
+    }
+    for (const struct list *node = x->dead.next; node != &x->dead; node = node->next) {
+        const struct work *w = container_of(node, struct work, state_node);
+        if (w->seq < oldest) oldest = w->seq;
+    }
+    return oldest;
+}
+
 const struct work_function *work_function_find(const struct work_index *x, struct strview name)
 {
     for (struct work_function *f = x->functions; f != NULL; f = f->next)

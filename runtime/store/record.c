@@ -121,6 +121,7 @@ static const char *const kind_names[RECORD_KINDS] = {
     [RECORD_CLOCK] = "clock",
     [RECORD_NOTE] = "note",
     [RECORD_UNSEALED] = "unsealed",
+    [RECORD_CUT] = "cut",
 };
 
 const char *record_kind_name(enum record_kind kind)

@@ -7,7 +7,7 @@
  * part of the bytes: it is the position.
  *
  *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome
- *                               fired call clock note
+ *                               fired call clock note unsealed cut
  *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified
  *                               escalated closed
  *
@@ -54,6 +54,9 @@ enum record_kind {
     /* Sealing resumed over records that had been without a signature for longer than a crash explains:
      * nothing proves that they are the ones first written. message; detail = {"checkpoint","records"}. */
     RECORD_UNSEALED,
+    /* Records up to detail.last are removed from the store by its retention; their hashes stay in the audit
+     * log. reason "age" or "size"; message; detail = {"first","last"}. */
+    RECORD_CUT,
     RECORD_KINDS
 };
 

@@ -117,5 +117,136 @@ class Snapshots(PlatformTest):
             p.start()
 
 
+class Retention(PlatformTest):
+    refolds = False  # the beginning is gone
+
+    SMALL = ["--retention-size", "1MiB", "--retention-interval", "200ms", "--snapshot-every", "500", "--log-level", "debug"]
+    PADDING = "x" * 4000
+
+    def send(self, p, n, start=0, name="Nobody"):
+        for i in range(start, start + n):
+            self.assertEqual(p.post_alerts(alert(name, annotations={"padding": self.PADDING}, x=str(i)))[0], 202)
+
+    def first(self, p):
+        return json.loads(p.cli("status", "--json")[1])["status"]["store"]["first"]
+
+    def journal_bytes(self, p):
+        return sum(os.path.getsize(f) for f in glob.glob(os.path.join(p.data, "journal", "0*")) if not f.endswith("-shm"))
+
+    def verify(self, p, code=0):
+        got, text, error = p.cli("audit", "verify", "--json")
+        self.assertEqual(got, code, text + error)
+        return json.loads(text)
+
+    def test_by_size_the_oldest_go_and_the_rest_stays_proven(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=self.SMALL)
+        for round in range(6):
+            self.send(p, 150, start=round * 150)
+        wait_until(lambda: self.first(p) > 100, 30, "old records removed")
+        wait_until(lambda: self.journal_bytes(p) < 2 << 20, 30, "small again")
+        wait_until(lambda: p.records("cut")[-1]["detail"]["last"] == self.first(p) - 1, 20, "what is said is done")
+        self.assertEqual({r["reason"] for r in p.records("cut")}, {"size"})
+        report = self.verify(p)
+        self.assertGreaterEqual(self.first(p) - 1, report["removed"])
+        self.assertGreater(report["removed"], 100)
+        code, text, error = p.cli("audit", "cat")
+        self.assertEqual(code, 0, error)
+        self.assertIn("removed by retention", error)
+        self.assertIn("removed      records 1 to", p.cli("audit", "verify")[1])
+        self.assertIn("of 1 MiB, the oldest record is of", p.cli("status")[1])
+        for state in ("stopped", "killed", "without snapshots"):
+            first, seen = self.first(p), what_is_known(p)
+            if state == "killed":
+                p.kill()
+            else:
+                self.assertEqual(p.stop(), 0)
+            if state == "without snapshots":
+                for path in snapshots(p):
+                    os.unlink(path)
+            p.start()
+            self.assertGreaterEqual(self.first(p), first)
+            self.assertEqual(p.find_log("journal read")["snapshot"] > 0, state != "without snapshots")
+            if state != "without snapshots":
+                self.assertEqual(what_is_known(p)[0:2], seen[0:2])
+            # What it knows from records that are gone: runbooks, their activation, an epoch above all others.
+            status = json.loads(p.cli("status", "--json")[1])["status"]
+            self.assertEqual([r["name"] for r in status["runbooks"]], ["shadow", "person"])
+            self.assertTrue(status["deciding"])
+            p.post_alerts(alert("Shadow", x=state))
+            p.wait_record("refusal", target="x/" + state)
+        epochs = [r["epoch"] for r in p.records("epoch")]
+        self.assertEqual(epochs, sorted(set(epochs)))
+        self.verify(p)
+
+    def test_by_age_even_with_little_traffic(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=["--retention-age", "4s", "--retention-interval", "200ms"])
+        self.send(p, 5)
+        end = time.monotonic() + 60 * PATIENCE
+        n = 5
+        while self.first(p) < 8 and time.monotonic() < end:
+            self.send(p, 1, start=n)
+            n += 1
+            time.sleep(0.2)
+        self.assertGreaterEqual(self.first(p), 8)
+        self.assertEqual(p.records("cut")[-1]["reason"], "age")
+        self.verify(p)
+
+    def test_an_open_incident_keeps_its_records(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=self.SMALL)
+        began = time.time()
+        p.post_alerts(alert("Person", starts_at=began, x="keeper"))
+        signal = p.wait_record("signal", source="alertmanager")
+        p.wait_record("escalated")
+        seq = next(i + 1 for i, r in enumerate(p.records()) if r == signal)
+        self.send(p, 600)
+        kept = wait_until(lambda: json.loads(p.cli("status", "--json")[1])["status"]["store"].get("keptFrom"), 30, "kept")
+        self.assertLessEqual(kept, seq)
+        self.assertEqual(self.first(p), 1)
+        self.assertIn("balm incident list", p.cli("status")[1])
+        self.assertIsNotNone(p.find_log("records that should be removed are still needed"))
+        self.assertEqual(p.cli("why", signal["incident"])[0], 0)
+        p.post_alerts(alert("Person", status="resolved", starts_at=began, x="keeper"))
+        wait_until(lambda: self.first(p) > seq, 30, "gone with its incident")
+        self.verify(p)
+
+    def test_who_removes_records_without_saying_so_is_found(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=["--retention-size", "16MiB"])
+        self.send(p, 900)
+        self.assertEqual(p.stop(), 0)
+        self.verify(p)
+        segments = sorted(glob.glob(os.path.join(p.data, "journal", "0*.db")))
+        self.assertGreater(len(segments), 2)
+        os.unlink(segments[0])
+        report = self.verify(p, code=1)
+        self.assertEqual(report["firstBad"], 1)
+        self.assertIn("no record says that they were removed", report["reason"])
+
+    def test_a_removed_record_has_still_its_hash(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=self.SMALL)
+        self.send(p, 600)
+        wait_until(lambda: self.first(p) > 100, 30, "old records removed")
+        self.assertEqual(p.stop(), 0)
+        self.verify(p)
+        with open(os.path.join(p.data, "audit", "leaves"), "r+b") as f:
+            f.seek(32 * 50)
+            byte = f.read(1)
+            f.seek(32 * 50)
+            f.write(bytes([byte[0] ^ 1]))
+        self.verify(p, code=1)
+
+    def test_killed_at_any_moment_of_it(self):
+        p = self.platform(runbooks=RUNBOOKS, stack=STACK, arguments=self.SMALL)
+        sent = 0
+        for _ in range(8):
+            for _ in range(random.randrange(60, 140)):
+                self.send(p, 1, start=sent)
+                sent += 1
+            p.kill()
+            p.start()
+        wait_until(lambda: self.first(p) > 100, 30, "old records removed")
+        self.verify(p)
+        self.assertEqual(glob.glob(os.path.join(p.data, "journal", "00000000000000000001*")), [])
+
+
 if __name__ == "__main__":
     main()
