@@ -32,6 +32,25 @@ void sha256_hex(struct strview data, char ret_hex[SHA256_HEX + 1])
     hex_encode(digest, sizeof(digest), ret_hex);
 }
 
+_Static_assert(sizeof(struct sha256_stream) >= sizeof(SHA256_CTX), "room for libcrypto's state");
+
+void sha256_stream_init(struct sha256_stream *s)
+{
+    SHA256_Init((SHA256_CTX *)s->state);
+}
+
+void sha256_stream_add(struct sha256_stream *s, struct strview piece)
+{
+    if (piece.len > 0) SHA256_Update((SHA256_CTX *)s->state, piece.ptr, piece.len);
+}
+
+void sha256_stream_end(struct sha256_stream *s, char ret_hex[SHA256_HEX + 1])
+{
+    uint8_t digest[SHA256_BYTES];
+    SHA256_Final(digest, (SHA256_CTX *)s->state);
+    hex_encode(digest, sizeof(digest), ret_hex);
+}
+
 void hmac_sha256(struct strview key, struct strview data, uint8_t ret_mac[SHA256_BYTES])
 {
     /* RFC 2104: H(key ^ opad, H(key ^ ipad, data)), the key hashed first if it is longer than a block. */

@@ -39,6 +39,22 @@ Test(hash, parts_hash_as_their_concatenation)
     }
 }
 
+Test(hash, a_stream_hashes_as_its_concatenation)
+{
+    struct strview text = SV("the quick brown fox jumps over the lazy dog, and then over 64 bytes of block");
+    char whole[SHA256_HEX + 1], pieces[SHA256_HEX + 1];
+    struct sha256_stream s;
+    sha256_hex(text, whole);
+    for (size_t step = 1; step <= text.len; step++) {
+        sha256_stream_init(&s);
+        for (size_t at = 0; at < text.len; at += step)
+            sha256_stream_add(&s, sv_sub(text, at, at + step));
+        sha256_stream_add(&s, (struct strview){NULL, 0});
+        sha256_stream_end(&s, pieces);
+        cr_assert_str_eq(whole, pieces);
+    }
+}
+
 Test(hash, hmac_gives_the_vectors_of_rfc_4231)
 {
     uint8_t mac[SHA256_BYTES];
