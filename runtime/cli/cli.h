@@ -35,7 +35,7 @@ struct command {
 
 extern const struct command command_up, command_status, command_why, command_audit, command_stop,
     command_resume, command_reload, command_metrics, command_receiver, command_explain, command_plan,
-    command_doctor;
+    command_doctor, command_backup, command_restore;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);

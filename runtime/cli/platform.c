@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "cli/backup.h"
 #include "client/client.h"
 #include "functions/alerts/alerts.h"
 #include "functions/audit/audit.h"
@@ -85,11 +86,21 @@ static enum status check_data_dir(const char *path, struct error *err)
     return STATUS_OK;
 }
 
+/* It is laid out like a data folder, and would be no backup any more. */
+static enum status check_no_backup(struct platform *p)
+{
+    const char *manifest = arena_printf(&p->arena, "%s/" BACKUP_MANIFEST, p->cfg->data_dir).ptr;
+    if (access(manifest, F_OK) != 0) return STATUS_OK;
+    return error_set(p->err, STATUS_FAILED_PRECONDITION,
+                     "%s is a backup: balm restore makes a data folder of it", p->cfg->data_dir);
+}
+
 /* An open-file-description lock: freed by the kernel however we end, and not inherited by what we start. */
 static enum status lock_data_dir(struct platform *p)
 {
     enum status s = dir_make(p->cfg->data_dir, 0700, p->err);
     if (s == STATUS_OK) s = check_data_dir(p->cfg->data_dir, p->err);
+    if (s == STATUS_OK) s = check_no_backup(p);
     if (s != STATUS_OK) return s;
     const char *path = arena_printf(&p->arena, "%s/lock", p->cfg->data_dir).ptr;
     p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

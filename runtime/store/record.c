@@ -122,6 +122,7 @@ static const char *const kind_names[RECORD_KINDS] = {
     [RECORD_NOTE] = "note",
     [RECORD_UNSEALED] = "unsealed",
     [RECORD_CUT] = "cut",
+    [RECORD_RESTORED] = "restored",
 };
 
 const char *record_kind_name(enum record_kind kind)

@@ -7,7 +7,7 @@
  * part of the bytes: it is the position.
  *
  *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome
- *                               fired call clock note unsealed cut
+ *                               fired call clock note unsealed cut restored
  *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified
  *                               escalated closed
  *
@@ -57,6 +57,9 @@ enum record_kind {
     /* Records up to detail.last are removed from the store by its retention; their hashes stay in the audit
      * log. reason "age" or "size"; message; detail = {"first","last"}. */
     RECORD_CUT,
+    /* balm restore made this data folder from a backup: what happened behind the record before is not known.
+     * message; detail = {"made","last","balm"}, and "key" and "keyBefore" if it is sealed by a new one. */
+    RECORD_RESTORED,
     RECORD_KINDS
 };
 
