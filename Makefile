@@ -140,15 +140,15 @@ $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
 
-.PHONY: test check check-asan check-tsan check-all fuzz-replay integration
+.PHONY: test check check-asan check-tsan check-all check-upgrade fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
-	@tests/run.py --build $(B) unit property contract fuzz integration
+	@tests/run.py --build $(B) unit property contract fuzz integration upgrade
 check: tests ## unit and property tests, parallel, under a minute
 	@tests/run.py --build $(B) unit property
 check-asan: deps-test ## ASan, UBSan and leaks over unit and integration tests
 	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan SAN=asan tests
-	@tests/run.py --asan --build $(B)/asan unit property contract fuzz integration
+	@tests/run.py --asan --build $(B)/asan unit property contract fuzz integration upgrade
 check-tsan: deps-test ## TSan on the threaded parts
 	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan SAN=tsan $(TSAN:%=$(B)/tsan/tests/tsan/%)
 	@tests/run.py --build $(B)/tsan tsan
@@ -156,6 +156,8 @@ check-all: ## everything, heavy targets too
 	@CI_ALL=1 .ci/run
 fuzz-replay: $(FUZZ_BIN) ## corpora through every parser
 	@tests/run.py --build $(B) fuzz
+check-upgrade: all ## the stored state of every release is opened and goes on; a newer one's is refused unchanged
+	@tests/run.py --build $(B) upgrade
 integration: all ## real platform, real neighbours
 	@tests/run.py --build $(B) integration
 

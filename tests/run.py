@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs test suites and ends in one line `N passed, N failed`.
 
-    tests/run.py [--build DIR] [--asan] [--only WORD] [--jobs N] KIND...      KIND: unit property contract fuzz integration e2e tsan
+    tests/run.py [--build DIR] [--asan] [--only WORD] [--jobs N] KIND...      KIND: unit property contract fuzz integration upgrade e2e tsan
 
 A suite is a Criterion binary, a plain program (exit code 0 = one test passed) or a Python unittest file. Each has a time limit; a suite that
 prints no result counts as one failure. With --asan a sanitizer report written by any process is a failure even if its suite says passed.
@@ -17,7 +17,7 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-LIMIT_S = {"unit": 300, "property": 600, "contract": 300, "fuzz": 300, "integration": 900, "e2e": 1200, "tsan": 300}
+LIMIT_S = {"unit": 300, "property": 600, "contract": 300, "fuzz": 300, "integration": 900, "upgrade": 300, "e2e": 1200, "tsan": 300}
 
 
 def suites(kind, build):

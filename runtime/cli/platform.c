@@ -23,6 +23,7 @@
 #include "loop/loop.h"
 #include "server/server.h"
 #include "store/journal.h"
+#include "store/journal_format.h"
 #include "store/retention.h"
 
 /* The table of core functions: started in this order, stopped in reverse. The audit log stops last, so that
@@ -245,7 +246,8 @@ static enum status listen_at_last(struct platform *p)
  * none, and opened last, so that nobody is let in before everything is ready. */
 static enum status start(struct platform *p)
 {
-    enum status s = lock_data_dir(p);
+    enum status s = journal_check_format(arena_printf(&p->arena, "%s/journal", p->cfg->data_dir).ptr, p->err);
+    if (s == STATUS_OK) s = lock_data_dir(p);
     if (s == STATUS_OK) s = server_bind(p->cfg->listen, (uint16_t)p->cfg->port, &p->listen_fd, p->err);
     if (s == STATUS_OK) s = open_journal(p);
     if (s == STATUS_OK) s = make_gateway(p);
