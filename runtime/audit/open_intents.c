@@ -137,7 +137,7 @@ static bool may_matter(struct strview bytes)
         struct strview rest = sv_n(at, (size_t)(end - at));
         if (sv_starts_with(rest, SV("intent\"")) || sv_starts_with(rest, SV("outcome\"")) ||
             sv_starts_with(rest, SV("epoch\"")) || sv_starts_with(rest, SV("unsealed\"")) ||
-            sv_starts_with(rest, SV("cut\"")))
+            sv_starts_with(rest, SV("cut\"")) || sv_starts_with(rest, SV("restored\"")))
             return true;
     }
     return false;

@@ -213,16 +213,13 @@ static void note_unsealed(struct verify *v, const struct journal_entry *e)
     arena_reset(&v->scratch);
 }
 
-static void note_late_seal(struct verify *v, const struct journal_entry *e)
+/* What a record says, into one of the report's lists. */
+static void note_said(struct verify *v, const struct journal_entry *e, struct strview **list, size_t *n)
 {
     struct record r;
-    struct audit_report *report = v->report;
-    if (report->n_late_seals == 0)
-        report->late_seals = arena_array(v->arena, AUDIT_LATE_SEALS_MAX, sizeof(*report->late_seals));
-    if (report->n_late_seals < AUDIT_LATE_SEALS_MAX &&
-        record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK)
-        report->late_seals[report->n_late_seals++] =
-            arena_printf(v->arena, "record %" PRIu64 ": %.*s", e->seq, SV_ARG(r.message));
+    if (*n == 0) *list = arena_array(v->arena, AUDIT_LATE_SEALS_MAX, sizeof(**list));
+    if (*n < AUDIT_LATE_SEALS_MAX && record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK)
+        (*list)[(*n)++] = arena_printf(v->arena, "record %" PRIu64 ": %.*s", e->seq, SV_ARG(r.message));
     arena_reset(&v->scratch);
 }
 
@@ -268,6 +265,13 @@ static void check_announced(struct verify *v)
               v->removed_last + 1, v->report->removed);
 }
 
+static void note_kind(struct verify *v, const struct journal_entry *e, enum record_kind kind)
+{
+    if (kind == RECORD_UNSEALED) note_said(v, e, &v->report->late_seals, &v->report->n_late_seals);
+    if (kind == RECORD_RESTORED) note_said(v, e, &v->report->restores, &v->report->n_restores);
+    if (kind == RECORD_CUT) note_cut(v, e);
+}
+
 static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
     struct merkle_hash sealed;
@@ -280,9 +284,7 @@ static void take_record(struct verify *v, const struct journal_entry *e, struct 
     if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
     if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
     if (is_behind_all && v->rest.span_ns <= UNSEALED_VERIFY_MAX_NS) note_unsealed(v, e);
-    enum record_kind kind = open_intents_look(&v->open, e->seq, e->bytes, &v->scratch);
-    if (kind == RECORD_UNSEALED) note_late_seal(v, e);
-    if (kind == RECORD_CUT) note_cut(v, e);
+    note_kind(v, e, open_intents_look(&v->open, e->seq, e->bytes, &v->scratch));
 }
 
 /* A damaged or missing record spoils its whole batch: come closer by halves. */
@@ -394,14 +396,15 @@ static enum status open_all(struct verify *v)
 {
     struct arena a = {0};
     uint64_t leaves_bytes = 0;
-    const char *dir = v->cfg->data_dir, *key_file = v->cfg->public_key_file;
-    if (key_file == NULL) key_file = arena_printf(&a, "%s/audit/key.pub", dir).ptr;
+    const char *dir = v->cfg->data_dir, *key_file = v->cfg->public_key_file, *signed_dir = v->cfg->before_dir;
+    if (signed_dir == NULL) signed_dir = arena_printf(&a, "%s/audit", dir).ptr;
+    if (key_file == NULL) key_file = arena_printf(&a, "%s/key.pub", signed_dir).ptr;
     enum status s = journal_reader_open(arena_printf(&a, "%s/journal", dir).ptr, &v->reader, v->err);
     if (s == STATUS_OK) s = audit_key_read_public(key_file, &v->key, v->err);
     if (s == STATUS_OK)
         s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
     if (s == STATUS_OK)
-        s = open_optional(arena_printf(&a, "%s/audit/checkpoints", dir).ptr, &v->checkpoints,
+        s = open_optional(arena_printf(&a, "%s/checkpoints", signed_dir).ptr, &v->checkpoints,
                           &v->checkpoint_bytes, v->err);
     if (s == STATUS_OK) s = load_kept(v);
     arena_release(&a);
@@ -431,8 +434,8 @@ static void finish(struct verify *v)
     if (!v->has_met_any && r->records > 0)
         found_bad(v, 1, "there is no checkpoint at all: they were removed");
     bool is_old = v->began_unix_ns - v->rest.last_ns > UNSEALED_FIRST_MAX_NS;
-    r->is_end_unsealed =
-        v->rest.span_ns > UNSEALED_VERIFY_MAX_NS || (r->sealed_records == 0 && r->records > 0 && is_old);
+    r->is_end_unsealed = v->cfg->before_dir == NULL && (v->rest.span_ns > UNSEALED_VERIFY_MAX_NS ||
+                                                        (r->sealed_records == 0 && r->records > 0 && is_old));
     r->root = merkle_tree_root(&v->tree);
     r->open_intents = open_intents_list(&v->open, OPEN_LISTED_MAX, v->arena, &listed);
     r->n_open_intents = v->open.n;

@@ -28,13 +28,19 @@ struct audit_report {
     bool is_end_unsealed;
     struct strview *late_seals; /* what records of kind "unsealed" say; arena */
     size_t n_late_seals;        /* the first AUDIT_LATE_SEALS_MAX of them */
+    struct strview
+        *restores;     /* what records of kind "restored" say: the log is whole, what happened is not */
+    size_t n_restores; /* the same */
 };
 
 #define AUDIT_LATE_SEALS_MAX 100
 
 struct audit_verify_cfg {
     const char *data_dir;
-    const char *public_key_file;  /* NULL: DIR/audit/key.pub */
+    const char *public_key_file; /* NULL: DIR/audit/key.pub, or that of before_dir */
+    /* What an earlier key signed, as balm restore sets it aside: DIR/audit/before-TIME, with key.pub and
+     * checkpoints. Records behind them are then not called unsealed. NULL: the key in use. */
+    const char *before_dir;
     const char *checkpoints_file; /* checkpoints that were kept elsewhere (notes_read_kept()); NULL: none */
     void (*on_progress)(uint64_t done, void *arg); /* NULL: none; called about every 100 000 records */
     void *arg;

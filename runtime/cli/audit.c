@@ -17,7 +17,7 @@
 #define POLL_NS (200 * NS_PER_MS) /* tail -f: how often to look for new records */
 
 struct audit_cfg {
-    const char *data_dir, *kind, *function, *incident, *public_key, *checkpoints;
+    const char *data_dir, *kind, *function, *incident, *public_key, *checkpoints, *before;
     int64_t from, lines;
     bool is_json, is_following;
 };
@@ -71,6 +71,11 @@ static const struct config_option options[] = {
      .offset = offsetof(struct audit_cfg, checkpoints),
      .value_name = "FILE",
      .help = "verify: also against these checkpoints, which were kept elsewhere"},
+    {.name = "before",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct audit_cfg, before),
+     .value_name = "DIR",
+     .help = "verify: by what an earlier key signed, DIR/audit/before-TIME (balm restore)"},
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct audit_cfg, is_json),
@@ -235,13 +240,18 @@ static void print_report_json(const struct audit_report *r)
     json_t *late = json_array();
     for (size_t i = 0; i < r->n_late_seals; i++)
         json_array_append_new(late, json_text(r->late_seals[i]));
-    json_t *o = json_pack(
-        "{s:b, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o, s:I, s:b, s:o}", "ok", verdict(r) == CLI_OK,
-        "records", (json_int_t)r->records, "removed", (json_int_t)r->removed, "checkpoints",
-        (json_int_t)r->checkpoints, "sealed", (json_int_t)r->sealed_records, "sealedAt", sealed, "root", root,
-        "firstBad", (json_int_t)r->first_bad_seq, "reason", r->bad_reason.len > 0 ? r->bad_reason.ptr : "",
-        r->bad_reason.len, "openIntentCount", (json_int_t)r->n_open_intents, "openIntents", open, "unsealed",
-        (json_int_t)(r->records - r->sealed_records), "endUnsealed", r->is_end_unsealed, "lateSeals", late);
+    json_t *restores = json_array();
+    for (size_t i = 0; i < r->n_restores; i++)
+        json_array_append_new(restores, json_text(r->restores[i]));
+    json_t *o =
+        json_pack("{s:b, s:I, s:I, s:I, s:I, s:s, s:s, s:I, s:s%, s:I, s:o, s:I, s:b, s:o, s:o}", "ok",
+                  verdict(r) == CLI_OK, "records", (json_int_t)r->records, "removed", (json_int_t)r->removed,
+                  "checkpoints", (json_int_t)r->checkpoints, "sealed", (json_int_t)r->sealed_records,
+                  "sealedAt", sealed, "root", root, "firstBad", (json_int_t)r->first_bad_seq, "reason",
+                  r->bad_reason.len > 0 ? r->bad_reason.ptr : "", r->bad_reason.len, "openIntentCount",
+                  (json_int_t)r->n_open_intents, "openIntents", open, "unsealed",
+                  (json_int_t)(r->records - r->sealed_records), "endUnsealed", r->is_end_unsealed,
+                  "lateSeals", late, "restores", restores);
     json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
     json_release(o);
@@ -269,7 +279,14 @@ static void print_open_intents(const struct audit_report *r)
         printf("             %.*s\n", SV_ARG(r->open_intents[i]));
 }
 
-static void print_report(const struct audit_report *r)
+/* Nobody changed it; but it is not all that happened. */
+static void print_restores(const struct audit_report *r)
+{
+    for (size_t i = 0; i < r->n_restores; i++)
+        printf("%s %.*s\n", i == 0 ? "restored    " : "            ", SV_ARG(r->restores[i]));
+}
+
+static void print_report(const struct audit_report *r, bool is_before)
 {
     char root[SHA256_HEX + 1], sealed[RFC3339_LEN + 1] = "never";
     hex_encode(r->root.bytes, SHA256_BYTES, root);
@@ -281,13 +298,14 @@ static void print_report(const struct audit_report *r)
         printf("removed      records 1 to %llu by retention; their hashes stand for them\n",
                (unsigned long long)r->removed);
     if (r->records > r->sealed_records)
-        printf("unsealed     %llu records are not sealed yet\n",
-               (unsigned long long)(r->records - r->sealed_records));
+        printf("unsealed     %llu records are not sealed%s\n",
+               (unsigned long long)(r->records - r->sealed_records), is_before ? " by this key" : " yet");
     if (r->first_bad_seq != 0) {
         printf("verdict      TAMPERED at record %llu: %.*s\n", (unsigned long long)r->first_bad_seq,
                SV_ARG(r->bad_reason));
         return;
     }
+    print_restores(r);
     if (verdict(r) == CLI_UNPROVEN) print_unproven(r);
     if (verdict(r) == CLI_OK && r->records > 0 && r->sealed_records == 0)
         puts("verdict      nothing is sealed yet: the first record has just been written");
@@ -305,6 +323,7 @@ static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int 
     bool shows_progress = isatty(2) == 1 && !cfg->is_json;
     struct audit_verify_cfg verify = {.data_dir = cfg->data_dir,
                                       .public_key_file = cfg->public_key,
+                                      .before_dir = cfg->before,
                                       .checkpoints_file = cfg->checkpoints,
                                       .on_progress = shows_progress ? on_progress : NULL};
     enum status s = audit_verify(&verify, a, &report, err);
@@ -313,7 +332,7 @@ static enum status run_verify(const struct audit_cfg *cfg, struct arena *a, int 
     if (cfg->is_json)
         print_report_json(&report);
     else
-        print_report(&report);
+        print_report(&report, cfg->before != NULL);
     *ret_code = verdict(&report);
     return STATUS_OK;
 }

@@ -46,6 +46,7 @@ struct restore {
     struct audit_report report;
     struct backup_progress progress;
     struct strview key, key_before; /* public halves, where the key is a new one; else empty */
+    struct strview before;          /* then: "audit/before-TIME", where what the old one signed is */
     uint64_t restored_seq;          /* of the record that says so */
     struct arena *arena;
     struct error *err;
@@ -134,7 +135,8 @@ static enum status set_old_key_aside(struct restore *r)
     struct audit_key *old = NULL;
     rfc3339_format(clock_unix_ns(), now);
     const char *public_path = arena_printf(r->arena, "%s/audit/key.pub", r->draft.path).ptr;
-    const char *folder = arena_printf(r->arena, "%s/audit/before-%s", r->draft.path, now).ptr;
+    r->before = arena_printf(r->arena, "audit/before-%s", now);
+    const char *folder = arena_printf(r->arena, "%s/%.*s", r->draft.path, SV_ARG(r->before)).ptr;
     enum status s = audit_key_read_public(public_path, &old, r->err);
     if (s != STATUS_OK) return s;
     r->key_before = arena_copy(r->arena, audit_key_public_text(old));
@@ -271,14 +273,23 @@ static enum status restore(struct restore *r)
 
 static void print_json(const struct restore *r)
 {
-    json_t *o =
-        json_pack("{s:s, s:o, s:I, s:I, s:o, s:I, s:b, s:o}", "data", r->draft.target, "made",
-                  json_text(r->manifest.made), "first", (json_int_t)r->manifest.first_seq, "last",
-                  (json_int_t)r->manifest.last_seq, "root", json_text(r->manifest.root), "seq",
-                  (json_int_t)r->restored_seq, "stopped", r->cfg->is_stopped, "newKey", json_text(r->key));
+    json_t *o = json_pack("{s:s, s:o, s:I, s:I, s:o, s:I, s:b, s:o, s:o}", "data", r->draft.target, "made",
+                          json_text(r->manifest.made), "first", (json_int_t)r->manifest.first_seq, "last",
+                          (json_int_t)r->manifest.last_seq, "root", json_text(r->manifest.root), "seq",
+                          (json_int_t)r->restored_seq, "stopped", r->cfg->is_stopped, "newKey",
+                          json_text(r->key), "before", json_text(r->before));
     (void)json_dumpf(o, stdout, JSON_COMPACT | JSON_SORT_KEYS);
     putchar('\n');
     json_release(o);
+}
+
+static void print_new_key(const struct restore *r)
+{
+    printf("new key      %.*s\n             seals from here on: make it known to those who verify\n",
+           SV_ARG(r->key));
+    printf("old key      %.*s\n             what it signed: balm audit verify --data %s --before %s/%.*s\n",
+           SV_ARG(r->key_before), r->draft.target, r->draft.target, SV_ARG(r->before));
+    puts("secrets      none in the backup: new ones are made at the start; Alertmanager needs the new token");
 }
 
 static void print_text(const struct restore *r)
@@ -290,11 +301,7 @@ static void print_text(const struct restore *r)
            r->manifest.first_seq, r->manifest.last_seq, r->restored_seq);
     printf("acts         %zu without outcome at that time%s\n", r->report.n_open_intents,
            r->report.n_open_intents > 0 ? ": each is looked at again when balm starts" : "");
-    if (r->key.len > 0)
-        printf("new key      %.*s\n             for those who verify; what the old one signed is in "
-               "audit/before-TIME\nsecrets      none in the backup: new ones are made at the start, and "
-               "Alertmanager needs the new token\n",
-               SV_ARG(r->key));
+    if (r->key.len > 0) print_new_key(r);
     if (r->cfg->is_stopped) puts("stopped      no bot acts until balm resume");
     printf("next         balm up --data %s\n", r->draft.target);
 }

@@ -99,6 +99,15 @@ def rewrite_manifest(folder, change):
         f.write(json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def tamper(data, was, becomes):
+    """In every record that has the label."""
+    with sqlite3.connect(glob.glob(os.path.join(data, "journal", "0*.db"))[0]) as db:
+        changed = db.execute("UPDATE records SET bytes = CAST(replace(CAST(bytes AS TEXT), ?1, ?2) AS BLOB) "
+                             "WHERE instr(CAST(bytes AS TEXT), ?1)", (f'"{was}"', f'"{becomes}"')).rowcount
+    if changed < 1:
+        raise AssertionError(f"no record has {was}")
+
+
 class BackupTest(PlatformTest):
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -181,6 +190,8 @@ class UnderLoad(BackupTest):
         self.assertEqual(p.stop(), 0)
         report = self.verified(p.data)
         self.assertEqual((report["unsealed"], report["lateSeals"]), (0, []))
+        self.assertEqual(len(report["restores"]), 1)
+        self.assertIn("is not in this log", report["restores"][0])
         self.assertEqual(records(p.data)[:ends[4] + 1], restored)
 
     def test_an_input_and_what_was_decided_on_it_stay_together(self):
@@ -307,6 +318,19 @@ class Restored(BackupTest):
         p.stop()
         report = self.verified(p.data)
         self.assertEqual((report["firstBad"], report["unsealed"], report["lateSeals"]), (0, 0, []))
+        self.assertEqual(len(report["restores"]), 1)
+        # The past is still proved by the old key, which its owner may have kept elsewhere.
+        before, kept = self.path("again/" + told["before"]), self.path("kept.pub")
+        with open(kept, "w") as f:
+            f.write(old + "\n")
+        code, text, error = balm("audit", "verify", "--data", p.data, "--before", before, "--public-key", kept)
+        self.assertEqual(code, 0, text + error)
+        self.assertIn(f"genuine and complete up to record {told['last']}", text)
+        self.assertIn("restored     record ", text)
+        self.assertEqual(balm("audit", "verify", "--data", p.data, "--public-key", kept)[0], 1)
+        tamper(p.data, "Fill7", "Fall7")
+        self.assertEqual(balm("audit", "verify", "--data", p.data, "--before", before)[0], 1)
+        tamper(p.data, "Fall7", "Fill7")
         # And it can be backed up again, the old signatures as well.
         self.backup(p, "c")
         self.assertEqual(len([name for name in files_of(self.path("c")) if "/before-" in name]), 2)
@@ -377,10 +401,7 @@ class Damaged(BackupTest):
         wait_until(lambda: json.loads(p.cli("audit", "verify", "--json")[1])["unsealed"] == 0, 20, "all is sealed")
         p.stop()
         self.refolds = False
-        with sqlite3.connect(glob.glob(os.path.join(p.data, "journal", "0*.db"))[0]) as db:
-            changed = db.execute("UPDATE records SET bytes = CAST(replace(CAST(bytes AS TEXT), 'Fill7', 'Fall7') AS BLOB) "
-                                 "WHERE CAST(bytes AS TEXT) LIKE '%\"Fill7\"%'").rowcount
-        self.assertEqual(changed, 1)
+        tamper(p.data, "Fill7", "Fall7")
         code, text, error = balm("backup", self.path("b"), "--data", p.data)
         self.assertEqual((code, text), (1, ""))
         self.assertIn("nothing was kept: its log is not the one that was sealed, from record ", error)
