@@ -542,6 +542,18 @@ class Refused(BackupTest):
         self.assertEqual(codes, [0, 1], told)
         self.assertEqual(self.verified(self.path("b"))["firstBad"], 0)
 
+    def test_what_belongs_to_one_process_stays_behind_and_the_newest_snapshot_goes_along(self):
+        p = self.filled(1)
+        os.makedirs(os.path.join(p.data, "snapshots"), exist_ok=True)
+        for name in ("snapshots/00000000000000000009.snapshot", "snapshots/00000000000000000030.snapshot", "snapshots/next.tmp", "reserve"):
+            with open(os.path.join(p.data, name), "w") as f:
+                f.write(name)
+        self.backup(p, "b")
+        found = files_of(self.path("b"))
+        self.assertEqual([name for name in found if name.startswith("snapshots")], ["snapshots/00000000000000000030.snapshot"])
+        self.assertEqual({name.split("/")[0] for name in found}, {"audit", "backup.json", "journal", "secrets", "snapshots"})
+        self.assertTrue({"lock", "run", "run.json"} <= set(os.listdir(p.data)))
+
     def test_a_backup_is_private_and_can_be_verified_where_nothing_can_be_written(self):
         p = self.filled(1)
         self.backup(p, "b")

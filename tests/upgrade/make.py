@@ -129,7 +129,8 @@ def expected(p):
 def status(p):
     """Of the running platform: what no time that passes changes."""
     found = json.loads(balm("status", "--data", p.data, "--json"))
-    kept = {k: found["status"][k] for k in ("frozen", "runbooks", "mayAct")}
+    kept = {k: found["status"][k] for k in ("frozen", "mayAct")}
+    kept["runbooks"] = [{k: r[k] for k in ("name", "mode", "hash", "target", "bots")} for r in found["status"]["runbooks"]]
     kept["incidents"] = {"unmatched": found["status"]["incidents"]["unmatched"]}
     kept["sources"] = [{k: s[k] for k in ("name", "signals")} for s in found["status"]["sources"]]
     return {"status": kept, "functions": [{"name": f["name"]} for f in found["functions"]]}
