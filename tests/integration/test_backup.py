@@ -163,7 +163,7 @@ class BackupTest(PlatformTest):
 
 class UnderLoad(BackupTest):
     def test_each_backup_verifies_and_the_restored_log_goes_on(self):
-        p = self.filled(4)
+        p = self.filled(4, arguments=["--snapshot-every", "1000"])
         end = self.load(p)
         made = []
         for i in range(5):
@@ -184,6 +184,7 @@ class UnderLoad(BackupTest):
         restored = records(self.path("again"))
         self.assertEqual(restored[:-1], every[:ends[4]])
         self.assertEqual((json.loads(restored[-1])["kind"], json.loads(restored[-1])["detail"]["last"]), ("restored", ends[4]))
+        self.assertEqual([name for name in files_of(self.path("b4")) if name.startswith("snapshots") and int(name[10:30]) > ends[4]], [])
         self.on(p, "again")
         self.assertEqual(p.post_alerts(alert("After"))[0], 202)
         self.assertEqual(self.verified(p.data)["firstBad"], 0)
@@ -252,6 +253,14 @@ class Restored(BackupTest):
         p.stop()
         self.restore("b", "again")
         self.on(p, "again")
+        self.assertEqual(self.state(p), before)
+        self.assertEqual(p.find_log("journal read")["snapshot"], 0)
+        p.stop()
+        # The stop has left a snapshot; it comes along, and is what a restored start goes on from.
+        last = self.backup(p, "c")["last"]
+        self.restore("c", "once-more")
+        self.on(p, "once-more")
+        self.assertEqual((p.find_log("journal read")["snapshot"], p.find_log("journal read")["records"]), (last, last + 1))
         self.assertEqual(self.state(p), before)
         self.assertEqual(p.secret("webhook-token"), p.bearer()["Authorization"].split()[1])
         # The cooldown of what was done before the backup still counts.
