@@ -106,10 +106,12 @@ static bool is_lost(struct strview code)
     return sv_eq(code, SV("UNKNOWN"));
 }
 
+/* Back from the dead, or again later. */
 static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const struct record *r)
 {
     bool is_snooze = sv_eq(r->state, SV("snoozed"));
-    w->has_ended = w->has_died = false; /* a person takes it back from the dead */
+    if (r->attempt <= 0 && !w->has_died) return; /* a person's */
+    w->has_ended = w->has_died = false;
     w->attempts = r->attempt <= 0 ? 0 : (unsigned)r->attempt - (is_snooze ? 1 : 0);
     w->changed_seq = seq;
     w->is_past = seq <= q->past_seq;
@@ -122,6 +124,11 @@ static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const stru
         work_set_state(&q->index, w, WORK_WAITING, r->due_ns);
 }
 
+static bool is_persons_end(const struct record *r)
+{
+    return record_is_retried_anew(r) || (r->kind == RECORD_OUTCOME && sv_eq(r->state, SV("dropped")));
+}
+
 static void end_work(struct queue *q, struct work *w)
 {
     if (w->has_died)
@@ -130,8 +137,10 @@ static void end_work(struct queue *q, struct work *w)
         work_remove(&q->index, w);
 }
 
-static void fold_outcome(struct queue *q, struct work *w, uint64_t seq, const struct record *r)
+/* A dead item's RECORD_RETRY "anew" is the end of it as well. */
+static void fold_end(struct queue *q, struct work *w, uint64_t seq, const struct record *r)
 {
+    if (is_persons_end(r) && !w->has_died) return;
     w->changed_seq = seq;
     w->has_ended = true;
     w->has_died = sv_eq(r->state, SV("dead"));
@@ -150,8 +159,10 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     case RECORD_RETRY:
     case RECORD_OUTCOME: {
         struct work *w = work_find(&q->index, r->intent);
-        if (w != NULL && r->kind == RECORD_RETRY) fold_retry(q, w, e->seq, r);
-        if (w != NULL && r->kind == RECORD_OUTCOME) fold_outcome(q, w, e->seq, r);
+        if (w != NULL && (r->kind == RECORD_OUTCOME || is_persons_end(r)))
+            fold_end(q, w, e->seq, r);
+        else if (w != NULL)
+            fold_retry(q, w, e->seq, r);
         break;
     }
     case RECORD_EPOCH:
@@ -319,6 +330,33 @@ void queue_each_function(const struct queue *q, void (*fn)(void *arg, struct str
 {
     for (const struct work_function *f = q->index.functions; f != NULL; f = f->next)
         fn(arg, sv_n(f->name, f->name_len));
+}
+
+size_t queue_list_dead(const struct queue *q, struct strview function, size_t max, struct arena *a,
+                       struct queue_dead **ret_dead, size_t *ret_total)
+{
+    size_t n = 0, n_dead = q->index.counts[WORK_DEAD], total = 0;
+    struct queue_dead *dead = arena_array(a, (n_dead < max ? n_dead : max) + 1, sizeof(*dead));
+    for (struct list *node = q->index.dead.next; node != &q->index.dead; node = node->next) {
+        const struct work *w = container_of(node, struct work, state_node);
+        struct strview name = sv_n(w->function->name, w->function->name_len);
+        if (function.len > 0 && !sv_eq(name, function)) continue;
+        if (total++ >= max) continue;
+        dead[n++] = (struct queue_dead){.seq = w->seq,
+                                        .ended_seq = w->changed_seq,
+                                        .id = arena_copy(a, sv_n(w->key, w->key_len)),
+                                        .function = arena_copy(a, name),
+                                        .is_call = w->kind == WORK_CALL};
+    }
+    *ret_dead = dead;
+    *ret_total = total;
+    return n;
+}
+
+bool queue_is_dead(const struct queue *q, struct strview id)
+{
+    const struct work *w = work_find(&q->index, id);
+    return w != NULL && w->state == WORK_DEAD;
 }
 
 bool queue_is_full(const struct queue *q)

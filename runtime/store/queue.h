@@ -3,9 +3,10 @@
  *
  *   intent/call --> ready --take--> leased --outcome--> gone
  *                     ^               |  nack: RECORD_RETRY with due time (backoff, full jitter) or, after
- * the
- *                     +---due time----+        last attempt, RECORD_OUTCOME state "dead" (dead letter;
- * listed, can be retried by a person)
+ *                     +---due time----+        the last attempt, RECORD_OUTCOME state "dead"
+ *                     ^                           |
+ *                     |                           v     a person's RECORD_OUTCOME "dropped", or RECORD_RETRY
+ *                     +---RECORD_RETRY "again"-- dead --> "anew" (another intent comes in its place): gone
  *
  * - serial per target: an item is ready only if nothing of its target is leased; ready items of a target
  *   go by sequence; one that waits for its due time lets later ones pass. No target: no order; a call has
@@ -14,8 +15,10 @@
  * - intents go before calls, and calls may have at most half of what can be in flight, over all and per
  *   function (rounded up): anybody may add calls, and however many and slow they are, an act finds a place
  * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted"
- *   (both count) or "snoozed" (does not); one without attempt (a person's) gives all attempts back, to a
- *   dead item too
+ *   (both count) or "snoozed" (does not)
+ * - a person's records (RECORD_RETRY without attempt, RECORD_OUTCOME "dropped") count for dead items alone:
+ *   what has ended otherwise is not begun again, what is under way is not taken from its holder. "again"
+ *   gives all attempts back
  * - taking writes nothing, so after our own death every item that may have been begun is handed out again
  *   with is_interrupted set, same intent, so that the function's on_unknown can be applied. May have been:
  *   it was due, and no earlier item of its target, ready all the time, kept it back. Before such an item is
@@ -109,6 +112,18 @@ struct queue_depth {
 struct queue_depth queue_depth(const struct queue *q, struct strview function);
 /* Each function that ever had work since the queue was made. */
 void queue_each_function(const struct queue *q, void (*fn)(void *arg, struct strview function), void *arg);
+/* Whose attempts are used up; it waits for a person. Views in the arena. */
+struct queue_dead {
+    uint64_t seq, ended_seq; /* of its record and of its outcome */
+    struct strview id;       /* "intent" in the journal */
+    struct strview function;
+    bool is_call;
+};
+/* Those of one function (empty: of all), that died first first, at most `max` of them. *ret_total: how many
+ * there are. */
+size_t queue_list_dead(const struct queue *q, struct strview function, size_t max, struct arena *a,
+                       struct queue_dead **ret_dead, size_t *ret_total);
+bool queue_is_dead(const struct queue *q, struct strview id);
 bool queue_is_full(const struct queue *q);
 /* Whoever accepts calls asks before each. STATUS_RESOURCE_EXHAUSTED: too many have no outcome yet. */
 enum status queue_admit_call(const struct queue *q, struct strview function, struct error *err) MUST_USE;

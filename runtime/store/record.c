@@ -120,6 +120,7 @@ static const char *const kind_names[RECORD_KINDS] = {
     [RECORD_CALL] = "call",
     [RECORD_CLOCK] = "clock",
     [RECORD_NOTE] = "note",
+    [RECORD_CLOSE] = "close",
     [RECORD_UNSEALED] = "unsealed",
     [RECORD_CUT] = "cut",
     [RECORD_RESTORED] = "restored",
@@ -231,6 +232,11 @@ void record_encode(const struct record *r, struct buf *out)
 bool record_epoch_is_void(uint64_t epoch, uint64_t newest)
 {
     return epoch < newest;
+}
+
+bool record_is_retried_anew(const struct record *r)
+{
+    return r->kind == RECORD_RETRY && sv_eq(r->state, SV("anew"));
 }
 
 bool record_is_exact(const struct record *r, struct strview bytes)

@@ -7,7 +7,7 @@
  * part of the bytes: it is the position.
  *
  *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome
- *                               fired call clock note unsealed cut restored
+ *                               fired call clock note close unsealed cut restored
  *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified
  *                               escalated closed
  *
@@ -40,17 +40,21 @@ enum record_kind {
     RECORD_FREEZE,  /* balm stop (on = true) or resume; actor */
     RECORD_INTENT,  /* an act that shall happen: function, target, params, deadline, gates */
     RECORD_REFUSAL, /* an act that shall not: gate, gates, reason (gate "mode", mode "shadow": would have) */
-    RECORD_RETRY,   /* an attempt failed and will be repeated at `due` */
-    /* How an intent or call ended, for good: state done unchanged refused failed unknown expired dead. */
+    /* An attempt failed and will be repeated at `due`. Without attempt, and with actor: a person has a dead
+     * one retried; state "again": the same call, "anew": its incident is decided on once more. */
+    RECORD_RETRY,
+    /* How an intent or call ended, for good: state done unchanged refused failed unknown expired dead;
+     * dropped (actor, reason): a person gave up a dead one. */
     RECORD_OUTCOME,
     RECORD_TIMER,     /* wake incident at `due` for `purpose` */
     RECORD_FIRED,     /* a timer's time has come; timer = sequence of its record */
     RECORD_VERIFIED,  /* ok true or false; how = resolve | check | hold | timeout */
     RECORD_ESCALATED, /* the ladder is at its end or must not go on; reason, function = who was told */
-    RECORD_CLOSED,    /* the incident ended; state healed | resolved | unknown | escalated */
+    RECORD_CLOSED,    /* the incident ended; state healed | resolved | unknown | escalated | manual */
     RECORD_CALL,      /* an accepted asynchronous call of a function */
     RECORD_CLOCK,     /* the wall clock jumped against the monotonic one by detail.jumpNs */
     RECORD_NOTE,      /* a person's remark on an incident; actor, message */
+    RECORD_CLOSE,     /* a person ends an incident; actor, reason. Decided on it: closed, state "manual" */
     /* Sealing resumed over records that had been without a signature for longer than a crash explains:
      * nothing proves that they are the ones first written. message; detail = {"checkpoint","records"}. */
     RECORD_UNSEALED,
@@ -118,6 +122,8 @@ enum status record_decode(struct strview bytes, struct arena *a, struct record *
 /* Of an intent: is it void behind a record of epoch `newest`? The decider that wrote it had been relieved.
  * What has no epoch (0) is older than any. */
 bool record_epoch_is_void(uint64_t epoch, uint64_t newest);
+/* Does it have a dead act's incident decided on once more (RECORD_RETRY, state "anew")? */
+bool record_is_retried_anew(const struct record *r);
 /* Does encoding r give exactly `bytes`? */
 bool record_is_exact(const struct record *r, struct strview bytes);
 /* The wall clock has jumped by jump_ns, and now_ns is what it shows since: every time folded before lies that

@@ -544,6 +544,67 @@ Test(queue, after_the_last_attempt_an_item_is_dead_until_a_person_retries_it,
     in_fiber(the_last_attempt_is_dead);
 }
 
+static void kill_call(const char *id, const char *function)
+{
+    (void)append((struct record){.kind = RECORD_CALL, .intent = sv(id), .function = sv(function)});
+    for (unsigned attempt = 1; attempt <= 3; attempt++) {
+        struct queue_item item = take();
+        cr_assert_eq(retry(&item, true, 0), STATUS_OK);
+    }
+    cr_assert(queue_is_dead(queue, sv(id)));
+}
+
+static size_t n_dead(const char *function)
+{
+    struct queue_dead *dead;
+    size_t total, n = queue_list_dead(queue, sv(function), 1, &arena, &dead, &total);
+    cr_assert_eq(n, total > 0 ? 1 : 0);
+    return total;
+}
+
+static void a_persons_words(void)
+{
+    struct queue_dead *dead;
+    size_t total;
+    kill_call("c1", "f");
+    kill_call("c2", "g");
+    cr_assert_eq(queue_list_dead(queue, SV(""), 10, &arena, &dead, &total), 2);
+    cr_assert(sv_eq(dead[0].id, SV("c1")) && sv_eq(dead[1].function, SV("g")) && dead[0].is_call);
+    cr_assert(dead[0].seq == 1 && dead[0].ended_seq > dead[0].seq);
+    cr_assert(n_dead("g") == 1 && n_dead("h") == 0 && n_dead("") == 2);
+    (void)append((struct record){.kind = RECORD_OUTCOME, .intent = SV("c1"), .state = SV("dropped")});
+    (void)append((struct record){.kind = RECORD_RETRY, .intent = SV("c2"), .state = SV("anew")});
+    cr_assert_eq(n_dead(""), 0);
+    expect_nothing_ready();
+    restart();
+    cr_assert_eq(n_dead(""), 0);
+    expect_nothing_ready();
+}
+
+Test(queue, a_dead_item_that_a_person_drops_or_has_decided_anew_is_gone, .init = set_three_quick_attempts)
+{
+    in_fiber(a_persons_words);
+}
+
+static void only_the_dead_are_revived(void)
+{
+    static const char *const states[] = {"again", "anew"};
+    (void)add("i1", "f", "a");
+    struct queue_item item = take();
+    for (size_t i = 0; i < 2; i++)
+        (void)append((struct record){.kind = RECORD_RETRY, .intent = SV("i1"), .state = sv(states[i])});
+    (void)append((struct record){.kind = RECORD_OUTCOME, .intent = SV("i1"), .state = SV("dropped")});
+    cr_assert_eq(queue_depth(queue, SV("f")).leased, 1);
+    cr_assert_eq(done(&item), STATUS_OK, "it is still its holder's");
+    (void)append((struct record){.kind = RECORD_RETRY, .intent = SV("i1"), .state = SV("again")});
+    expect_nothing_ready();
+}
+
+Test(queue, a_person_revives_nothing_that_is_under_way_or_has_ended)
+{
+    in_fiber(only_the_dead_are_revived);
+}
+
 static void telling_a_person_goes_on(void)
 {
     struct record r = {.kind = RECORD_INTENT,
