@@ -366,7 +366,9 @@ static void decide_incident(struct decision *d, const struct incident *inc)
 {
     if (inc->phase == INCIDENT_ACTING)
         return; /* whatever came meanwhile: the outcome is awaited, and decided on then */
-    if (inc->phase == INCIDENT_ENDED) {
+    if (inc->is_closing) {
+        emit_closed(d, inc, "manual");
+    } else if (inc->phase == INCIDENT_ENDED) {
         decide_ended(d, inc);
     } else if (inc->phase == INCIDENT_VERIFYING) {
         decide_verifying(d, inc);
@@ -378,7 +380,7 @@ static void decide_incident(struct decision *d, const struct incident *inc)
                     : inc->is_escalated         ? "escalated"
                                                 : "resolved");
     } else if (inc->phase == INCIDENT_NEW) {
-        (void)attempt(d, inc, 1, false);
+        (void)attempt(d, inc, inc->step > 0 ? inc->step : 1, false); /* a step: of the act to be retried */
     } else if (inc->phase == INCIDENT_DELAYED && inc->timer == NULL) {
         (void)attempt(d, inc, inc->step, false);
     } else if (inc->phase == INCIDENT_REFUSED && inc->gate != NULL && strcmp(inc->gate, "rate") == 0) {
@@ -394,7 +396,8 @@ static const char *wake(struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_handled; i++)
         if (d->handled[i] == inc) return NULL;
-    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || d->n_handled == ARRAY_LEN(d->handled))
+    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing ||
+        d->n_handled == ARRAY_LEN(d->handled))
         return NULL;
     const char *gate = attempt(d, inc, inc->step, true);
     d->handled[d->n_handled++] = inc;
@@ -455,7 +458,7 @@ static bool tell_untold(struct decision *d, const struct runbook_slot *slot)
             emit_wake_timer(d, slot);
             return false;
         }
-        tell(d, inc, inc->step, arena_copy(d->arena, inc->untold_reason));
+        if (!inc->is_closing) tell(d, inc, inc->step, arena_copy(d->arena, inc->escalation_reason));
     }
     return true;
 }
@@ -524,6 +527,16 @@ static void decide_about(struct decision *d)
     if (d->in->kind == RECORD_OUTCOME) wake_slot(d, inc->slot);
 }
 
+static void decide_retry(struct decision *d)
+{
+    const struct incident *inc = state_incident(d->state, d->in->incident);
+    if (inc == NULL) return;
+    if (sv_eq(d->in->purpose, SV("escalate")))
+        (void)tell_untold(d, inc->slot);
+    else
+        decide_incident(d, inc);
+}
+
 static void decide_everything(struct decision *d)
 {
     for (struct list *node = d->state->incidents_list.next; node != &d->state->incidents_list;
@@ -547,8 +560,10 @@ void decide(const struct state *state, uint64_t seq, const struct record *in, st
     if (in->kind == RECORD_SIGNAL && sv_eq(in->status, SV("firing"))) {
         decide_firing(&d);
     } else if (in->kind == RECORD_SIGNAL || in->kind == RECORD_EXPIRED || in->kind == RECORD_OUTCOME ||
-               (in->kind == RECORD_FIRED && in->incident.len > 0)) {
+               in->kind == RECORD_CLOSE || (in->kind == RECORD_FIRED && in->incident.len > 0)) {
         decide_about(&d);
+    } else if (in->kind == RECORD_RETRY) {
+        decide_retry(&d);
     } else if (in->kind == RECORD_FIRED && in->runbook.len > 0) {
         const struct runbook_slot *slot = table_get(&state->slots, in->runbook);
         if (slot != NULL) wake_slot(&d, slot);

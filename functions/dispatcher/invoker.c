@@ -187,6 +187,10 @@ static bool may_begin(struct job *job)
         withdraw(job, "the incident had moved on");
         return false;
     }
+    if (inc->is_closing) {
+        withdraw(job, "a person had closed the incident");
+        return false;
+    }
     if (!job->item->is_interrupted && state_mode(s, r->runbook) != RUNBOOK_ACT) {
         give_up(job, SV("refused"), SV("FAILED_PRECONDITION"),
                 SV("its runbook may not act any more: nothing was begun since"));

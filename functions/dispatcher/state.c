@@ -13,6 +13,7 @@ struct state *state_new(void)
     list_init(&s->incidents_list);
     list_init(&s->targets_list);
     list_init(&s->slots_list);
+    list_init(&s->dismissed_list);
     return s;
 }
 
@@ -30,6 +31,8 @@ void state_free(struct state *s)
 {
     if (s == NULL) return;
     free_incidents_and_targets(s);
+    while (s->n_dismissed > 0)
+        state_forget_dismissed(s, container_of(s->dismissed_list.next, struct dismissed, node)->incident);
     while (s->n_timers > 0)
         state_timer_remove(s, s->timers[0]);
     for (size_t i = 0; i < s->n_runbooks; i++)
@@ -45,6 +48,7 @@ void state_free(struct state *s)
     table_release(&s->targets);
     table_release(&s->runbooks);
     table_release(&s->slots);
+    table_release(&s->dismissed);
     free(s);
 }
 
@@ -171,9 +175,10 @@ static void apply_signal(struct state *s, uint64_t seq, const struct record *r)
     struct incident *inc = state_incident(s, r->incident);
     if (sv_eq(r->status, SV("resolved"))) {
         if (inc != NULL && inc->alert == ALERT_FIRING) inc->alert = ALERT_RESOLVED;
+        state_forget_dismissed(s, r->incident);
         return;
     }
-    if (inc != NULL) return; /* the episode is known: nothing new */
+    if (inc != NULL || state_is_dismissed(s, r->incident)) return; /* the episode is known: nothing new */
     const struct runbook *rb = state_match(s, &r->labels, &s->n_limit_hits);
     if (rb == NULL) {
         s->n_unmatched++;
@@ -244,6 +249,27 @@ static void apply_outcome(struct state *s, const struct record *r)
     state_set_phase(s, inc, INCIDENT_ENDED);
 }
 
+static bool is_escalation(const struct record *r)
+{
+    return sv_eq(r->purpose, SV("escalate"));
+}
+
+/* A person has an act decided on once more, or a message sent once more. Who asked has seen an older state.
+ */
+static void apply_retry(struct state *s, const struct record *r)
+{
+    struct incident *inc = state_incident(s, r->incident);
+    if (inc == NULL || !record_is_retried_anew(r) ||
+        incident_refuses_retry(inc, r->intent, is_escalation(r)) != NULL)
+        return;
+    if (is_escalation(r)) {
+        state_keep_untold(inc);
+    } else if (r->step >= 1 && r->step <= (int64_t)inc->runbook->n_steps) {
+        inc->step = r->step;
+        state_set_phase(s, inc, INCIDENT_NEW);
+    }
+}
+
 static void turn_clock(struct state *s, const struct clock_turn *turn)
 {
     for (struct list *node = s->targets_list.next; node != &s->targets_list; node = node->next) {
@@ -298,22 +324,24 @@ static void apply_input(struct state *s, uint64_t seq, const struct record *r)
     case RECORD_OUTCOME:
         apply_outcome(s, r);
         break;
-    default: /* rejected, seen, retry, call, note: nothing to decide on */
+    case RECORD_RETRY:
+        apply_retry(s, r);
+        break;
+    case RECORD_CLOSE:
+        inc = state_incident(s, r->incident);
+        if (inc != NULL) inc->is_closing = true;
+        break;
+    default: /* rejected, seen, call, note: nothing to decide on */
         break;
     }
 }
 
 /* ---- folding: what was decided ---- */
 
-static bool is_escalation(const struct record *r)
-{
-    return sv_eq(r->purpose, SV("escalate"));
-}
-
 static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
 {
     if (is_escalation(r)) { /* a message to a person: nothing else of the incident hangs on it */
-        state_forget_untold(inc);
+        state_settle_untold(inc);
         return;
     }
     state_drop_timer(s, inc);
@@ -356,7 +384,7 @@ static void apply_refusal(struct state *s, struct incident *inc, const struct re
         if (sv_eq(r->gate, SV("freeze")))
             state_keep_untold(inc);
         else
-            state_forget_untold(inc);
+            state_settle_untold(inc);
         return;
     }
     state_drop_timer(s, inc);
@@ -391,7 +419,7 @@ static void apply_decided(struct state *s, uint64_t seq, const struct record *r)
     if (r->kind == RECORD_ESCALATED) {
         state_drop_timer(s, inc);
         inc->is_escalated = true;
-        state_note_untold(inc, r->reason);
+        state_note_escalation(inc, r->reason);
         state_set_phase(s, inc, INCIDENT_ESCALATED);
     }
     if (r->kind == RECORD_CLOSED) state_close_incident(s, inc, r);

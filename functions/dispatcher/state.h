@@ -14,6 +14,8 @@
  *    |                      wakes the others, which are WAITING)                  --intent--> ACTING
  *             +--> REFUSED (mode, target …: until the alert ends)
  *   ESCALATED: a person has been told (or will be, once balm resume lets bots act); until the alert ends
+ *   REFUSED, ESCALATED --retry "anew" (a person's, of the act that died)--> NEW, at that act's step
+ *   any --close (a person's)--> closed; from ACTING only once the act has its outcome
  *
  * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch
  * record are void. A record's effective time is the latest time up to it, so `now_ns` goes back only at a
@@ -33,6 +35,7 @@
 #define INCIDENT_BYTES_MAX ((size_t)256 << 20) /* of their labels and annotations together */
 #define TARGETS_MAX        200000 /* with an open incident or an act younger than RUNBOOK_PERIOD_MAX_NS */
 #define CLOSED_MAX         1000   /* closed incidents remembered for the list */
+#define DISMISSED_MAX      10000 /* closed by a person while the alert fired; beyond, the oldest is forgotten */
 #define SOURCES_MAX        32
 
 enum incident_phase {
@@ -114,8 +117,15 @@ struct incident {
     enum outcome_state outcome;
     struct timer *timer; /* owned by the state; NULL in a phase that has one: it has fired */
     bool hold_broken, is_escalated;
-    struct strview untold_reason; /* owned; of the escalation, until somebody is told */
-    const char *gate;             /* that refused last; static */
+    bool is_closing;                  /* a person has ended it, and its act has no outcome yet */
+    struct strview escalation_reason; /* owned; of the last one: to be told later, or once more */
+    const char *gate;                 /* that refused last; static */
+};
+
+/* An incident that a person closed while its alert fired: the episode goes on and must not open it again. */
+struct dismissed {
+    struct list node;
+    struct strview incident; /* owned */
 };
 
 struct closed_incident {
@@ -152,6 +162,9 @@ struct state {
     size_t n_timers, timers_capacity;
     struct closed_incident closed[CLOSED_MAX]; /* ring */
     uint64_t n_closed;
+    struct table dismissed;
+    struct list dismissed_list; /* oldest first */
+    size_t n_dismissed;
     struct signal_source sources[SOURCES_MAX + 1];
     size_t n_sources;
     uint64_t n_unmatched, n_void, n_limit_hits; /* for people, not for decisions */
@@ -172,6 +185,9 @@ const struct runbook *state_match(const struct state *s, const struct record_lab
 /* Is there no room for an incident with this signal? */
 bool state_is_full(const struct state *s, const struct record *signal);
 bool incident_is_busy(const struct incident *inc); /* acting … holding: its target is taken */
+/* May a person have this dead intent of it decided on anew? NULL: yes; else why not, a static sentence. Only
+ * while nothing has been done about the incident since, so that no act runs behind another's back. */
+const char *incident_refuses_retry(const struct incident *inc, struct strview intent, bool is_escalation);
 /* Should it have moved on by itself by now? For people, not for decisions. Never while acting is stopped. */
 bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns);
 const char *incident_phase_name(enum incident_phase phase);
@@ -186,7 +202,7 @@ struct timer *state_next_timer(const struct state *s);
 
 /* ---- snapshots (state_save.c) ---- */
 
-#define STATE_SAVED_VERSION 1
+#define STATE_SAVED_VERSION 2
 void state_save(const struct state *s, struct pack *p);
 /* *ret_state as it was: folding on from there decides the same. STATUS_DATA_LOSS: damaged. */
 enum status state_load(struct unpack *u, struct state **ret_state, struct error *err) MUST_USE;

@@ -23,10 +23,15 @@ void state_open_incident(struct state *s, uint64_t seq, const struct record *r, 
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r);
 void state_free_incident(struct state *s, struct incident *inc);
 void state_set_phase(struct state *s, struct incident *inc, enum incident_phase phase);
-/* An escalation's message: its reason is noted, then it is sent (forgotten), or acting is stopped (kept). */
-void state_note_untold(struct incident *inc, struct strview reason);
-void state_forget_untold(struct incident *inc);
+/* An escalation's message: its reason is noted; it is kept while acting is stopped, or a person has it told
+ * once more, and settled once it is sent. */
+void state_note_escalation(struct incident *inc, struct strview reason);
 void state_keep_untold(struct incident *inc);
+void state_settle_untold(struct incident *inc);
+/* Did a person close this incident in the episode that goes on? */
+bool state_is_dismissed(const struct state *s, struct strview incident);
+void state_dismiss(struct state *s, struct strview incident);
+void state_forget_dismissed(struct state *s, struct strview incident);
 void state_drop_timer(struct state *s, struct incident *inc);
 void state_act_begin(struct state *s, struct incident *inc, int64_t began_ns);
 void state_act_end(struct state *s, struct incident *inc);

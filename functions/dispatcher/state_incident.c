@@ -189,6 +189,17 @@ void state_set_phase(struct state *s, struct incident *inc, enum incident_phase 
     if (inc->target != NULL && rank_on_target(inc) != rank) move_on_target(inc, rank_on_target(inc));
 }
 
+const char *incident_refuses_retry(const struct incident *inc, struct strview intent, bool is_escalation)
+{
+    if (inc->is_closing) return "a person has closed its incident";
+    if (inc->alert != ALERT_FIRING) return "its alert is over";
+    if (is_escalation)
+        return inc->phase == INCIDENT_ESCALATED ? NULL : "its incident has moved on: no person is needed now";
+    if (!sv_eq(intent, sv(inc->intent))) return "its incident has gone on to another act since";
+    if (inc->phase == INCIDENT_ESCALATED || inc->phase == INCIDENT_REFUSED) return NULL;
+    return "its incident is being decided on anyway";
+}
+
 /* What has a deadline or a timer gets a little longer than that, what is decided at once a minute; who waits
  * for others waits as long as they take, but a day is no wait any more. */
 bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns)
@@ -218,18 +229,16 @@ void state_drop_timer(struct state *s, struct incident *inc)
     inc->timer = NULL;
 }
 
-void state_note_untold(struct incident *inc, struct strview reason)
+void state_note_escalation(struct incident *inc, struct strview reason)
 {
     char *copy = mem_alloc(reason.len + 1);
     if (reason.len > 0) memcpy(copy, reason.ptr, reason.len);
-    free((char *)(uintptr_t)inc->untold_reason.ptr);
-    inc->untold_reason = sv_n(copy, reason.len);
+    free((char *)(uintptr_t)inc->escalation_reason.ptr);
+    inc->escalation_reason = sv_n(copy, reason.len);
 }
 
-void state_forget_untold(struct incident *inc)
+void state_settle_untold(struct incident *inc)
 {
-    free((char *)(uintptr_t)inc->untold_reason.ptr);
-    inc->untold_reason = sv(NULL);
     list_remove(&inc->in_slot);
 }
 
@@ -343,13 +352,41 @@ void state_free_incident(struct state *s, struct incident *inc)
         inc->target->n_incidents--;
         forget_target_if_idle(s, inc->target);
     }
-    free((char *)(uintptr_t)inc->untold_reason.ptr);
+    free((char *)(uintptr_t)inc->escalation_reason.ptr);
     free(inc);
+}
+
+bool state_is_dismissed(const struct state *s, struct strview incident)
+{
+    return table_get(&s->dismissed, incident) != NULL;
+}
+
+void state_forget_dismissed(struct state *s, struct strview incident)
+{
+    struct dismissed *d = table_remove(&s->dismissed, incident);
+    if (d == NULL) return;
+    list_remove(&d->node);
+    s->n_dismissed--;
+    free(d);
+}
+
+void state_dismiss(struct state *s, struct strview incident)
+{
+    state_forget_dismissed(s, incident);
+    if (s->n_dismissed == DISMISSED_MAX)
+        state_forget_dismissed(s, container_of(s->dismissed_list.next, struct dismissed, node)->incident);
+    struct dismissed *d = mem_zalloc(1, sizeof(*d) + incident.len);
+    memcpy(d + 1, incident.ptr, incident.len);
+    d->incident = sv_n((char *)(d + 1), incident.len);
+    list_push_back(&s->dismissed_list, &d->node);
+    table_put(&s->dismissed, d->incident, d);
+    s->n_dismissed++;
 }
 
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r)
 {
     remember_closed(s, inc, r);
+    if (inc->is_closing && inc->alert != ALERT_RESOLVED) state_dismiss(s, inc->id);
     state_free_incident(s, inc);
 }
 

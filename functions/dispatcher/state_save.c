@@ -81,8 +81,9 @@ static void save_incident(const struct incident *inc, struct pack *p)
     pack_u64(p, inc->outcome);
     pack_bool(p, inc->hold_broken);
     pack_bool(p, inc->is_escalated);
-    pack_bool(p, inc->untold_reason.ptr != NULL);
-    pack_text(p, inc->untold_reason);
+    pack_bool(p, inc->is_closing);
+    pack_bool(p, inc->escalation_reason.ptr != NULL);
+    pack_text(p, inc->escalation_reason);
     pack_text(p, inc->gate != NULL ? sv(inc->gate) : SV(""));
     pack_bool(p, inc->timer != NULL);
     if (inc->timer != NULL) save_timer(inc->timer, p);
@@ -176,6 +177,13 @@ static void save_closed(const struct state *s, struct pack *p)
     }
 }
 
+static void save_dismissed(const struct state *s, struct pack *p)
+{
+    pack_u64(p, s->n_dismissed);
+    for (const struct list *node = s->dismissed_list.next; node != &s->dismissed_list; node = node->next)
+        pack_text(p, container_of(node, const struct dismissed, node)->incident);
+}
+
 static void save_sources(const struct state *s, struct pack *p)
 {
     pack_u64(p, s->n_sources);
@@ -207,6 +215,7 @@ void state_save(const struct state *s, struct pack *p)
     save_slot_lists(s, p);
     save_free_timers(s, p);
     save_closed(s, p);
+    save_dismissed(s, p);
     save_sources(s, p);
 }
 
@@ -277,11 +286,11 @@ static struct timer *load_timer(struct loading *l)
     return t;
 }
 
-static bool load_untold(struct loading *l, struct incident *inc)
+static bool load_escalation(struct loading *l, struct incident *inc)
 {
-    bool is_untold = unpack_bool(l->u);
+    bool has_reason = unpack_bool(l->u);
     struct strview reason = unpack_text(l->u);
-    if (is_untold) state_note_untold(inc, reason);
+    if (has_reason) state_note_escalation(inc, reason);
     return !l->u->is_bad;
 }
 
@@ -305,7 +314,8 @@ static bool load_progress(struct loading *l, struct incident *inc)
     inc->outcome = (enum outcome_state)outcome;
     inc->hold_broken = unpack_bool(l->u);
     inc->is_escalated = unpack_bool(l->u);
-    if (!load_untold(l, inc)) return false;
+    inc->is_closing = unpack_bool(l->u);
+    if (!load_escalation(l, inc)) return false;
     struct strview gate = unpack_text(l->u);
     if (gate.len > 0) (void)state_phase_after(gate, &inc->gate);
     if (unpack_bool(l->u)) inc->timer = load_timer(l);
@@ -445,6 +455,15 @@ static bool load_closed(struct loading *l)
     return !l->u->is_bad;
 }
 
+static bool load_dismissed(struct loading *l)
+{
+    size_t n = unpack_count(l->u);
+    if (n > DISMISSED_MAX) return false;
+    for (; n > 0; n--)
+        state_dismiss(l->s, unpack_text(l->u));
+    return !l->u->is_bad;
+}
+
 static bool load_sources(struct loading *l)
 {
     size_t n = unpack_count(l->u);
@@ -481,7 +500,7 @@ static bool load_all(struct loading *l)
     if (!load_slot_lists(l)) return false;
     for (size_t n = unpack_count(l->u); n > 0; n--)
         (void)load_timer(l);
-    return load_closed(l) && load_sources(l);
+    return load_closed(l) && load_dismissed(l) && load_sources(l);
 }
 
 enum status state_load(struct unpack *u, struct state **ret_state, struct error *err)
