@@ -12,7 +12,13 @@
  *   GET  /incidents/ID   what `balm why` prints, as JSON (explain.h)
  *   POST /explain        signal records, one a line: what they would lead to (preview.h); changes nothing
  *   POST /freeze         {"on":true,"actor":"…"}: answers once no mutating request can leave any bot
- *   POST /notes          {"incident":"…","actor":"…","message":"…"} */
+ *   POST /notes          {"incident":"…","actor":"…","message":"…"}
+ *   POST /close          {"incident":"…","actor":"…","reason":"…"}: a person ends an incident (state.h)
+ *   GET  /dead[?function=F&limit=N]   acts and calls whose attempts are used up, that died first first
+ *   POST /dead/retry     {"actor":"…","id":"…"} or {"actor":"…","all":true[,"function":"…"]}
+ *   POST /dead/drop      the same, and "reason"
+ *
+ * An incident or dead letter is named by its id or by a part of it that fits no other (ids.h). */
 #ifndef BALM_DISPATCHER_DISPATCHER_H
 #define BALM_DISPATCHER_DISPATCHER_H
 

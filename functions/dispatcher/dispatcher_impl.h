@@ -3,7 +3,7 @@
  *   dispatcher.c  life cycle, follower, taking the epoch, activating runbooks
  *   clockwork.c   fires timers, watches the clock
  *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
- *   handler.c     the HTTP side
+ *   handler.c, steer.c, dead.c   the HTTP side (handler_impl.h)
  *   observe.c     metrics and log lines made from records as they come
  *   gauges.c      metrics that are computed when asked
  *   selfwatch*.c  is the platform itself well? */

@@ -96,6 +96,11 @@ static bool is_escalation(const struct record *r)
     return sv_eq(r->purpose, SV("escalate"));
 }
 
+static bool is_dropped(const struct record *r)
+{
+    return r->kind == RECORD_OUTCOME && sv_eq(r->state, SV("dropped"));
+}
+
 static bool is_shadow(const struct record *r)
 {
     return sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow"));
@@ -196,6 +201,16 @@ static json_t *note_json(const struct record *r)
     return o;
 }
 
+/* What a person did: put an act back, gave it up, ended the incident. */
+static json_t *persons_json(const struct record *r)
+{
+    json_t *o = json_object();
+    put_time(o, "time", r->time_ns);
+    put_text(o, "actor", r->actor);
+    put_text(o, "reason", r->reason);
+    return o;
+}
+
 static json_t *find_act(const json_t *acts, struct strview intent)
 {
     for (size_t i = json_array_size(acts); i > 0; i--)
@@ -218,6 +233,9 @@ static struct strview line_of_refusal(struct arena *a, const struct record *r)
 static struct strview line_of_retry(struct arena *a, const struct record *r)
 {
     char due[RFC3339_LEN + 1];
+    if (r->actor.len > 0)
+        return arena_printf(a, "%.*s has %.*s retried: it is decided on anew", SV_ARG(r->actor),
+                            SV_ARG(r->function));
     rfc3339_format(r->due_ns, due);
     return arena_printf(a, "attempt %" PRId64 " ended without result (%.*s %.*s); again at %s", r->attempt,
                         SV_ARG(r->code), SV_ARG(r->reason), due);
@@ -256,6 +274,9 @@ static struct strview line_of(struct arena *a, const struct record *r)
     case RECORD_RETRY:
         return line_of_retry(a, r);
     case RECORD_OUTCOME:
+        if (is_dropped(r))
+            return arena_printf(a, "%.*s gives %.*s up: %.*s", SV_ARG(r->actor), SV_ARG(r->function),
+                                SV_ARG(r->reason));
         return arena_printf(a, "%.*s: %.*s%s%.*s", SV_ARG(r->function), SV_ARG(r->state),
                             r->message.len > 0 ? ", " : "", SV_ARG(r->message));
     case RECORD_TIMER:
@@ -268,6 +289,8 @@ static struct strview line_of(struct arena *a, const struct record *r)
         return arena_printf(a, "needs a person: %.*s", SV_ARG(r->reason));
     case RECORD_CLOSED:
         return r->state;
+    case RECORD_CLOSE:
+        return arena_printf(a, "%.*s ends it: %.*s", SV_ARG(r->actor), SV_ARG(r->reason));
     case RECORD_NOTE:
         return arena_printf(a, "%.*s: %.*s", SV_ARG(r->actor), SV_ARG(r->message));
     default:
@@ -279,7 +302,7 @@ static struct strview line_of(struct arena *a, const struct record *r)
 
 /* The newest records of those kinds that say where the incident stands. */
 struct standing {
-    const struct record *closed, *decided, *timer;
+    const struct record *closed, *closing, *decided, *timer;
     bool has_open_act, has_fired;
 };
 
@@ -289,8 +312,9 @@ static struct standing find_standing(const struct explain *x)
     for (size_t i = 0; i < x->n; i++) {
         const struct record *r = &x->items[i].record;
         if (r->kind == RECORD_CLOSED) st.closed = r;
+        if (r->kind == RECORD_CLOSE) st.closing = r;
         if (r->kind == RECORD_INTENT && !is_escalation(r)) st.has_open_act = true;
-        if (r->kind == RECORD_OUTCOME && !is_escalation(r)) st.has_open_act = false;
+        if (r->kind == RECORD_OUTCOME && !is_escalation(r) && !is_dropped(r)) st.has_open_act = false;
         bool is_turn = (r->kind == RECORD_INTENT || r->kind == RECORD_REFUSAL) ? !is_escalation(r)
                                                                                : r->kind == RECORD_ESCALATED;
         if (is_turn) {
@@ -332,10 +356,16 @@ static struct strview next_step(const struct explain *x, struct arena *a)
 {
     struct standing st = find_standing(x);
     char due[RFC3339_LEN + 1];
+    if (st.closed != NULL && st.closing != NULL)
+        return arena_printf(a, "nothing: closed by %.*s: %.*s", SV_ARG(st.closing->actor),
+                            SV_ARG(st.closing->reason));
     if (st.closed != NULL) return arena_printf(a, "nothing: closed as %.*s", SV_ARG(st.closed->state));
     if (st.decided == NULL) return SV("nothing: no runbook takes this alert");
     if (st.has_open_act) {
         rfc3339_format(st.decided->deadline_ns, due);
+        if (st.closing != NULL)
+            return arena_printf(a, "closed once %.*s has ended on %.*s, at %s at the latest",
+                                SV_ARG(st.decided->function), SV_ARG(st.decided->target), due);
         return arena_printf(a, "%.*s is to act on %.*s, until %s at the latest", SV_ARG(st.decided->function),
                             SV_ARG(st.decided->target), due);
     }
@@ -368,22 +398,25 @@ static json_t *add_list(json_t *root, const char *name)
 static void add_outcome(struct document *doc, const struct record *r)
 {
     json_t *act = find_act(doc->acts, r->intent);
-    if (act != NULL) (void)json_object_set_new(act, "outcome", outcome_json(r));
+    if (act != NULL && is_dropped(r))
+        (void)json_object_set_new(act, "dropped", persons_json(r));
+    else if (act != NULL)
+        (void)json_object_set_new(act, "outcome", outcome_json(r));
     if (r->undo.len > 0) (void)json_array_append_new(doc->undo, json_text(r->undo));
 }
 
 static void add_retry(struct document *doc, const struct record *r)
 {
-    json_t *act = find_act(doc->acts, r->intent), *o = json_object();
+    json_t *act = find_act(doc->acts, r->intent);
+    if (act != NULL && r->actor.len > 0) (void)json_object_set_new(act, "retried", persons_json(r));
+    if (act == NULL || r->actor.len > 0) return;
+    json_t *o = json_object();
     put_time(o, "time", r->time_ns);
     put_time(o, "due", r->due_ns);
     put_int(o, "attempt", r->attempt);
     put_text(o, "code", r->code);
     put_text(o, "reason", r->reason);
-    if (act != NULL)
-        (void)json_array_append_new(json_object_get(act, "retries"), o);
-    else
-        json_decref(o);
+    (void)json_array_append_new(json_object_get(act, "retries"), o);
 }
 
 static void add_runbook(struct document *doc, const struct record *r)
@@ -413,6 +446,7 @@ static void add_part(struct document *doc, const struct record *r)
     if (r->kind == RECORD_VERIFIED) (void)json_array_append_new(doc->verification, verified_json(r));
     if (r->kind == RECORD_ESCALATED) (void)json_array_append_new(doc->escalation, escalated_json(r));
     if (r->kind == RECORD_NOTE) (void)json_array_append_new(doc->notes, note_json(r));
+    if (r->kind == RECORD_CLOSE) (void)json_object_set_new(doc->root, "closing", persons_json(r));
     if (r->kind == RECORD_CLOSED) {
         (void)json_object_set_new(doc->root, "state", json_text(r->state));
         put_time(doc->root, "closed", r->time_ns);

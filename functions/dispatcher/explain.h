@@ -1,9 +1,10 @@
 /* `balm why INCIDENT`: what happened in one incident and why, from its records alone. Pure; works on a
  * running platform's journal and offline on a data folder.
  *
- * JSON: incident, state (open, healed, resolved, unknown, escalated), alert {labels, annotations, startsAt,
- * received, source …}, runbook {name, hash, mode}, target, acts [{intent, step, function, params, gates,
- * retries, outcome, undo …}], refusals, verification, escalation, notes, next (one sentence), undo
+ * JSON: incident, state (open, healed, resolved, unknown, escalated, manual), alert {labels, annotations,
+ * startsAt, received, source …}, runbook {name, hash, mode}, target, acts [{intent, step, function, params,
+ * gates, retries, outcome, undo …; retried and dropped {time, actor, reason}: by a person}], refusals,
+ * verification, escalation, notes, closing {time, actor, reason}: by a person, next (one sentence), undo
  * (commands), timeline [{seq, time, kind, text}]. Text is made from that JSON only. */
 #ifndef BALM_DISPATCHER_EXPLAIN_H
 #define BALM_DISPATCHER_EXPLAIN_H

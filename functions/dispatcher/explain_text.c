@@ -206,6 +206,21 @@ static void put_outcome(struct buf *out, const json_t *outcome)
     }
 }
 
+/* "            retried by alice at 03:12:00.123: reason" */
+static void put_person(struct buf *out, const json_t *o, const char *what)
+{
+    if (o == NULL) return;
+    buf_printf(out, "%s by ", what);
+    put_member(out, o, "actor");
+    buf_append(out, SV(" at "));
+    put(out, clock_part(json_get_text(o, "time")));
+    if (json_get_text(o, "reason").len > 0) {
+        buf_append(out, SV(": "));
+        put_member(out, o, "reason");
+    }
+    buf_append_char(out, '\n');
+}
+
 static void put_acts(struct buf *out, const json_t *acts)
 {
     for (size_t i = 0; i < json_array_size(acts); i++) {
@@ -226,6 +241,8 @@ static void put_acts(struct buf *out, const json_t *acts)
         if (n_retries > 0)
             buf_printf(out, "            %zu more attempt%s\n", n_retries, n_retries == 1 ? "" : "s");
         put_outcome(out, json_object_get(act, "outcome"));
+        put_person(out, json_object_get(act, "retried"), "            retried");
+        put_person(out, json_object_get(act, "dropped"), "            dropped");
     }
 }
 
@@ -284,9 +301,25 @@ static void put_undo(struct buf *out, const json_t *undo)
     }
 }
 
+static void put_notes(struct buf *out, const json_t *notes)
+{
+    for (size_t i = 0; i < json_array_size(notes); i++) {
+        const json_t *note = json_array_get(notes, i);
+        put_head(out, "note");
+        put_member(out, note, "actor");
+        buf_append(out, SV(" at "));
+        put(out, clock_part(json_get_text(note, "time")));
+        buf_append(out, SV(": "));
+        put_member(out, note, "message");
+        buf_append_char(out, '\n');
+    }
+}
+
 static void put_end(struct buf *out, const json_t *root)
 {
     const json_t *timeline = json_object_get(root, "timeline");
+    put_notes(out, json_object_get(root, "notes"));
+    put_person(out, json_object_get(root, "closing"), "  ended    ");
     put_head(out, "next");
     put_sentence(out, json_get_text(root, "next"));
     buf_append_char(out, '\n');

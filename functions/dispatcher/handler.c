@@ -1,39 +1,28 @@
-#include "functions/dispatcher/dispatcher_impl.h"
-#include "functions/dispatcher/explain.h"
-#include "functions/dispatcher/preview.h"
-#include "functions/dispatcher/status.h"
+#include "functions/dispatcher/handler_impl.h"
 
 #include <inttypes.h>
 
-#include "log/log.h"
+#include "functions/dispatcher/explain.h"
+#include "functions/dispatcher/ids.h"
+#include "functions/dispatcher/preview.h"
+#include "functions/dispatcher/status.h"
 
-#define DURABLE_WAIT_NS   (10 * NS_PER_S)
-#define LIST_DEFAULT      100
-#define LIST_MAX          1000
-#define ACTOR_MAX         200
-#define NOTE_MAX          4096
-#define INCIDENT_PATH_MAX 100
+#define LIST_DEFAULT 100
 /* So many alerts are previewed before others get their turn. */
 #define PREVIEW_TURN 50
 
-struct exchange {
-    struct dispatcher *d;
-    const struct http_req *req;
-    struct http_resp *resp;
-};
-
-static void answer(const struct exchange *x, json_t *moved)
+void exchange_answer(const struct exchange *x, json_t *moved)
 {
     http_resp_set(x->resp, 200, SV("application/json"), json_canonical(x->req->arena, moved));
     json_decref(moved);
 }
 
-static void fail(const struct exchange *x, const struct error *err)
+void exchange_fail(const struct exchange *x, const struct error *err)
 {
     http_resp_error(x->resp, x->req->arena, err);
 }
 
-static bool is_method(const struct exchange *x, struct strview method)
+bool exchange_is_method(const struct exchange *x, struct strview method)
 {
     if (sv_eq(x->req->method, method)) return true;
     http_resp_header(x->resp, SV("allow"), method);
@@ -43,26 +32,36 @@ static bool is_method(const struct exchange *x, struct strview method)
 
 /* ---- reading ---- */
 
+enum status exchange_limit(const struct exchange *x, uint64_t *ret_limit, struct error *err)
+{
+    struct strview text;
+    uint64_t limit;
+    if (!http_query_get(x->req, SV("limit"), &text)) return STATUS_OK;
+    if (sv_parse_u64(text, &limit) != STATUS_OK || limit < 1 || limit > LIST_MAX)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "limit '%.*s' is no number from 1 to %d",
+                         SV_ARG(sv_sub(text, 0, 50)), LIST_MAX);
+    *ret_limit = limit;
+    return STATUS_OK;
+}
+
 static void get_incidents(const struct exchange *x)
 {
-    struct strview text, state = SV("all");
+    struct strview state = SV("all");
     uint64_t limit = LIST_DEFAULT;
     struct error err;
     if (http_query_get(x->req, SV("state"), &state) && !sv_eq(state, SV("open")) &&
         !sv_eq(state, SV("closed")) && !sv_eq(state, SV("all"))) {
         error_set(&err, STATUS_INVALID_ARGUMENT, "state '%.*s' is none of open, closed, all",
                   SV_ARG(sv_sub(state, 0, 50)));
-        fail(x, &err);
+        exchange_fail(x, &err);
         return;
     }
-    if (http_query_get(x->req, SV("limit"), &text) &&
-        (sv_parse_u64(text, &limit) != STATUS_OK || limit < 1 || limit > LIST_MAX)) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "limit '%.*s' is no number from 1 to %d",
-                  SV_ARG(sv_sub(text, 0, 50)), LIST_MAX);
-        fail(x, &err);
+    if (exchange_limit(x, &limit, &err) != STATUS_OK) {
+        exchange_fail(x, &err);
         return;
     }
-    answer(x, status_incidents(x->d, !sv_eq(state, SV("closed")), !sv_eq(state, SV("open")), (size_t)limit));
+    exchange_answer(
+        x, status_incidents(x->d, !sv_eq(state, SV("closed")), !sv_eq(state, SV("open")), (size_t)limit));
 }
 
 /* Where its records begin: known for open and recently closed incidents, else from the first record kept. */
@@ -130,19 +129,54 @@ static enum status explain_incident(const struct exchange *x, struct strview id,
     return s;
 }
 
+/* Open ones first, each the newest first: the order in which people mean them. Borrowed from the state. */
+static struct strview *known_incidents(const struct exchange *x, size_t *ret_n)
+{
+    const struct state *s = dispatcher_state(x->d);
+    struct strview *ids = arena_array(x->req->arena, s->n_incidents + CLOSED_MAX, sizeof(*ids));
+    size_t n = 0;
+    for (struct list *node = s->incidents_list.prev; node != &s->incidents_list; node = node->prev)
+        ids[n++] = container_of(node, struct incident, node)->id;
+    for (uint64_t i = s->n_closed; i > 0 && s->n_closed - i < CLOSED_MAX; i--)
+        ids[n++] = s->closed[(i - 1) % CLOSED_MAX].id;
+    *ret_n = n;
+    return ids;
+}
+
+/* "0123456789abcdef-19a2b3c4d5e" (store/episode.h): only such a one is worth reading the journal for. */
+static bool is_whole_id(struct strview id)
+{
+    return id.len > 17 && id.len < INCIDENT_ID_MAX && id.ptr[16] == '-';
+}
+
+enum status exchange_incident(const struct exchange *x, struct strview text, struct strview *ret_id,
+                              json_t **ret_json, struct error *err)
+{
+    size_t n;
+    struct error unread;
+    const struct strview *known = known_incidents(x, &n);
+    enum status s = ids_find(text, known, n, "incident", "balm incident list", ret_id, err);
+    *ret_json = NULL;
+    if (s == STATUS_NOT_FOUND && is_whole_id(text) &&
+        explain_incident(x, text, ret_json, &unread) == STATUS_OK) {
+        *ret_id = text;
+        s = STATUS_OK;
+    }
+    if (s == STATUS_OK) *ret_id = arena_copy(x->req->arena, *ret_id);
+    return s;
+}
+
 static void get_incident(const struct exchange *x, struct strview id)
 {
     struct error err;
     json_t *json = NULL;
-    enum status s = STATUS_OK;
-    if (id.len == 0 || id.len > INCIDENT_PATH_MAX)
-        s = error_set(&err, STATUS_NOT_FOUND, "no incident of that name");
-    if (s == STATUS_OK && sv_eq(id, SV("last"))) s = find_last_incident(x, &id, &err);
-    if (s == STATUS_OK) s = explain_incident(x, id, &json, &err);
+    enum status s =
+        sv_eq(id, SV("last")) ? find_last_incident(x, &id, &err) : exchange_incident(x, id, &id, &json, &err);
+    if (s == STATUS_OK && json == NULL) s = explain_incident(x, id, &json, &err);
     if (s == STATUS_OK)
-        answer(x, json);
+        exchange_answer(x, json);
     else
-        fail(x, &err);
+        exchange_fail(x, &err);
 }
 
 /* ---- what would follow ---- */
@@ -209,114 +243,13 @@ static void post_explain(const struct exchange *x)
     if (s == STATUS_OK) s = preview_all(x, signals, n, alerts, &err);
     if (s != STATUS_OK) {
         json_decref(alerts);
-        fail(x, &err);
+        exchange_fail(x, &err);
         return;
     }
     char now[RFC3339_LEN + 1];
     rfc3339_format(clock_unix_ns(), now);
-    answer(x, json_pack("{s:o, s:b, s:s}", "alerts", alerts, "frozen",
-                        dispatcher_state(x->d)->is_frozen || x->d->is_braked, "time", now));
-}
-
-/* ---- writing ---- */
-
-static enum status parse_body(const struct exchange *x, json_t **ret_body, struct strview *ret_actor,
-                              struct error *err)
-{
-    json_t *body = NULL;
-    enum status s = json_parse(x->req->body, 0, &body, err);
-    if (s != STATUS_OK) return s;
-    if (!json_is_object(body)) s = error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a JSON object");
-    struct strview actor = json_get_text(body, "actor");
-    if (s == STATUS_OK && (actor.len == 0 || actor.len > ACTOR_MAX))
-        s = error_set(err, STATUS_INVALID_ARGUMENT, "actor is missing: who does this, in 1 to %d bytes",
-                      ACTOR_MAX);
-    if (s != STATUS_OK) {
-        json_release(body);
-        return s;
-    }
-    *ret_actor = actor;
-    *ret_body = body;
-    return STATUS_OK;
-}
-
-static enum status append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
-                                  struct error *err)
-{
-    r->time_ns = clock_unix_ns();
-    r->tenant = d->env.tenant;
-    r->cluster = d->env.cluster;
-    enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
-    return s == STATUS_OK
-               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
-               : s;
-}
-
-/* Stopping holds even where it cannot be recorded: first the brake, then the paper. Resuming is the other way
- * round. */
-static enum status freeze(struct dispatcher *d, bool is_on, struct strview actor, uint64_t *ret_seq,
-                          struct error *err)
-{
-    struct record r = {.kind = RECORD_FREEZE, .on = is_on, .actor = actor};
-    if (is_on) {
-        d->is_braked = true;
-        queue_freeze(d->queue, true);
-    }
-    enum status s = append_durably(d, &r, ret_seq, err);
-    if (s == STATUS_OK) {
-        d->is_braked =
-            dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
-        return dispatcher_apply_freeze(d, err);
-    }
-    if (!is_on) return s;
-    struct error why;
-    enum status frozen = d->env.invoker->freeze(d->env.invoker_arg, true, &why);
-    log_error("dispatcher", "acting is stopped, but that is not recorded: a restart would resume",
-              LOG_STR("error", err->message));
-    return error_prefix(err, s,
-                        frozen == STATUS_OK ? "acting is stopped, but not recorded"
-                                            : "not recorded, and a bot may still act");
-}
-
-static void post_freeze(const struct exchange *x)
-{
-    struct error err;
-    struct strview actor = {0};
-    json_t *body = NULL;
-    uint64_t seq = 0;
-    enum status s = parse_body(x, &body, &actor, &err);
-    const json_t *on = json_object_get(body, "on");
-    if (s == STATUS_OK && !json_is_boolean(on))
-        s = error_set(&err, STATUS_INVALID_ARGUMENT, "on is missing: true stops acting, false resumes it");
-    if (s == STATUS_OK) s = freeze(x->d, json_is_true(on), actor, &seq, &err);
-    json_release(body);
-    if (s == STATUS_OK)
-        answer(x, json_pack("{s:b,s:I}", "on", dispatcher_state(x->d)->is_frozen, "seq", (json_int_t)seq));
-    else
-        fail(x, &err);
-}
-
-static void post_note(const struct exchange *x)
-{
-    struct error err;
-    struct strview actor = {0};
-    json_t *body = NULL;
-    uint64_t seq = 0;
-    enum status s = parse_body(x, &body, &actor, &err);
-    struct record r = {.kind = RECORD_NOTE,
-                       .actor = actor,
-                       .incident = json_get_text(body, "incident"),
-                       .message = json_get_text(body, "message")};
-    if (s == STATUS_OK && (r.incident.len == 0 || r.incident.len > INCIDENT_PATH_MAX))
-        s = error_set(&err, STATUS_INVALID_ARGUMENT, "incident is missing or too long");
-    if (s == STATUS_OK && (r.message.len == 0 || r.message.len > NOTE_MAX))
-        s = error_set(&err, STATUS_INVALID_ARGUMENT, "message must have 1 to %d bytes", NOTE_MAX);
-    if (s == STATUS_OK) s = append_durably(x->d, &r, &seq, &err);
-    json_release(body);
-    if (s == STATUS_OK)
-        answer(x, json_pack("{s:I}", "seq", (json_int_t)seq));
-    else
-        fail(x, &err);
+    exchange_answer(x, json_pack("{s:o, s:b, s:s}", "alerts", alerts, "frozen",
+                                 dispatcher_state(x->d)->is_frozen || x->d->is_braked, "time", now));
 }
 
 void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp)
@@ -324,20 +257,24 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
     const struct exchange x = {state, req, resp};
     struct strview path = req->path, prefix = SV("/incidents/");
     if (sv_eq(path, SV("/status"))) {
-        if (is_method(&x, SV("GET"))) answer(&x, status_json(x.d));
+        if (exchange_is_method(&x, SV("GET"))) exchange_answer(&x, status_json(x.d));
     } else if (sv_eq(path, SV("/incidents"))) {
-        if (is_method(&x, SV("GET"))) get_incidents(&x);
+        if (exchange_is_method(&x, SV("GET"))) get_incidents(&x);
     } else if (sv_starts_with(path, prefix)) {
-        if (is_method(&x, SV("GET"))) get_incident(&x, sv_sub(path, prefix.len, path.len));
+        if (exchange_is_method(&x, SV("GET"))) get_incident(&x, sv_sub(path, prefix.len, path.len));
     } else if (sv_eq(path, SV("/explain"))) {
-        if (is_method(&x, SV("POST"))) post_explain(&x);
+        if (exchange_is_method(&x, SV("POST"))) post_explain(&x);
     } else if (sv_eq(path, SV("/freeze"))) {
-        if (is_method(&x, SV("POST"))) post_freeze(&x);
+        if (exchange_is_method(&x, SV("POST"))) steer_freeze(&x);
     } else if (sv_eq(path, SV("/notes"))) {
-        if (is_method(&x, SV("POST"))) post_note(&x);
+        if (exchange_is_method(&x, SV("POST"))) steer_note(&x);
+    } else if (sv_eq(path, SV("/close"))) {
+        if (exchange_is_method(&x, SV("POST"))) steer_close(&x);
+    } else if (sv_eq(path, SV("/dead")) || sv_starts_with(path, SV("/dead/"))) {
+        dead_handle(&x, sv_sub(path, SV("/dead").len, path.len));
     } else {
         http_resp_set(
             resp, 404, SV("application/json"),
-            SV("{\"error\":\"known here: /status /incidents /incidents/ID /explain /freeze /notes\"}"));
+            SV("{\"error\":\"known here: /status /incidents /incidents/ID /explain /freeze /notes /close /dead\"}"));
     }
 }

@@ -95,6 +95,18 @@ static void observe_decided(struct dispatcher *d, const struct record *r,
     }
 }
 
+/* Each is a person's doing, so few. */
+static void observe_person(const struct record *r)
+{
+    const char *message = NULL;
+    if (r->kind == RECORD_CLOSE) message = "a person closes an incident";
+    if (r->kind == RECORD_RETRY && r->actor.len > 0) message = "a person has a dead letter retried";
+    if (r->kind == RECORD_OUTCOME && r->actor.len > 0) message = "a person drops a dead letter";
+    if (message != NULL)
+        log_info("dispatcher", message, LOG_SV("actor", r->actor), LOG_SV("incident", r->incident),
+                 LOG_SV("intent", r->intent), LOG_SV("function", r->function), LOG_SV("reason", r->reason));
+}
+
 void observe_record(struct dispatcher *d, const struct record *r, const struct observed_incident *before)
 {
     if (r->cause != 0) {
@@ -108,6 +120,7 @@ void observe_record(struct dispatcher *d, const struct record *r, const struct o
     if (r->kind == RECORD_OUTCOME && r->intent.len > 0 && may_log(d))
         log_info("dispatcher", "act ended", LOG_SV("incident", r->incident), LOG_SV("function", r->function),
                  LOG_SV("target", r->target), LOG_SV("state", r->state), LOG_SV("text", r->message));
+    observe_person(r);
     if (r->kind == RECORD_FREEZE)
         log_warn("dispatcher", r->on ? "acting is stopped" : "acting is resumed", LOG_SV("actor", r->actor));
 }

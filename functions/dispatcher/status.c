@@ -167,12 +167,15 @@ json_t *status_json(const struct dispatcher *d)
     return o;
 }
 
-static json_t *open_json(const struct incident *inc)
+static json_t *open_json(const struct state *s, const struct incident *inc)
 {
     json_t *o = json_object();
     (void)json_object_set_new(o, "incident", json_text(inc->id));
     (void)json_object_set_new(o, "state", json_string("open"));
     (void)json_object_set_new(o, "phase", json_string(incident_phase_name(inc->phase)));
+    (void)json_object_set_new(o, "since", time_json(inc->phase_ns));
+    (void)json_object_set_new(o, "stuck", json_boolean(incident_is_stuck(s, inc, clock_unix_ns())));
+    if (inc->is_closing) (void)json_object_set_new(o, "closing", json_true());
     (void)json_object_set_new(o, "alert", json_text(inc->alertname));
     (void)json_object_set_new(o, "target", json_text(inc->target_name));
     (void)json_object_set_new(o, "runbook", json_text(inc->runbook->name));
@@ -204,7 +207,7 @@ json_t *status_incidents(const struct dispatcher *d, bool with_open, bool with_c
     json_t *list = json_array();
     for (struct list *node = s->incidents_list.prev;
          with_open && node != &s->incidents_list && json_array_size(list) < limit; node = node->prev)
-        (void)json_array_append_new(list, open_json(container_of(node, struct incident, node)));
+        (void)json_array_append_new(list, open_json(s, container_of(node, struct incident, node)));
     for (uint64_t i = s->n_closed;
          with_closed && i > 0 && s->n_closed - i < CLOSED_MAX && json_array_size(list) < limit; i--)
         (void)json_array_append_new(list, closed_json(&s->closed[(i - 1) % CLOSED_MAX]));

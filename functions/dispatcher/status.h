@@ -10,8 +10,8 @@
  * [{function, ready, leased, waiting, dead, oldestSeconds}], runbooks [{name, mode, hash, bots, inFlight,
  * waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError */
 json_t *status_json(const struct dispatcher *d);
-/* [{incident, state, phase, alert, target, runbook, step, opened, …}], newest first, open ones before closed
- * ones. */
+/* [{incident, state, phase, since, stuck, alert, target, runbook, step, opened, …}], newest first, open ones
+ * before closed ones. */
 json_t *status_incidents(const struct dispatcher *d, bool with_open, bool with_closed, size_t limit);
 
 #endif

@@ -995,6 +995,214 @@ Test(dispatcher, a_call_cut_off_by_our_death_is_delivered_again)
     run(act_runbook, check_interrupted_call);
 }
 
+/* ---- what persons do ---- */
+
+static json_t *dead_letters(size_t expected)
+{
+    json_t *json = http("GET", "/dead", NULL, 200), *letters = json_object_get(json, "dead");
+    cr_assert_eq(json_integer_value(json_object_get(json, "total")), (json_int_t)expected);
+    cr_assert_eq(json_array_size(letters), expected);
+    (void)json_incref(letters);
+    json_decref(json);
+    return letters;
+}
+
+static void append_dead(const struct record *of)
+{
+    append((struct record){.kind = RECORD_OUTCOME,
+                           .intent = of->intent,
+                           .incident = of->incident,
+                           .function = of->function,
+                           .state = SV("dead"),
+                           .code = SV("UNAVAILABLE"),
+                           .reason = SV("HTTP 503"),
+                           .attempt = 5});
+}
+
+static void check_dead_call(void)
+{
+    json_decref(http("POST", "/freeze", "{\"on\":true,\"actor\":\"alice\"}", 200));
+    append_call("call-12345");
+    append_dead(&(struct record){.intent = SV("call-12345"), .function = SV("echo")});
+    (void)wait_record(RECORD_OUTCOME, NULL, "dead"); /* on disk */
+    json_t *letters = dead_letters(1);
+    const json_t *letter = json_array_get(letters, 0);
+    cr_assert(sv_eq(json_get_text(letter, "kind"), SV("call")));
+    cr_assert(sv_eq(json_get_text(letter, "error"), SV("HTTP 503")));
+    cr_assert_eq(json_integer_value(json_object_get(letter, "attempts")), 5);
+    json_decref(letters);
+    json_decref(http("POST", "/dead/retry", "{\"id\":\"call-54321\",\"actor\":\"alice\"}", 404));
+    json_t *json = http("POST", "/dead/retry", "{\"id\":\"12345\",\"actor\":\"alice\"}", 200);
+    cr_assert(json_is_true(json_object_get(json, "stopped")));
+    cr_assert_eq(json_array_size(json_object_get(json, "retried")), 1);
+    json_decref(json);
+    json_decref(dead_letters(0));
+    cr_assert_eq(bots.n_called, 0);
+    restart_stage(); /* what was answered holds */
+    json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"alice\"}", 200));
+    cr_assert_eq(wait_record(RECORD_OUTCOME, NULL, "done")->attempt, 2,
+                 "it may have begun before the restart");
+    cr_assert_eq(bots.n_called, 1);
+    cr_assert(sv_eq(wait_record(RECORD_RETRY, NULL, "again")->actor, SV("alice")));
+    json_decref(http("POST", "/dead/retry", "{\"id\":\"call-12345\",\"actor\":\"alice\"}", 404));
+}
+
+Test(dispatcher, a_dead_call_is_handed_out_again_when_a_person_says_so)
+{
+    run(act_runbook, check_dead_call);
+}
+
+/* The act of incident i1 dies; returns its intent. */
+static const struct record *kill_act(void)
+{
+    bots.hangs = true;
+    signal_alert("i1", "firing");
+    const struct record *intent = wait_record(RECORD_INTENT, "i1", NULL);
+    wait_invoked(1);
+    append_dead(intent);
+    bots.hangs = false;
+    fiber_event_set(&bots.released);
+    json_t *json;
+    while (json_integer_value(json_object_get(json = http("GET", "/dead", NULL, 200), "total")) == 0) {
+        json_decref(json);
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    }
+    json_decref(json);
+    return intent;
+}
+
+static void check_dead_act(void)
+{
+    struct strview first = kill_act()->intent;
+    json_t *json = http("POST", "/dead/retry", "{\"all\":true,\"actor\":\"alice\"}", 200);
+    const json_t *retried = json_array_get(json_object_get(json, "retried"), 0);
+    cr_assert(sv_eq(json_get_text(retried, "id"), first));
+    cr_assert(sv_eq(json_get_text(retried, "phase"), SV("delayed")) ||
+              json_get_text(retried, "intent").len > 0);
+    json_decref(json);
+    cr_assert(!sv_eq(wait_record(RECORD_OUTCOME, "i1", "done")->intent, first));
+    json_decref(dead_letters(0));
+    json = http("GET", "/incidents/i1", NULL, 200);
+    const json_t *act = json_array_get(json_object_get(json, "acts"), 0);
+    cr_assert(sv_eq(json_get_text(json_object_get(act, "retried"), "actor"), SV("alice")));
+    cr_assert(sv_eq(json_get_text(json_object_get(act, "outcome"), "state"), SV("dead")));
+    json_decref(json);
+}
+
+Test(dispatcher, a_dead_act_is_decided_on_anew_when_a_person_says_so)
+{
+    run(act_runbook, check_dead_act);
+}
+
+static void check_dead_too_late(void)
+{
+    (void)kill_act();
+    signal_alert("i1", "resolved");
+    (void)wait_record(RECORD_CLOSED, "i1", "escalated");
+    json_t *json = http("POST", "/dead/retry", "{\"id\":\"i1-1\",\"actor\":\"alice\"}", 412);
+    cr_assert(sv_contains(json_get_text(json, "error"), SV("its incident is closed; see balm why i1")));
+    json_decref(json);
+    json = http("POST", "/dead/retry", "{\"all\":true,\"actor\":\"alice\"}", 200);
+    cr_assert_eq(json_array_size(json_object_get(json, "refused")), 1);
+    json_decref(json);
+    json_decref(http("POST", "/dead/drop", "{\"id\":\"i1-1\",\"actor\":\"alice\"}", 400));
+    json_decref(http("POST", "/dead/drop",
+                     "{\"id\":\"i1-1\",\"actor\":\"alice\",\"reason\":\"mended by hand\"}", 200));
+    json_decref(dead_letters(0));
+    restart_stage();
+    json_decref(dead_letters(0));
+    json = http("GET", "/incidents/i1", NULL, 200);
+    const json_t *act = json_array_get(json_object_get(json, "acts"), 0);
+    cr_assert(sv_eq(json_get_text(json_object_get(act, "dropped"), "reason"), SV("mended by hand")));
+    json_decref(json);
+    cr_assert_eq(bots.n_invoked, 1);
+}
+
+Test(dispatcher, a_dead_act_whose_incident_is_over_can_only_be_dropped)
+{
+    run(act_runbook, check_dead_too_late);
+}
+
+static void check_close(void)
+{
+    bots.hangs = true;
+    signal_alert("i1234", "firing");
+    wait_invoked(1);
+    json_t *json =
+        http("POST", "/close", "{\"incident\":\"1234\",\"actor\":\"alice\",\"reason\":\"mine\"}", 200);
+    cr_assert_not(json_is_true(json_object_get(json, "closed")));
+    cr_assert(sv_eq(json_get_text(json, "intent"), sv(bots.last_intent)));
+    json_decref(json);
+    json_decref(http("POST", "/close", "{\"incident\":\"i1234\",\"actor\":\"alice\",\"reason\":\"x\"}", 412));
+    bots.hangs = false;
+    fiber_event_set(&bots.released);
+    (void)wait_record(RECORD_CLOSED, "i1234", "manual");
+    json_decref(http("POST", "/close", "{\"incident\":\"i1234\",\"actor\":\"alice\",\"reason\":\"x\"}", 412));
+    json = http("GET", "/incidents/i123", NULL, 200);
+    cr_assert(sv_eq(json_get_text(json, "state"), SV("manual")));
+    cr_assert(sv_eq(json_get_text(json, "next"), SV("nothing: closed by alice: mine")));
+    json_decref(json);
+}
+
+Test(dispatcher, an_incident_that_a_person_closes_ends_with_the_act_under_way)
+{
+    run(act_runbook, check_close);
+}
+
+static void check_close_before_retry(void)
+{
+    bots.fail_first = 1;
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_RETRY, "i1", "failed");
+    json_decref(http("POST", "/close", "{\"incident\":\"i1\",\"actor\":\"alice\",\"reason\":\"mine\"}", 200));
+    const struct record *outcome = wait_record(RECORD_OUTCOME, "i1", NULL);
+    cr_assert(sv_eq(outcome->state, SV("failed")) || sv_eq(outcome->state, SV("done")));
+    (void)wait_record(RECORD_CLOSED, "i1", "manual");
+    cr_assert_leq(bots.n_invoked, 2);
+}
+
+Test(dispatcher, an_act_that_waits_for_its_next_attempt_is_withdrawn_when_its_incident_is_closed)
+{
+    run(act_runbook, check_close_before_retry);
+}
+
+static void check_persons_mistakes(void)
+{
+    static const struct {
+        const char *path, *body;
+        int status;
+    } mistakes[] = {
+        {"/close", "{\"incident\":\"i1\",\"actor\":\"a\"}", 400},
+        {"/close", "{\"incident\":\"i1\",\"reason\":\"r\"}", 400},
+        {"/close", "{\"incident\":\"i9999\",\"actor\":\"a\",\"reason\":\"r\"}", 404},
+        {"/close", "{\"incident\":7,\"actor\":\"a\",\"reason\":\"r\"}", 404},
+        {"/close", "{\"incident\":\"i1\",\"actor\":\"a\\u001b\",\"reason\":\"r\"}", 400},
+        {"/close", "{\"incident\":\"i1\",\"actor\":\"a\",\"reason\":\" \\n\"}", 400},
+        {"/notes", "{\"incident\":\"i1\",\"actor\":\"a\",\"message\":\"a\\u0007\"}", 400},
+        {"/notes", "{\"incident\":\"i1\",\"actor\":\"a\",\"message\":\"a\\u0085\"}", 400},
+        {"/notes", "{\"incident\":\"i1/../x\",\"actor\":\"a\",\"message\":\"a\"}", 404},
+        {"/notes", "[]", 400},
+        {"/dead/retry", "{\"actor\":\"a\"}", 400},
+        {"/dead/retry", "{\"actor\":\"a\",\"id\":\"x\",\"all\":true}", 400},
+        {"/dead/retry", "{\"actor\":\"a\",\"id\":\"x\"}", 404},
+        {"/dead/drop", "{\"actor\":\"a\",\"id\":\"x\"}", 400},
+        {"/dead/eat", "{}", 404},
+    };
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_OUTCOME, "i1", NULL);
+    for (size_t i = 0; i < ARRAY_LEN(mistakes); i++)
+        json_decref(http("POST", mistakes[i].path, mistakes[i].body, mistakes[i].status));
+    json_decref(http("GET", "/dead?limit=0", NULL, 400));
+    json_decref(http("GET", "/close", NULL, 405));
+    cr_assert_null(find_record(RECORD_NOTE, NULL, NULL));
+    cr_assert_null(find_record(RECORD_CLOSE, NULL, NULL));
+}
+
+Test(dispatcher, a_persons_mistakes_are_refused_and_change_nothing)
+{
+    run(act_runbook, check_persons_mistakes);
+}
+
 static void check_reload(void)
 {
     struct error err = {0};

@@ -1,0 +1,169 @@
+#include "functions/dispatcher/handler_impl.h"
+
+#include "log/log.h"
+
+#define DURABLE_WAIT_NS (10 * NS_PER_S)
+#define ACTOR_MAX       200
+#define NOTE_MAX        4096
+
+/* ---- who, and in which words ---- */
+
+static bool has_control_characters(struct strview text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        bool is_c1 = c == 0xC2 && i + 1 < text.len && (unsigned char)text.ptr[i + 1] < 0xA0;
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F || is_c1) return true;
+    }
+    return false;
+}
+
+enum status exchange_words(const json_t *body, const char *name, size_t max, struct strview *ret_words,
+                           struct error *err)
+{
+    struct strview words = json_get_text(body, name);
+    if (sv_trim(words).len == 0 || words.len > max)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s must have 1 to %zu bytes, not %zu", name, max,
+                         words.len);
+    if (has_control_characters(words))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s has control characters", name);
+    *ret_words = words;
+    return STATUS_OK;
+}
+
+enum status exchange_body(const struct exchange *x, json_t **ret_body, struct strview *ret_actor,
+                          struct error *err)
+{
+    json_t *body = NULL;
+    enum status s = json_parse(x->req->body, 0, &body, err);
+    if (s != STATUS_OK) return s;
+    if (!json_is_object(body)) s = error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a JSON object");
+    if (s == STATUS_OK && exchange_words(body, "actor", ACTOR_MAX, ret_actor, err) != STATUS_OK)
+        s = error_prefix(err, STATUS_INVALID_ARGUMENT, "who does this");
+    if (s == STATUS_OK)
+        *ret_body = body;
+    else
+        json_release(body);
+    return s;
+}
+
+enum status exchange_append(const struct exchange *x, struct record *r, uint64_t *ret_seq, struct error *err)
+{
+    struct dispatcher *d = x->d;
+    r->time_ns = clock_unix_ns();
+    r->tenant = d->env.tenant;
+    r->cluster = d->env.cluster;
+    enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
+    return s == STATUS_OK
+               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
+               : s;
+}
+
+/* ---- stop and resume ---- */
+
+/* Stopping holds even where it cannot be recorded: first the brake, then the paper. Resuming is the other way
+ * round. */
+static enum status freeze(const struct exchange *x, bool is_on, struct strview actor, uint64_t *ret_seq,
+                          struct error *err)
+{
+    struct dispatcher *d = x->d;
+    struct record r = {.kind = RECORD_FREEZE, .on = is_on, .actor = actor};
+    if (is_on) {
+        d->is_braked = true;
+        queue_freeze(d->queue, true);
+    }
+    enum status s = exchange_append(x, &r, ret_seq, err);
+    if (s == STATUS_OK) {
+        d->is_braked =
+            dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
+        return dispatcher_apply_freeze(d, err);
+    }
+    if (!is_on) return s;
+    struct error why;
+    enum status frozen = d->env.invoker->freeze(d->env.invoker_arg, true, &why);
+    log_error("dispatcher", "acting is stopped, but that is not recorded: a restart would resume",
+              LOG_STR("error", err->message));
+    return error_prefix(err, s,
+                        frozen == STATUS_OK ? "acting is stopped, but not recorded"
+                                            : "not recorded, and a bot may still act");
+}
+
+void steer_freeze(const struct exchange *x)
+{
+    struct error err;
+    struct strview actor = {0};
+    json_t *body = NULL;
+    uint64_t seq = 0;
+    enum status s = exchange_body(x, &body, &actor, &err);
+    const json_t *on = json_object_get(body, "on");
+    if (s == STATUS_OK && !json_is_boolean(on))
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "on is missing: true stops acting, false resumes it");
+    if (s == STATUS_OK) s = freeze(x, json_is_true(on), actor, &seq, &err);
+    json_release(body);
+    if (s == STATUS_OK)
+        exchange_answer(
+            x, json_pack("{s:b,s:I}", "on", dispatcher_state(x->d)->is_frozen, "seq", (json_int_t)seq));
+    else
+        exchange_fail(x, &err);
+}
+
+/* ---- one incident ---- */
+
+void steer_note(const struct exchange *x)
+{
+    struct error err;
+    struct record r = {.kind = RECORD_NOTE};
+    json_t *body = NULL, *unused = NULL;
+    uint64_t seq = 0;
+    enum status s = exchange_body(x, &body, &r.actor, &err);
+    if (s == STATUS_OK) s = exchange_words(body, "message", NOTE_MAX, &r.message, &err);
+    if (s == STATUS_OK) s = exchange_incident(x, json_get_text(body, "incident"), &r.incident, &unused, &err);
+    if (s == STATUS_OK) s = exchange_append(x, &r, &seq, &err);
+    json_release(unused);
+    json_release(body);
+    if (s == STATUS_OK)
+        exchange_answer(x, json_pack("{s:o,s:I}", "incident", json_text(r.incident), "seq", (json_int_t)seq));
+    else
+        exchange_fail(x, &err);
+}
+
+/* What it is about, so that the record says so by itself. */
+static enum status describe_close(const struct exchange *x, struct record *r, struct error *err)
+{
+    struct arena *a = x->req->arena;
+    const struct incident *inc = state_incident(dispatcher_state(x->d), r->incident);
+    if (inc == NULL)
+        return error_set(err, STATUS_FAILED_PRECONDITION, "incident %.*s is not open", SV_ARG(r->incident));
+    if (inc->is_closing)
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "incident %.*s is being closed already: its act is still under way",
+                         SV_ARG(r->incident));
+    r->fingerprint = arena_copy(a, inc->fingerprint);
+    r->target = arena_copy(a, inc->target_name);
+    r->runbook = arena_copy(a, inc->runbook->name);
+    return STATUS_OK;
+}
+
+void steer_close(const struct exchange *x)
+{
+    struct error err;
+    struct record r = {.kind = RECORD_CLOSE};
+    json_t *body = NULL, *unused = NULL;
+    uint64_t seq = 0;
+    enum status s = exchange_body(x, &body, &r.actor, &err);
+    if (s == STATUS_OK) s = exchange_words(body, "reason", REASON_MAX, &r.reason, &err);
+    if (s == STATUS_OK) s = exchange_incident(x, json_get_text(body, "incident"), &r.incident, &unused, &err);
+    if (s == STATUS_OK) s = describe_close(x, &r, &err);
+    if (s == STATUS_OK) s = exchange_append(x, &r, &seq, &err);
+    json_release(unused);
+    json_release(body);
+    if (s != STATUS_OK) {
+        exchange_fail(x, &err);
+        return;
+    }
+    const struct incident *inc = state_incident(dispatcher_state(x->d), r.incident);
+    json_t *o = json_pack("{s:o,s:b,s:I}", "incident", json_text(r.incident), "closed", inc == NULL, "seq",
+                          (json_int_t)seq);
+    if (inc != NULL) (void)json_object_set_new(o, "intent", json_string(inc->intent));
+    exchange_answer(x, o);
+}
