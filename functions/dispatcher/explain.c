@@ -147,6 +147,7 @@ static json_t *outcome_json(const struct record *r)
     put_text(o, "state", r->state);
     put_text(o, "code", r->code);
     put_text(o, "message", r->message);
+    put_text(o, "reason", r->reason);
     put_text(o, "undo", r->undo);
     put_int(o, "attempt", r->attempt);
     put_time(o, "time", r->time_ns);
@@ -277,8 +278,9 @@ static struct strview line_of(struct arena *a, const struct record *r)
         if (is_dropped(r))
             return arena_printf(a, "%.*s gives %.*s up: %.*s", SV_ARG(r->actor), SV_ARG(r->function),
                                 SV_ARG(r->reason));
-        return arena_printf(a, "%.*s: %.*s%s%.*s", SV_ARG(r->function), SV_ARG(r->state),
-                            r->message.len > 0 ? ", " : "", SV_ARG(r->message));
+        return arena_printf(a, "%.*s: %.*s%s%.*s%s%.*s", SV_ARG(r->function), SV_ARG(r->state),
+                            r->reason.len > 0 ? ", " : "", SV_ARG(r->reason), r->message.len > 0 ? ", " : "",
+                            SV_ARG(r->message));
     case RECORD_TIMER:
         return line_of_timer(a, r);
     case RECORD_FIRED:

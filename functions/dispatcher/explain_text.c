@@ -194,6 +194,10 @@ static void put_outcome(struct buf *out, const json_t *outcome)
     put_member(out, outcome, "state");
     buf_append(out, SV(" at "));
     put(out, clock_part(json_get_text(outcome, "time")));
+    if (json_get_text(outcome, "reason").len > 0) { /* why it is dead */
+        buf_append(out, SV(": "));
+        put_member(out, outcome, "reason");
+    }
     if (json_get_text(outcome, "message").len > 0) {
         buf_append(out, SV(": "));
         put_member(out, outcome, "message");
@@ -221,6 +225,16 @@ static void put_person(struct buf *out, const json_t *o, const char *what)
     buf_append_char(out, '\n');
 }
 
+static void put_dead_letter(struct buf *out, const json_t *act)
+{
+    bool is_dead = sv_eq(json_get_text(json_object_get(act, "outcome"), "state"), SV("dead"));
+    if (!is_dead || json_object_get(act, "retried") != NULL || json_object_get(act, "dropped") != NULL)
+        return;
+    buf_append(out, SV("            a dead letter: balm dead retry "));
+    put_member(out, act, "intent");
+    buf_append(out, SV(", or balm dead drop\n"));
+}
+
 static void put_acts(struct buf *out, const json_t *acts)
 {
     for (size_t i = 0; i < json_array_size(acts); i++) {
@@ -243,6 +257,7 @@ static void put_acts(struct buf *out, const json_t *acts)
         put_outcome(out, json_object_get(act, "outcome"));
         put_person(out, json_object_get(act, "retried"), "            retried");
         put_person(out, json_object_get(act, "dropped"), "            dropped");
+        put_dead_letter(out, act);
     }
 }
 
