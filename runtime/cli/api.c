@@ -229,6 +229,12 @@ enum status cli_api(const struct cli_platform *platform, const char *method, con
     return s;
 }
 
+enum status cli_put(json_t *body, const char *name, const char *text, struct error *err)
+{
+    if (json_object_set_new(body, name, json_string(text)) == 0) return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT, "%s is not UTF-8", name);
+}
+
 struct strview cli_url_encoded(struct arena *a, struct strview text)
 {
     static const char hex[] = "0123456789ABCDEF";

@@ -33,9 +33,9 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv);
 };
 
-extern const struct command command_up, command_status, command_why, command_audit, command_stop,
-    command_resume, command_reload, command_metrics, command_receiver, command_explain, command_plan,
-    command_doctor, command_backup, command_restore;
+extern const struct command command_up, command_status, command_why, command_incident, command_dead,
+    command_audit, command_stop, command_resume, command_reload, command_metrics, command_receiver,
+    command_explain, command_plan, command_doctor, command_backup, command_restore;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
@@ -51,6 +51,33 @@ int cli_fail(const struct command *self, const struct error *err);
  * also U+0080 … U+009F, and bytes that are not UTF-8 become '?', line breaks and tabs spaces. NUL-terminated,
  * in the arena. */
 struct strview cli_shown(struct arena *a, struct strview text);
+/* The same of an object's member; "" where it has none. */
+const char *cli_text(struct arena *a, const json_t *object, const char *key);
+/* "12 s", "3 min", "5 h", "2 d": what a person compares at a glance. No integer: "never". */
+const char *cli_age(const json_t *seconds, char ret_text[32]);
+
+/* ---- commands that ask something and print the answer ---- */
+
+#define CLI_ARGUMENTS_MAX 4
+
+/* What a command does, or what one of its words ("list", "close") does. cfg: the command's options. */
+struct cli_action {
+    const char *name; /* the word; NULL: the command has no words, and this action alone */
+    const char
+        *arguments; /* behind it, "INCIDENT TEXT", "[ID]" for one that may be missing (then NULL); "" */
+    /* The answer, a value of the caller's. */
+    enum status (*ask)(const void *cfg, char *const *arguments, struct arena *a, json_t **ret_answer,
+                       struct error *err);
+    /* As text; --json prints the answer itself. Returns the exit code that it means. */
+    int (*print)(const void *cfg, const json_t *answer, struct arena *a);
+    /* The exit code alone, with --json; NULL: CLI_OK. */
+    int (*judge)(const json_t *answer);
+};
+
+/* All of a command's run(): parses into cfg, finds the action, asks, prints. is_json points into cfg. */
+int cli_act(const struct command *self, const struct cli_action *actions, size_t n, int argc, char **argv,
+            void *cfg, const bool *is_json);
+
 /* What became of stdout: CLI_FAILED and a sentence on stderr if something that was printed did not get there
  * (disk full), else `code`. Who closed the other end of a pipe has seen enough: no sentence then. */
 int cli_finish(int code);
@@ -103,6 +130,15 @@ struct cli_platform {
                 "USER:PASSWORD"                                                                              \
     }
 
+/* Who steers it, for the record. */
+#define CLI_ACTOR_OPTION(cfg_type, member)                                                                   \
+    {                                                                                                        \
+        .name = "actor", .env = "USER", .type = CONFIG_TEXT, .default_text = "operator",                     \
+        .offset = offsetof(cfg_type, member), .value_name = "NAME", .help = "who does this, for the record"  \
+    }
+
+/* A word of the command line as a member of a request's body. STATUS_INVALID_ARGUMENT: it is not UTF-8. */
+enum status cli_put(json_t *body, const char *name, const char *text, struct error *err) MUST_USE;
 /* Sends one request and returns the JSON answer (owned). data_dir NULL: the user's own.
  * STATUS_UNAVAILABLE: nothing is running there. The HTTP error's sentence is the message. */
 enum status cli_api(const struct cli_platform *platform, const char *method, const char *path,
@@ -110,6 +146,10 @@ enum status cli_api(const struct cli_platform *platform, const char *method, con
 /* The same with the body's bytes. */
 enum status cli_api_text(const struct cli_platform *platform, const char *method, const char *path,
                          struct strview body, json_t **ret_answer, struct error *err) MUST_USE;
+/* What a running platform explains of an incident (functions/dispatcher/explain.h), "last" of the last one.
+ */
+enum status cli_explain_incident(const struct cli_platform *platform, struct strview incident,
+                                 struct arena *a, json_t **ret_json, struct error *err) MUST_USE;
 /* Where it listens, "http://127.0.0.1:8080" without a slash at the end; in the arena, or borrowed from
  * `platform`. STATUS_UNAVAILABLE: nothing is running on the data folder. */
 enum status cli_platform_url(const struct cli_platform *platform, struct arena *a, struct strview *ret_url,

@@ -84,6 +84,27 @@ struct strview cli_shown(struct arena *a, struct strview text)
     return sv_n(out, len);
 }
 
+const char *cli_text(struct arena *a, const json_t *object, const char *key)
+{
+    return cli_shown(a, json_get_text(object, key)).ptr;
+}
+
+const char *cli_age(const json_t *seconds, char ret_text[32])
+{
+    long long s = (long long)json_integer_value(seconds);
+    if (!json_is_integer(seconds))
+        (void)snprintf(ret_text, 32, "never");
+    else if (s < 120)
+        (void)snprintf(ret_text, 32, "%lld s", s);
+    else if (s < 7200)
+        (void)snprintf(ret_text, 32, "%lld min", s / 60);
+    else if (s < 172800)
+        (void)snprintf(ret_text, 32, "%lld h", s / 3600);
+    else
+        (void)snprintf(ret_text, 32, "%lld d", s / 86400);
+    return ret_text;
+}
+
 int cli_finish(int code)
 {
     errno = 0;

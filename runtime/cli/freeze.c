@@ -18,13 +18,7 @@ struct steer_cfg {
 
 static const struct config_option options[] = {
     CLI_PLATFORM_OPTIONS(struct steer_cfg, platform),
-    {.name = "actor",
-     .env = "USER",
-     .type = CONFIG_TEXT,
-     .default_text = "operator",
-     .offset = offsetof(struct steer_cfg, actor),
-     .value_name = "NAME",
-     .help = "who does this, for the record"},
+    CLI_ACTOR_OPTION(struct steer_cfg, actor),
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct steer_cfg, is_json),

@@ -30,23 +30,6 @@ static long long number_of(const json_t *o, const char *key)
     return (long long)json_integer_value(json_object_get(o, key));
 }
 
-/* "12 s", "3 min", "5 h", "2 d": what a person compares at a glance. */
-static const char *age_text(const json_t *seconds, char ret_text[32])
-{
-    long long s = (long long)json_integer_value(seconds);
-    if (!json_is_integer(seconds))
-        (void)snprintf(ret_text, 32, "never");
-    else if (s < 120)
-        (void)snprintf(ret_text, 32, "%lld s", s);
-    else if (s < 7200)
-        (void)snprintf(ret_text, 32, "%lld min", s / 60);
-    else if (s < 172800)
-        (void)snprintf(ret_text, 32, "%lld h", s / 3600);
-    else
-        (void)snprintf(ret_text, 32, "%lld d", s / 86400);
-    return ret_text;
-}
-
 static void print_retention(const json_t *store)
 {
     long long bytes = number_of(store, "bytes"), max = number_of(store, "maxBytes");
@@ -90,7 +73,7 @@ static void print_sources(const json_t *list)
         puts("  none yet: no alert has arrived (is the receiver in Alertmanager's configuration?)");
     json_array_foreach(list, i, o)
         printf("  %-16s %lld signals, last %s ago\n", text_of(o, "name"), number_of(o, "signals"),
-               age_text(json_object_get(o, "ageSeconds"), age));
+               cli_age(json_object_get(o, "ageSeconds"), age));
 }
 
 /* Whom we ask what fires, beside those who tell us. */
@@ -101,7 +84,7 @@ static void print_alertmanagers(const json_t *list)
     char age[32];
     json_array_foreach(list, i, o)
     {
-        const char *last = age_text(json_object_get(o, "ageSeconds"), age);
+        const char *last = cli_age(json_object_get(o, "ageSeconds"), age);
         printf("  %-16s %s, last answer %s%s%s%s\n", text_of(o, "name"),
                json_is_true(json_object_get(o, "up")) ? "answers" : "DOES NOT ANSWER", last,
                strcmp(last, "never") == 0 ? "" : " ago", text_of(o, "error")[0] != '\0' ? ": " : "",
@@ -116,7 +99,7 @@ static void print_backlog(const json_t *backlog)
     printf("\nbacklog    %lld ready, %lld under way, %lld waiting, %lld dead%s%s\n",
            number_of(backlog, "ready"), number_of(backlog, "leased"), number_of(backlog, "waiting"),
            number_of(backlog, "dead"), is_empty ? "" : "; oldest ",
-           is_empty ? "" : age_text(json_object_get(backlog, "oldestSeconds"), age));
+           is_empty ? "" : cli_age(json_object_get(backlog, "oldestSeconds"), age));
 }
 
 static void print_incidents(const json_t *summary, const json_t *list, struct arena *a)
@@ -129,7 +112,7 @@ static void print_incidents(const json_t *summary, const json_t *list, struct ar
     json_array_foreach(list, i, o) printf(
         "  %-30s %-9s %-10s %-22s %-24s %s\n", text_of(o, "incident"), text_of(o, "state"),
         text_of(o, "phase"), cli_shown(a, sv(text_of(o, "alert"))).ptr, text_of(o, "target"),
-        json_is_integer(json_object_get(o, "ageSeconds")) ? age_text(json_object_get(o, "ageSeconds"), age)
+        json_is_integer(json_object_get(o, "ageSeconds")) ? cli_age(json_object_get(o, "ageSeconds"), age)
                                                           : "");
 }
 

@@ -71,8 +71,8 @@ static bool is_id(struct strview id)
     return id.len > 0;
 }
 
-static enum status explain_from_elsewhere(const struct cli_platform *platform, struct strview incident,
-                                          struct arena *a, json_t **ret_json, struct error *err)
+enum status cli_explain_incident(const struct cli_platform *platform, struct strview incident,
+                                 struct arena *a, json_t **ret_json, struct error *err)
 {
     if (!is_id(incident))
         return error_set(err, STATUS_NOT_FOUND, "no incident '%.*s'", SV_ARG(sv_sub(incident, 0, 100)));
@@ -83,7 +83,7 @@ static enum status explain_from_elsewhere(const struct cli_platform *platform, s
 static enum status explain(const struct cli_platform *platform, struct strview incident, struct arena *a,
                            json_t **ret_json, struct error *err)
 {
-    if (platform->url != NULL) return explain_from_elsewhere(platform, incident, a, ret_json, err);
+    if (platform->url != NULL) return cli_explain_incident(platform, incident, a, ret_json, err);
     const char *data_dir;
     enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
     return s == STATUS_OK ? explain_from_disk(data_dir, incident, a, ret_json, err) : s;
