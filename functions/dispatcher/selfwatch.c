@@ -210,8 +210,8 @@ static void look_at_dead_letters(struct dispatcher *d, struct arena *a)
     size_t n = queue_depth(d->queue, (struct strview){0}).dead;
     look(d, SELF_DEAD_LETTERS, n > 0,
          arena_printf(a,
-                      "%zu acts or calls were given up after their last attempt: `balm audit cat --kind "
-                      "outcome` has the errors, `balm why INCIDENT` what was to be healed.",
+                      "%zu acts or calls were given up after their last attempt: `balm dead list` has them "
+                      "and their errors, `balm dead retry ID` and `balm dead drop ID` end it.",
                       n));
 }
 
@@ -226,8 +226,12 @@ static void look_at_incidents(struct dispatcher *d, struct arena *a)
         if (n++ == 0) first = inc;
     }
     struct strview id = first != NULL ? first->id : SV("INCIDENT");
-    look(d, SELF_STUCK, n > 0,
-         arena_printf(a, "%zu incidents should have moved on by themselves: `balm why %.*s`", n, SV_ARG(id)));
+    look(
+        d, SELF_STUCK, n > 0,
+        arena_printf(
+            a,
+            "%zu incidents should have moved on by themselves: `balm incident list` marks them, `balm why %.*s`",
+            n, SV_ARG(id)));
 }
 
 static int64_t look_every_ns(const struct dispatcher *d)

@@ -99,11 +99,12 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
          .labels = {"phase"},
          .help = "How long the incident that has been in this phase for longest has been "
                  "in it; 0 without one."},
-    [CATALOG_INCIDENTS_CLOSED] = {.name = "balm_incidents_closed_total",
-                                  .type = METRIC_COUNTER,
-                                  .labels = {"state"},
-                                  .help =
-                                      "Incidents that ended, by how: healed, resolved, unknown, escalated."},
+    [CATALOG_INCIDENTS_CLOSED] =
+        {.name = "balm_incidents_closed_total",
+         .type = METRIC_COUNTER,
+         .labels = {"state"},
+         .help =
+             "Incidents that ended, by how: healed, resolved, unknown, escalated, manual (a person closed it)."},
     [CATALOG_RUNBOOKS] = {.name = "balm_runbooks",
                           .type = METRIC_GAUGE,
                           .labels = {"mode"},
@@ -139,7 +140,7 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
                           .labels = {"function", "state"},
                           .help =
                               "Acts and calls that ended, by how: done, unchanged, refused, failed, unknown, "
-                              "expired, dead."},
+                              "expired, dead, dropped (a person gave up a dead one)."},
     [CATALOG_DEAD_LETTERS] = {.name = "balm_dead_letters_total",
                               .type = METRIC_COUNTER,
                               .labels = {"function"},
