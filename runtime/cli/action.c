@@ -5,7 +5,6 @@
 
 /* One run of a command. */
 struct run {
-    const struct command *self;
     const struct cli_action *action;
     char *given[CLI_ARGUMENTS_MAX + 1]; /* its arguments; NULL from the last one on */
     struct arena arena;
@@ -53,9 +52,10 @@ static enum status take_arguments(struct run *r, char **given, int n)
     if (n <= n_taken) return STATUS_OK;
     if (n_taken == 0)
         return error_set(&r->err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%.100s'", given[0]);
-    return error_set(&r->err, STATUS_INVALID_ARGUMENT,
-                     "takes %s, got '%.100s' as well; quote a text of several words", r->action->arguments,
-                     given[n_taken]);
+    return error_set(&r->err, STATUS_INVALID_ARGUMENT, "takes %s, got '%.100s' as well%s",
+                     r->action->arguments, given[n_taken],
+                     sv_ends_with(sv(r->action->arguments), SV("TEXT")) ? "; quote a text of several words"
+                                                                        : "");
 }
 
 static enum status choose(struct run *r, const struct cli_action *actions, size_t n, char **given,
@@ -74,16 +74,19 @@ static enum status choose(struct run *r, const struct cli_action *actions, size_
 
 static int show(struct run *r, const void *cfg, const json_t *answer, bool is_json)
 {
-    if (!is_json) return r->action->print(cfg, answer, &r->arena);
-    (void)json_dumpf(answer, stdout, JSON_COMPACT | JSON_SORT_KEYS);
-    putchar('\n');
+    if (is_json) {
+        (void)json_dumpf(answer, stdout, JSON_COMPACT | JSON_SORT_KEYS);
+        putchar('\n');
+    } else {
+        r->action->print(cfg, answer, &r->arena);
+    }
     return r->action->judge != NULL ? r->action->judge(answer) : CLI_OK;
 }
 
 int cli_act(const struct command *self, const struct cli_action *actions, size_t n, int argc, char **argv,
             void *cfg, const bool *is_json)
 {
-    struct run r = {.self = self};
+    struct run r = {.action = NULL};
     json_t *answer = NULL;
     int n_given = 0, code = CLI_OK;
     if (!cli_parse(self, argc, argv, &r.arena, cfg, &n_given, &code)) goto out;

@@ -68,9 +68,9 @@ struct cli_action {
     /* The answer, a value of the caller's. */
     enum status (*ask)(const void *cfg, char *const *arguments, struct arena *a, json_t **ret_answer,
                        struct error *err);
-    /* As text; --json prints the answer itself. Returns the exit code that it means. */
-    int (*print)(const void *cfg, const json_t *answer, struct arena *a);
-    /* The exit code alone, with --json; NULL: CLI_OK. */
+    /* As text; with --json the answer itself is printed. */
+    void (*print)(const void *cfg, const json_t *answer, struct arena *a);
+    /* The exit code that the answer means; NULL: CLI_OK. */
     int (*judge)(const json_t *answer);
 };
 

@@ -67,7 +67,7 @@ static void print_letter(const json_t *o, struct arena *a)
            cli_text(a, o, "message")[0] != '\0' ? "; " : "", cli_text(a, o, "message"));
 }
 
-static int print_list(const void *arg, const json_t *answer, struct arena *a)
+static void print_list(const void *arg, const json_t *answer, struct arena *a)
 {
     size_t i;
     json_t *o;
@@ -79,7 +79,6 @@ static int print_list(const void *arg, const json_t *answer, struct arena *a)
         puts("no dead letters");
     else if ((size_t)total > json_array_size(letters))
         printf("\n%zu of %lld are shown (--limit)\n", json_array_size(letters), total);
-    return CLI_OK;
 }
 
 /* ---- retry, drop ---- */
@@ -137,7 +136,7 @@ static void print_retried(const json_t *o, struct arena *a)
         puts("put back");
 }
 
-static int print_sweep(const void *arg, const json_t *answer, struct arena *a)
+static void print_sweep(const void *arg, const json_t *answer, struct arena *a)
 {
     size_t i;
     json_t *o;
@@ -152,7 +151,6 @@ static int print_sweep(const void *arg, const json_t *answer, struct arena *a)
         puts("no dead letters");
     if (json_array_size(retried) > 0 && json_is_true(json_object_get(answer, "stopped")))
         puts("acting is stopped: nothing of it begins before balm resume");
-    return judge_sweep(answer);
 }
 
 static int run_dead(const struct command *self, int argc, char **argv)

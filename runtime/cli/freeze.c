@@ -1,19 +1,16 @@
 /* balm stop, resume, reload: steering a running platform. */
 #include "cli/cli.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/file.h"
 
 struct steer_cfg {
     struct cli_platform platform;
     const char *actor;
     bool is_json;
+    /* Not options: what the command asks for, and says when it is done. */
+    const char *path, *sentence;
+    bool is_on;
 };
 
 static const struct config_option options[] = {
@@ -25,54 +22,54 @@ static const struct config_option options[] = {
      .help = "print the answer as JSON"},
 };
 
-static void print_answer(const struct steer_cfg *cfg, json_t *answer, const char *sentence)
+static enum status ask(const void *arg, char *const *arguments, struct arena *a, json_t **ret_answer,
+                       struct error *err)
 {
-    if (cfg->is_json)
-        json_dumpf(answer, stdout, JSON_COMPACT);
-    else
-        fputs(sentence, stdout);
-    putchar('\n');
+    const struct steer_cfg *cfg = arg;
+    (void)arguments;
+    (void)a;
+    json_t *body = json_pack("{s:b}", "on", cfg->is_on);
+    enum status s = cli_put(body, "actor", cfg->actor, err);
+    if (s == STATUS_OK) s = cli_api(&cfg->platform, "POST", cfg->path, body, ret_answer, err);
+    json_release(body);
+    return s;
 }
 
-static int steer(const struct command *self, int argc, char **argv, const char *path, bool is_on,
-                 const char *sentence)
+static void print(const void *arg, const json_t *answer, struct arena *a)
 {
-    struct arena a = {0};
-    struct steer_cfg cfg = {0};
-    struct error err = {0};
-    int n = 0, code = CLI_OK;
-    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
-    if (n > 0) {
-        error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
-        code = cli_fail(self, &err);
-        goto out;
-    }
-    json_t *body = json_pack("{s:s, s:b}", "actor", cfg.actor, "on", is_on), *answer = NULL;
-    if (cli_api(&cfg.platform, "POST", path, body, &answer, &err) != STATUS_OK)
-        code = cli_fail(self, &err);
-    else
-        print_answer(&cfg, answer, sentence);
-    json_release(body);
-    json_release(answer);
-out:
-    arena_release(&a);
-    return code;
+    const struct steer_cfg *cfg = arg;
+    (void)answer;
+    (void)a;
+    puts(cfg->sentence);
+}
+
+static int steer(const struct command *self, int argc, char **argv, struct steer_cfg cfg)
+{
+    static const struct cli_action action = {.arguments = "", .ask = ask, .print = print};
+    return cli_act(self, &action, 1, argc, argv, &cfg, &cfg.is_json);
 }
 
 static int run_stop(const struct command *self, int argc, char **argv)
 {
-    return steer(self, argc, argv, "/function/dispatcher/freeze", true,
-                 "stopped: no bot acts until balm resume (alerts are still accepted and decided on)");
+    return steer(
+        self, argc, argv,
+        (struct steer_cfg){
+            .path = "/function/dispatcher/freeze",
+            .is_on = true,
+            .sentence = "stopped: no bot acts until balm resume (alerts are still accepted and decided on)"});
 }
 
 static int run_resume(const struct command *self, int argc, char **argv)
 {
-    return steer(self, argc, argv, "/function/dispatcher/freeze", false, "resumed");
+    return steer(self, argc, argv,
+                 (struct steer_cfg){.path = "/function/dispatcher/freeze", .sentence = "resumed"});
 }
 
 static int run_reload(const struct command *self, int argc, char **argv)
 {
-    return steer(self, argc, argv, "/system/reload", true, "reloaded: runbooks, stack file and allow list");
+    return steer(self, argc, argv,
+                 (struct steer_cfg){.path = "/system/reload",
+                                    .sentence = "reloaded: runbooks, stack file and allow list"});
 }
 
 const struct command command_stop = {

@@ -69,21 +69,20 @@ static void print_row(const json_t *o, bool is_closed, struct arena *a)
            cli_text(a, o, "runbook"), time_text(a, o, is_closed ? "closed" : "since"), mark);
 }
 
-static int print_list(const void *arg, const json_t *answer, struct arena *a)
+static void print_list(const void *arg, const json_t *answer, struct arena *a)
 {
     const struct incident_cfg *cfg = arg;
     size_t i;
     json_t *o;
     if (json_array_size(answer) == 0) {
         puts(cfg->is_closed ? "no incident has been closed" : "no incident is open");
-        return CLI_OK;
+        return;
     }
     printf("%-29s %-9s %-22s %-24s %-20s %s\n", "INCIDENT", cfg->is_closed ? "STATE" : "PHASE", "ALERT",
            "TARGET", "RUNBOOK", cfg->is_closed ? "CLOSED (UTC)" : "SINCE (UTC)");
     json_array_foreach(answer, i, o) print_row(o, cfg->is_closed, a);
     if (json_array_size(answer) == (size_t)cfg->limit)
         printf("\nthe newest %zu (--limit)\n", json_array_size(answer));
-    return CLI_OK;
 }
 
 /* ---- show ---- */
@@ -119,7 +118,7 @@ static void print_notes(const json_t *notes, struct arena *a)
                                               cli_text(a, note, "actor"), cli_text(a, note, "message"));
 }
 
-static int print_show(const void *arg, const json_t *o, struct arena *a)
+static void print_show(const void *arg, const json_t *o, struct arena *a)
 {
     const json_t *alert = json_object_get(o, "alert"), *runbook = json_object_get(o, "runbook");
     const struct {
@@ -137,7 +136,6 @@ static int print_show(const void *arg, const json_t *o, struct arena *a)
     print_notes(json_object_get(o, "notes"), a);
     printf("%-10s %s\n\nEach gate, the whole timeline and how to take it back: balm why %s\n", "next",
            cli_text(a, o, "next"), facts[0].text);
-    return CLI_OK;
 }
 
 /* ---- note, close ---- */
@@ -162,11 +160,10 @@ static enum status ask_note(const void *cfg, char *const *arguments, struct aren
     return say(cfg, "/function/dispatcher/notes", arguments[0], "message", arguments[1], ret_answer, err);
 }
 
-static int print_note(const void *arg, const json_t *answer, struct arena *a)
+static void print_note(const void *arg, const json_t *answer, struct arena *a)
 {
     (void)arg;
     printf("noted on %s\n", cli_text(a, answer, "incident"));
-    return CLI_OK;
 }
 
 static enum status ask_close(const void *arg, char *const *arguments, struct arena *a, json_t **ret_answer,
@@ -179,7 +176,7 @@ static enum status ask_close(const void *arg, char *const *arguments, struct are
     return say(cfg, "/function/dispatcher/close", arguments[0], "reason", cfg->reason, ret_answer, err);
 }
 
-static int print_close(const void *arg, const json_t *answer, struct arena *a)
+static void print_close(const void *arg, const json_t *answer, struct arena *a)
 {
     (void)arg;
     if (json_is_true(json_object_get(answer, "closed")))
@@ -187,7 +184,6 @@ static int print_close(const void *arg, const json_t *answer, struct arena *a)
     else
         printf("%s is closed as soon as its act has ended: %s\n", cli_text(a, answer, "incident"),
                cli_text(a, answer, "intent"));
-    return CLI_OK;
 }
 
 static int run_incident(const struct command *self, int argc, char **argv)

@@ -37,9 +37,14 @@ static void print_text(const struct catalog_entry *e)
            e->unit != NULL ? ", " : "", e->unit != NULL ? e->unit : "", e->help);
 }
 
-static void print_json(void)
+static enum status list(const void *cfg, char *const *arguments, struct arena *a, json_t **ret_all,
+                        struct error *err)
 {
     json_t *all = json_array();
+    (void)cfg;
+    (void)arguments;
+    (void)a;
+    (void)err;
     for (int id = 0; id < CATALOG_METRICS; id++) {
         const struct catalog_entry *e = catalog_entry((enum catalog_id)id);
         json_t *o = json_object(), *labels = json_array();
@@ -52,17 +57,15 @@ static void print_json(void)
         (void)json_object_set_new(o, "help", json_string(e->help));
         (void)json_array_append_new(all, o);
     }
-    (void)json_dumpf(all, stdout, JSON_COMPACT | JSON_SORT_KEYS);
-    putchar('\n');
-    json_decref(all);
+    *ret_all = all;
+    return STATUS_OK;
 }
 
-static void print(const struct metrics_cfg *cfg)
+static void print(const void *arg, const json_t *all, struct arena *a)
 {
-    if (cfg->is_json) {
-        print_json();
-        return;
-    }
+    const struct metrics_cfg *cfg = arg;
+    (void)all;
+    (void)a;
     if (cfg->is_markdown) puts("| metric | type | unit | labels | meaning |\n|---|---|---|---|---|");
     for (int id = 0; id < CATALOG_METRICS; id++)
         (cfg->is_markdown ? print_markdown : print_text)(catalog_entry((enum catalog_id)id));
@@ -70,20 +73,9 @@ static void print(const struct metrics_cfg *cfg)
 
 static int run_metrics(const struct command *self, int argc, char **argv)
 {
-    struct arena a = {0};
+    static const struct cli_action action = {.arguments = "", .ask = list, .print = print};
     struct metrics_cfg cfg = {0};
-    struct error err = {0};
-    int n = 0, code = CLI_OK;
-    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
-    if (n > 0) {
-        (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
-        code = cli_fail(self, &err);
-        goto out;
-    }
-    print(&cfg);
-out:
-    arena_release(&a);
-    return code;
+    return cli_act(self, &action, 1, argc, argv, &cfg, &cfg.is_json);
 }
 
 const struct command command_metrics = {

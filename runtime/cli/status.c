@@ -154,8 +154,9 @@ static void print_runbooks(const json_t *list)
     }
 }
 
-static void print_text(const json_t *all, struct arena *a)
+static void print_text(const void *cfg, const json_t *all, struct arena *a)
 {
+    (void)cfg;
     const json_t *status = json_object_get(all, "status");
     print_head(status);
     print_sources(json_object_get(status, "sources"));
@@ -166,8 +167,12 @@ static void print_text(const json_t *all, struct arena *a)
     print_runbooks(json_object_get(status, "runbooks"));
 }
 
-static enum status gather(const struct cli_platform *platform, json_t **ret_all, struct error *err)
+static enum status gather(const void *arg, char *const *arguments, struct arena *a, json_t **ret_all,
+                          struct error *err)
 {
+    const struct status_cfg *cfg = arg;
+    (void)arguments;
+    (void)a;
     static const struct {
         const char *name, *path;
     } parts[] = {
@@ -180,7 +185,7 @@ static enum status gather(const struct cli_platform *platform, json_t **ret_all,
     enum status s = STATUS_OK;
     for (size_t i = 0; i < ARRAY_LEN(parts) && s == STATUS_OK; i++) {
         json_t *answer = NULL;
-        s = cli_api(platform, "GET", parts[i].path, NULL, &answer, err);
+        s = cli_api(&cfg->platform, "GET", parts[i].path, NULL, &answer, err);
         if (s == STATUS_OK) (void)json_object_set_new(all, parts[i].name, answer);
     }
     if (s == STATUS_OK)
@@ -192,29 +197,9 @@ static enum status gather(const struct cli_platform *platform, json_t **ret_all,
 
 static int run_status(const struct command *self, int argc, char **argv)
 {
-    struct arena a = {0};
+    static const struct cli_action action = {.arguments = "", .ask = gather, .print = print_text};
     struct status_cfg cfg = {0};
-    struct error err = {0};
-    int n = 0, code = CLI_OK;
-    json_t *all = NULL;
-    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
-    if (n > 0) {
-        (void)!error_set(&err, STATUS_INVALID_ARGUMENT, "takes no argument, got '%s'", argv[1]);
-        code = cli_fail(self, &err);
-        goto out;
-    }
-    if (gather(&cfg.platform, &all, &err) != STATUS_OK) {
-        code = cli_fail(self, &err);
-    } else if (cfg.is_json) {
-        (void)json_dumpf(all, stdout, JSON_COMPACT | JSON_SORT_KEYS);
-        putchar('\n');
-    } else {
-        print_text(all, &a);
-    }
-out:
-    json_release(all);
-    arena_release(&a);
-    return code;
+    return cli_act(self, &action, 1, argc, argv, &cfg, &cfg.is_json);
 }
 
 const struct command command_status = {

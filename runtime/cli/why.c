@@ -80,18 +80,26 @@ enum status cli_explain_incident(const struct cli_platform *platform, struct str
     return cli_api(platform, "GET", path, NULL, ret_json, err);
 }
 
-static enum status explain(const struct cli_platform *platform, struct strview incident, struct arena *a,
-                           json_t **ret_json, struct error *err)
+static enum status explain(const void *arg, char *const *arguments, struct arena *a, json_t **ret_json,
+                           struct error *err)
 {
+    const struct why_cfg *cfg = arg;
+    const struct cli_platform *platform = &cfg->platform;
+    struct strview incident = sv(arguments[0]);
+    if (incident.ptr == NULL)
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "say which incident (its id from balm incident list or balm audit tail), or 'last'");
     if (platform->url != NULL) return cli_explain_incident(platform, incident, a, ret_json, err);
     const char *data_dir;
     enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
     return s == STATUS_OK ? explain_from_disk(data_dir, incident, a, ret_json, err) : s;
 }
 
-static void print_text(const json_t *explained)
+static void print_text(const void *cfg, const json_t *explained, struct arena *a)
 {
     struct buf text;
+    (void)cfg;
+    (void)a;
     buf_init(&text, 16 * 1024 * 1024);
     explain_text(explained, &text);
     (void)fwrite(text.ptr, 1, text.len, stdout);
@@ -100,30 +108,9 @@ static void print_text(const json_t *explained)
 
 static int run_why(const struct command *self, int argc, char **argv)
 {
-    struct arena a = {0};
+    static const struct cli_action action = {.arguments = "[INCIDENT]", .ask = explain, .print = print_text};
     struct why_cfg cfg = {0};
-    struct error err = {0};
-    int n = 0, code = CLI_OK;
-    json_t *explained = NULL;
-    if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
-    if (n != 1) {
-        (void)!error_set(&err, STATUS_INVALID_ARGUMENT,
-                         "say which incident (its id from balm status or balm audit tail), or 'last'");
-        code = cli_fail(self, &err);
-        goto out;
-    }
-    if (explain(&cfg.platform, sv(argv[1]), &a, &explained, &err) != STATUS_OK) {
-        code = cli_fail(self, &err);
-    } else if (cfg.is_json) {
-        (void)json_dumpf(explained, stdout, JSON_COMPACT | JSON_SORT_KEYS);
-        putchar('\n');
-    } else {
-        print_text(explained);
-    }
-out:
-    json_release(explained);
-    arena_release(&a);
-    return code;
+    return cli_act(self, &action, 1, argc, argv, &cfg, &cfg.is_json);
 }
 
 const struct command command_why = {
