@@ -82,6 +82,14 @@ static void emit_timer(struct decision *d, const struct incident *inc, const cha
     r->due_ns = due_ns;
 }
 
+static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
+{
+    struct record *r = emit_plain(d, RECORD_TIMER);
+    r->runbook = slot->name;
+    r->purpose = SV("wake");
+    r->due_ns = d->in->time_ns;
+}
+
 static void emit_verified(struct decision *d, const struct incident *inc, bool is_ok, const char *how)
 {
     struct record *r = emit(d, RECORD_VERIFIED, inc);
@@ -364,10 +372,13 @@ static void decide_holding(struct decision *d, const struct incident *inc)
 
 static void decide_incident(struct decision *d, const struct incident *inc)
 {
-    if (inc->phase == INCIDENT_ACTING)
+    bool is_given_up = inc->is_closing && incident_is_overdue(inc, d->in->time_ns);
+    if (inc->phase == INCIDENT_ACTING && !is_given_up)
         return; /* whatever came meanwhile: the outcome is awaited, and decided on then */
     if (inc->is_closing) {
         emit_closed(d, inc, "manual");
+        if (is_given_up)
+            emit_wake_timer(d, inc->slot); /* its place among the runbook's acts is free after this */
     } else if (inc->phase == INCIDENT_ENDED) {
         decide_ended(d, inc);
     } else if (inc->phase == INCIDENT_VERIFYING) {
@@ -402,14 +413,6 @@ static const char *wake(struct decision *d, const struct incident *inc)
     const char *gate = attempt(d, inc, inc->step, true);
     d->handled[d->n_handled++] = inc;
     return gate;
-}
-
-static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
-{
-    struct record *r = emit_plain(d, RECORD_TIMER);
-    r->runbook = slot->name;
-    r->purpose = SV("wake");
-    r->due_ns = d->in->time_ns;
 }
 
 static bool stops_all(const char *gate)

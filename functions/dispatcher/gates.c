@@ -80,9 +80,12 @@ static void gate_cooldown(const struct gate_question *q, struct arena *a, struct
 {
     const struct target *t = q->incident->target;
     int64_t cooldown = q->incident->runbook->guardrails.cooldown_ns, last = 0;
-    for (size_t i = 0; t != NULL && i < t->n_acts; i++)
-        if (t->acts[i].incident_seq != q->incident->seq && t->acts[i].ended_ns > last)
-            last = t->acts[i].ended_ns;
+    for (size_t i = 0; t != NULL && i < t->n_acts; i++) {
+        const struct act *act = &t->acts[i];
+        bool is_given_up = act->ended_ns == 0 && q->freed != NULL && q->freed->seq == act->incident_seq;
+        int64_t ended_ns = is_given_up ? q->now_ns : act->ended_ns;
+        if (act->incident_seq != q->incident->seq && ended_ns > last) last = ended_ns;
+    }
     int64_t since = q->now_ns - last;
     ret->is_ok = last == 0 || since >= cooldown;
     ret->value = last == 0 ? SV("\"no act before\"") : json_duration(a, since);

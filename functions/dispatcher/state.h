@@ -15,7 +15,8 @@
  *             +--> REFUSED (mode, target …: until the alert ends)
  *   ESCALATED: a person has been told (or will be, once balm resume lets bots act); until the alert ends
  *   REFUSED, ESCALATED --retry "anew" (a person's, of the act that died)--> NEW, at that act's step
- *   any --close (a person's)--> closed; from ACTING only once the act has its outcome
+ *   any --close (a person's)--> closed; from ACTING once the act has its outcome, or at once if that is
+ * overdue
  *
  * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch
  * record are void. A record's effective time is the latest time up to it, so `now_ns` goes back only at a
@@ -188,6 +189,8 @@ bool incident_is_busy(const struct incident *inc); /* acting … holding: its ta
 /* May a person have this dead intent of it decided on anew? NULL: yes; else why not, a static sentence. Only
  * while nothing has been done about the incident since, so that no act runs behind another's back. */
 const char *incident_refuses_retry(const struct incident *inc, struct strview intent, bool is_escalation);
+/* Has its act no outcome although its deadline is long over? Nothing can be changed by it any more. */
+bool incident_is_overdue(const struct incident *inc, int64_t now_ns);
 /* Should it have moved on by itself by now? For people, not for decisions. Never while acting is stopped. */
 bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns);
 const char *incident_phase_name(enum incident_phase phase);

@@ -7,6 +7,8 @@
 #include "base/memory.h"
 #include "functions/dispatcher/template.h"
 
+#define GRACE_NS (120 * NS_PER_S) /* what is awaited may come so much later than it should */
+
 /* ---- one block an incident: the struct, then its label arrays, then its texts ---- */
 
 struct packer {
@@ -200,22 +202,27 @@ const char *incident_refuses_retry(const struct incident *inc, struct strview in
     return "its incident is being decided on anyway";
 }
 
+bool incident_is_overdue(const struct incident *inc, int64_t now_ns)
+{
+    return inc->phase == INCIDENT_ACTING && now_ns > inc->deadline_ns + GRACE_NS;
+}
+
 /* What has a deadline or a timer gets a little longer than that, what is decided at once a minute; who waits
  * for others waits as long as they take, but a day is no wait any more. */
 bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_t now_ns)
 {
-    const int64_t grace_ns = 120 * NS_PER_S, day_ns = 86400 * NS_PER_S;
+    const int64_t day_ns = 86400 * NS_PER_S;
     if (s->is_frozen || s->is_clock_settling) return false;
     switch (inc->phase) {
     case INCIDENT_NEW:
     case INCIDENT_ENDED:
-        return now_ns > inc->phase_ns + grace_ns;
+        return now_ns > inc->phase_ns + GRACE_NS;
     case INCIDENT_ACTING:
-        return now_ns > inc->deadline_ns + grace_ns;
+        return incident_is_overdue(inc, now_ns);
     case INCIDENT_VERIFYING:
     case INCIDENT_HOLDING:
     case INCIDENT_DELAYED:
-        return inc->timer != NULL && now_ns > inc->timer->due_ns + grace_ns;
+        return inc->timer != NULL && now_ns > inc->timer->due_ns + GRACE_NS;
     case INCIDENT_WAITING:
         return now_ns > inc->phase_ns + day_ns;
     default: /* refused, escalated: until the alert ends */
@@ -386,6 +393,7 @@ void state_dismiss(struct state *s, struct strview incident)
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r)
 {
     remember_closed(s, inc, r);
+    if (inc->phase == INCIDENT_ACTING) state_act_end(s, inc);
     if (inc->is_closing && inc->alert != ALERT_RESOLVED) state_dismiss(s, inc->id);
     state_free_incident(s, inc);
 }

@@ -134,7 +134,7 @@ static enum status describe_close(const struct exchange *x, struct record *r, st
     const struct incident *inc = state_incident(dispatcher_state(x->d), r->incident);
     if (inc == NULL)
         return error_set(err, STATUS_FAILED_PRECONDITION, "incident %.*s is not open", SV_ARG(r->incident));
-    if (inc->is_closing)
+    if (inc->is_closing && !incident_is_overdue(inc, clock_unix_ns()))
         return error_set(err, STATUS_FAILED_PRECONDITION,
                          "incident %.*s is being closed already: its act is still under way",
                          SV_ARG(r->incident));

@@ -207,7 +207,7 @@ const struct command command_incident = {
         "show   the facts of one, its acts and notes; balm why has everything\n"
         "note   a remark for the record, in one argument: balm why shows it, Loki's clients find it\n"
         "close  with --reason TEXT: a person takes over. No further act, and who waited for its target goes on. An act under way is not cut: it\n"
-        "       ends and is recorded first; one that waits for another attempt is withdrawn. The alert may go on firing: this episode opens no\n"
+        "       ends and is recorded first (unless it is STUCK); one that waits for another attempt is withdrawn. The alert may go on firing: this episode opens no\n"
         "       incident again, the next one does.\n"
         "INCIDENT is an id or a part of it that fits no other; the record says who did it (--actor).",
     .options = options,

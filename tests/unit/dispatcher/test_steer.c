@@ -139,6 +139,24 @@ Test(steer, an_act_under_way_is_awaited_before_its_incident_is_closed)
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1, "no next rung");
 }
 
+Test(steer, an_act_that_is_long_overdue_keeps_no_incident_open)
+{
+    sim_activate(&sim, one_step);
+    fire("i1");
+    fire("i2");
+    close_incident("i1");
+    sim.now_ns = get("i1")->deadline_ns + 100 * NS_PER_S;
+    close_incident("i1");
+    cr_assert_eq(get("i1")->phase, INCIDENT_ACTING);
+    sim.now_ns += 30 * NS_PER_S;
+    close_incident("i1");
+    expect_closed("i1", "manual");
+    cr_assert_eq(get("i2")->phase, INCIDENT_DELAYED, "it counts as ended now");
+    end_act("i1", false, "done"); /* late, and of no consequence */
+    cr_assert_eq(get("i2")->slot->n_acting, 0);
+    cr_assert_null(sim_last(&sim, RECORD_VERIFIED, "i1"));
+}
+
 Test(steer, the_same_episode_does_not_open_a_closed_incident_again)
 {
     sim_activate(&sim, one_step);
