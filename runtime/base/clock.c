@@ -9,8 +9,6 @@
 #include "base/arena.h"
 #include "base/list.h"
 
-#define SECONDS_PER_DAY INT64_C(86400)
-
 static int64_t read_clock(clockid_t id)
 {
     struct timespec now;
@@ -32,7 +30,7 @@ int64_t clock_unix_ns(void)
 
 /* Calendar arithmetic on eras of 400 years that begin on 1 March, so that the leap day is a year's last day.
  * Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (days_from_civil, civil_from_days) */
-static int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
+int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
 {
     if (month <= 2) year--;
     int64_t era = (year >= 0 ? year : year - 399) / 400;
@@ -42,7 +40,7 @@ static int64_t days_from_civil(int64_t year, unsigned month, unsigned day)
     return era * 146097 + day_of_era - 719468;
 }
 
-static void civil_from_days(int64_t days, unsigned *ret_year, unsigned *ret_month, unsigned *ret_day)
+void civil_from_days(int64_t days, unsigned *ret_year, unsigned *ret_month, unsigned *ret_day)
 {
     /* int64_t nanoseconds reach 1677 … 2262 only: in this range the shifted day count is positive. */
     uint32_t z = (uint32_t)(days + 719468);

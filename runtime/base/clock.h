@@ -13,10 +13,17 @@ struct arena;
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S  INT64_C(1000000000)
 
+#define SECONDS_PER_DAY INT64_C(86400)
+
 /* For durations and deadlines; never goes back, says nothing outside this machine's uptime. */
 int64_t clock_monotonic_ns(void);
 /* Wall clock, for what leaves the process; may jump. */
 int64_t clock_unix_ns(void);
+
+/* Days since 1970-01-01 of a day in the Gregorian calendar (month and day from 1), and back. Back only within
+ * what nanoseconds reach, 1677 to 2262. */
+int64_t days_from_civil(int64_t year, unsigned month, unsigned day);
+void civil_from_days(int64_t days, unsigned *ret_year, unsigned *ret_month, unsigned *ret_day);
 
 #define RFC3339_LEN 30 /* 2026-11-22T14:01:24.123456789Z */
 
