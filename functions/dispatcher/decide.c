@@ -102,7 +102,7 @@ static void emit_verified(struct decision *d, const struct incident *inc, bool i
 static void emit_healed(struct decision *d, const struct incident *inc, const char *how)
 {
     emit_verified(d, inc, true, how);
-    emit_closed(d, inc, "healed");
+    emit_closed(d, inc, runbook_is_scheduled(inc->runbook) ? "done" : "healed");
 }
 
 /* ---- acting ---- */
@@ -237,6 +237,9 @@ static void escalate(struct decision *d, const struct incident *inc, int64_t num
     r->step = number;
     if (incident_is_busy(inc)) note_freed(d, inc);
     if (r->function.len > 0) tell(d, inc, number, reason);
+    /* No alert's end will close it. What cannot be told while acting is stopped keeps it open. */
+    if (runbook_is_scheduled(inc->runbook) && (r->function.len == 0 || !d->state->is_frozen))
+        emit_closed(d, inc, "escalated");
 }
 
 /* Gates that open by an event: who waits at one need not be told again that it still does. */
@@ -263,6 +266,7 @@ static const char *hand_over(struct decision *d, const struct incident *inc)
         return NULL;
     }
     (void)emit_refusal(d, inc, 0, step, params, refused, gates_json(results, n, d->arena));
+    if (runbook_is_scheduled(inc->runbook)) emit_closed(d, inc, "skipped");
     return refused->name;
 }
 
@@ -285,6 +289,11 @@ static const char *attempt(struct decision *d, const struct incident *inc, int64
     bool has_timer = refused->opens_ns > 0 && has_delayed(d, inc);
     if (is_woken && (opens_by_event(refused) || has_timer)) return refused->name;
     (void)emit_refusal(d, inc, number, step, params, refused, gates_json(results, n, d->arena));
+    if (runbook_is_scheduled(
+            inc->runbook)) { /* what its time does not find open is over: the next will come */
+        emit_closed(d, inc, "skipped");
+        return refused->name;
+    }
     if (incident_is_busy(inc)) note_freed(d, inc);
     if (refused->opens_ns > 0 && !has_timer) {
         emit_timer(d, inc, "recheck", refused->opens_ns);
@@ -332,6 +341,8 @@ static void decide_ended(struct decision *d, const struct incident *inc)
     } else if (inc->outcome == OUTCOME_UNKNOWN) {
         escalate(d, inc, inc->step,
                  SV("nobody knows whether the act took effect; going on could do it twice"));
+    } else if (inc->outcome == OUTCOME_EXPIRED && runbook_is_scheduled(inc->runbook)) {
+        next_rung(d, inc, "the act did not begin in time");
     } else if (inc->outcome == OUTCOME_EXPIRED) {
         (void)attempt(d, inc, inc->step, false); /* it never began: the same step, through all gates again */
     } else {
@@ -370,6 +381,17 @@ static void decide_holding(struct decision *d, const struct incident *inc)
     }
 }
 
+/* A scheduled run that is not at work is at its end: a predecessor was cut off before it closed it. */
+static void decide_idle_run(struct decision *d, const struct incident *inc)
+{
+    if (inc->phase == INCIDENT_NEW)
+        (void)attempt(d, inc, 1, false);
+    else if (inc->phase == INCIDENT_ESCALATED && !list_is_linked(&inc->in_slot)) /* told, or nobody to tell */
+        emit_closed(d, inc, "escalated");
+    else if (inc->phase != INCIDENT_ESCALATED)
+        emit_closed(d, inc, "skipped");
+}
+
 static void decide_incident(struct decision *d, const struct incident *inc)
 {
     bool is_given_up = inc->is_closing && incident_is_overdue(inc, d->in->time_ns);
@@ -385,6 +407,8 @@ static void decide_incident(struct decision *d, const struct incident *inc)
         decide_verifying(d, inc);
     } else if (inc->phase == INCIDENT_HOLDING) {
         decide_holding(d, inc);
+    } else if (runbook_is_scheduled(inc->runbook)) {
+        decide_idle_run(d, inc);
     } else if (inc->alert != ALERT_FIRING) {
         emit_closed(d, inc,
                     inc->alert == ALERT_EXPIRED ? "unknown"
@@ -407,7 +431,7 @@ static const char *wake(struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_handled; i++)
         if (d->handled[i] == inc) return NULL;
-    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing ||
+    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing || runbook_is_scheduled(inc->runbook) ||
         d->n_handled == ARRAY_LEN(d->handled))
         return NULL;
     const char *gate = attempt(d, inc, inc->step, true);
@@ -461,7 +485,9 @@ static bool tell_untold(struct decision *d, const struct runbook_slot *slot)
             emit_wake_timer(d, slot);
             return false;
         }
-        if (!inc->is_closing) tell(d, inc, inc->step, arena_copy(d->arena, inc->escalation_reason));
+        if (inc->is_closing) continue;
+        tell(d, inc, inc->step, arena_copy(d->arena, inc->escalation_reason));
+        if (runbook_is_scheduled(inc->runbook)) emit_closed(d, inc, "escalated");
     }
     return true;
 }
@@ -489,9 +515,16 @@ static void wake_all_slots(struct decision *d)
 
 /* ---- one input ---- */
 
+static const struct runbook *runbook_for(const struct state *s, const struct record *in)
+{
+    if (in->kind != RECORD_TICK) return state_match(s, &in->labels, NULL);
+    const struct active_runbook *active = state_active(s, in->runbook);
+    return active != NULL && active->mode != RUNBOOK_OFF ? active->runbook : NULL;
+}
+
 static void refuse_for_capacity(struct decision *d)
 {
-    const struct runbook *rb = state_match(d->state, &d->in->labels, NULL);
+    const struct runbook *rb = runbook_for(d->state, d->in);
     if (rb == NULL) return;
     struct record *r = emit_plain(d, RECORD_REFUSAL);
     r->incident = d->in->incident;
@@ -560,7 +593,7 @@ void decide(const struct state *state, uint64_t seq, const struct record *in, st
         *ret_n = 0;
         return;
     }
-    if (in->kind == RECORD_SIGNAL && sv_eq(in->status, SV("firing"))) {
+    if (in->kind == RECORD_TICK || (in->kind == RECORD_SIGNAL && sv_eq(in->status, SV("firing")))) {
         decide_firing(&d);
     } else if (in->kind == RECORD_SIGNAL || in->kind == RECORD_EXPIRED || in->kind == RECORD_OUTCOME ||
                in->kind == RECORD_CLOSE || (in->kind == RECORD_FIRED && in->incident.len > 0)) {

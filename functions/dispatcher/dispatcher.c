@@ -52,6 +52,9 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     selfwatch_record(&d->watch, d->env.watchdog, e->record, d->is_live);
     if (!d->is_live) return;
     if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
+    if (e->record->kind == RECORD_ACTIVATION || e->record->kind == RECORD_CLOCK ||
+        e->record->kind == RECORD_EPOCH)
+        fiber_event_set(&d->schedules_changed);
     if (e->record->kind == RECORD_INTENT)
         d->decided[e->seq % DECIDED_TIMES] = (struct decided_time){e->seq, clock_unix_ns()};
     next = state_next_timer(dispatcher_state(d));
@@ -359,6 +362,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_scope_init(&d->workers);
     fiber_scope_init(&d->invokers);
     fiber_event_init(&d->timers_changed);
+    fiber_event_init(&d->schedules_changed);
     fiber_event_init(&d->epoch_wanted);
     enum status s = read_and_check(d, env->invoker, env->invoker_arg, d->set, err);
     if (s == STATUS_OK)
@@ -391,6 +395,7 @@ static enum status ready(void *state, struct error *err)
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, reign_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_timers, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, clockwork_watch, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, ticker_run, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, gauges_disk_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, selfwatch_fiber, d, err);
     for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)

@@ -2,6 +2,7 @@
  *
  *   dispatcher.c  life cycle, follower, taking the epoch, activating runbooks
  *   clockwork.c   fires timers, watches the clock
+ *   ticker.c      fires schedules
  *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
  *   handler.c, steer.c, dead.c   the HTTP side (handler_impl.h)
  *   observe.c     metrics and log lines made from records as they come
@@ -42,7 +43,7 @@ struct dispatcher {
     struct journal_follower follower;
     struct journal_keeper keeper;
     struct fiber_scope workers, invokers;
-    struct fiber_event timers_changed, epoch_wanted;
+    struct fiber_event timers_changed, schedules_changed, epoch_wanted;
     struct runbook_set *set;   /* owned; of the files, as last switched to */
     struct runbook_set *fresh; /* owned; read by a reload that is under way, or NULL */
     char actor[300];           /* host:pid, who takes the epoch */
@@ -74,6 +75,11 @@ void clockwork_timers(void *arg);
 void clockwork_watch(void *arg);
 /* A timer's due time on the monotonic clock, so that a jump of the wall clock does not move it. */
 void clockwork_set_wake(const struct state *s, struct timer *t);
+
+/* ticker.c: fiber. A time of a schedule is recorded once it has come, and decided on like an alert. */
+void ticker_run(void *arg);
+/* When a runbook of the set in force comes next; false: it has no schedule, is off, or never. */
+bool ticker_next(const struct dispatcher *d, struct strview runbook, int64_t *ret_due_ns);
 
 /* invoker.c: fiber */
 void invoker_run(void *arg);

@@ -117,6 +117,7 @@ static json_t *alert_json(const struct record *r)
     put_text(o, "generatorURL", r->generator_url);
     put_text(o, "trace", r->trace);
     put_time(o, "startsAt", r->starts_at_ns);
+    put_time(o, "due", r->due_ns);
     put_time(o, "received", r->time_ns);
     (void)json_object_set_new(o, "labels", labels_json(&r->labels));
     (void)json_object_set_new(o, "annotations", labels_json(&r->annotations));
@@ -252,6 +253,19 @@ static struct strview line_of_timer(struct arena *a, const struct record *r)
     return arena_printf(a, "to be decided on again at %s", due);
 }
 
+static struct strview line_of_tick(struct arena *a, const struct record *r)
+{
+    char due[RFC3339_LEN + 1];
+    rfc3339_format(r->due_ns, due);
+    json_t *detail = NULL;
+    long long n = 0;
+    if (json_parse(r->detail, 0, &detail, NULL) == STATUS_OK)
+        n = (long long)json_integer_value(json_object_get(detail, "skipped"));
+    json_release(detail);
+    if (n == 0) return arena_printf(a, "the schedule's time %.19sZ has come", due);
+    return arena_printf(a, "the schedule's time %.19sZ has come; %lld before it were passed over", due, n);
+}
+
 static struct strview line_of(struct arena *a, const struct record *r)
 {
     switch (r->kind) {
@@ -260,6 +274,8 @@ static struct strview line_of(struct arena *a, const struct record *r)
         return arena_printf(a, "alert %.*s fires (%.*s)%s%.*s",
                             SV_ARG(record_label(&r->labels, SV("alertname"))), SV_ARG(r->source),
                             r->reason.len > 0 ? ": " : "", SV_ARG(r->reason));
+    case RECORD_TICK:
+        return line_of_tick(a, r);
     case RECORD_SEEN:
         return SV("the alert was seen again");
     case RECORD_EXPIRED:
@@ -434,8 +450,8 @@ static void add_runbook(struct document *doc, const struct record *r)
 
 static void add_part(struct document *doc, const struct record *r)
 {
-    if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("firing")) &&
-        json_object_get(doc->root, "alert") == NULL)
+    bool is_start = r->kind == RECORD_TICK || (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("firing")));
+    if (is_start && json_object_get(doc->root, "alert") == NULL)
         (void)json_object_set_new(doc->root, "alert", alert_json(r));
     if (r->kind == RECORD_SIGNAL && sv_eq(r->status, SV("resolved")))
         put_time(doc->root, "resolved", r->time_ns);

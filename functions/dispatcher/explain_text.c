@@ -122,12 +122,15 @@ static void put_alert(struct buf *out, const json_t *alert)
     const char *name;
     json_t *value;
     if (alert == NULL) return;
-    put_head(out, "alert");
+    bool is_tick = json_object_get(alert, "due") != NULL;
+    put_head(out, is_tick ? "schedule" : "alert");
     put_member(out, alert, "name");
-    buf_append(out, SV(" from "));
-    put_member(out, alert, "source");
-    buf_append(out, SV(", firing since "));
-    put_member(out, alert, "startsAt");
+    if (!is_tick) {
+        buf_append(out, SV(" from "));
+        put_member(out, alert, "source");
+    }
+    buf_append(out, is_tick ? SV(", due at ") : SV(", firing since "));
+    put_member(out, alert, is_tick ? "due" : "startsAt");
     buf_append(out, SV("\n            "));
     put_labels(out, json_object_get(alert, "labels"));
     buf_append_char(out, '\n');

@@ -269,6 +269,7 @@ enum match_result matcher_test(const struct matcher *m, struct strview value)
 
 enum match_result matchers_match(const struct matchers *m, const struct record_labels *labels)
 {
+    if (m->n == 0) return MATCH_NO;
     for (size_t i = 0; i < m->n; i++) {
         enum match_result found = matcher_test(&m->items[i], record_label(labels, m->items[i].name));
         if (found != MATCH_YES) return found;

@@ -37,7 +37,8 @@ enum match_result { MATCH_NO, MATCH_YES, MATCH_LIMIT };
 enum status matchers_parse(struct strview text, struct arena *a, struct matchers *m,
                            struct error *err) MUST_USE;
 void matchers_release(struct matchers *m);
-/* Do all of them match? MATCH_LIMIT: a regular expression gave up; nothing else said no before it. */
+/* Do all of them match? None at all takes nothing. MATCH_LIMIT: a regular expression gave up; nothing else
+ * said no before it. */
 enum match_result matchers_match(const struct matchers *m, const struct record_labels *labels);
 /* The same of a single one and one value. */
 enum match_result matcher_test(const struct matcher *m, struct strview value);

@@ -45,12 +45,37 @@ bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode)
 
 /* ---- texts with variables ---- */
 
+/* A scheduled run has no alert: what its few labels cannot fill would refuse every run. */
+static enum status check_scheduled_template(const struct decoder *d, const struct yaml_node *at)
+{
+    struct arena a = {0};
+    struct record_labels labels = runbook_tick_labels(d->rb, &a),
+                         annotations = runbook_tick_annotations(1, &a);
+    struct template_vars vars = {.labels = &labels,
+                                 .annotations = &annotations,
+                                 .incident = SV("i"),
+                                 .runbook = SV("r"),
+                                 .target = SV("t"),
+                                 .reason = SV("r")};
+    struct strview text, missing = {0};
+    enum status s = template_expand(at->text, &vars, &a, &text, &missing);
+    if (s != STATUS_OK)
+        s = yaml_error(
+            d->doc, at, d->err,
+            "a scheduled run has no alert and so no '${%.*s}' (it has labels.alertname, labels.schedule, "
+            "annotations.time)",
+            SV_ARG(sv_sub(missing, 0, 100)));
+    arena_release(&a);
+    return s;
+}
+
 static enum status check_template(const struct decoder *d, const struct yaml_node *at, bool allow_target,
                                   bool allow_reason)
 {
     struct error why;
     enum status s = template_check(at->text, allow_target, allow_reason, &why);
-    return s == STATUS_OK ? s : yaml_error(d->doc, at, d->err, "%s", why.message);
+    if (s != STATUS_OK) return yaml_error(d->doc, at, d->err, "%s", why.message);
+    return runbook_is_scheduled(d->rb) ? check_scheduled_template(d, at) : STATUS_OK;
 }
 
 static enum status check_templates(const struct decoder *d, const struct yaml_node *node, bool allow_reason)
@@ -113,6 +138,19 @@ static enum status decode_verify(const struct decoder *d, const struct yaml_node
                        step, d->err);
 }
 
+/* Nothing fires, so nothing can resolve or come again. */
+static enum status decode_scheduled_verify(const struct decoder *d, const struct yaml_node *node,
+                                           struct runbook_step *step)
+{
+    if (node != NULL && (step->verify == VERIFY_RESOLVE || step->hold_ns > 0))
+        return yaml_error(
+            d->doc, node, d->err,
+            "a scheduled run has no alert that could resolve or come again: write 'verify: check'");
+    step->verify = VERIFY_CHECK;
+    step->within_ns = 0;
+    return STATUS_OK;
+}
+
 struct step_nodes {
     struct runbook_step step;
     const struct yaml_node *with, *verify;
@@ -152,6 +190,7 @@ static enum status decode_step(const struct decoder *d, const struct yaml_node *
     enum status s = yaml_decode(d->doc, node, is_escalation ? "escalate" : "step", step_fields, n_fields,
                                 &d->rb->arena, &n, d->err);
     if (s == STATUS_OK && n.verify != NULL) s = decode_verify(d, n.verify, &n.step);
+    if (s == STATUS_OK && runbook_is_scheduled(d->rb)) s = decode_scheduled_verify(d, n.verify, &n.step);
     if (s == STATUS_OK && n.with != NULL) {
         if (n.with->type != YAML_MAP)
             return yaml_error(d->doc, n.with, d->err, "with must be a map of parameters");
@@ -237,7 +276,8 @@ static enum status decode_guardrails(const struct decoder *d, const struct yaml_
 /* ---- the whole ---- */
 
 struct runbook_nodes {
-    struct strview name, summary;
+    struct strview name, summary, schedule, time_zone;
+    int64_t start_deadline_ns;
     int mode;
     const struct yaml_node *match, *target, *steps, *guardrails, *escalate;
 };
@@ -250,10 +290,22 @@ static const struct yaml_field runbook_fields[] = {
      .min = 1,
      .max = RUNBOOK_NAME_MAX},
     {.name = "summary", .type = YAML_FIELD_TEXT, .offset = offsetof(struct runbook_nodes, summary)},
-    {.name = "match",
-     .type = YAML_FIELD_NODE,
-     .offset = offsetof(struct runbook_nodes, match),
-     .is_required = true},
+    {.name = "match", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, match)},
+    {.name = "schedule",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct runbook_nodes, schedule),
+     .min = 1,
+     .max = CRON_TEXT_MAX},
+    {.name = "time_zone",
+     .type = YAML_FIELD_TEXT,
+     .offset = offsetof(struct runbook_nodes, time_zone),
+     .min = 1,
+     .max = ZONE_NAME_MAX},
+    {.name = "start_deadline",
+     .type = YAML_FIELD_DURATION,
+     .offset = offsetof(struct runbook_nodes, start_deadline_ns),
+     .min = NS_PER_S,
+     .max = 24 * HOUR_NS},
     {.name = "target",
      .type = YAML_FIELD_NODE,
      .offset = offsetof(struct runbook_nodes, target),
@@ -300,6 +352,45 @@ static enum status decode_match(const struct decoder *d, const struct yaml_node 
     return STATUS_OK;
 }
 
+static enum status decode_schedule(const struct decoder *d, const struct yaml_node *map,
+                                   const struct runbook_nodes *n)
+{
+    const struct yaml_node *at = yaml_get(map, SV("schedule")), *zone_at = yaml_get(map, SV("time_zone"));
+    struct runbook_schedule *schedule = &d->rb->schedule;
+    struct error why;
+    if (n->match != NULL)
+        return yaml_error(d->doc, at, d->err, "a runbook starts by 'match' or by 'schedule', not by both");
+    if (cron_parse(n->schedule, &schedule->cron, &why) != STATUS_OK)
+        return yaml_error(d->doc, at, d->err, "schedule: %s", why.message);
+    if (zone_at != NULL && schedule->cron.every_s > 0)
+        return yaml_error(d->doc, zone_at, d->err, "time_zone means nothing to @every: it counts in UTC");
+    schedule->text = arena_copy(&d->rb->arena, n->schedule);
+    schedule->time_zone = zone_at != NULL ? arena_copy(&d->rb->arena, n->time_zone) : SV("UTC");
+    schedule->start_deadline_ns = n->start_deadline_ns;
+    schedule->line = at->line;
+    schedule->column = at->column;
+    schedule->zone_line = zone_at != NULL ? zone_at->line : 0;
+    schedule->zone_column = zone_at != NULL ? zone_at->column : 0;
+    return STATUS_OK;
+}
+
+/* What starts it. */
+static enum status decode_start(const struct decoder *d, const struct yaml_node *map,
+                                const struct runbook_nodes *n)
+{
+    static const char *const only_scheduled[] = {"time_zone", "start_deadline"};
+    if (n->schedule.len > 0) return decode_schedule(d, map, n);
+    for (size_t i = 0; i < ARRAY_LEN(only_scheduled); i++) {
+        const struct yaml_node *at = yaml_get(map, sv(only_scheduled[i]));
+        if (at != NULL)
+            return yaml_error(d->doc, at, d->err, "%s belongs to a 'schedule'", only_scheduled[i]);
+    }
+    if (n->match == NULL)
+        return yaml_error(d->doc, map, d->err,
+                          "match is missing in runbook (or 'schedule', to start it by the clock)");
+    return decode_match(d, n->match);
+}
+
 static enum status decode_target(const struct decoder *d, const struct yaml_node *node)
 {
     if (node->type != YAML_SCALAR || node->text.len == 0)
@@ -326,11 +417,12 @@ static enum status check_name(const struct decoder *d, const struct yaml_node *m
 
 static enum status decode(const struct decoder *d, const struct yaml_node *map)
 {
-    struct runbook_nodes n = {.mode = RUNBOOK_SHADOW}; /* nothing acts that was not told to */
+    struct runbook_nodes n = {.mode = RUNBOOK_SHADOW, /* nothing acts that was not told to */
+                              .start_deadline_ns = 5 * MINUTE_NS};
     enum status s = yaml_decode(d->doc, map, "runbook", runbook_fields, ARRAY_LEN(runbook_fields),
                                 &d->rb->arena, &n, d->err);
     if (s == STATUS_OK) s = check_name(d, map, n.name);
-    if (s == STATUS_OK) s = decode_match(d, n.match);
+    if (s == STATUS_OK) s = decode_start(d, map, &n);
     if (s == STATUS_OK) s = decode_target(d, n.target);
     if (s == STATUS_OK && n.steps == NULL && n.escalate == NULL)
         s = yaml_error(

@@ -1,5 +1,5 @@
-/* Runbooks: which alerts, which target, what to do about it. YAML at the border (README.md has the format),
- * struct inside, canonical JSON in the journal.
+/* Runbooks: which alerts or which times, which target, what to do about it. YAML at the border (README.md has
+ * the format), struct inside, canonical JSON in the journal.
  *
  *   file --yaml--> runbook --canonical JSON--> RECORD_RUNBOOK {content, hash} --> runbook, in every fold
  *
@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "config/yaml.h"
+#include "functions/dispatcher/cron.h"
 #include "functions/dispatcher/matcher.h"
 #include "function/core.h"
 
@@ -51,11 +52,22 @@ struct runbook_guardrails {
     int64_t max_in_flight;         /* acts of this runbook at once; on one target it is always one */
 };
 
+/* What starts a runbook instead of alerts. */
+struct runbook_schedule {
+    struct strview text, time_zone; /* text empty: alerts start it */
+    struct cron cron;
+    int64_t start_deadline_ns; /* what comes later than this after its time is passed over */
+    struct zone zone;  /* of a set that was read from files only: a fold knows the time from the tick */
+    int64_t passed_ns; /* the ticker's: what was missed up to here it has said */
+    unsigned line, column, zone_line, zone_column;
+};
+
 struct runbook {
     struct arena arena;
     struct strview file; /* for messages; empty in a fold */
     struct strview name, target;
-    struct matchers match;
+    struct matchers match; /* empty where it has a schedule */
+    struct runbook_schedule schedule;
     enum runbook_mode mode;
     struct runbook_step steps[RUNBOOK_STEPS_MAX];
     size_t n_steps; /* 0: it only tells a person, by `escalate` */
@@ -74,6 +86,14 @@ enum status runbook_parse(const struct yaml_document *doc, const struct yaml_nod
 enum status runbook_from_content(struct strview content, struct runbook **ret_runbook,
                                  struct error *err) MUST_USE;
 void runbook_free(struct runbook *rb);
+bool runbook_is_scheduled(const struct runbook *rb);
+/* Labels and annotations of a run at `due_ns`, as an alert would have them: alertname (the runbook's name)
+ * and schedule; time (RFC 3339). In the arena. */
+struct record_labels runbook_tick_labels(const struct runbook *rb, struct arena *a);
+struct record_labels runbook_tick_annotations(int64_t due_ns, struct arena *a);
+/* Read the schedule's zone, and hold the schedule against the guardrails: cooldown and rate must leave room
+ * for each of its times. Message: FILE:LINE:COLUMN: what. Reads files: start-up and worker threads. */
+enum status runbook_prepare_schedule(struct runbook *rb, struct error *err) MUST_USE;
 const char *runbook_mode_name(enum runbook_mode mode); /* "off", "shadow", "act" */
 bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode);
 

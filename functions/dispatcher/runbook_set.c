@@ -49,6 +49,7 @@ static enum status read_file(struct runbook_set *set, const char *path, struct e
             else
                 s = runbook_parse(&doc, node, &rb, err);
             if (s == STATUS_OK) s = add(set, rb, &doc, node, err);
+            if (s == STATUS_OK) s = runbook_prepare_schedule(set->items[set->n - 1], err);
         }
     }
     arena_release(&arena);

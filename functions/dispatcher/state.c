@@ -64,11 +64,17 @@ const struct runbook *state_runbook(const struct state *s, struct strview hash)
     return table_get(&s->runbooks, hash);
 }
 
-enum runbook_mode state_mode(const struct state *s, struct strview name)
+const struct active_runbook *state_active(const struct state *s, struct strview name)
 {
     for (size_t i = 0; i < s->n_active; i++)
-        if (sv_eq(s->active[i].runbook->name, name)) return s->active[i].mode;
-    return RUNBOOK_OFF;
+        if (sv_eq(s->active[i].runbook->name, name)) return &s->active[i];
+    return NULL;
+}
+
+enum runbook_mode state_mode(const struct state *s, struct strview name)
+{
+    const struct active_runbook *active = state_active(s, name);
+    return active != NULL ? active->mode : RUNBOOK_OFF;
 }
 
 const struct runbook *state_match(const struct state *s, const struct record_labels *labels,
@@ -213,8 +219,8 @@ static void apply_activation(struct state *s, uint64_t seq, const struct record 
         json_release(set);
         return;
     }
-    size_t n = json_array_size(set);
-    free(s->active);
+    size_t n = json_array_size(set), n_before = s->n_active;
+    struct active_runbook *before = s->active;
     s->active = mem_zalloc(n + 1, sizeof(*s->active));
     s->n_active = 0;
     for (size_t i = 0; i < n; i++) {
@@ -225,6 +231,8 @@ static void apply_activation(struct state *s, uint64_t seq, const struct record 
         s->active[s->n_active++] = active;
     }
     s->activation_seq = seq;
+    state_schedules_changed(s, before, n_before);
+    free(before);
     json_release(set);
 }
 
@@ -283,6 +291,10 @@ static void turn_clock(struct state *s, const struct clock_turn *turn)
         struct incident *inc = container_of(node, struct incident, node);
         inc->phase_ns = clock_turn_apply(turn, inc->phase_ns);
     }
+    for (struct list *node = s->slots_list.next; node != &s->slots_list; node = node->next) {
+        struct runbook_slot *slot = container_of(node, struct runbook_slot, node);
+        if (slot->scheduled_ns != 0) slot->scheduled_ns = clock_turn_apply(turn, slot->scheduled_ns);
+    }
     state_timers_turn(s, turn);
     for (size_t i = 0; i < s->n_sources; i++)
         s->sources[i].last_ns = clock_turn_apply(turn, s->sources[i].last_ns);
@@ -330,6 +342,9 @@ static void apply_input(struct state *s, uint64_t seq, const struct record *r)
     case RECORD_CLOSE:
         inc = state_incident(s, r->incident);
         if (inc != NULL) inc->is_closing = true;
+        break;
+    case RECORD_TICK:
+        state_apply_tick(s, seq, r);
         break;
     default: /* rejected, seen, call, note: nothing to decide on */
         break;

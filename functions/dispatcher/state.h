@@ -18,6 +18,8 @@
  *   any --close (a person's)--> closed; from ACTING once the act has its outcome, or at once if that is
  * overdue
  *
+ * A tick of a schedule opens an incident as an alert does. It ends by itself: no alert could end it.
+ *
  * An alert that no runbook takes leaves nothing here. Decided records of an older epoch behind a newer epoch
  * record are void. A record's effective time is the latest time up to it, so `now_ns` goes back only at a
  * clock record that says by how much; every time that is kept moves with it, so that ages stay what they
@@ -79,10 +81,22 @@ struct target {
     struct list node; /* state.targets_list, in order of creation */
 };
 
+#define TICK_RUNS_MAX 8
+
+/* Times of a schedule that all came, one after the other, with none between them. */
+struct tick_run {
+    int64_t first_ns, last_ns;
+};
+
 /* All runbooks that ever had this name, counted together: a reload does not reset what is in flight. */
 struct runbook_slot {
     struct strview name; /* owned */
     size_t n_acting;
+    int64_t scheduled_ns; /* since when the schedule in force has been; 0: there is none */
+    /* What has come, ascending; by the schedule's own time, which no jump of the clock moves. Not only the
+     * newest: a clock that ran ahead for a while must not silence the schedule until that time is there. */
+    struct tick_run ticks[TICK_RUNS_MAX];
+    size_t n_ticks;
     struct list waiting; /* incidents in WAITING, oldest refusal first */
     struct list untold;  /* those in ESCALATED of which nobody could be told yet: acting was stopped */
     struct list node;    /* state.slots_list */
@@ -180,6 +194,13 @@ struct incident *state_incident(const struct state *s, struct strview id); /* op
 const struct runbook *state_runbook(const struct state *s, struct strview hash);
 /* Mode in force for a runbook's name: what the active set says; off if it is no longer in it. */
 enum runbook_mode state_mode(const struct state *s, struct strview name);
+/* The runbook of that name in the active set, or NULL. */
+const struct active_runbook *state_active(const struct state *s, struct strview name);
+/* The run that this time of the schedule came in; NULL: it has not come. A time comes once, whatever the
+ * clock does. */
+const struct tick_run *slot_tick_run(const struct runbook_slot *slot, int64_t due_ns);
+/* Up to when the schedule has been looked after: what comes next lies behind it. */
+int64_t slot_ticked_until(const struct runbook_slot *slot, int64_t now_ns);
 /* First active runbook (not off) that takes these labels, or NULL. *ret_limit_hits may be NULL. */
 const struct runbook *state_match(const struct state *s, const struct record_labels *labels,
                                   uint64_t *ret_limit_hits);

@@ -15,10 +15,15 @@ struct timer *state_timer_find(const struct state *s, uint64_t seq);
 void state_timer_remove(struct state *s, struct timer *t); /* frees */
 void state_timers_turn(struct state *s, const struct clock_turn *turn);
 
+/* state_tick.c */
+void state_apply_tick(struct state *s, uint64_t seq, const struct record *r);
+/* After an activation: `before` is the set that was in force. */
+void state_schedules_changed(struct state *s, const struct active_runbook *before, size_t n_before);
+
 /* state_incident.c */
 struct incident *state_incident_new(const struct record *r, struct strview target, struct strview missing);
 struct target *state_target_get(struct state *s, struct strview name);
-struct runbook_slot *state_slot_get(struct state *s, struct strview name);
+struct runbook_slot *state_slot_get(struct state *s, struct strview name); /* made if it is not there */
 void state_open_incident(struct state *s, uint64_t seq, const struct record *r, const struct runbook *rb);
 void state_close_incident(struct state *s, struct incident *inc, const struct record *r);
 void state_free_incident(struct state *s, struct incident *inc);

@@ -38,6 +38,12 @@ static void save_slots(const struct state *s, struct pack *p)
         const struct runbook_slot *slot = container_of(node, const struct runbook_slot, node);
         pack_text(p, slot->name);
         pack_u64(p, slot->n_acting);
+        pack_i64(p, slot->scheduled_ns);
+        pack_u64(p, slot->n_ticks);
+        for (size_t i = 0; i < slot->n_ticks; i++) {
+            pack_i64(p, slot->ticks[i].first_ns);
+            pack_i64(p, slot->ticks[i].last_ns);
+        }
     }
 }
 
@@ -249,11 +255,25 @@ static bool load_runbooks(struct loading *l)
     return !l->u->is_bad;
 }
 
+static bool load_ticks(struct loading *l, struct runbook_slot *slot)
+{
+    slot->scheduled_ns = unpack_i64(l->u);
+    size_t n = unpack_count(l->u);
+    if (n > TICK_RUNS_MAX) return false;
+    for (slot->n_ticks = 0; slot->n_ticks < n; slot->n_ticks++) {
+        struct tick_run *run = &slot->ticks[slot->n_ticks];
+        run->first_ns = unpack_i64(l->u);
+        run->last_ns = unpack_i64(l->u);
+    }
+    return !l->u->is_bad;
+}
+
 static bool load_slots(struct loading *l)
 {
     for (size_t n = unpack_count(l->u); n > 0; n--) {
         struct runbook_slot *slot = state_slot_get(l->s, unpack_text(l->u));
         slot->n_acting = (size_t)unpack_u64(l->u);
+        if (!load_ticks(l, slot)) return false;
     }
     return !l->u->is_bad;
 }

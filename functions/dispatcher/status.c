@@ -75,8 +75,23 @@ static json_t *queues_json(const struct dispatcher *d)
     return list;
 }
 
-static json_t *runbook_json(const struct state *s, const struct active_runbook *active)
+static json_t *schedule_json(const struct dispatcher *d, const struct runbook *rb,
+                             const struct runbook_slot *slot)
 {
+    json_t *o = json_object();
+    int64_t next_ns = 0, last_ns = 0, now_ns = clock_unix_ns();
+    for (size_t i = 0; slot != NULL && i < slot->n_ticks; i++)
+        if (slot->ticks[i].first_ns <= now_ns) last_ns = slot->ticks[i].last_ns;
+    (void)json_object_set_new(o, "expression", json_text(rb->schedule.text));
+    (void)json_object_set_new(o, "timeZone", json_text(rb->schedule.time_zone));
+    (void)json_object_set_new(o, "last", time_json(last_ns));
+    (void)json_object_set_new(o, "next", time_json(ticker_next(d, rb->name, &next_ns) ? next_ns : 0));
+    return o;
+}
+
+static json_t *runbook_json(const struct dispatcher *d, const struct active_runbook *active)
+{
+    const struct state *s = dispatcher_state(d);
     const struct runbook *rb = active->runbook;
     const struct runbook_slot *slot = table_get(&s->slots, rb->name);
     json_t *o = json_object(), *bots = json_array();
@@ -92,6 +107,7 @@ static json_t *runbook_json(const struct state *s, const struct active_runbook *
     (void)json_object_set_new(o, "target", json_text(rb->target));
     (void)json_object_set_new(o, "bots", bots);
     if (rb->escalate.bot.len > 0) (void)json_object_set_new(o, "escalate", json_text(rb->escalate.bot));
+    if (runbook_is_scheduled(rb)) (void)json_object_set_new(o, "schedule", schedule_json(d, rb, slot));
     (void)json_object_set_new(o, "inFlight", json_integer(slot == NULL ? 0 : (json_int_t)slot->n_acting));
     (void)json_object_set_new(o, "waiting", json_integer((json_int_t)n_waiting));
     return o;
@@ -144,7 +160,7 @@ json_t *status_json(const struct dispatcher *d)
     const struct state *s = dispatcher_state(d);
     json_t *o = json_object(), *runbooks = json_array(), *may_act = json_array();
     for (size_t i = 0; i < s->n_active; i++) {
-        (void)json_array_append_new(runbooks, runbook_json(s, &s->active[i]));
+        (void)json_array_append_new(runbooks, runbook_json(d, &s->active[i]));
         if (s->active[i].mode == RUNBOOK_ACT)
             (void)json_array_append_new(may_act, json_text(s->active[i].runbook->name));
     }

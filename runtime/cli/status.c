@@ -139,6 +139,15 @@ static void print_functions(const json_t *list, struct arena *a)
     }
 }
 
+static void print_schedule(const json_t *schedule)
+{
+    if (schedule == NULL) return;
+    const char *next = text_of(schedule, "next"), *last = text_of(schedule, "last");
+    printf("  %-20s by '%s' in %s; next %.19s%s, last %.19s%s\n", "", text_of(schedule, "expression"),
+           text_of(schedule, "timeZone"), next[0] != '\0' ? next : "never", next[0] != '\0' ? "Z" : "",
+           last[0] != '\0' ? last : "never", last[0] != '\0' ? "Z" : "");
+}
+
 static void print_runbooks(const json_t *list)
 {
     size_t i, k;
@@ -151,6 +160,7 @@ static void print_runbooks(const json_t *list)
         json_array_foreach(json_object_get(o, "bots"), k, bot)
             printf(" %s%s", k > 0 ? "> " : "", json_string_value(bot));
         puts("");
+        print_schedule(json_object_get(o, "schedule"));
     }
 }
 

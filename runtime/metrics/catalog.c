@@ -135,6 +135,12 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
                                   .unit = "seconds",
                                   .labels = {"function"},
                                   .help = "Age of the oldest intent or call without outcome; 0 without one."},
+    [CATALOG_TICKS] = {.name = "balm_ticks_total",
+                       .type = METRIC_COUNTER,
+                       .labels = {"result", "runbook"},
+                       .help =
+                           "Times of schedules: fired, or missed (the platform was down, or several came due "
+                           "at once)."},
     [CATALOG_OUTCOMES] = {.name = "balm_outcomes_total",
                           .type = METRIC_COUNTER,
                           .labels = {"function", "state"},

@@ -53,7 +53,7 @@ static const struct field record_fields[] = {
     FIELD("content", FIELD_TEXT, content, "text of a runbook"),
     FIELD("deadline", FIELD_TIME, deadline_ns, "no attempt may change anything after it"),
     FIELD("detail", FIELD_JSON, detail, "what else belongs to the kind"),
-    FIELD("due", FIELD_TIME, due_ns, "when a timer or retry is due"),
+    FIELD("due", FIELD_TIME, due_ns, "when a timer, retry or schedule is due"),
     FIELD("endsAt", FIELD_TIME, ends_at_ns, "end of the alert; absent while it fires"),
     FIELD("epoch", FIELD_U64, epoch, "number of the decider's reign"),
     FIELD("facts", FIELD_JSON, facts, "facts that the decision used"),
@@ -124,6 +124,7 @@ static const char *const kind_names[RECORD_KINDS] = {
     [RECORD_UNSEALED] = "unsealed",
     [RECORD_CUT] = "cut",
     [RECORD_RESTORED] = "restored",
+    [RECORD_TICK] = "tick",
 };
 
 const char *record_kind_name(enum record_kind kind)

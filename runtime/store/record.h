@@ -7,7 +7,7 @@
  * part of the bytes: it is the position.
  *
  *   input records (no `cause`): signal rejected seen expired runbook activation epoch freeze retry outcome
- *                               fired call clock note close unsealed cut restored
+ *                               fired tick call clock note close unsealed cut restored
  *   decided records (`cause` = sequence of the input that led to them): intent refusal timer verified
  *                               escalated closed
  *
@@ -64,6 +64,10 @@ enum record_kind {
     /* balm restore made this data folder from a backup: what happened behind the record before is not known.
      * message; detail = {"made","last","balm"}, and "key" and "keyBefore" if it is sealed by a new one. */
     RECORD_RESTORED,
+    /* The time of a runbook's schedule has come: runbook, runbookHash, due = the time by the schedule; labels
+     * and incident as of a signal. detail = {"beforeNs","skipped"}: the schedule's time before this one (Unix
+     * nanoseconds), and how many times were passed over. */
+    RECORD_TICK,
     RECORD_KINDS
 };
 

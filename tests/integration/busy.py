@@ -43,6 +43,13 @@ RUNBOOKS = """
       with: {title: "hello"}
       timeout: 1s
   guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}}
+- name: nightly
+  schedule: "@every 3s"
+  target: host/z
+  steps:
+    - bot: disk-clean
+      with: {root: "ROOT", older_than: 1h}
+  guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}}
 - name: watched
   match: ['alertname="Shadowed"']
   target: host/${labels.host}
@@ -113,6 +120,7 @@ def start(test):
     p.post_alerts(alert("Gone", starts_at=began, host="d"), alert("DiskFull", host="d", starts_at=began))
     p.wait_record("outcome", target="host/d")
     p.post_alerts(alert("DiskFull", status="resolved", host="d", starts_at=began))
+    p.wait_record("tick")
     p.request("POST", "/function/echo", "x")
     crash(p, "echo")
     wait_until(lambda: p.request("POST", "/function/echo", "y")[0] == 200, 30, "echo serves again")

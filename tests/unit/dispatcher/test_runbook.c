@@ -33,8 +33,9 @@ static enum status parse(const char *text)
     return s == STATUS_OK ? runbook_parse(&doc, doc.root, &rb, &err) : s;
 }
 
-#define HEAD "name: restart-nginx\nmatch: ['alertname=\"NginxDown\"']\ntarget: service/${labels.service}\n"
-#define STEP "steps:\n  - bot: service-restart\n"
+#define HEAD  "name: restart-nginx\nmatch: ['alertname=\"NginxDown\"']\ntarget: service/${labels.service}\n"
+#define DAILY "name: a\nschedule: '@daily'\ntarget: x\n"
+#define STEP  "steps:\n  - bot: service-restart\n"
 
 Test(runbook, what_is_left_out_gets_the_careful_default)
 {
@@ -145,11 +146,84 @@ Test(runbook, mistakes_are_named_with_their_place)
         {"name: a\nmatch: [a=b]\ntarget: '${target}'\n" STEP, "'${target}' is not a variable here"},
         {"name: a\nmatch: [a=b]\n" STEP, "target is missing in runbook"},
         {"- a\n", "runbook must be a map"},
+        {"name: a\ntarget: x\n" STEP, "rb.yaml:1:1: match is missing in runbook (or 'schedule'"},
+        {HEAD STEP "schedule: '@daily'\n", "rb.yaml:6:11: a runbook starts by 'match' or by 'schedule'"},
+        {HEAD STEP "time_zone: UTC\n", "rb.yaml:6:12: time_zone belongs to a 'schedule'"},
+        {HEAD STEP "start_deadline: 1m\n", "rb.yaml:6:17: start_deadline belongs to a 'schedule'"},
+        {HEAD STEP "shedule: '@daily'\n",
+         "rb.yaml:6:1: unknown field 'shedule' in runbook (did you mean 'schedule'?)"},
+        {DAILY "steps: [{bot: x}]\nschedul: x\n", "did you mean 'schedule'?"},
+        {"name: a\nschedule: 0 3 * * FRY\ntarget: x\n" STEP,
+         "rb.yaml:2:11: schedule: weekday 'FRY': 'FRY' is no number from 0 to 7 and none of the names (did you mean 'FRI'?)"},
+        {"name: a\nschedule: 0 0 30 2 *\ntarget: x\n" STEP,
+         "rb.yaml:2:11: schedule: day of month '30' never comes"},
+        {"name: a\nschedule: '@every 5s'\ntime_zone: UTC\ntarget: x\n" STEP,
+         "rb.yaml:3:12: time_zone means nothing to @every"},
+        {DAILY "steps: [{bot: x}]\nstart_deadline: 25h\n", "start_deadline in runbook: 25h is out of range"},
+        {DAILY "steps: [{bot: x, verify: resolve}]\n",
+         "rb.yaml:4:26: a scheduled run has no alert that could resolve"},
+        {DAILY "steps: [{bot: x, verify: {check: {hold: 1m}}}]\n", "write 'verify: check'"},
+        {DAILY "steps: [{bot: x, with: {a: '${labels.service}'}}]\n",
+         "rb.yaml:4:28: a scheduled run has no alert and so no '${labels.service}'"},
+        {"name: a\nschedule: '@daily'\ntarget: '${labels.host}'\n" STEP,
+         "rb.yaml:3:9: a scheduled run has no alert"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         cr_assert_eq(parse(cases[i].text), STATUS_INVALID_ARGUMENT, "case %zu was taken", i);
         cr_assert(sv_contains(sv(err.message), sv(cases[i].message)), "case %zu: %s", i, err.message);
         cr_assert(sv_starts_with(sv(err.message), SV("rb.yaml:")), "%s", err.message);
+    }
+}
+
+Test(runbook, a_schedule_takes_the_place_of_matchers)
+{
+    cr_assert_eq(
+        parse(
+            "name: a\nschedule: '30 3 * * MON-FRI'\ntime_zone: Europe/Berlin\nstart_deadline: 1h\n"
+            "target: disk/${labels.alertname}\nsteps: [{bot: x, with: {a: '${annotations.time} ${target}'}}]\n"
+            "escalate: {bot: notify, with: {t: '${labels.schedule} ${reason} ${incident}'}}\n"),
+        STATUS_OK, "%s", err.message);
+    cr_assert(runbook_is_scheduled(rb));
+    cr_assert(sv_eq(rb->schedule.time_zone, SV("Europe/Berlin")));
+    cr_assert_eq(rb->schedule.start_deadline_ns, 3600 * NS_PER_S);
+    cr_assert_eq(rb->steps[0].verify, VERIFY_CHECK);
+    runbook_free(rb);
+    cr_assert_eq(parse(DAILY STEP), STATUS_OK, "%s", err.message);
+    cr_assert(sv_eq(rb->schedule.time_zone, SV("UTC")));
+    cr_assert_eq(rb->schedule.start_deadline_ns, 300 * NS_PER_S);
+    struct http_header label = {SV("alertname"), SV("a")};
+    cr_assert_eq(matchers_match(&rb->match, &(struct record_labels){&label, 1}), MATCH_NO);
+}
+
+Test(runbook, a_schedule_is_held_against_its_zone_and_its_guardrails)
+{
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {DAILY STEP, NULL},
+        {"name: a\nschedule: '@daily'\ntime_zone: Europe/Berln\ntarget: x\n" STEP,
+         "rb.yaml:3:12: runbook 'a': no time zone 'Europe/Berln' below"},
+        {"name: a\nschedule: '*/10 * * * *'\ntarget: x\n" STEP,
+         "rb.yaml:2:11: runbook 'a': its schedule comes as often as every 10m, which guardrails.cooldown (15m)"},
+        {"name: a\nschedule: '*/15 * * * *'\ntarget: x\n" STEP, "as often as every 15m"},
+        {"name: a\nschedule: '0 */6 * * *'\ntarget: x\n" STEP,
+         "comes up to 4 times within 24h, of which guardrails.rate refuses all but 3"},
+        {"name: a\nschedule: '0 */6 * * *'\ntarget: x\nguardrails: {rate: {max: 4, per: 24h}}\n" STEP, NULL},
+        {"name: a\nschedule: '@every 2s'\ntarget: x\nguardrails: {cooldown: 1s, rate: {max: 30, per: 1m}}\n" STEP,
+         NULL},
+        {"name: a\nschedule: '@every 2s'\ntarget: x\nguardrails: {cooldown: 1s, rate: {max: 29, per: 1m}}\n" STEP,
+         "30 times within 1m"},
+        {"name: a\nschedule: '@yearly'\ntarget: x\n" STEP, NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        cr_assert_eq(parse(cases[i].text), STATUS_OK, "case %zu: %s", i, err.message);
+        enum status s = runbook_prepare_schedule(rb, &err);
+        cr_assert_eq(s, cases[i].message == NULL ? STATUS_OK : STATUS_INVALID_ARGUMENT, "case %zu: %s", i,
+                     err.message);
+        if (cases[i].message != NULL)
+            cr_assert(sv_contains(sv(err.message), sv(cases[i].message)), "case %zu: %s", i, err.message);
+        runbook_free(rb);
+        rb = NULL;
     }
 }
 
