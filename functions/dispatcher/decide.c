@@ -90,19 +90,41 @@ static void emit_wake_timer(struct decision *d, const struct runbook_slot *slot)
     r->due_ns = d->in->time_ns;
 }
 
+static const struct runbook_step *step_of(const struct incident *inc)
+{
+    return incident_is_following_up(inc) ? &inc->runbook->follow_up : &inc->runbook->steps[inc->step - 1];
+}
+
 static void emit_verified(struct decision *d, const struct incident *inc, bool is_ok, const char *how)
 {
     struct record *r = emit(d, RECORD_VERIFIED, inc);
-    r->function = inc->runbook->steps[inc->step - 1].bot;
+    r->function = step_of(inc)->bot;
     r->intent = arena_copy(d->arena, sv(inc->intent));
     r->ok = is_ok;
     r->how = sv(how);
 }
 
+/* Its end if all went well. */
+static void emit_closed_well(struct decision *d, const struct incident *inc)
+{
+    emit_closed(d, inc, runbook_is_scheduled(inc->runbook) ? "done" : "healed");
+}
+
 static void emit_healed(struct decision *d, const struct incident *inc, const char *how)
 {
     emit_verified(d, inc, true, how);
-    emit_closed(d, inc, runbook_is_scheduled(inc->runbook) ? "done" : "healed");
+    if (inc->runbook->follow_up.bot.len == 0) {
+        emit_closed_well(d, inc);
+        return;
+    }
+    emit_timer(d, inc, "follow_up", d->in->time_ns + inc->runbook->follow_up_after_ns);
+    note_freed(d, inc);
+}
+
+/* No alert's end will close it. */
+static bool ends_by_itself(const struct incident *inc)
+{
+    return runbook_is_scheduled(inc->runbook) || incident_is_following_up(inc);
 }
 
 /* ---- acting ---- */
@@ -155,8 +177,8 @@ static bool has_delayed(const struct decision *d, const struct incident *inc)
     for (struct list *node = inc->target->incidents.next; node != &inc->target->incidents;
          node = node->next) {
         const struct incident *other = container_of(node, struct incident, on_target);
-        if (incident_is_busy(other)) continue;
-        if (other->phase != INCIDENT_DELAYED) return false;
+        if (!incident_is_at_front(other)) return false;
+        if (other->phase != INCIDENT_DELAYED) continue;
         if (other != inc && other != d->freed && other->slot == inc->slot && other->timer != NULL)
             return true;
     }
@@ -237,9 +259,8 @@ static void escalate(struct decision *d, const struct incident *inc, int64_t num
     r->step = number;
     if (incident_is_busy(inc)) note_freed(d, inc);
     if (r->function.len > 0) tell(d, inc, number, reason);
-    /* No alert's end will close it. What cannot be told while acting is stopped keeps it open. */
-    if (runbook_is_scheduled(inc->runbook) && (r->function.len == 0 || !d->state->is_frozen))
-        emit_closed(d, inc, "escalated");
+    bool is_untold = inc->runbook->escalate.bot.len > 0 && d->state->is_frozen; /* that keeps it open */
+    if (ends_by_itself(inc) && !is_untold) emit_closed(d, inc, "escalated");
 }
 
 /* Gates that open by an event: who waits at one need not be told again that it still does. */
@@ -303,6 +324,35 @@ static const char *attempt(struct decision *d, const struct incident *inc, int64
     return refused->name;
 }
 
+/* Through all gates, at its time or not at all. */
+static void attempt_follow_up(struct decision *d, const struct incident *inc)
+{
+    const struct runbook_step *step = &inc->runbook->follow_up;
+    int64_t number = (int64_t)inc->runbook->n_steps + 1;
+    struct strview missing, params = make_params(d, inc, step, (struct strview){0}, &missing);
+    struct gate_question q = ask(d, inc, missing);
+    struct gate_result results[GATES_MAX];
+    size_t n;
+    const struct gate_result *refused = gates_evaluate(&q, d->arena, results, &n);
+    struct strview gates = gates_json(results, n, d->arena);
+    struct record *r = refused == NULL ? emit_intent(d, inc, number, step, false, params, gates)
+                                       : emit_refusal(d, inc, number, step, params, refused, gates);
+    r->purpose = SV("follow_up");
+    if (refused == NULL)
+        add_incident(d, &d->taken, &d->n_taken, &d->taken_capacity, inc);
+    else
+        emit_closed_well(d, inc);
+}
+
+static void drop_follow_up(struct decision *d, const struct incident *inc)
+{
+    const struct gate_result returned = {.name = "returned", .reason = SV("the alert has come again")};
+    emit_refusal(d, inc, (int64_t)inc->runbook->n_steps + 1, &inc->runbook->follow_up, SV("{}"), &returned,
+                 SV("[{\"gate\":\"returned\",\"limit\":0,\"ok\":false,\"value\":1}]"))
+        ->purpose = SV("follow_up");
+    emit_closed_well(d, inc);
+}
+
 static void next_rung(struct decision *d, const struct incident *inc, const char *why)
 {
     int64_t number = inc->step + 1;
@@ -316,6 +366,22 @@ static void next_rung(struct decision *d, const struct incident *inc, const char
 }
 
 /* ---- one incident: what follows from where it stands ---- */
+
+static void decide_followed_up(struct decision *d, const struct incident *inc)
+{
+    if (inc->outcome == OUTCOME_DONE || inc->outcome == OUTCOME_UNCHANGED)
+        emit_closed_well(d, inc);
+    else
+        escalate(d, inc, inc->step, SV("the repair was verified, but its follow-up did not succeed"));
+}
+
+static void decide_following(struct decision *d, const struct incident *inc)
+{
+    if (inc->hold_broken)
+        drop_follow_up(d, inc);
+    else if (inc->timer == NULL)
+        attempt_follow_up(d, inc);
+}
 
 static void decide_ended(struct decision *d, const struct incident *inc)
 {
@@ -381,7 +447,7 @@ static void decide_holding(struct decision *d, const struct incident *inc)
     }
 }
 
-/* A scheduled run that is not at work is at its end: a predecessor was cut off before it closed it. */
+/* What ends by itself and is not at work is at its end: a predecessor was cut off before it closed it. */
 static void decide_idle_run(struct decision *d, const struct incident *inc)
 {
     if (inc->phase == INCIDENT_NEW)
@@ -402,12 +468,17 @@ static void decide_incident(struct decision *d, const struct incident *inc)
         if (is_given_up)
             emit_wake_timer(d, inc->slot); /* its place among the runbook's acts is free after this */
     } else if (inc->phase == INCIDENT_ENDED) {
-        decide_ended(d, inc);
+        if (incident_is_following_up(inc))
+            decide_followed_up(d, inc);
+        else
+            decide_ended(d, inc);
+    } else if (inc->phase == INCIDENT_FOLLOWING) {
+        decide_following(d, inc);
     } else if (inc->phase == INCIDENT_VERIFYING) {
         decide_verifying(d, inc);
     } else if (inc->phase == INCIDENT_HOLDING) {
         decide_holding(d, inc);
-    } else if (runbook_is_scheduled(inc->runbook)) {
+    } else if (ends_by_itself(inc)) {
         decide_idle_run(d, inc);
     } else if (inc->alert != ALERT_FIRING) {
         emit_closed(d, inc,
@@ -431,7 +502,7 @@ static const char *wake(struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_handled; i++)
         if (d->handled[i] == inc) return NULL;
-    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing || runbook_is_scheduled(inc->runbook) ||
+    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing || ends_by_itself(inc) ||
         d->n_handled == ARRAY_LEN(d->handled))
         return NULL;
     const char *gate = attempt(d, inc, inc->step, true);
@@ -487,7 +558,7 @@ static bool tell_untold(struct decision *d, const struct runbook_slot *slot)
         }
         if (inc->is_closing) continue;
         tell(d, inc, inc->step, arena_copy(d->arena, inc->escalation_reason));
-        if (runbook_is_scheduled(inc->runbook)) emit_closed(d, inc, "escalated");
+        if (ends_by_itself(inc)) emit_closed(d, inc, "escalated");
     }
     return true;
 }
@@ -546,7 +617,7 @@ static void decide_firing(struct decision *d)
     for (struct list *node = inc->target == NULL ? NULL : inc->target->incidents.next;
          node != NULL && node != &inc->target->incidents; node = node->next) {
         const struct incident *other = container_of(node, struct incident, on_target);
-        if (!incident_is_busy(other)) break;
+        if (!incident_is_at_front(other)) break;
         if (other->hold_broken) decide_incident(d, other);
     }
     decide_incident(d, inc);

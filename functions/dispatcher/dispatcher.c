@@ -167,6 +167,7 @@ static void log_what_may_act(const struct runbook_set *set)
         for (size_t k = 0; k < rb->n_steps; k++)
             buf_printf(&names, "%s%.*s", k > 0 ? ", " : "", SV_ARG(rb->steps[k].bot));
         if (rb->n_steps == 0) buf_append(&names, rb->escalate.bot);
+        if (rb->follow_up.bot.len > 0) buf_printf(&names, ", then %.*s", SV_ARG(rb->follow_up.bot));
         buf_append(&names, SV(")"));
     }
     log_info(

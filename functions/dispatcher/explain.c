@@ -101,6 +101,11 @@ static bool is_dropped(const struct record *r)
     return r->kind == RECORD_OUTCOME && sv_eq(r->state, SV("dropped"));
 }
 
+static bool is_follow_up(const struct record *r)
+{
+    return sv_eq(r->purpose, SV("follow_up"));
+}
+
 static bool is_shadow(const struct record *r)
 {
     return sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow"));
@@ -250,6 +255,7 @@ static struct strview line_of_timer(struct arena *a, const struct record *r)
     if (sv_eq(r->purpose, SV("verify"))) return arena_printf(a, "the alert has until %s to resolve", due);
     if (sv_eq(r->purpose, SV("hold")))
         return arena_printf(a, "no new alert of that name may come until %s", due);
+    if (is_follow_up(r)) return arena_printf(a, "the follow-up comes at %s", due);
     return arena_printf(a, "to be decided on again at %s", due);
 }
 
@@ -284,6 +290,9 @@ static struct strview line_of(struct arena *a, const struct record *r)
         return SV("the alert's source fell silent: how it ended is not known");
     case RECORD_INTENT:
         if (is_escalation(r)) return arena_printf(a, "a person is to be told by %.*s", SV_ARG(r->function));
+        if (is_follow_up(r))
+            return arena_printf(a, "the follow-up: %.*s shall act on %.*s", SV_ARG(r->function),
+                                SV_ARG(r->target));
         return arena_printf(a, "step %" PRId64 ": %.*s shall act on %.*s", r->step, SV_ARG(r->function),
                             SV_ARG(r->target));
     case RECORD_REFUSAL:
@@ -395,6 +404,8 @@ static struct strview next_step(const struct explain *x, struct arena *a)
     rfc3339_format(st.timer->due_ns, due);
     if (sv_eq(st.timer->purpose, SV("hold")))
         return arena_printf(a, "verified at %s, if no new alert of that name comes", due);
+    if (is_follow_up(st.timer))
+        return arena_printf(a, "the follow-up at %s, unless the alert comes again", due);
     return arena_printf(
         a, "verified when the alert resolves; if it does not by %s: the next step or a person", due);
 }

@@ -242,9 +242,10 @@ static void put_acts(struct buf *out, const json_t *acts)
 {
     for (size_t i = 0; i < json_array_size(acts); i++) {
         const json_t *act = json_array_get(acts, i);
-        bool is_escalation = json_get_text(act, "purpose").len > 0;
-        put_head(out, is_escalation ? "told" : "act");
-        if (!is_escalation)
+        bool is_escalation = sv_eq(json_get_text(act, "purpose"), SV("escalate"));
+        bool is_follow_up = sv_eq(json_get_text(act, "purpose"), SV("follow_up"));
+        put_head(out, is_escalation ? "told" : is_follow_up ? "follow-up" : "act");
+        if (!is_escalation && !is_follow_up)
             buf_printf(out, "step %" JSON_INTEGER_FORMAT ": ",
                        json_integer_value(json_object_get(act, "step")));
         put_params(out, act);

@@ -61,6 +61,7 @@ static void set_queues(struct dispatcher *d)
         const struct runbook *rb = s->active[i].runbook;
         for (size_t k = 0; k < rb->n_steps; k++)
             set_queue(d, rb->steps[k].bot);
+        if (rb->follow_up.bot.len > 0) set_queue(d, rb->follow_up.bot);
         if (rb->escalate.bot.len > 0) set_queue(d, rb->escalate.bot);
     }
 }

@@ -196,7 +196,7 @@ static bool may_begin(struct job *job)
                 SV("its runbook may not act any more: nothing was begun since"));
         return false;
     }
-    if (inc->alert == ALERT_FIRING || job->item->is_interrupted)
+    if (inc->alert == ALERT_FIRING || job->item->is_interrupted || incident_is_following_up(inc))
         return true; /* what an interrupted attempt did belongs to the incident */
     withdraw(job, "the alert was over");
     return false;

@@ -5,10 +5,7 @@
 
 #include "base/list.h"
 #include "base/memory.h"
-#include "functions/dispatcher/template.h"
-
-#define MINUTE_NS (60 * NS_PER_S)
-#define HOUR_NS   (60 * MINUTE_NS)
+#include "functions/dispatcher/runbook_impl.h"
 
 /* A runbook is one record of the journal, with room for the rest of the record. */
 #define CONTENT_BYTES_MAX ((size_t)(256 * 1024))
@@ -18,15 +15,6 @@ static const char *const mode_names[] = {"off", "shadow", "act", NULL};
 /* Defaults where a runbook is silent; actions.md §5.2. */
 static const struct runbook_guardrails default_guardrails = {
     .cooldown_ns = 15 * MINUTE_NS, .rate_max = 3, .rate_per_ns = 24 * HOUR_NS, .max_in_flight = 10};
-static const struct runbook_step default_step = {
-    .verify = VERIFY_RESOLVE, .within_ns = 2 * MINUTE_NS, .timeout_ns = 30 * NS_PER_S};
-
-/* What the decoder carries along. */
-struct decoder {
-    const struct yaml_document *doc;
-    struct runbook *rb;
-    struct error *err;
-};
 
 const char *runbook_mode_name(enum runbook_mode mode)
 {
@@ -41,186 +29,6 @@ bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode)
         return true;
     }
     return false;
-}
-
-/* ---- texts with variables ---- */
-
-/* A scheduled run has no alert: what its few labels cannot fill would refuse every run. */
-static enum status check_scheduled_template(const struct decoder *d, const struct yaml_node *at)
-{
-    struct arena a = {0};
-    struct record_labels labels = runbook_tick_labels(d->rb, &a),
-                         annotations = runbook_tick_annotations(1, &a);
-    struct template_vars vars = {.labels = &labels,
-                                 .annotations = &annotations,
-                                 .incident = SV("i"),
-                                 .runbook = SV("r"),
-                                 .target = SV("t"),
-                                 .reason = SV("r")};
-    struct strview text, missing = {0};
-    enum status s = template_expand(at->text, &vars, &a, &text, &missing);
-    if (s != STATUS_OK)
-        s = yaml_error(
-            d->doc, at, d->err,
-            "a scheduled run has no alert and so no '${%.*s}' (it has labels.alertname, labels.schedule, "
-            "annotations.time)",
-            SV_ARG(sv_sub(missing, 0, 100)));
-    arena_release(&a);
-    return s;
-}
-
-static enum status check_template(const struct decoder *d, const struct yaml_node *at, bool allow_target,
-                                  bool allow_reason)
-{
-    struct error why;
-    enum status s = template_check(at->text, allow_target, allow_reason, &why);
-    if (s != STATUS_OK) return yaml_error(d->doc, at, d->err, "%s", why.message);
-    return runbook_is_scheduled(d->rb) ? check_scheduled_template(d, at) : STATUS_OK;
-}
-
-static enum status check_templates(const struct decoder *d, const struct yaml_node *node, bool allow_reason)
-{
-    if (node->type == YAML_SCALAR) return check_template(d, node, true, allow_reason);
-    for (const struct yaml_node *child = node->first; child != NULL; child = child->next) {
-        enum status s = check_templates(d, child, allow_reason);
-        if (s != STATUS_OK) return s;
-    }
-    return STATUS_OK;
-}
-
-/* ---- steps ---- */
-
-static const struct yaml_field resolve_fields[] = {
-    {.name = "within",
-     .type = YAML_FIELD_DURATION,
-     .offset = offsetof(struct runbook_step, within_ns),
-     .min = NS_PER_S,
-     .max = 24 * HOUR_NS},
-    {.name = "hold",
-     .type = YAML_FIELD_DURATION,
-     .offset = offsetof(struct runbook_step, hold_ns),
-     .max = 24 * HOUR_NS},
-};
-
-static const struct yaml_field check_fields[] = {
-    {.name = "hold",
-     .type = YAML_FIELD_DURATION,
-     .offset = offsetof(struct runbook_step, hold_ns),
-     .max = 24 * HOUR_NS},
-};
-
-/* "resolve", "check", {resolve: {within, hold}} or {check: {hold}}. */
-static enum status decode_verify(const struct decoder *d, const struct yaml_node *node,
-                                 struct runbook_step *step)
-{
-    const struct yaml_node *inside = NULL;
-    struct strview word = node->text;
-    if (node->type == YAML_MAP && node->n_children == 1) {
-        inside = node->first;
-        word = inside->key;
-    } else if (node->type != YAML_SCALAR) {
-        return yaml_error(d->doc, node, d->err, "verify must be resolve, check or a map with one of them");
-    }
-    if (sv_eq(word, SV("resolve"))) {
-        step->verify = VERIFY_RESOLVE;
-    } else if (sv_eq(word, SV("check"))) {
-        step->verify = VERIFY_CHECK;
-        step->within_ns = 0;
-    } else {
-        return yaml_error(d->doc, node, d->err, "verify: '%.*s' is none of resolve, check",
-                          SV_ARG(sv_sub(word, 0, 100)));
-    }
-    if (inside == NULL) return STATUS_OK;
-    if (step->verify == VERIFY_RESOLVE)
-        return yaml_decode(d->doc, inside, "verify.resolve", resolve_fields, ARRAY_LEN(resolve_fields),
-                           &d->rb->arena, step, d->err);
-    return yaml_decode(d->doc, inside, "verify.check", check_fields, ARRAY_LEN(check_fields), &d->rb->arena,
-                       step, d->err);
-}
-
-/* Nothing fires, so nothing can resolve or come again. */
-static enum status decode_scheduled_verify(const struct decoder *d, const struct yaml_node *node,
-                                           struct runbook_step *step)
-{
-    if (node != NULL && (step->verify == VERIFY_RESOLVE || step->hold_ns > 0))
-        return yaml_error(
-            d->doc, node, d->err,
-            "a scheduled run has no alert that could resolve or come again: write 'verify: check'");
-    step->verify = VERIFY_CHECK;
-    step->within_ns = 0;
-    return STATUS_OK;
-}
-
-struct step_nodes {
-    struct runbook_step step;
-    const struct yaml_node *with, *verify;
-};
-
-static const struct yaml_field step_fields[] = {
-    {.name = "bot",
-     .type = YAML_FIELD_TEXT,
-     .offset = offsetof(struct step_nodes, step.bot),
-     .is_required = true,
-     .min = 1,
-     .max = 63},
-    {.name = "with", .type = YAML_FIELD_NODE, .offset = offsetof(struct step_nodes, with)},
-    {.name = "timeout",
-     .type = YAML_FIELD_DURATION,
-     .offset = offsetof(struct step_nodes, step.timeout_ns),
-     .min = NS_PER_S,
-     .max = HOUR_NS},
-    {.name = "verify", .type = YAML_FIELD_NODE, .offset = offsetof(struct step_nodes, verify)},
-};
-
-static void note_places(const struct decoder *d, const struct yaml_node *with, struct runbook_step *step)
-{
-    struct arena *a = &d->rb->arena;
-    step->places = arena_array(a, with->n_children, sizeof(*step->places));
-    for (const struct yaml_node *node = with->first; node != NULL; node = node->next)
-        step->places[step->n_places++] =
-            (struct runbook_place){arena_copy(a, node->key), node->line, node->column};
-}
-
-/* is_escalation: has no verification, and knows the reason. */
-static enum status decode_step(const struct decoder *d, const struct yaml_node *node, bool is_escalation,
-                               struct runbook_step *ret_step)
-{
-    struct step_nodes n = {.step = default_step};
-    size_t n_fields = ARRAY_LEN(step_fields) - (is_escalation ? 1 : 0);
-    enum status s = yaml_decode(d->doc, node, is_escalation ? "escalate" : "step", step_fields, n_fields,
-                                &d->rb->arena, &n, d->err);
-    if (s == STATUS_OK && n.verify != NULL) s = decode_verify(d, n.verify, &n.step);
-    if (s == STATUS_OK && runbook_is_scheduled(d->rb)) s = decode_scheduled_verify(d, n.verify, &n.step);
-    if (s == STATUS_OK && n.with != NULL) {
-        if (n.with->type != YAML_MAP)
-            return yaml_error(d->doc, n.with, d->err, "with must be a map of parameters");
-        s = check_templates(d, n.with, is_escalation);
-    }
-    if (s != STATUS_OK) return s;
-    if (n.with != NULL) {
-        n.step.with = yaml_to_json(n.with);
-        note_places(d, n.with, &n.step);
-    }
-    n.step.bot = arena_copy(&d->rb->arena, n.step.bot);
-    n.step.line = node->line;
-    n.step.column = node->column;
-    *ret_step = n.step;
-    return STATUS_OK;
-}
-
-static enum status decode_steps(const struct decoder *d, const struct yaml_node *list)
-{
-    if (list->type != YAML_LIST || list->n_children == 0)
-        return yaml_error(d->doc, list, d->err, "steps must be a list with at least one step");
-    if (list->n_children > RUNBOOK_STEPS_MAX)
-        return yaml_error(d->doc, list, d->err, "%zu steps; at most %d are taken", list->n_children,
-                          RUNBOOK_STEPS_MAX);
-    for (const struct yaml_node *node = list->first; node != NULL; node = node->next) {
-        enum status s = decode_step(d, node, false, &d->rb->steps[d->rb->n_steps]);
-        if (s != STATUS_OK) return s;
-        d->rb->n_steps++;
-    }
-    return STATUS_OK;
 }
 
 /* ---- guardrails ---- */
@@ -259,7 +67,7 @@ static const struct yaml_field rate_fields[] = {
      .max = RUNBOOK_PERIOD_MAX_NS},
 };
 
-static enum status decode_guardrails(const struct decoder *d, const struct yaml_node *node)
+static enum status decode_guardrails(const struct runbook_decoder *d, const struct yaml_node *node)
 {
     struct guardrail_nodes n = {.values = default_guardrails};
     enum status s = STATUS_OK;
@@ -279,7 +87,7 @@ struct runbook_nodes {
     struct strview name, summary, schedule, time_zone;
     int64_t start_deadline_ns;
     int mode;
-    const struct yaml_node *match, *target, *steps, *guardrails, *escalate;
+    const struct yaml_node *match, *target, *steps, *guardrails, *follow_up, *escalate;
 };
 
 static const struct yaml_field runbook_fields[] = {
@@ -316,10 +124,11 @@ static const struct yaml_field runbook_fields[] = {
      .names = mode_names},
     {.name = "steps", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, steps)},
     {.name = "guardrails", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, guardrails)},
+    {.name = "follow_up", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, follow_up)},
     {.name = "escalate", .type = YAML_FIELD_NODE, .offset = offsetof(struct runbook_nodes, escalate)},
 };
 
-static enum status decode_matcher(const struct decoder *d, const struct yaml_node *node)
+static enum status decode_matcher(const struct runbook_decoder *d, const struct yaml_node *node)
 {
     if (node->type != YAML_SCALAR)
         return yaml_error(d->doc, node, d->err,
@@ -337,7 +146,7 @@ static bool selects_something(const struct matchers *m)
     return false;
 }
 
-static enum status decode_match(const struct decoder *d, const struct yaml_node *node)
+static enum status decode_match(const struct runbook_decoder *d, const struct yaml_node *node)
 {
     enum status s = STATUS_OK;
     if (node->type == YAML_SCALAR) s = decode_matcher(d, node);
@@ -352,7 +161,7 @@ static enum status decode_match(const struct decoder *d, const struct yaml_node 
     return STATUS_OK;
 }
 
-static enum status decode_schedule(const struct decoder *d, const struct yaml_node *map,
+static enum status decode_schedule(const struct runbook_decoder *d, const struct yaml_node *map,
                                    const struct runbook_nodes *n)
 {
     const struct yaml_node *at = yaml_get(map, SV("schedule")), *zone_at = yaml_get(map, SV("time_zone"));
@@ -375,7 +184,7 @@ static enum status decode_schedule(const struct decoder *d, const struct yaml_no
 }
 
 /* What starts it. */
-static enum status decode_start(const struct decoder *d, const struct yaml_node *map,
+static enum status decode_start(const struct runbook_decoder *d, const struct yaml_node *map,
                                 const struct runbook_nodes *n)
 {
     static const char *const only_scheduled[] = {"time_zone", "start_deadline"};
@@ -391,17 +200,18 @@ static enum status decode_start(const struct decoder *d, const struct yaml_node 
     return decode_match(d, n->match);
 }
 
-static enum status decode_target(const struct decoder *d, const struct yaml_node *node)
+static enum status decode_target(const struct runbook_decoder *d, const struct yaml_node *node)
 {
     if (node->type != YAML_SCALAR || node->text.len == 0)
         return yaml_error(d->doc, node, d->err, "target must be a text such as service/${labels.service}");
     if (node->text.len > TARGET_MAX)
         return yaml_error(d->doc, node, d->err, "target is longer than %d bytes", TARGET_MAX);
     d->rb->target = arena_copy(&d->rb->arena, node->text);
-    return check_template(d, node, false, false);
+    return runbook_check_template(d, node, false, false);
 }
 
-static enum status check_name(const struct decoder *d, const struct yaml_node *map, struct strview name)
+static enum status check_name(const struct runbook_decoder *d, const struct yaml_node *map,
+                              struct strview name)
 {
     for (size_t i = 0; i < name.len; i++) {
         char c = name.ptr[i];
@@ -415,7 +225,7 @@ static enum status check_name(const struct decoder *d, const struct yaml_node *m
     return STATUS_OK;
 }
 
-static enum status decode(const struct decoder *d, const struct yaml_node *map)
+static enum status decode(const struct runbook_decoder *d, const struct yaml_node *map)
 {
     struct runbook_nodes n = {.mode = RUNBOOK_SHADOW, /* nothing acts that was not told to */
                               .start_deadline_ns = 5 * MINUTE_NS};
@@ -428,9 +238,15 @@ static enum status decode(const struct decoder *d, const struct yaml_node *map)
         s = yaml_error(
             d->doc, map, d->err,
             "steps is missing in runbook; one without any needs 'escalate', which then tells a person at once");
-    if (s == STATUS_OK && n.steps != NULL) s = decode_steps(d, n.steps);
+    if (s == STATUS_OK && n.steps != NULL) s = runbook_decode_steps(d, n.steps);
     if (s == STATUS_OK) s = decode_guardrails(d, n.guardrails);
-    if (s == STATUS_OK && n.escalate != NULL) s = decode_step(d, n.escalate, true, &d->rb->escalate);
+    if (s == STATUS_OK && n.follow_up != NULL && n.steps == NULL)
+        s = yaml_error(d->doc, n.follow_up, d->err,
+                       "follow_up follows a verified act, and there are no steps");
+    if (s == STATUS_OK && n.follow_up != NULL)
+        s = runbook_decode_step(d, n.follow_up, STEP_FOLLOW_UP, &d->rb->follow_up);
+    if (s == STATUS_OK && n.escalate != NULL)
+        s = runbook_decode_step(d, n.escalate, STEP_ESCALATE, &d->rb->escalate);
     d->rb->mode = (enum runbook_mode)n.mode;
     d->rb->line = map->line;
     d->rb->column = map->column;
@@ -441,7 +257,7 @@ static enum status decode_new(const struct yaml_document *doc, const struct yaml
                               struct runbook **ret_runbook, struct error *err)
 {
     struct runbook *rb = mem_zalloc(1, sizeof(*rb));
-    struct decoder d = {.doc = doc, .rb = rb, .err = err};
+    struct runbook_decoder d = {.doc = doc, .rb = rb, .err = err};
     enum status s = decode(&d, map);
     if (s != STATUS_OK) {
         runbook_free(rb);
@@ -469,7 +285,7 @@ enum status runbook_from_content(struct strview content, struct runbook **ret_ru
 
 /* What goes to the journal must read back as the same text: characters that JSON takes and YAML does not stop
  * here. */
-static enum status check_content(const struct decoder *d, const struct yaml_node *map)
+static enum status check_content(const struct runbook_decoder *d, const struct yaml_node *map)
 {
     struct runbook *again;
     struct error why;
@@ -494,7 +310,7 @@ enum status runbook_parse(const struct yaml_document *doc, const struct yaml_nod
     json_release(tree);
     rb->file = arena_copy(&rb->arena, sv(doc->file));
     sha256_hex(rb->content, rb->hash);
-    struct decoder d = {.doc = doc, .rb = rb, .err = err};
+    struct runbook_decoder d = {.doc = doc, .rb = rb, .err = err};
     s = check_content(&d, map);
     if (s != STATUS_OK) {
         runbook_free(rb);
@@ -509,6 +325,7 @@ void runbook_free(struct runbook *rb)
     if (rb == NULL) return;
     for (size_t i = 0; i < rb->n_steps; i++)
         json_release(rb->steps[i].with);
+    json_release(rb->follow_up.with);
     json_release(rb->escalate.with);
     matchers_release(&rb->match);
     arena_release(&rb->arena);

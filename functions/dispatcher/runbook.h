@@ -72,6 +72,9 @@ struct runbook {
     struct runbook_step steps[RUNBOOK_STEPS_MAX];
     size_t n_steps; /* 0: it only tells a person, by `escalate` */
     struct runbook_guardrails guardrails;
+    /* Once the act is verified and so long has passed; bot empty: none. Not if the alert has come again. */
+    struct runbook_step follow_up;
+    int64_t follow_up_after_ns;
     struct runbook_step escalate; /* bot empty: nobody is called, the incident waits for a person */
     struct strview content;       /* canonical JSON */
     char hash[SHA256_HEX + 1];

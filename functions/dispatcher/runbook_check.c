@@ -173,6 +173,8 @@ enum status runbook_set_check(const struct runbook_set *set, const struct invoke
         enum status s = STATUS_OK;
         for (size_t k = 0; k < rb->n_steps && s == STATUS_OK; k++)
             s = check_step(rb, &rb->steps[k], true, invoker, arg, err);
+        if (s == STATUS_OK && rb->follow_up.bot.len > 0)
+            s = check_step(rb, &rb->follow_up, true, invoker, arg, err);
         if (s == STATUS_OK && rb->escalate.bot.len > 0)
             s = check_step(rb, &rb->escalate, false, invoker, arg, err);
         if (s != STATUS_OK) return s;

@@ -137,6 +137,7 @@ static const char *const phase_names[INCIDENT_PHASES] = {
     [INCIDENT_DELAYED] = "delayed",
     [INCIDENT_REFUSED] = "refused",
     [INCIDENT_ESCALATED] = "escalated",
+    [INCIDENT_FOLLOWING] = "following",
 };
 
 const char *incident_phase_name(enum incident_phase phase)
@@ -417,6 +418,7 @@ static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, con
     inc->timer = state_timer_add(s, seq, r);
     if (sv_eq(r->purpose, SV("verify"))) state_set_phase(s, inc, INCIDENT_VERIFYING);
     if (sv_eq(r->purpose, SV("hold"))) state_set_phase(s, inc, INCIDENT_HOLDING);
+    if (sv_eq(r->purpose, SV("follow_up"))) state_set_phase(s, inc, INCIDENT_FOLLOWING);
     if (sv_eq(r->purpose, SV("recheck"))) state_set_phase(s, inc, INCIDENT_DELAYED);
 }
 

@@ -51,6 +51,7 @@ enum incident_phase {
     INCIDENT_DELAYED,   /* refused by a gate that opens with time; a timer is set */
     INCIDENT_REFUSED,   /* refused for this episode */
     INCIDENT_ESCALATED,
+    INCIDENT_FOLLOWING, /* verified; its follow-up comes with the timer, unless the alert comes first */
     INCIDENT_PHASES
 };
 
@@ -73,8 +74,9 @@ struct act { /* one intent on a target, for cooldown and rate */
 };
 
 struct target {
-    struct strview name;   /* owned */
-    struct list incidents; /* open ones; first the busy ones (acting … holding), then the delayed ones */
+    struct strview name; /* owned */
+    /* Open ones; first the busy ones (acting … holding), then those that are delayed or following. */
+    struct list incidents;
     size_t n_incidents, n_busy;
     struct act *acts; /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
     size_t n_acts, acts_capacity;
@@ -206,7 +208,10 @@ const struct runbook *state_match(const struct state *s, const struct record_lab
                                   uint64_t *ret_limit_hits);
 /* Is there no room for an incident with this signal? */
 bool state_is_full(const struct state *s, const struct record *signal);
-bool incident_is_busy(const struct incident *inc); /* acting … holding: its target is taken */
+bool incident_is_busy(const struct incident *inc);     /* acting … holding: its target is taken */
+bool incident_is_at_front(const struct incident *inc); /* of its target's: busy, delayed or following */
+/* Is its last decision about the follow-up? */
+bool incident_is_following_up(const struct incident *inc);
 /* May a person have this dead intent of it decided on anew? NULL: yes; else why not, a static sentence. Only
  * while nothing has been done about the incident since, so that no act runs behind another's back. */
 const char *incident_refuses_retry(const struct incident *inc, struct strview intent, bool is_escalation);

@@ -144,6 +144,16 @@ bool incident_is_busy(const struct incident *inc)
            inc->phase == INCIDENT_VERIFYING || inc->phase == INCIDENT_HOLDING;
 }
 
+bool incident_is_at_front(const struct incident *inc)
+{
+    return incident_is_busy(inc) || inc->phase == INCIDENT_DELAYED || inc->phase == INCIDENT_FOLLOWING;
+}
+
+bool incident_is_following_up(const struct incident *inc)
+{
+    return inc->runbook->n_steps > 0 && inc->step > (int64_t)inc->runbook->n_steps;
+}
+
 static void leave_phase(struct state *s, struct incident *inc)
 {
     s->n_phase[inc->phase]--;
@@ -164,10 +174,10 @@ static void enter_phase(struct state *s, struct incident *inc, enum incident_pha
 
 static int rank_on_target(const struct incident *inc)
 {
-    return incident_is_busy(inc) ? 0 : inc->phase == INCIDENT_DELAYED ? 1 : 2;
+    return incident_is_busy(inc) ? 0 : incident_is_at_front(inc) ? 1 : 2;
 }
 
-/* Busy ones first, then delayed ones: both are few, and who looks for them stops early. */
+/* Busy ones first, then those with a timer: both are few, and who looks for them stops early. */
 static void move_on_target(struct incident *inc, int rank)
 {
     struct list *head = &inc->target->incidents, *before = head;
@@ -221,6 +231,7 @@ bool incident_is_stuck(const struct state *s, const struct incident *inc, int64_
         return incident_is_overdue(inc, now_ns);
     case INCIDENT_VERIFYING:
     case INCIDENT_HOLDING:
+    case INCIDENT_FOLLOWING:
     case INCIDENT_DELAYED:
         return inc->timer != NULL && now_ns > inc->timer->due_ns + GRACE_NS;
     case INCIDENT_WAITING:
@@ -294,14 +305,14 @@ static struct strview make_target(const struct record *r, const struct runbook *
     return name;
 }
 
-/* A hold is broken by a new alert of the same name on the same target. */
+/* A hold is broken, and a follow-up made idle, by a new alert of the same name on the same target. */
 static void break_holds(const struct target *t, const struct incident *newcomer)
 {
     for (struct list *node = t->incidents.next; node != &t->incidents; node = node->next) {
         struct incident *inc = container_of(node, struct incident, on_target);
-        if (!incident_is_busy(inc)) return;
-        if (inc->phase == INCIDENT_HOLDING && sv_eq(inc->alertname, newcomer->alertname))
-            inc->hold_broken = true;
+        if (!incident_is_at_front(inc)) return;
+        bool is_watched = inc->phase == INCIDENT_HOLDING || inc->phase == INCIDENT_FOLLOWING;
+        if (is_watched && sv_eq(inc->alertname, newcomer->alertname)) inc->hold_broken = true;
     }
 }
 

@@ -70,6 +70,7 @@ static json_t *queues_json(const struct dispatcher *d)
         const struct runbook *rb = s->active[i].runbook;
         for (size_t k = 0; k < rb->n_steps; k++)
             add_queue(d, list, rb->steps[k].bot);
+        if (rb->follow_up.bot.len > 0) add_queue(d, list, rb->follow_up.bot);
         if (rb->escalate.bot.len > 0) add_queue(d, list, rb->escalate.bot);
     }
     return list;
@@ -106,6 +107,7 @@ static json_t *runbook_json(const struct dispatcher *d, const struct active_runb
     (void)json_object_set_new(o, "hash", json_string(rb->hash));
     (void)json_object_set_new(o, "target", json_text(rb->target));
     (void)json_object_set_new(o, "bots", bots);
+    if (rb->follow_up.bot.len > 0) (void)json_object_set_new(o, "followUp", json_text(rb->follow_up.bot));
     if (rb->escalate.bot.len > 0) (void)json_object_set_new(o, "escalate", json_text(rb->escalate.bot));
     if (runbook_is_scheduled(rb)) (void)json_object_set_new(o, "schedule", schedule_json(d, rb, slot));
     (void)json_object_set_new(o, "inFlight", json_integer(slot == NULL ? 0 : (json_int_t)slot->n_acting));

@@ -159,6 +159,7 @@ static void print_runbooks(const json_t *list)
         printf("  %-20s %-7s %.12s ", text_of(o, "name"), text_of(o, "mode"), text_of(o, "hash"));
         json_array_foreach(json_object_get(o, "bots"), k, bot)
             printf(" %s%s", k > 0 ? "> " : "", json_string_value(bot));
+        if (json_object_get(o, "followUp") != NULL) printf(", later %s", text_of(o, "followUp"));
         puts("");
         print_schedule(json_object_get(o, "schedule"));
     }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs that a schedule starts, on the real platform with a real bot: each time comes once, whatever happens around it."""
+"""Runs that a schedule starts, and what follows a repair later, on the real platform with a real bot: each time comes once, whatever happens around it."""
 import calendar
 import json
 import os
 import time
 
-from harness import PlatformTest, main, stack_file, wait_until
+from harness import PlatformTest, alert, main, stack_file, wait_until
 
 EVERY_S = 2
 RUNBOOK = """
@@ -153,6 +153,62 @@ class Schedule(PlatformTest):
             p = self.tidy(runbook=text, start=False)
             with self.assertRaisesRegex(AssertionError, "(?s)platform ended at start.*" + says.replace("?", r"\?")):
                 p.start()
+
+
+class FollowUp(PlatformTest):
+    RUNBOOK = """
+name: tidy
+match: ['alertname="Untidy"']
+target: disk/${labels.host}
+mode: act
+steps:
+  - bot: disk-clean
+    with: {root: "ROOT", older_than: 1h}
+    verify: check
+follow_up: {after: AFTER, bot: disk-clean, with: {root: "ROOT", older_than: 2h}}
+guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}}
+"""
+
+    def tidy(self, after):
+        root = os.path.join(self.folder, "root")
+        os.makedirs(root, exist_ok=True)
+        stack = stack_file("disk-clean") + f"    environment: {{disk_clean_roots: {root}}}\n"
+        return self.platform(stack=stack, runbooks={"tidy.yaml": self.RUNBOOK.replace("ROOT", root).replace("AFTER", after)})
+
+    def test_comes_after_its_time_across_kill_9(self):
+        p = self.tidy("4s")
+        p.post_alerts(alert("Untidy", host="a"))
+        due = seconds(p.wait_record("timer", purpose="follow_up")["due"])
+        p.kill()
+        wait_until(lambda: time.time() > due + 1, 60, "its time passes")
+        p.start()
+        intent = p.wait_record("intent", purpose="follow_up")
+        self.assertGreaterEqual(seconds(intent["time"]), due)
+        self.assertEqual(intent["params"]["older_than"], "2h")
+        self.assertEqual(p.wait_record("closed")["state"], "healed")
+        p.kill()
+        p.start()
+        self.assertEqual(len(p.records("intent")), 2)
+        self.assertEqual(len(p.records("outcome")), 2)
+        code, text, _ = p.cli("why", intent["incident"])
+        self.assertEqual(code, 0)
+        for word in ("follow-up", "the follow-up comes at", "closed as healed"):
+            self.assertIn(word, text)
+
+    def test_not_if_the_alert_came_again(self):
+        p = self.tidy("1h")
+        began = time.time() - 120
+        p.post_alerts(alert("Untidy", host="a", starts_at=began))
+        first = p.wait_record("timer", purpose="follow_up")["incident"]
+        self.assertIn("the follow-up at 20", p.cli("why", first)[1])
+        self.assertRegex(p.cli("status")[1], first + r" +open +following")
+        p.post_alerts(alert("Untidy", status="resolved", host="a", starts_at=began))
+        time.sleep(1.1)  # the cooldown
+        p.post_alerts(alert("Untidy", host="a"))
+        refusal = p.wait_record("refusal", gate="returned")
+        self.assertEqual((refusal["incident"], refusal["purpose"]), (first, "follow_up"))
+        self.assertEqual(p.wait_record("closed", incident=first)["state"], "healed")
+        wait_until(lambda: len(p.records("outcome")) == 2, 30, "the new alert is acted on")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ enum { RUNS = 150, STEPS = 400, INCIDENTS = 2000 };
 
 static const char runbook_sets[][2500] = {
     "- {name: a, mode: act, match: [alertname=A], target: 'svc/${labels.service}', steps: [{bot: x}, {bot: y, verify: check}],\n"
-    "   guardrails: {cooldown: 20s, rate: {max: 4, per: 5m}, max_in_flight: 2}, escalate: {bot: notify, with: {t: '${reason}'}}}\n"
+    "   guardrails: {cooldown: 20s, rate: {max: 4, per: 5m}, max_in_flight: 2}, escalate: {bot: notify, with: {t: '${reason}'}},\n"
+    "   follow_up: {after: 40s, bot: w}}\n"
     "- {name: b, mode: act, match: [alertname=B], target: 'svc/${labels.service}', steps: [{bot: x, verify: {check: {hold: 15s}}}],\n"
     "   guardrails: {cooldown: 1m, rate: {max: 2, per: 10m}, max_in_flight: 1}}\n"
     "- {name: c, mode: act, match: [alertname=C], target: fixed, steps: [{bot: x, verify: {resolve: {within: 10s, hold: 5s}}}, {bot: x}, {bot: z}],\n"
@@ -54,7 +55,7 @@ struct book {
     struct past_act past[4 * INCIDENTS];
     const struct record *dead[64]; /* outcomes of the newest dead acts, a ring */
     size_t n_dead, n_retried;
-    size_t n_open, n_past, n_intents, n_shadow, n_closed, n_healed, n_done;
+    size_t n_open, n_past, n_intents, n_shadow, n_closed, n_healed, n_done, n_followed;
 };
 
 struct world {
@@ -62,7 +63,7 @@ struct world {
     struct book book;
     struct random_seeded rng;
     enum { ALIVE_NO, ALIVE_FIRING, ALIVE_RESOLVED, ALIVE_EXPIRED } alert[INCIDENTS];
-    bool was_closed[INCIDENTS], is_tick[INCIDENTS];
+    bool was_closed[INCIDENTS], is_tick[INCIDENTS], is_healed[INCIDENTS];
     int64_t last_step[INCIDENTS];
     unsigned n_incidents;
     size_t n_previewed[3]; /* act, shadow, refused */
@@ -158,10 +159,16 @@ static void read_intent(const struct record *r)
         "seed %" PRIu64 " record %zu: %.*s may not act", world.seed, b->n_read, SV_ARG(r->runbook));
     cr_assert_gt(r->target.len, 0);
     cr_assert_not(world.was_closed[incident]);
-    cr_assert_eq(world.alert[incident], ALIVE_FIRING, "seed %" PRIu64 ": acts on an alert that is over",
-                 world.seed);
-    cr_assert(r->step == world.last_step[incident] || r->step == world.last_step[incident] + 1,
-              "rungs in order");
+    if (sv_eq(r->purpose, SV("follow_up"))) {
+        cr_assert(world.is_healed[incident], "seed %" PRIu64 ": follows what was not healed", world.seed);
+        b->n_followed++;
+    } else {
+        cr_assert_not(world.is_healed[incident], "seed %" PRIu64 ": acts on what is healed", world.seed);
+        cr_assert_eq(world.alert[incident], ALIVE_FIRING, "seed %" PRIu64 ": acts on an alert that is over",
+                     world.seed);
+        cr_assert(r->step == world.last_step[incident] || r->step == world.last_step[incident] + 1,
+                  "rungs in order");
+    }
     world.last_step[incident] = r->step;
     check_gates(r);
     cr_assert(content_of(r->runbook_hash, &rb));
@@ -206,7 +213,7 @@ static void read_closed(const struct record *r)
     cr_assert(!world.is_tick[incident] || sv_eq(r->state, SV("done")) || sv_eq(r->state, SV("skipped")) ||
                   sv_eq(r->state, SV("escalated")) || sv_eq(r->state, SV("manual")),
               "seed %" PRIu64 ": a run closed as %.*s", world.seed, SV_ARG(r->state));
-    if (world.alert[incident] == ALIVE_EXPIRED && !sv_eq(r->state, SV("manual")))
+    if (world.alert[incident] == ALIVE_EXPIRED && !world.is_healed[incident] && !sv_eq(r->state, SV("manual")))
         cr_assert(sv_eq(r->state, SV("unknown")), "an expired alert proves nothing");
     if (is_healed) cr_assert_gt(world.last_step[incident], 0, "healed without an act");
     for (size_t i = 0; i < world.book.n_open; i++) {
@@ -236,6 +243,7 @@ static void read_log(void)
         if (r->kind == RECORD_INTENT) read_intent(r);
         if (r->kind == RECORD_OUTCOME) read_outcome(r);
         if (r->kind == RECORD_CLOSED) read_closed(r);
+        if (r->kind == RECORD_VERIFIED && r->ok) world.is_healed[number_of(r->incident)] = true;
         if (r->kind == RECORD_REFUSAL && sv_eq(r->mode, SV("shadow"))) b->n_shadow++;
         if (r->kind == RECORD_REFUSAL && r->purpose.len == 0) check_gates(r);
     }
@@ -520,7 +528,8 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
     uint64_t seed = 0;
     if (given == NULL || sv_parse_u64(sv(given), &seed) != STATUS_OK) random_bytes(&seed, sizeof(seed));
     cr_log_info("BALM_SEED=%" PRIu64, seed);
-    size_t n_intents = 0, n_shadow = 0, n_healed = 0, n_retried = 0, n_done = 0, n_previewed[3] = {0};
+    size_t n_intents = 0, n_shadow = 0, n_healed = 0, n_retried = 0, n_done = 0, n_followed = 0,
+           n_previewed[3] = {0};
     for (int i = 0; i < RUNS; i++) {
         run(seed + (uint64_t)i);
         n_intents += world.book.n_intents;
@@ -528,6 +537,7 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
         n_healed += world.book.n_healed;
         n_retried += world.book.n_retried;
         n_done += world.book.n_done;
+        n_followed += world.book.n_followed;
         for (size_t k = 0; k < ARRAY_LEN(n_previewed); k++)
             n_previewed[k] += world.n_previewed[k];
         sim_release(&world.sim);
@@ -538,8 +548,9 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
               "%zu intents, %zu in shadow, %zu healed", n_intents, n_shadow, n_healed);
     cr_assert(given != NULL || n_retried > 3, "%zu acts retried", n_retried);
     cr_assert(n_done > 20 || given != NULL, "%zu scheduled runs done", n_done);
-    cr_log_info("%zu intents, %zu in shadow, %zu healed, %zu retried, %zu scheduled runs done", n_intents, n_shadow,
-                n_healed, n_retried, n_done);
+    cr_assert(n_followed > 3 || given != NULL, "%zu follow-ups", n_followed);
+    cr_log_info("%zu intents, %zu in shadow, %zu healed, %zu retried, %zu scheduled runs done, %zu follow-ups",
+                n_intents, n_shadow, n_healed, n_retried, n_done, n_followed);
     for (size_t k = 0; k < ARRAY_LEN(n_previewed); k++)
         cr_assert(given != NULL || n_previewed[k] > 100, "%zu previews of kind %zu", n_previewed[k], k);
     cr_log_info("previewed: %zu acts, %zu in shadow, %zu refusals", n_previewed[0], n_previewed[1],
