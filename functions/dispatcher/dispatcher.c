@@ -299,6 +299,17 @@ static enum status admit_call(void *state, struct strview function, struct error
     return queue_admit_call(d->queue, function, err);
 }
 
+/* What was missed is said once, not at each reload. */
+static void carry_over(const struct runbook_set *from, struct runbook_set *to)
+{
+    for (size_t i = 0; i < from->n; i++) {
+        const struct runbook *old = from->items[i];
+        for (size_t k = 0; old->schedule.passed_ns != 0 && k < to->n; k++)
+            if (sv_eq(to->items[k]->name, old->name))
+                to->items[k]->schedule.passed_ns = old->schedule.passed_ns;
+    }
+}
+
 static enum status reload_commit(void *state, struct error *err)
 {
     struct dispatcher *d = state;
@@ -311,6 +322,7 @@ static enum status reload_commit(void *state, struct error *err)
         d->set = old;
     } else {
         d->last_reload_error[0] = '\0';
+        carry_over(old, d->set);
     }
     free_set(d->fresh);
     d->fresh = NULL;

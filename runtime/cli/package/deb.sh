@@ -44,7 +44,7 @@ Section: admin
 Priority: optional
 Installed-Size: $(du -ks --exclude=DEBIAN "$root" | cut -f1)
 Depends: $depends, init-system-helpers (>= 1.54)
-Recommends: ca-certificates
+Recommends: ca-certificates, tzdata
 Description: turns alerts into verified repairs
  Alertmanager's alerts become decisions under guardrails, calls of small bots
  that repair one thing each, checks that it worked, and records that nobody can

@@ -49,8 +49,10 @@ static void put_block(const struct zone_transition *transitions, size_t n, int t
         put(0, 2);
     }
     put(0, 4);
-    for (int i = 0; i < n_leap; i++)
-        put(0, time_bytes + 4);
+    for (int i = 0; i < n_leap; i++) {
+        put(0, time_bytes);
+        put(0, 4);
+    }
 }
 
 static struct zone parse(const struct zone_transition *transitions, size_t n, const char *footer)
