@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Runs that a schedule starts, and what follows a repair later, on the real platform with a real bot: each time comes once, whatever happens around it."""
 import calendar
+import glob
 import json
 import os
 import time
 
 from harness import PlatformTest, alert, main, stack_file, wait_until
+from peers import Unavailable, cache_dir, fetch
 
 EVERY_S = 2
 RUNBOOK = """
@@ -25,6 +27,18 @@ guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}}
 def seconds(text):
     """Unix seconds of an RFC 3339 time in UTC, whole ones."""
     return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def faketime():
+    """Debian's libfaketime: the wall clock of a process that loads it is read from a file, the monotonic one is the machine's."""
+    if "ASAN_OPTIONS" in os.environ:
+        raise Unavailable("libfaketime and AddressSanitizer both want to be loaded first")
+    pattern = os.path.join(cache_dir(), "usr/lib/*/faketime/libfaketimeMT.so.1")
+    if not glob.glob(pattern):
+        fetch(["libfaketime"])
+    for path in glob.glob(pattern):
+        return path
+    raise Unavailable("the Debian package libfaketime holds no libfaketimeMT.so.1")
 
 
 class Schedule(PlatformTest):
@@ -116,6 +130,35 @@ class Schedule(PlatformTest):
         wait_until(lambda: p.find_log("a schedule's times were missed and are too old to be made up for"), 30, p.log_text())
         p.wait_record("tick", 60)
         self.assertNotIn(due, [seconds(t["due"]) for t in p.records("tick")])
+
+    def test_a_clock_that_is_set_brings_no_time_twice(self):
+        try:
+            library = faketime()
+        except Unavailable as e:
+            self.skipTest(str(e))
+        p = self.tidy(start=False)
+        offset = p.write("offset", "+0\n")
+
+        def set_clock(seconds_off):
+            os.rename(p.write("offset.new", f"{seconds_off}\n"), offset)
+
+        p.env.update(LD_PRELOAD=library, FAKETIME_TIMESTAMP_FILE=offset, FAKETIME_NO_CACHE="1", FAKETIME_DONT_FAKE_MONOTONIC="1")
+        p.start()
+        wait_until(lambda: len(p.records("tick")) >= 3, 60, "ticks")
+        before = p.records("tick")
+        set_clock("-20")
+        wait_until(lambda: [r for r in p.records("clock") if not r.get("on")], 60, "the clock has settled")
+        newest = before[-1]["due"]
+        wait_until(lambda: p.records("tick")[-1]["due"] > newest, 90, "the schedule goes on behind what has come")
+        back = p.records("tick")
+        self.assertEqual([t for t in back if t["due"] == newest], before[-1:], "not again")
+        n = len(back)
+        set_clock("+600")
+        wait_until(lambda: len(p.records("tick")) > n + 1, 90, "and after a clock that was set forward")
+        self.assertGreater(seconds(p.records("tick")[-1]["due"]), seconds(newest) + 500)
+        self.assertEqual([bool(r.get("on")) for r in p.records("clock")], [True, False, True, False])
+        due = [t["due"] for t in p.records("tick")]
+        self.assertEqual(len(set(due)), len(due))
 
     def test_shadow_stop_and_reload(self):
         p = self.tidy(mode="shadow")
