@@ -144,7 +144,7 @@ Test(decide_follow_up, survives_the_decider)
 {
     sim_activate(&sim, RUNBOOK(""));
     heal("i1", "x");
-    sim_restart(&sim);
+    sim_restart_from_snapshot(&sim);
     sim_epoch(&sim, 2);
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, "i1"), 1);
     sim.is_deaf = true;

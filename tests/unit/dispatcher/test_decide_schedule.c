@@ -94,10 +94,13 @@ Test(decide_schedule, the_same_time_comes_once)
     tick("t4", "nightly", 120, 60);
     tick("t5", "nightly", 90, 0); /* between two that came one after the other there is nothing */
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, NULL), 2);
-    /* A new process knows it from the journal. */
+    /* A new process knows it from the journal, or from a snapshot. */
     sim_restart(&sim);
     sim_epoch(&sim, 2);
     tick("t6", "nightly", 120, 60);
+    sim_restart_from_snapshot(&sim);
+    sim_epoch(&sim, 3);
+    tick("t7", "nightly", 120, 60);
     cr_assert_eq(sim_count(&sim, RECORD_INTENT, NULL), 2);
 }
 
