@@ -502,8 +502,8 @@ static const char *wake(struct decision *d, const struct incident *inc)
 {
     for (size_t i = 0; i < d->n_handled; i++)
         if (d->handled[i] == inc) return NULL;
-    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing || ends_by_itself(inc) ||
-        d->n_handled == ARRAY_LEN(d->handled))
+    if (inc->phase != INCIDENT_WAITING || inc->alert != ALERT_FIRING || inc->is_closing ||
+        ends_by_itself(inc) || d->n_handled == ARRAY_LEN(d->handled))
         return NULL;
     const char *gate = attempt(d, inc, inc->step, true);
     d->handled[d->n_handled++] = inc;

@@ -93,7 +93,8 @@ static bool may_lead_to_something(const struct record *r)
 {
     return r->kind == RECORD_SIGNAL || r->kind == RECORD_EXPIRED || r->kind == RECORD_OUTCOME ||
            r->kind == RECORD_FIRED || r->kind == RECORD_TICK || r->kind == RECORD_FREEZE ||
-           r->kind == RECORD_CLOCK || r->kind == RECORD_EPOCH || r->kind == RECORD_CLOSE || record_is_retried_anew(r);
+           r->kind == RECORD_CLOCK || r->kind == RECORD_EPOCH || r->kind == RECORD_CLOSE ||
+           record_is_retried_anew(r);
 }
 
 static struct record keep(struct decider *d, const struct record *r)

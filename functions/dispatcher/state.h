@@ -231,7 +231,7 @@ struct timer *state_next_timer(const struct state *s);
 
 /* ---- snapshots (state_save.c) ---- */
 
-#define STATE_SAVED_VERSION 2
+#define STATE_SAVED_VERSION 1
 void state_save(const struct state *s, struct pack *p);
 /* *ret_state as it was: folding on from there decides the same. STATUS_DATA_LOSS: damaged. */
 enum status state_load(struct unpack *u, struct state **ret_state, struct error *err) MUST_USE;

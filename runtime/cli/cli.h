@@ -33,7 +33,6 @@ struct command {
     int (*run)(const struct command *self, int argc, char **argv);
 };
 
-<<<<<<< HEAD
 extern const struct command command_up, command_status, command_why, command_incident, command_dead,
     command_schedule, command_audit, command_stop, command_resume, command_reload, command_metrics,
     command_receiver, command_explain, command_plan, command_doctor, command_backup, command_restore;

@@ -213,7 +213,8 @@ static void read_closed(const struct record *r)
     cr_assert(!world.is_tick[incident] || sv_eq(r->state, SV("done")) || sv_eq(r->state, SV("skipped")) ||
                   sv_eq(r->state, SV("escalated")) || sv_eq(r->state, SV("manual")),
               "seed %" PRIu64 ": a run closed as %.*s", world.seed, SV_ARG(r->state));
-    if (world.alert[incident] == ALIVE_EXPIRED && !world.is_healed[incident] && !sv_eq(r->state, SV("manual")))
+    if (world.alert[incident] == ALIVE_EXPIRED && !world.is_healed[incident] &&
+        !sv_eq(r->state, SV("manual")))
         cr_assert(sv_eq(r->state, SV("unknown")), "an expired alert proves nothing");
     if (is_healed) cr_assert_gt(world.last_step[incident], 0, "healed without an act");
     for (size_t i = 0; i < world.book.n_open; i++) {
@@ -549,8 +550,9 @@ Test(decide_property, guardrails_hold_and_incidents_end_whatever_comes)
     cr_assert(given != NULL || n_retried > 3, "%zu acts retried", n_retried);
     cr_assert(n_done > 20 || given != NULL, "%zu scheduled runs done", n_done);
     cr_assert(n_followed > 3 || given != NULL, "%zu follow-ups", n_followed);
-    cr_log_info("%zu intents, %zu in shadow, %zu healed, %zu retried, %zu scheduled runs done, %zu follow-ups",
-                n_intents, n_shadow, n_healed, n_retried, n_done, n_followed);
+    cr_log_info(
+        "%zu intents, %zu in shadow, %zu healed, %zu retried, %zu scheduled runs done, %zu follow-ups",
+        n_intents, n_shadow, n_healed, n_retried, n_done, n_followed);
     for (size_t k = 0; k < ARRAY_LEN(n_previewed); k++)
         cr_assert(given != NULL || n_previewed[k] > 100, "%zu previews of kind %zu", n_previewed[k], k);
     cr_log_info("previewed: %zu acts, %zu in shadow, %zu refusals", n_previewed[0], n_previewed[1],
