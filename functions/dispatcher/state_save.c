@@ -328,6 +328,8 @@ static bool load_progress(struct loading *l, struct incident *inc)
     inc->intent_seq = unpack_u64(l->u);
     inc->deadline_ns = unpack_i64(l->u);
     uint64_t outcome = unpack_u64(l->u);
+    if (inc->step < 0 || (uint64_t)inc->step > inc->runbook->n_steps + 1)
+        return false; /* one more: the follow-up */
     if (phase >= INCIDENT_PHASES || alert > ALERT_EXPIRED || outcome > OUTCOME_EXPIRED) return false;
     inc->phase = (enum incident_phase)phase;
     inc->alert = (enum alert_state)alert;
