@@ -7,12 +7,30 @@
 #include "base/memory.h"
 #include "log/log.h"
 
-#define EPOCH_RETRY_MS 200
-#define READY_WAIT_NS  (30 * NS_PER_S)
+#define EPOCH_RETRY_MS  200
+#define READY_WAIT_NS   (30 * NS_PER_S)
+#define DURABLE_WAIT_NS (10 * NS_PER_S)
 
 const struct state *dispatcher_state(const struct dispatcher *d)
 {
     return decider_state(d->decider);
+}
+
+void dispatcher_stamp(const struct dispatcher *d, struct record *r)
+{
+    r->time_ns = clock_unix_ns();
+    r->tenant = d->env.tenant;
+    r->cluster = d->env.cluster;
+}
+
+enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
+                                      struct error *err)
+{
+    dispatcher_stamp(d, r);
+    enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
+    return s == STATUS_OK
+               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
+               : s;
 }
 
 /* ---- following ---- */
@@ -50,6 +68,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     uint64_t next_seq = next != NULL ? next->seq : 0;
     decider_apply(d->decider, e->seq, e->record);
     selfwatch_record(&d->watch, d->env.watchdog, e->record, d->is_live);
+    if (e->record->kind == RECORD_FREEZE) brake_note(d, e->record);
     if (!d->is_live) return;
     if (e->record->kind == RECORD_TIMER) note_new_timer(d, e->seq, e->record);
     if (e->record->kind == RECORD_ACTIVATION || e->record->kind == RECORD_CLOCK ||
@@ -377,6 +396,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_event_init(&d->timers_changed);
     fiber_event_init(&d->schedules_changed);
     fiber_event_init(&d->epoch_wanted);
+    fiber_event_init(&d->brake.changed);
     enum status s = read_and_check(d, env->invoker, env->invoker_arg, d->set, err);
     if (s == STATUS_OK)
         s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
@@ -399,7 +419,8 @@ static enum status ready(void *state, struct error *err)
     enum status s = clockwork_check_start(d);
     if (s != STATUS_OK) return error_set(err, s, "the clock's jump could not be recorded");
     fiber_event_reset(&d->epoch_wanted); /* by a snapshot that did not load */
-    s = take_epoch(d, err);
+    s = brake_check_start(d, err);
+    if (s == STATUS_OK) s = take_epoch(d, err);
     if (s == STATUS_OK) s = dispatcher_activate(d, err);
     if (s == STATUS_OK)
         s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal),
@@ -411,9 +432,10 @@ static enum status ready(void *state, struct error *err)
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, ticker_run, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, gauges_disk_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, selfwatch_fiber, d, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, brake_fiber, d, err);
     for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)
         s = fiber_scope_spawn(&d->invokers, invoker_run, d, err);
-    if (s == STATUS_OK && dispatcher_state(d)->is_frozen)
+    if (s == STATUS_OK && dispatcher_state(d)->is_frozen && !d->brake.is_file)
         log_warn("dispatcher", "acting is stopped since an earlier run; balm resume lets it go on");
     return s;
 }
@@ -437,6 +459,11 @@ static void stop(void *state)
     release(d);
 }
 
+static void stop_acting(void *state, struct strview actor)
+{
+    brake_pull(state, actor, (struct strview){0});
+}
+
 const struct core_function dispatcher_function = {
     .name = "dispatcher",
     .summary = "decides on alerts by runbooks and has bots act",
@@ -445,6 +472,7 @@ const struct core_function dispatcher_function = {
     .ready = ready,
     .handle = dispatcher_handle,
     .admit_call = admit_call,
+    .stop_acting = stop_acting,
     .reload_prepare = reload_prepare,
     .reload_commit = reload_commit,
     .reload_discard = reload_discard,

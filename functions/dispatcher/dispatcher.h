@@ -11,7 +11,8 @@
  *   GET  /incidents[?state=open|closed|all&limit=N]   newest first
  *   GET  /incidents/ID   what `balm why` prints, as JSON (explain.h)
  *   POST /explain        signal records, one a line: what they would lead to (preview.h); changes nothing
- *   POST /freeze         {"on":true,"actor":"…"}: answers once no mutating request can leave any bot
+ *   POST /freeze         {"on":true,"actor":"…","reason":"…"}: answers once no mutating request can leave any
+ *                        bot; {"on":false,…} resumes, unless DIR/stop is there
  *   POST /notes          {"incident":"…","actor":"…","message":"…"}
  *   POST /close          {"incident":"…","actor":"…","reason":"…"}: a person ends an incident (state.h)
  *   GET  /dead[?function=F&limit=N]   acts and calls whose attempts are used up, that died first first

@@ -5,6 +5,7 @@
  *   ticker.c      fires schedules
  *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
  *   handler.c, steer.c, dead.c   the HTTP side (handler_impl.h)
+ *   brake.c       balm stop and resume, SIGUSR1, the file DIR/stop
  *   observe.c     metrics and log lines made from records as they come
  *   gauges.c      metrics that are computed when asked
  *   selfwatch*.c  is the platform itself well? */
@@ -31,6 +32,20 @@ struct dispatcher_metrics {
     int64_t stopped_seen_ns; /* since when acting is seen as stopped; 0: it is not */
 };
 
+#define BRAKE_FILE       "stop" /* in the data folder */
+#define BRAKE_ACTOR_MAX  200
+#define BRAKE_REASON_MAX 1000
+
+struct brake {
+    struct fiber_event changed; /* look again: at the file, at what is not recorded */
+    uint64_t n_pulled, n_told; /* how often somebody stopped acting; the last of them that bots and log got */
+    bool is_file;              /* DIR/stop was there when last looked at */
+    bool is_unrecorded;        /* a stop is in force that the journal has not got, by: */
+    char actor[BRAKE_ACTOR_MAX + 1], reason[BRAKE_REASON_MAX + 1];
+    int64_t record_after_ns;                                 /* monotonic; when it is tried again */
+    char by[BRAKE_ACTOR_MAX + 1], why[BRAKE_REASON_MAX + 1]; /* of the last stop that is recorded */
+};
+
 struct decided_time {
     uint64_t seq;
     int64_t unix_ns;
@@ -48,8 +63,9 @@ struct dispatcher {
     struct runbook_set *fresh; /* owned; read by a reload that is under way, or NULL */
     char actor[300];           /* host:pid, who takes the epoch */
     char last_reload_error[ERROR_MESSAGE_MAX];
-    bool is_live;                /* ready() has begun: records are new ones */
-    bool is_braked;              /* somebody asked to stop and nobody to resume since, recorded or not */
+    bool is_live;   /* ready() has begun: records are new ones */
+    bool is_braked; /* somebody asked to stop and nobody to resume since, recorded or not */
+    struct brake brake;
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
@@ -66,6 +82,28 @@ const struct state *dispatcher_state(const struct dispatcher *d);
 enum status dispatcher_activate(struct dispatcher *d, struct error *err) MUST_USE;
 /* Bring queue and bots in line with what the fold says. */
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
+
+/* Fill in when, where and whose. */
+void dispatcher_stamp(const struct dispatcher *d, struct record *r);
+/* Stamp, append and wait until it is on disk. */
+enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
+                                      struct error *err) MUST_USE;
+
+/* brake.c */
+/* Answers once no mutating request can leave any bot. An error: acting is stopped all the same, but that is
+ * not recorded yet, or a bot could not be reached; the message says which. */
+enum status brake_stop(struct dispatcher *d, struct strview actor, struct strview reason, uint64_t *ret_seq,
+                       struct error *err) MUST_USE;
+/* The same at once and without an answer: nothing more is handed out, brake_fiber() does the rest. */
+void brake_pull(struct dispatcher *d, struct strview actor, struct strview reason);
+/* STATUS_FAILED_PRECONDITION: the file is there. */
+enum status brake_resume(struct dispatcher *d, struct strview actor, struct strview reason, uint64_t *ret_seq,
+                         struct error *err) MUST_USE;
+/* Who stopped it, from RECORD_FREEZE. */
+void brake_note(struct dispatcher *d, const struct record *r);
+/* Before the epoch is taken: with the file there, nothing is ever handed out. */
+enum status brake_check_start(struct dispatcher *d, struct error *err) MUST_USE;
+void brake_fiber(void *arg);
 
 /* clockwork.c. Before the epoch is taken: a clock that was set back while nobody ran is recorded as a jump.
  */

@@ -23,6 +23,12 @@ static json_t *frozen_json(const struct dispatcher *d)
     json_t *o = json_object();
     (void)json_object_set_new(o, "on", json_boolean(s->is_frozen || d->is_braked));
     if (s->is_frozen) (void)json_object_set_new(o, "since", time_json(s->frozen_ns));
+    if (!s->is_frozen && !d->is_braked) return o;
+    const struct brake *b = &d->brake;
+    (void)json_object_set_new(o, "by", json_text(sv(s->is_frozen ? b->by : b->actor)));
+    (void)json_object_set_new(o, "reason", json_text(sv(s->is_frozen ? b->why : b->reason)));
+    (void)json_object_set_new(o, "recorded", json_boolean(!b->is_unrecorded));
+    (void)json_object_set_new(o, "file", json_boolean(b->is_file));
     return o;
 }
 

@@ -5,8 +5,8 @@
 #include "functions/dispatcher/dispatcher_impl.h"
 
 /* New values, owned by the caller.
- * status: time, epoch, seq, alertmanager {groupInterval, repeatInterval}, frozen {on, since}, clockSettling,
- * incidents {open, phase counts, unmatched}, queues
+ * status: time, epoch, seq, alertmanager {groupInterval, repeatInterval}, frozen {on, since, by, reason,
+ * recorded, file: DIR/stop is there}, clockSettling, incidents {open, phase counts, unmatched}, queues
  * [{function, ready, leased, waiting, dead, oldestSeconds}], runbooks [{name, mode, hash, bots, inFlight,
  * waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError */
 json_t *status_json(const struct dispatcher *d);

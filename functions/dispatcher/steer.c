@@ -2,8 +2,7 @@
 
 #include "log/log.h"
 
-#define DURABLE_WAIT_NS (10 * NS_PER_S)
-#define ACTOR_MAX       200
+#define ACTOR_MAX       BRAKE_ACTOR_MAX
 #define NOTE_MAX        4096
 
 /* ---- who, and in which words ---- */
@@ -49,44 +48,10 @@ enum status exchange_body(const struct exchange *x, json_t **ret_body, struct st
 
 enum status exchange_append(const struct exchange *x, struct record *r, uint64_t *ret_seq, struct error *err)
 {
-    struct dispatcher *d = x->d;
-    r->time_ns = clock_unix_ns();
-    r->tenant = d->env.tenant;
-    r->cluster = d->env.cluster;
-    enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
-    return s == STATUS_OK
-               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
-               : s;
+    return dispatcher_append_durably(x->d, r, ret_seq, err);
 }
 
 /* ---- stop and resume ---- */
-
-/* Stopping holds even where it cannot be recorded: first the brake, then the paper. Resuming is the other way
- * round. */
-static enum status freeze(const struct exchange *x, bool is_on, struct strview actor, uint64_t *ret_seq,
-                          struct error *err)
-{
-    struct dispatcher *d = x->d;
-    struct record r = {.kind = RECORD_FREEZE, .on = is_on, .actor = actor};
-    if (is_on) {
-        d->is_braked = true;
-        queue_freeze(d->queue, true);
-    }
-    enum status s = exchange_append(x, &r, ret_seq, err);
-    if (s == STATUS_OK) {
-        d->is_braked =
-            dispatcher_state(d)->is_frozen; /* the last record says it, whoever else asked meanwhile */
-        return dispatcher_apply_freeze(d, err);
-    }
-    if (!is_on) return s;
-    struct error why;
-    enum status frozen = d->env.invoker->freeze(d->env.invoker_arg, true, &why);
-    log_error("dispatcher", "acting is stopped, but that is not recorded: a restart would resume",
-              LOG_STR("error", err->message));
-    return error_prefix(err, s,
-                        frozen == STATUS_OK ? "acting is stopped, but not recorded"
-                                            : "not recorded, and a bot may still act");
-}
 
 void steer_freeze(const struct exchange *x)
 {
@@ -98,7 +63,11 @@ void steer_freeze(const struct exchange *x)
     const json_t *on = json_object_get(body, "on");
     if (s == STATUS_OK && !json_is_boolean(on))
         s = error_set(&err, STATUS_INVALID_ARGUMENT, "on is missing: true stops acting, false resumes it");
-    if (s == STATUS_OK) s = freeze(x, json_is_true(on), actor, &seq, &err);
+    struct strview reason = json_get_text(body, "reason");
+    if (s == STATUS_OK && reason.len > 0) s = exchange_words(body, "reason", BRAKE_REASON_MAX, &reason, &err);
+    if (s == STATUS_OK)
+        s = json_is_true(on) ? brake_stop(x->d, actor, reason, &seq, &err)
+                             : brake_resume(x->d, actor, reason, &seq, &err);
     json_release(body);
     if (s == STATUS_OK)
         exchange_answer(

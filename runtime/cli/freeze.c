@@ -6,7 +6,7 @@
 
 struct steer_cfg {
     struct cli_platform platform;
-    const char *actor;
+    const char *actor, *reason;
     bool is_json;
     /* Not options: what the command asks for, and says when it is done. */
     const char *path, *sentence;
@@ -16,6 +16,11 @@ struct steer_cfg {
 static const struct config_option options[] = {
     CLI_PLATFORM_OPTIONS(struct steer_cfg, platform),
     CLI_ACTOR_OPTION(struct steer_cfg, actor),
+    {.name = "reason",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct steer_cfg, reason),
+     .value_name = "TEXT",
+     .help = "stop, resume: why, for the record"},
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct steer_cfg, is_json),
@@ -30,6 +35,7 @@ static enum status ask(const void *arg, char *const *arguments, struct arena *a,
     (void)a;
     json_t *body = json_pack("{s:b}", "on", cfg->is_on);
     enum status s = cli_put(body, "actor", cfg->actor, err);
+    if (s == STATUS_OK && cfg->reason != NULL) s = cli_put(body, "reason", cfg->reason, err);
     if (s == STATUS_OK) s = cli_api(&cfg->platform, "POST", cfg->path, body, ret_answer, err);
     json_release(body);
     return s;
@@ -78,18 +84,22 @@ const struct command command_stop = {
     .summary = "no bot acts from now on, until balm resume",
     .description =
         "Returns once no mutating request can leave any bot: acts under way have ended or were cut at their next step.\n"
-        "The platform keeps running: alerts are accepted, decided on and recorded.",
+        "The platform keeps running: alerts are accepted, decided on and recorded.\n"
+        "Where no command can be run: SIGUSR1 to the platform's process, or a file named stop in its data folder (what is in it is the reason);\n"
+        "a platform that finds the file at its start never lets anything act. Removing the file resumes nothing: that is balm resume's.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_stop,
 };
 
-const struct command command_resume = {.name = "resume",
-                                       .arguments = "",
-                                       .summary = "let bots act again",
-                                       .options = options,
-                                       .n_options = ARRAY_LEN(options),
-                                       .run = run_resume};
+const struct command command_resume = {
+    .name = "resume",
+    .arguments = "",
+    .summary = "let bots act again",
+    .description = "Refused while there is a file named stop in the platform's data folder.",
+    .options = options,
+    .n_options = ARRAY_LEN(options),
+    .run = run_resume};
 
 const struct command command_reload = {
     .name = "reload",

@@ -50,7 +50,8 @@ struct platform {
     void *core_states[N_CORE];
     unsigned n_started;
     bool is_started;
-    int64_t stop_signal_ns; /* monotonic; 0: none yet */
+    struct fiber_scope reloads; /* over before anything stops */
+    int64_t stop_signal_ns;    /* monotonic; 0: none yet */
     enum status status;
     struct error *err;
 };
@@ -285,8 +286,9 @@ static void stop(struct platform *p)
     if (p->lock_fd >= 0) (void)close(p->lock_fd);
 }
 
-static void reload(struct platform *p)
+static void reload_fiber(void *arg)
 {
+    const struct platform *p = arg;
     struct error err;
     if (gateway_reload(p->gateway, &err) == STATUS_OK)
         log_info("balm", "reloaded");
@@ -294,15 +296,25 @@ static void reload(struct platform *p)
         log_error("balm", "reload refused, the old set stays", LOG_STR("error", err.message));
 }
 
+static void stop_acting(const struct platform *p)
+{
+    log_warn("balm", "asked to stop acting", LOG_STR("signal", "SIGUSR1"));
+    for (unsigned i = 0; i < p->n_started; i++)
+        if (core_functions[i]->stop_acting != NULL)
+            core_functions[i]->stop_acting(p->core_states[i], SV("SIGUSR1"));
+}
+
+/* A reload takes its time, and no other signal waits for it. */
 static void wait_for_signals(struct platform *p)
 {
     for (;;) {
         int signo = 0;
+        struct error err;
         if (signal_wait(0, &signo) != STATUS_OK) return;
-        if (signo == SIGHUP) {
-            reload(p);
-            continue;
-        }
+        if (signo == SIGUSR1) stop_acting(p);
+        if (signo == SIGHUP && fiber_scope_spawn(&p->reloads, reload_fiber, p, &err) != STATUS_OK)
+            log_error("balm", "no reload", LOG_STR("error", err.message));
+        if (signo == SIGUSR1 || signo == SIGHUP) continue;
         p->stop_signal_ns = clock_monotonic_ns();
         log_info("balm", "stopping", LOG_STR("signal", signo == SIGINT ? "SIGINT" : "SIGTERM"));
         return;
@@ -317,7 +329,9 @@ static void force_exit_fiber(void *arg)
     int signo = 0;
     for (;;) {
         if (signal_wait(0, &signo) != STATUS_OK) return;
-        if (signo == SIGHUP || clock_monotonic_ns() - p->stop_signal_ns < SAME_SIGNAL_NS) continue;
+        if (signo == SIGUSR1) stop_acting(p);
+        if (signo == SIGUSR1 || signo == SIGHUP || clock_monotonic_ns() - p->stop_signal_ns < SAME_SIGNAL_NS)
+            continue;
         log_warn("balm", "second signal: exit without waiting for work under way");
         _exit(CLI_FAILED);
     }
@@ -338,6 +352,7 @@ static void platform_fiber(void *arg)
     struct fiber_scope beside; /* until all has stopped */
     struct error ignored;
     fiber_scope_init(&beside);
+    fiber_scope_init(&p->reloads);
     p->status = start(p);
     if (p->status == STATUS_OK) {
         service_tell("READY=1");
@@ -346,6 +361,8 @@ static void platform_fiber(void *arg)
     }
     service_tell("STOPPING=1");
     (void)!fiber_scope_spawn(&beside, force_exit_fiber, p, &ignored);
+    fiber_scope_cancel(&p->reloads);
+    fiber_scope_join(&p->reloads);
     stop(p);
     fiber_scope_cancel(&beside);
     fiber_scope_join(&beside);
@@ -374,7 +391,7 @@ int platform_run(const struct up_cfg *cfg, struct error *err)
     prepare_process(&p);
     enum status s = loop_new(&p.loop, err);
     if (s != STATUS_OK) return CLI_FAILED;
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
     s = loop_signals_catch(p.loop, signals, ARRAY_LEN(signals), err);
     if (s == STATUS_OK) s = loop_run_fiber(p.loop, platform_fiber, &p, err);
     if (s == STATUS_OK) s = p.status;

@@ -44,11 +44,24 @@ static void print_retention(const json_t *store)
                strcmp(text_of(store, "keptBy"), "queue") == 0 ? "balm dead list" : "balm incident list");
 }
 
-static void print_head(const json_t *status)
+static void print_stopped(const json_t *frozen, struct arena *a)
+{
+    const char *since = text_of(frozen, "since"), *by = cli_shown(a, sv(text_of(frozen, "by"))).ptr,
+               *reason = cli_shown(a, sv(text_of(frozen, "reason"))).ptr;
+    printf("STOPPED    no bot acts%s%s%s%s%s%s (%s)\n", since[0] != '\0' ? " since " : "", since,
+           by[0] != '\0' ? ", by " : "", by, reason[0] != '\0' ? ": " : "", reason,
+           json_is_true(json_object_get(frozen, "file"))
+               ? "remove the file stop from the data folder, then balm resume"
+               : "balm resume");
+    if (json_is_false(json_object_get(frozen, "recorded")))
+        puts("           NOT RECORDED yet: the journal does not take it (see the log)");
+}
+
+static void print_head(const json_t *status, struct arena *a)
 {
     const json_t *frozen = json_object_get(status, "frozen");
     if (json_is_true(json_object_get(frozen, "on")))
-        printf("STOPPED    no bot acts since %s (balm resume)\n", text_of(frozen, "since"));
+        print_stopped(frozen, a);
     else
         printf("acting     %zu runbook%s may act\n", json_array_size(json_object_get(status, "mayAct")),
                json_array_size(json_object_get(status, "mayAct")) == 1 ? "" : "s");
@@ -169,7 +182,7 @@ static void print_text(const void *cfg, const json_t *all, struct arena *a)
 {
     (void)cfg;
     const json_t *status = json_object_get(all, "status");
-    print_head(status);
+    print_head(status, a);
     print_sources(json_object_get(status, "sources"));
     print_alertmanagers(json_object_get(all, "alertmanagers"));
     print_backlog(json_object_get(status, "backlog"));

@@ -292,7 +292,7 @@ const struct command command_up = {
     .summary = "run the platform in the foreground",
     .description =
         "Runs gateway, alert intake, dispatcher and audit log in this one process, and the functions of the stack file as its children.\n"
-        "Ctrl-C (or SIGTERM) drains and exits 0; SIGHUP reloads runbooks, stack file and allow list.",
+        "Ctrl-C (or SIGTERM) drains and exits 0; SIGHUP reloads runbooks, stack file and allow list; SIGUSR1 stops acting as balm stop does.",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_up,

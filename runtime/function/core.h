@@ -95,6 +95,8 @@ struct core_function {
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
     /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
     enum status (*admit_call)(void *state, struct strview function, struct error *err);
+    /* SIGUSR1: nothing acts from now on, as after balm stop; at once, never suspends. May be NULL. */
+    void (*stop_acting)(void *state, struct strview actor);
     /* SIGHUP, balm reload: every part of the platform reads and checks what is new, then all switch, or all
      * keep what they have. One reload at a time. All three or none.
      *   prepare   reads and checks, and keeps it aside; `functions`: what will be deployed (only info() may

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -510,6 +511,108 @@ static void check_freeze(void)
 Test(dispatcher, a_stop_holds_over_a_restart_and_a_resume_goes_on)
 {
     run(act_runbook, check_freeze);
+}
+
+static const char *stop_file(void)
+{
+    return arena_printf(&arena, "%s/stop", dir).ptr;
+}
+
+static const char *frozen_text(const char *key)
+{
+    json_t *status = http("GET", "/status", "", 200);
+    const char *text = arena_cstr(&arena, json_get_text(json_object_get(status, "frozen"), key));
+    json_decref(status);
+    return text;
+}
+
+static void make_stop_file(const char *reason)
+{
+    struct error err;
+    cr_assert_eq(file_write_atomic(stop_file(), sv(reason), 0600, &err), STATUS_OK, "%s", err.message);
+}
+
+static void check_stop_file_at_start(void)
+{
+    close_stage();
+    make_stop_file(" audit\x1b at 3\n");
+    struct error err;
+    cr_assert_eq(open_stage(&err), STATUS_OK, "%s", err.message);
+    cr_assert(bots.is_frozen);
+    const struct record *r = wait_record(RECORD_FREEZE, NULL, NULL);
+    cr_assert(r->on);
+    cr_assert(sv_eq(r->actor, SV("stop file")));
+    cr_assert(sv_eq(r->reason, SV("audit  at 3")), "%.*s", SV_ARG(r->reason));
+    cr_assert_str_eq(frozen_text("reason"), "audit  at 3");
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_REFUSAL, "i1", NULL)->gate, SV("freeze")));
+    json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"me\"}", 412));
+    restart_stage(); /* with the file still there: one stop, one record */
+    cr_assert_eq(unlink(stop_file()), 0);
+    restart_stage();
+    cr_assert(bots.is_frozen, "that the file is gone resumes nothing");
+    cr_assert_eq(bots.n_invoked, 0);
+    json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"me\"}", 200));
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")));
+}
+
+Test(dispatcher, with_the_stop_file_at_the_start_nothing_acts_until_somebody_resumes)
+{
+    run(act_runbook, check_stop_file_at_start);
+}
+
+static void wait_frozen(void)
+{
+    int64_t deadline_ns = clock_monotonic_ns() + WAIT_NS;
+    while (!bots.is_frozen) {
+        cr_assert_lt(clock_monotonic_ns(), deadline_ns, "the bots did not hear of the stop");
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    }
+}
+
+static void check_stop_file_of_any_kind(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        if (kind == 0) make_stop_file("");
+        if (kind == 1) cr_assert_eq(mkdir(stop_file(), 0700), 0);
+        if (kind == 2) cr_assert_eq(mkfifo(stop_file(), 0600), 0);
+        if (kind == 3) cr_assert_eq(symlink("stop", stop_file()), 0);
+        wait_frozen();
+        cr_assert_eq(remove(stop_file()), 0);
+        cr_assert_eq(sleep_ms(50), STATUS_OK);
+        cr_assert(bots.is_frozen, "kind %d", kind);
+        const struct record *r = wait_record(RECORD_FREEZE, NULL, NULL);
+        while (!r->on) { /* the record follows the brake */
+            cr_assert_eq(sleep_ms(5), STATUS_OK);
+            r = wait_record(RECORD_FREEZE, NULL, NULL);
+        }
+        json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"me\"}", 200));
+        cr_assert_not(bots.is_frozen);
+    }
+}
+
+Test(dispatcher, a_stop_file_of_any_kind_stops)
+{
+    run(act_runbook, check_stop_file_of_any_kind);
+}
+
+static void check_stop_by_signal(void)
+{
+    dispatcher_function.stop_acting(dispatcher, SV("SIGUSR1"));
+    signal_alert("i1", "firing"); /* decided on before the stop is recorded, and yet not handed out */
+    wait_frozen();
+    cr_assert(sv_eq(wait_record(RECORD_FREEZE, NULL, NULL)->actor, SV("SIGUSR1")));
+    cr_assert_str_eq(frozen_text("by"), "SIGUSR1");
+    cr_assert_eq(bots.n_invoked, 0);
+    restart_stage();
+    cr_assert_eq(bots.n_invoked, 0);
+    json_decref(http("POST", "/freeze", "{\"on\":false,\"actor\":\"me\"}", 200));
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")));
+}
+
+Test(dispatcher, a_stop_by_signal_holds_from_the_moment_it_is_asked_for)
+{
+    run(act_runbook, check_stop_by_signal);
 }
 
 static void check_retry(void)
