@@ -148,7 +148,7 @@ static void reign_fiber(void *arg)
         if (s == STATUS_OK) {
             log_info("dispatcher", "took the epoch again",
                      LOG_INT("epoch", (int64_t)dispatcher_state(d)->epoch));
-            if (dispatcher_activate(d, &err) != STATUS_OK)
+            if (dispatcher_activate(d, sv(d->actor), &err) != STATUS_OK)
                 log_error("dispatcher", "runbooks not activated", LOG_STR("error", err.message));
             if (dispatcher_apply_freeze(d, &err) != STATUS_OK)
                 log_error("dispatcher", "freeze not passed on", LOG_STR("error", err.message));
@@ -207,7 +207,7 @@ static enum status append_content(struct dispatcher *d, const struct runbook *rb
     return journal_append(d->env.journal, &r, 1, NULL, err);
 }
 
-static enum status append_activation(struct dispatcher *d, struct error *err)
+static enum status append_activation(struct dispatcher *d, struct strview actor, struct error *err)
 {
     struct arena arena = {0};
     struct record r = {.kind = RECORD_ACTIVATION,
@@ -215,14 +215,14 @@ static enum status append_activation(struct dispatcher *d, struct error *err)
                        .tenant = d->env.tenant,
                        .cluster = d->env.cluster,
                        .runbooks = runbook_set_json(d->set, &arena),
-                       .actor = sv(d->actor)};
+                       .actor = actor};
     enum status s = journal_append(d->env.journal, &r, 1, NULL, err);
     arena_release(&arena);
     return s;
 }
 
 /* A content that retention has removed from the journal is not there for a later fold. */
-enum status dispatcher_activate(struct dispatcher *d, struct error *err)
+enum status dispatcher_activate(struct dispatcher *d, struct strview actor, struct error *err)
 {
     enum status s = STATUS_OK;
     for (size_t i = 0; i < d->set->n && s == STATUS_OK; i++) {
@@ -230,7 +230,7 @@ enum status dispatcher_activate(struct dispatcher *d, struct error *err)
         if (known == NULL || known->seq < journal_first_seq(d->env.journal))
             s = append_content(d, d->set->items[i], err);
     }
-    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) s = append_activation(d, err);
+    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) s = append_activation(d, actor, err);
     if (s == STATUS_OK) log_what_may_act(d->set);
     return s;
 }
@@ -305,6 +305,7 @@ static enum status reload_prepare(void *state, const struct invoker_ops *functio
     struct dispatcher *d = state;
     struct runbook_set *fresh = mem_zalloc(1, sizeof(*fresh));
     enum status s = read_and_check(d, functions, functions_arg, fresh, err);
+    d->is_refused = s != STATUS_OK;
     if (s == STATUS_OK)
         d->fresh = fresh;
     else
@@ -329,30 +330,33 @@ static void carry_over(const struct runbook_set *from, struct runbook_set *to)
     }
 }
 
-static enum status reload_commit(void *state, struct error *err)
+static enum status reload_commit(void *state, const struct reload_cause *cause, struct error *err)
 {
     struct dispatcher *d = state;
     struct runbook_set *old = d->set;
     d->set = d->fresh;
     d->fresh = old;
-    enum status s = dispatcher_activate(d, err);
+    enum status s = dispatcher_activate(d, cause->actor, err);
     if (s != STATUS_OK) {
         d->fresh = d->set;
         d->set = old;
-    } else {
+    } else if (!cause->is_own || d->is_own_error) {
         d->last_reload_error[0] = '\0';
-        carry_over(old, d->set);
+        d->is_own_error = false;
     }
+    if (s == STATUS_OK) carry_over(old, d->set);
     free_set(d->fresh);
     d->fresh = NULL;
     return s;
 }
 
-static void reload_discard(void *state, const struct error *why)
+static void reload_discard(void *state, const struct reload_cause *cause, const struct error *why)
 {
     struct dispatcher *d = state;
     free_set(d->fresh);
     d->fresh = NULL;
+    d->is_own_error = cause->is_own || d->is_refused;
+    d->is_refused = false;
     (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s", why->message);
 }
 
@@ -397,6 +401,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_event_init(&d->schedules_changed);
     fiber_event_init(&d->epoch_wanted);
     fiber_event_init(&d->brake.changed);
+    fiber_event_init(&d->reloader.changed);
     enum status s = read_and_check(d, env->invoker, env->invoker_arg, d->set, err);
     if (s == STATUS_OK)
         s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
@@ -421,7 +426,7 @@ static enum status ready(void *state, struct error *err)
     fiber_event_reset(&d->epoch_wanted); /* by a snapshot that did not load */
     s = brake_check_start(d, err);
     if (s == STATUS_OK) s = take_epoch(d, err);
-    if (s == STATUS_OK) s = dispatcher_activate(d, err);
+    if (s == STATUS_OK) s = dispatcher_activate(d, sv(d->actor), err);
     if (s == STATUS_OK)
         s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal),
                                  clock_monotonic_ns() + READY_WAIT_NS, err);
@@ -433,6 +438,8 @@ static enum status ready(void *state, struct error *err)
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, gauges_disk_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, selfwatch_fiber, d, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&d->workers, brake_fiber, d, err);
+    if (s == STATUS_OK && d->env.runbooks_dir != NULL)
+        s = fiber_scope_spawn(&d->workers, reloader_fiber, d, err);
     for (int i = 0; i < INVOKERS && s == STATUS_OK; i++)
         s = fiber_scope_spawn(&d->invokers, invoker_run, d, err);
     if (s == STATUS_OK && dispatcher_state(d)->is_frozen && !d->brake.is_file)

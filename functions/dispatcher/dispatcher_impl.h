@@ -5,6 +5,7 @@
  *   ticker.c      fires schedules
  *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
  *   handler.c, steer.c, dead.c   the HTTP side (handler_impl.h)
+ *   reloader.c    runbooks that changed on disk
  *   brake.c       balm stop and resume, SIGUSR1, the file DIR/stop
  *   observe.c     metrics and log lines made from records as they come
  *   gauges.c      metrics that are computed when asked
@@ -46,6 +47,20 @@ struct brake {
     char by[BRAKE_ACTOR_MAX + 1], why[BRAKE_REASON_MAX + 1]; /* of the last stop that is recorded */
 };
 
+struct reloader {
+    struct fiber_event changed; /* look at the folder */
+    struct folder_watch *watch; /* NULL: the kernel gives none */
+    dev_t device;               /* and inode: of the folder that it is on */
+    ino_t inode;
+    int64_t changed_ns;        /* when it was first seen to differ from what is in force; 0: it does not */
+    struct runbook_mark seen;  /* the last change that may be read by itself */
+    int64_t quiet_at_ns;       /* monotonic; when it may be */
+    struct runbook_mark tried; /* what was last read so */
+    int64_t retry_after_ns;    /* monotonic; of a refused one */
+    bool is_refused;
+    char folder_error[ERROR_MESSAGE_MAX]; /* why it cannot be looked at */
+};
+
 struct decided_time {
     uint64_t seq;
     int64_t unix_ns;
@@ -63,9 +78,12 @@ struct dispatcher {
     struct runbook_set *fresh; /* owned; read by a reload that is under way, or NULL */
     char actor[300];           /* host:pid, who takes the epoch */
     char last_reload_error[ERROR_MESSAGE_MAX];
-    bool is_live;   /* ready() has begun: records are new ones */
-    bool is_braked; /* somebody asked to stop and nobody to resume since, recorded or not */
+    bool is_own_error; /* that is about runbooks, and over once they are read */
+    bool is_refused;   /* by reload_prepare(): the discard that follows is about runbooks */
+    bool is_live;      /* ready() has begun: records are new ones */
+    bool is_braked;    /* somebody asked to stop and nobody to resume since, recorded or not */
     struct brake brake;
+    struct reloader reloader;
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
@@ -79,7 +97,7 @@ const struct state *dispatcher_state(const struct dispatcher *d);
 /* dispatcher.c */
 /* Append the contents that the journal does not have and an activation if the set differs from the one in
  * force. */
-enum status dispatcher_activate(struct dispatcher *d, struct error *err) MUST_USE;
+enum status dispatcher_activate(struct dispatcher *d, struct strview actor, struct error *err) MUST_USE;
 /* Bring queue and bots in line with what the fold says. */
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
 
@@ -88,6 +106,9 @@ void dispatcher_stamp(const struct dispatcher *d, struct record *r);
 /* Stamp, append and wait until it is on disk. */
 enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
                                       struct error *err) MUST_USE;
+
+/* reloader.c: fiber */
+void reloader_fiber(void *arg);
 
 /* brake.c */
 /* Answers once no mutating request can leave any bot. An error: acting is stopped all the same, but that is

@@ -15,6 +15,7 @@
 #include "config/yaml.h"
 #include "functions/dispatcher/cron.h"
 #include "functions/dispatcher/matcher.h"
+#include "functions/dispatcher/runbook_folder.h"
 #include "function/core.h"
 
 #define RUNBOOK_STEPS_MAX 16
@@ -103,10 +104,13 @@ bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode);
 struct runbook_set {
     struct runbook *items[RUNBOOK_SET_MAX]; /* owned; in the order in which they are tried */
     size_t n;
+    struct runbook_mark mark; /* of the folder that it was read from */
 };
 
 /* All *.yaml and *.yml of a folder by name, each a runbook or a list of them. Synchronous: start-up and
- * worker threads. On failure the set is empty. A name given twice is refused. */
+ * worker threads. On failure the set is empty. A name given twice is refused. Never half of one state of the
+ * folder and half of another: what changes while it is read is read again.
+ * STATUS_UNAVAILABLE: it did not stop changing. */
 enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err) MUST_USE;
 /* Against what is deployed: every bot is there and takes these parameters, those without variables also by
  * their values; none relies on a resolve that its

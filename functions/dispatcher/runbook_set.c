@@ -1,24 +1,6 @@
 #include "functions/dispatcher/runbook.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/list.h"
-#include "config/config.h"
-
-static int is_runbook_file(const struct dirent *entry)
-{
-    struct strview name = sv(entry->d_name);
-    return name.ptr[0] != '.' && (sv_ends_with(name, SV(".yaml")) || sv_ends_with(name, SV(".yml")));
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name); /* not alphasort(): the order must not hang on the locale */
-}
+#define READ_TRIES 10 /* of a folder that changes meanwhile */
 
 static enum status add(struct runbook_set *set, struct runbook *rb, const struct yaml_document *doc,
                        const struct yaml_node *map, struct error *err)
@@ -56,21 +38,45 @@ static enum status read_file(struct runbook_set *set, const char *path, struct e
     return s;
 }
 
-enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err)
+static enum status read_files(const char *dir, const struct runbook_folder *folder, struct runbook_set *set,
+                              struct error *err)
 {
-    struct dirent **entries;
-    *ret_set = (struct runbook_set){.n = 0};
-    int n = scandir(dir, &entries, is_runbook_file, by_name);
-    if (n < 0) return error_set(err, status_from_errno(errno), "runbooks in '%s': %s", dir, strerror(errno));
     struct arena arena = {0};
     enum status s = STATUS_OK;
-    for (int i = 0; i < n; i++) {
-        if (s == STATUS_OK)
-            s = read_file(ret_set, arena_printf(&arena, "%s/%s", dir, entries[i]->d_name).ptr, err);
-        free(entries[i]);
-    }
-    free(entries);
+    for (size_t i = 0; i < folder->n && s == STATUS_OK; i++)
+        s = read_file(set, arena_printf(&arena, "%s/%.*s", dir, SV_ARG(folder->names[i])).ptr, err);
     arena_release(&arena);
+    return s;
+}
+
+/* ret_is_whole: nothing changed meanwhile. */
+static enum status read_once(const char *dir, struct runbook_set *set, bool *ret_is_whole, struct error *err)
+{
+    struct arena arena = {0};
+    struct runbook_folder before, after;
+    struct error why;
+    *set = (struct runbook_set){.n = 0};
+    *ret_is_whole = true;
+    enum status s = runbook_folder_list(dir, &arena, &before, err);
+    if (s == STATUS_OK) {
+        s = read_files(dir, &before, set, err);
+        *ret_is_whole = runbook_folder_list(dir, &arena, &after, &why) == STATUS_OK &&
+                        runbook_mark_eq(&before.mark, &after.mark);
+        set->mark = before.mark;
+    }
+    arena_release(&arena);
+    return s;
+}
+
+enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err)
+{
+    bool is_whole = false;
+    enum status s = STATUS_OK;
+    for (int i = 0; i < READ_TRIES && !is_whole; i++) {
+        if (i > 0) runbook_set_release(ret_set);
+        s = read_once(dir, ret_set, &is_whole, err);
+    }
+    if (!is_whole) s = error_set(err, STATUS_UNAVAILABLE, "runbooks in '%s' change while they are read", dir);
     if (s != STATUS_OK) runbook_set_release(ret_set);
     return s;
 }

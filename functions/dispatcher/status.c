@@ -186,6 +186,10 @@ json_t *status_json(const struct dispatcher *d)
     (void)json_object_set_new(o, "runbooks", runbooks);
     (void)json_object_set_new(o, "mayAct", may_act);
     (void)json_object_set_new(o, "sources", sources_json(s));
+    if (d->reloader.changed_ns != 0)
+        (void)json_object_set_new(o, "runbooksChanged", time_json(d->reloader.changed_ns));
+    if (d->reloader.folder_error[0] != '\0')
+        (void)json_object_set_new(o, "runbooksError", json_string(d->reloader.folder_error));
     if (d->last_reload_error[0] != '\0')
         (void)json_object_set_new(o, "reloadError", json_string(d->last_reload_error));
     return o;

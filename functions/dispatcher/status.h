@@ -8,7 +8,9 @@
  * status: time, epoch, seq, alertmanager {groupInterval, repeatInterval}, frozen {on, since, by, reason,
  * recorded, file: DIR/stop is there}, clockSettling, incidents {open, phase counts, unmatched}, queues
  * [{function, ready, leased, waiting, dead, oldestSeconds}], runbooks [{name, mode, hash, bots, inFlight,
- * waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError */
+ * waiting}], mayAct [name], sources [{name, last, ageSeconds, signals}], reloadError,
+ * runbooksChanged: since when the folder differs from what is in force, runbooksError: why it cannot be
+ * looked at */
 json_t *status_json(const struct dispatcher *d);
 /* [{incident, state, phase, since, stuck, alert, target, runbook, step, opened, …}], newest first, open ones
  * before closed ones. */

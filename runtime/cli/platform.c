@@ -51,7 +51,7 @@ struct platform {
     unsigned n_started;
     bool is_started;
     struct fiber_scope reloads; /* over before anything stops */
-    int64_t stop_signal_ns;    /* monotonic; 0: none yet */
+    int64_t stop_signal_ns;     /* monotonic; 0: none yet */
     enum status status;
     struct error *err;
 };
@@ -177,6 +177,11 @@ static enum status make_gateway(struct platform *p)
     return gateway_new(p->loop, &cfg, p->journal, &p->gateway, p->err);
 }
 
+static enum status reload_core(void *arg, const struct reload_cause *cause, struct error *err)
+{
+    return gateway_reload(arg, cause, err);
+}
+
 static enum status start_core(struct platform *p)
 {
     p->env = (struct core_env){
@@ -184,6 +189,9 @@ static enum status start_core(struct platform *p)
         .journal = p->journal,
         .dir = p->cfg->data_dir,
         .runbooks_dir = p->cfg->runbooks_dir,
+        .self_reload = (enum self_reload)p->cfg->reloads_itself,
+        .reload = reload_core,
+        .reload_arg = p->gateway,
         .tenant = SV("default"),
         .cluster = sv(p->cfg->cluster),
         .invoker = &gateway_invoker,
@@ -289,8 +297,9 @@ static void stop(struct platform *p)
 static void reload_fiber(void *arg)
 {
     const struct platform *p = arg;
+    const struct reload_cause cause = {.actor = SV("SIGHUP")};
     struct error err;
-    if (gateway_reload(p->gateway, &err) == STATUS_OK)
+    if (gateway_reload(p->gateway, &cause, &err) == STATUS_OK)
         log_info("balm", "reloaded");
     else
         log_error("balm", "reload refused, the old set stays", LOG_STR("error", err.message));

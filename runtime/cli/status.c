@@ -57,6 +57,20 @@ static void print_stopped(const json_t *frozen, struct arena *a)
         puts("           NOT RECORDED yet: the journal does not take it (see the log)");
 }
 
+static void print_reload(const json_t *status, struct arena *a)
+{
+    bool is_refused = json_object_get(status, "reloadError") != NULL;
+    if (is_refused)
+        printf("reload     refused, the old set stays: %s\n",
+               cli_shown(a, sv(text_of(status, "reloadError"))).ptr);
+    if (json_object_get(status, "runbooksError") != NULL)
+        printf("runbooks   cannot be looked at, the old set stays: %s\n",
+               cli_shown(a, sv(text_of(status, "runbooksError"))).ptr);
+    if (json_object_get(status, "runbooksChanged") != NULL && !is_refused)
+        printf("runbooks   changed on disk since %s and not read: balm reload\n",
+               text_of(status, "runbooksChanged"));
+}
+
 static void print_head(const json_t *status, struct arena *a)
 {
     const json_t *frozen = json_object_get(status, "frozen");
@@ -72,8 +86,7 @@ static void print_head(const json_t *status, struct arena *a)
         puts("store      FAILING: nothing is accepted until it is whole again (see the log)");
     if (json_is_true(json_object_get(status, "clockSettling")))
         puts("clock      it jumped: nothing acts until it settles");
-    if (json_object_get(status, "reloadError") != NULL)
-        printf("reload     refused, the old set stays: %s\n", text_of(status, "reloadError"));
+    print_reload(status, a);
 }
 
 static void print_sources(const json_t *list)

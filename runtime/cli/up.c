@@ -1,10 +1,12 @@
 #include "cli/cli.h"
 
 #include <stddef.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "config/quote.h"
+#include "function/core.h"
 #include "log/log.h"
 #include "server/server.h"
 
@@ -49,6 +51,15 @@ static const struct config_option options[] = {
      .offset = offsetof(struct up_cfg, runbooks_dir),
      .value_name = "DIR",
      .help = "folder of runbooks (functions/dispatcher/runbooks, else those that came with balm)"},
+    {.name = "self-reload",
+     .env = "BALM_SELF_RELOAD",
+     .type = CONFIG_TEXT,
+     .default_text = "swap",
+     .offset = offsetof(struct up_cfg, self_reload),
+     .value_name = "WHEN",
+     .help =
+         "runbooks are read again without being asked: after a swap (a ConfigMap, a folder that is a link), an edit "
+         "(any change that rests for 2s), or never"},
     {.name = "functions",
      .env = "BALM_FUNCTIONS",
      .type = CONFIG_PATH,
@@ -246,7 +257,21 @@ static enum status check_cluster(struct strview name, struct error *err)
                      CLUSTER_NAME_MAX);
 }
 
-static enum status check_settings(const struct up_cfg *cfg, enum log_level *ret_level, struct error *err)
+static enum status check_self_reload(struct up_cfg *cfg, struct error *err)
+{
+    static const char *const names[] = {
+        [RELOAD_ASKED] = "never", [RELOAD_SWAPS] = "swap", [RELOAD_EDITS] = "edit"};
+    char shown[QUOTE_MAX];
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(cfg->self_reload, names[i]) != 0) continue;
+        cfg->reloads_itself = (int)i;
+        return STATUS_OK;
+    }
+    return error_set(err, STATUS_INVALID_ARGUMENT, "--self-reload '%s': swap, edit or never",
+                     quote_text(sv(cfg->self_reload), shown));
+}
+
+static enum status check_settings(struct up_cfg *cfg, enum log_level *ret_level, struct error *err)
 {
     char shown[QUOTE_MAX];
     if (log_level_parse(sv(cfg->log_level), ret_level) != STATUS_OK)
@@ -255,7 +280,8 @@ static enum status check_settings(const struct up_cfg *cfg, enum log_level *ret_
     if (!server_address_is_valid(cfg->listen))
         return error_set(err, STATUS_INVALID_ARGUMENT, "--listen '%s': not an IPv4 or IPv6 address",
                          quote_text(sv(cfg->listen), shown));
-    return check_cluster(sv(cfg->cluster), err);
+    enum status s = check_self_reload(cfg, err);
+    return s == STATUS_OK ? check_cluster(sv(cfg->cluster), err) : s;
 }
 
 static int run_up(const struct command *self, int argc, char **argv)

@@ -54,11 +54,28 @@ struct invoker_ops {
 
 struct retention;
 
+/* Why files are read anew. */
+struct reload_cause {
+    struct strview actor; /* who wants it: a person, a signal, the folder that changed */
+    bool is_own;          /* only what core functions read: stack file and allow list stay as they are */
+};
+
+/* What core functions may read anew without being asked. */
+enum self_reload {
+    RELOAD_ASKED, /* nothing */
+    RELOAD_SWAPS, /* what was switched as a whole: a Kubernetes ConfigMap, a folder that is a link */
+    RELOAD_EDITS, /* any file, once it is left alone */
+};
+
 struct core_env {
     struct loop *loop;
     struct journal *journal;
     const char *dir; /* data folder */
     const char *runbooks_dir;
+    enum self_reload self_reload;
+    /* Has all core functions reload (below); NULL: it cannot be asked for. Suspends. */
+    enum status (*reload)(void *arg, const struct reload_cause *cause, struct error *err);
+    void *reload_arg;
     struct strview tenant, cluster;
     const struct invoker_ops *invoker;
     void *invoker_arg;
@@ -106,8 +123,8 @@ struct core_function {
      *             refused, and `why` is its sentence */
     enum status (*reload_prepare)(void *state, const struct invoker_ops *functions, void *functions_arg,
                                   struct error *err);
-    enum status (*reload_commit)(void *state, struct error *err);
-    void (*reload_discard)(void *state, const struct error *why);
+    enum status (*reload_commit)(void *state, const struct reload_cause *cause, struct error *err);
+    void (*reload_discard)(void *state, const struct reload_cause *cause, const struct error *why);
     void (*stop)(void *state);
 };
 

@@ -73,10 +73,10 @@ struct strview gateway_webhook_token_path(const struct gateway *g);
 void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);
-/* stack.yml, the allow list and what core functions read: all are read and checked together, then all are in
- * force; anything wrong with one of them keeps what was there of all. POST /system/reload does the same. From
- * a fiber. */
-enum status gateway_reload(struct gateway *g, struct error *err) MUST_USE;
+/* stack.yml, the allow list and what core functions read (cause->is_own: that alone): all are read and
+ * checked together, then all are in force; anything wrong with one of them keeps what was there of all. POST
+ * /system/reload does the same. From a fiber. */
+enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, struct error *err) MUST_USE;
 
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */
 extern const struct invoker_ops gateway_invoker;

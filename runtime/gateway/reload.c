@@ -24,42 +24,46 @@ static bool can_reload(const struct core_function *f)
     return f->reload_prepare != NULL;
 }
 
-static enum status prepare(struct gateway *g, struct stack_plan **ret_plan, struct error *err)
+static enum status prepare(struct gateway *g, const struct reload_cause *cause, struct stack_plan **ret_plan,
+                           struct error *err)
 {
-    enum status s = broker_prepare(g->broker, err);
-    if (s == STATUS_OK) s = stack_prepare(g, g->cfg.stack_file, ret_plan, err);
+    const char *stack_file = cause->is_own ? NULL : g->cfg.stack_file; /* NULL: all stays as it is */
+    enum status s = cause->is_own ? STATUS_OK : broker_prepare(g->broker, err);
+    if (s == STATUS_OK) s = stack_prepare(g, stack_file, ret_plan, err);
     for (unsigned i = 0; i < g->cfg.n_core && s == STATUS_OK; i++)
         if (can_reload(g->cfg.core[i]))
             s = g->cfg.core[i]->reload_prepare(g->cfg.core_states[i], &planned_functions, *ret_plan, err);
     return s;
 }
 
-static void discard(struct gateway *g, struct stack_plan *plan, unsigned from_core, const struct error *why)
+static void discard(struct gateway *g, const struct reload_cause *cause, struct stack_plan *plan,
+                    unsigned from_core, const struct error *why)
 {
     for (unsigned i = from_core; i < g->cfg.n_core; i++)
-        if (can_reload(g->cfg.core[i])) g->cfg.core[i]->reload_discard(g->cfg.core_states[i], why);
+        if (can_reload(g->cfg.core[i])) g->cfg.core[i]->reload_discard(g->cfg.core_states[i], cause, why);
     stack_discard(plan);
     broker_discard(g->broker);
 }
 
 /* What can still be refused goes first: by the journal, which records the switch. Of the core functions at
  * most one has something to record, so that is all or nothing, too. */
-static enum status commit(struct gateway *g, struct stack_plan *plan, struct error *err)
+static enum status commit(struct gateway *g, const struct reload_cause *cause, struct stack_plan *plan,
+                          struct error *err)
 {
     for (unsigned i = 0; i < g->cfg.n_core; i++) {
         if (!can_reload(g->cfg.core[i])) continue;
-        enum status s = g->cfg.core[i]->reload_commit(g->cfg.core_states[i], err);
+        enum status s = g->cfg.core[i]->reload_commit(g->cfg.core_states[i], cause, err);
         if (s == STATUS_OK) continue;
-        discard(g, plan, i, err);
+        discard(g, cause, plan, i, err);
         return s;
     }
     stack_commit(plan);
-    broker_commit(g->broker);
+    if (!cause->is_own) broker_commit(g->broker);
     return STATUS_OK;
 }
 
 /* One at a time: a reload waits, and what it compares with must not change under it. */
-enum status gateway_reload(struct gateway *g, struct error *err)
+enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, struct error *err)
 {
     struct stack_plan *plan = NULL;
     struct error why = {0};
@@ -69,11 +73,11 @@ enum status gateway_reload(struct gateway *g, struct error *err)
         if (s != STATUS_OK) return error_set(err, s, "another reload is under way");
     }
     g->is_reloading = true;
-    enum status s = prepare(g, &plan, &why);
+    enum status s = prepare(g, cause, &plan, &why);
     if (s == STATUS_OK)
-        s = commit(g, plan, &why);
+        s = commit(g, cause, plan, &why);
     else
-        discard(g, plan, 0, &why);
+        discard(g, cause, plan, 0, &why);
     g->is_reloading = false;
     fiber_event_set(&g->reload_ended);
     if (s != STATUS_OK && err != NULL) *err = why;

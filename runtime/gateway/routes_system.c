@@ -12,6 +12,7 @@
 #include "gateway/function_secrets.h"
 #include "gateway/routes.h"
 
+#define ACTOR_MAX       200
 #define LOG_LOOKBACK_NS (5 * 60 * NS_PER_S) /* without `since`, as faasd and faas-netes */
 
 void route_answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
@@ -331,10 +332,15 @@ static void handle_info(const struct http_req *req, struct http_resp *resp)
 static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     struct error err;
-    if (gateway_reload(g, &err) == STATUS_OK)
+    json_t *body = NULL;
+    struct reload_cause cause = {.actor = SV("API")}; /* the body may say who, and need not be there */
+    if (json_parse(req->body, 0, &body, NULL) == STATUS_OK && json_get_text(body, "actor").len > 0)
+        cause.actor = sv_sub(json_get_text(body, "actor"), 0, ACTOR_MAX);
+    if (gateway_reload(g, &cause, &err) == STATUS_OK)
         route_answer_json(req, resp, 200, json_pack("{s:b}", "reloaded", 1));
     else
         http_resp_error(resp, req->arena, &err);
+    json_release(body);
 }
 
 static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)

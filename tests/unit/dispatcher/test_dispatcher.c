@@ -920,11 +920,13 @@ Test(dispatcher, a_clock_that_was_set_back_while_down_is_a_jump)
     run(act_runbook, check_clock_behind);
 }
 
+static const struct reload_cause by_test = {.actor = {"test", 4}};
+
 static enum status reload(struct error *err)
 {
     enum status s = dispatcher_function.reload_prepare(dispatcher, &script, NULL, err);
-    if (s == STATUS_OK) return dispatcher_function.reload_commit(dispatcher, err);
-    dispatcher_function.reload_discard(dispatcher, err);
+    if (s == STATUS_OK) return dispatcher_function.reload_commit(dispatcher, &by_test, err);
+    dispatcher_function.reload_discard(dispatcher, &by_test, err);
     return s;
 }
 
@@ -1323,7 +1325,7 @@ static void check_reload(void)
     cr_assert_eq(dispatcher_function.reload_prepare(dispatcher, &script, NULL, &err), STATUS_OK);
     uint64_t seq = journal_last_seq(journal);
     (void)error_set(&err, STATUS_INVALID_ARGUMENT, "another part's file is wrong");
-    dispatcher_function.reload_discard(dispatcher, &err);
+    dispatcher_function.reload_discard(dispatcher, &by_test, &err);
     cr_assert_eq(journal_last_seq(journal), seq, "a good set beside a bad part is not switched to");
     json = http("GET", "/status", NULL, 200);
     cr_assert_eq(json_array_size(json_object_get(json, "mayAct")), 1);

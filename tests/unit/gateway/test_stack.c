@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const struct reload_cause by_test = {.actor = {"test", 4}};
+
 static const char two[] =
     "version: 1.0\nprovider:\n  name: openfaas\n  gateway: http://127.0.0.1:8080\nfunctions:\n"
     "  plain:\n    lang: c-balm\n    handler: ./functions/plain\n    image: plain:latest\n"
@@ -65,12 +67,12 @@ Test(stack, limits_are_quantities_as_openfaas_has_them, .timeout = 30)
 static void reload_same(struct scene *s)
 {
     struct strview before = pid_of(s, "plain");
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(sv_eq(pid_of(s, "plain"), before));
     set(s,
         "functions:\n  other: {image: \"team/plain:2\", labels: {a: b}}\n" /* order and layout are nothing */
         "  plain:\n    image: plain:latest\n    environment: {YES: 'true', NUMBER: '7', COLOUR: \"red\"}\n");
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(sv_eq(pid_of(s, "plain"), before));
 }
 
@@ -84,7 +86,7 @@ static void reload_changed(struct scene *s)
     struct strview plain = pid_of(s, "plain"), other = pid_of(s, "other");
     set(s, "functions:\n  plain:\n    image: plain:latest\n    environment: {COLOUR: blue}\n"
            "  other:\n    image: team/plain:2\n    labels: {a: b}\n");
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(!sv_eq(pid_of(s, "plain"), plain));
     CHECK(sv_eq(pid_of(s, "other"), other));
 }
@@ -100,7 +102,7 @@ static void reload_rebuilt(struct scene *s)
     const char *path = scene_path(s, "functions/plain"), *next = scene_path(s, "functions/next");
     CHECK(rename(path, next) == 0 &&
           rename(next, path) == 0); /* as a linker does: same content, changed anew */
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(!sv_eq(pid_of(s, "plain"), plain));
 }
 
@@ -114,11 +116,11 @@ static void reload_vanished(struct scene *s)
     struct deployment_spec spec = {.arena = &s->arena, .name = SV("by-hand"), .image = SV("plain")};
     CHECK_OK(s, supervisor_deploy(s->gateway, &spec, &s->err));
     set(s, "functions:\n  plain:\n    image: plain:latest\n");
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(deployment_of(s, "plain") != NULL && deployment_of(s, "other") == NULL &&
           deployment_of(s, "by-hand") != NULL);
     set(s, "functions: {}\n");
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
     CHECK(deployment_of(s, "plain") == NULL && deployment_of(s, "by-hand") != NULL);
 }
 
@@ -132,15 +134,15 @@ static void reload_bad(struct scene *s)
     struct strview plain = pid_of(s, "plain");
     set(s,
         "functions:\n  plain:\n    image: plain\n    environment: {COLOUR: blue}\n  third:\n    image: nothing\n");
-    CHECK(gateway_reload(s->gateway, &s->err) == STATUS_INVALID_ARGUMENT);
+    CHECK(gateway_reload(s->gateway, &by_test, &s->err) == STATUS_INVALID_ARGUMENT);
     CHECK(strstr(s->err.message, "stack.yml:6:5: image 'nothing': no executable") != NULL);
     CHECK(sv_eq(pid_of(s, "plain"), plain) && deployment_of(s, "other") != NULL &&
           deployment_of(s, "third") == NULL);
     CHECK(unlink(scene_path(s, "stack.yml")) == 0);
-    CHECK(gateway_reload(s->gateway, &s->err) == STATUS_NOT_FOUND);
+    CHECK(gateway_reload(s->gateway, &by_test, &s->err) == STATUS_NOT_FOUND);
     CHECK(sv_eq(pid_of(s, "plain"), plain));
     set(s, two);
-    CHECK_OK(s, gateway_reload(s->gateway, &s->err));
+    CHECK_OK(s, gateway_reload(s->gateway, &by_test, &s->err));
 }
 
 Test(stack, a_bad_reload_keeps_everything, .timeout = 30)
@@ -174,7 +176,7 @@ static void reload_fiber(void *arg)
 {
     struct scene *s = arg;
     struct error err;
-    CHECK(gateway_reload(s->gateway, &err) == STATUS_OK);
+    CHECK(gateway_reload(s->gateway, &by_test, &err) == STATUS_OK);
 }
 
 static void reload_at_once(struct scene *s)
