@@ -255,7 +255,7 @@ static void renew(struct journal_keeper *k, uint64_t seq)
             dispatcher_state(d)->runbook_items[i]; /* an append may fold the state anew */
         if (rb->seq < seq && state_uses_runbook(dispatcher_state(d), rb)) st = append_content(d, rb, &err);
     }
-    if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq) st = append_activation(d, &err);
+    if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq) st = append_activation(d, sv(d->actor), &err);
     if (st == STATUS_OK && dispatcher_state(d)->epoch_seq < seq) st = take_epoch(d, &err);
     if (st != STATUS_OK)
         log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));

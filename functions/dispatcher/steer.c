@@ -2,8 +2,8 @@
 
 #include "log/log.h"
 
-#define ACTOR_MAX       BRAKE_ACTOR_MAX
-#define NOTE_MAX        4096
+#define ACTOR_MAX BRAKE_ACTOR_MAX
+#define NOTE_MAX  4096
 
 /* ---- who, and in which words ---- */
 
