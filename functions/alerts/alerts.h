@@ -1,6 +1,7 @@
-/* The intake: Alertmanager's webhook in, `signal` records out (README.md beside this file).
+/* The intake: webhooks of Alertmanager and Grafana, and CloudEvents, in; `signal` records out (README.md
+ * beside this file).
  *
- *   POST /  body -> webhook_decode -> each alert judged by the episode table -> journal_append
+ *   POST /  body -> body_decode -> each alert judged by the episode table -> journal_append
  *           -> wait until durable -> 202
  *   GET /alertmanagers  whom reconcile.h asks what fires, and what became of it
  *

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "functions/alerts/body.h"
 #include "functions/alerts/intake.h"
 #include "functions/alerts/reconcile.h"
 #include "log/log.h"
@@ -58,7 +59,9 @@ static void answer_error(const struct http_req *req, struct http_resp *resp, str
 static void answer(struct delivery *d, struct http_resp *resp)
 {
     struct buf text;
-    bool is_taken = d->counts[RESULT_ACCEPTED] + d->counts[RESULT_DUPLICATE] > 0;
+    /* An empty batch is one. What was not measured is no mistake of the sender. */
+    bool is_taken = d->counts[RESULT_ACCEPTED] + d->counts[RESULT_DUPLICATE] > 0 || d->has_unmeasured ||
+                    d->webhook.n_alerts == 0;
     buf_init(&text, (size_t)16 * ERROR_MESSAGE_MAX);
     buf_append(&text, SV("{\"accepted\":"));
     buf_append_u64(&text, d->counts[RESULT_ACCEPTED]);
@@ -103,7 +106,7 @@ struct decoding {
 static void decode(void *arg)
 {
     struct decoding *d = arg;
-    d->status = webhook_decode(d->req->body, d->req->arena, &d->webhook, &d->err);
+    d->status = body_decode(d->req, &d->webhook, &d->err);
 }
 
 static bool is_hex(struct strview s)
@@ -137,6 +140,7 @@ static void handle_post(struct intake *in, const struct http_req *req, struct ht
         decode(&decoding);
     if (decoding.status != STATUS_OK) {
         answer_error(req, resp, &in->refused, &decoding.err);
+        if (decoding.status == STATUS_UNIMPLEMENTED) resp->status = 415; /* an event format we cannot read */
         return;
     }
     struct delivery d = {.in = in,
@@ -158,7 +162,8 @@ static void handle_post(struct intake *in, const struct http_req *req, struct ht
     }
     answer(&d, resp);
     warn_of_what_is_missing(&d);
-    if (d.webhook.truncated_alerts > 0) reconcile_wake(in->reconcile);
+    if (d.webhook.truncated_alerts > 0 && sv_eq(d.webhook.source, WEBHOOK_ALERTMANAGER))
+        reconcile_wake(in->reconcile);
 }
 
 /* For `balm status`: whom we ask, and what became of it. */
@@ -294,7 +299,7 @@ static void stop(void *state)
 
 const struct core_function alerts_function = {
     .name = "alerts",
-    .summary = "Takes alerts from Alertmanager: durable before it answers, one signal an episode",
+    .summary = "Takes alerts from Alertmanager, Grafana and as CloudEvents: durable before it answers",
     .auth = CORE_BEARER,
     .start = start,
     .ready = ready,

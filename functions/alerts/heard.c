@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "functions/alerts/webhook.h"
 
 void heard_init(struct heard *h, const struct core_env *env, int64_t lease_ns)
 {
@@ -63,7 +64,8 @@ int64_t heard_lease(const struct heard *h, const struct record_labels *labels)
 
 void heard_collect(const struct episodes *t)
 {
-    const struct episode *oldest = episodes_next_expired(t, INT64_MAX, 0);
+    /* An event happens once: that it is not repeated says nothing about who sent it. */
+    const struct episode *oldest = episodes_oldest_but_of(t, WEBHOOK_CLOUDEVENTS);
     metric_set(catalog_series(CATALOG_ALERTS_OPEN, NULL), (double)episodes_open_count(t));
     metrics_zero(catalog_family(CATALOG_ALERT_UNSEEN));
     if (oldest == NULL) return;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "functions/alerts/events.h"
 #include "functions/alerts/survey.h"
 
 /* An alert that begins anew ends its old episode too. */
@@ -28,6 +29,8 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
 {
     struct intake *in = container_of(f, struct intake, follower);
     episodes_apply(in->episodes, e->seq, e->record);
+    if (e->record->kind == RECORD_SIGNAL && e->record->detail.len > 0)
+        event_ids_add(in->event_ids, events_key(e->record->detail));
     bool is_delivered = e->record->how.len == 0;
     if ((e->record->kind == RECORD_SIGNAL || e->record->kind == RECORD_SEEN) && is_delivered)
         heard_source(&in->heard, e->record->source, e->record->time_ns);
@@ -40,6 +43,8 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     struct intake *in = container_of(f, struct intake, follower);
     episodes_free(in->episodes);
     in->episodes = episodes_new();
+    event_ids_free(in->event_ids);
+    in->event_ids = event_ids_new();
     in->folded_seq = 0;
 }
 
@@ -49,15 +54,20 @@ static void on_save(const struct journal_follower *f, struct pack *p)
     pack_u64(p, in->folded_seq);
     heard_save(&in->heard, p);
     episodes_save(in->episodes, p);
+    pack_u64(p, event_ids_count(in->event_ids));
+    for (size_t i = 0; i < event_ids_count(in->event_ids); i++)
+        pack_u64(p, event_ids_at(in->event_ids, i));
 }
 
 static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
 {
-    (void)version;
     struct intake *in = container_of(f, struct intake, follower);
     in->folded_seq = unpack_u64(u);
     heard_load(&in->heard, u);
     enum status s = episodes_load(in->episodes, u, err);
+    size_t n_events = s == STATUS_OK && version >= 2 ? unpack_count(u) : 0; /* version 1 knew no events */
+    for (; n_events > 0 && !u->is_bad; n_events--)
+        event_ids_add(in->event_ids, unpack_u64(u));
     if (s == STATUS_OK && !unpack_is_good(u)) s = error_set(err, STATUS_DATA_LOSS, "the intake is damaged");
     return s; /* on failure on_reset() follows */
 }
@@ -74,10 +84,11 @@ void intake_init(struct intake *in, const struct core_env *env)
     in->lease_ns = 2 * env->repeat_interval_ns + env->group_interval_ns;
     in->grace_ns = 2 * env->group_interval_ns;
     in->episodes = episodes_new();
+    in->event_ids = event_ids_new();
     in->follower = (struct journal_follower){.on_record = on_record,
                                              .on_reset = on_reset,
                                              .name = "intake",
-                                             .version = 1,
+                                             .version = 2,
                                              .on_save = on_save,
                                              .on_load = on_load};
     fiber_scope_init(&in->scope);
@@ -89,6 +100,7 @@ void intake_release(struct intake *in)
 {
     journal_unfollow(in->journal, &in->follower);
     episodes_free(in->episodes);
+    event_ids_free(in->event_ids);
 }
 
 /* ---- alerts that came together ---- */
@@ -124,7 +136,7 @@ static struct record *add_record(struct delivery *d, enum record_kind kind)
     *r = (struct record){
         .kind = kind,
         .time_ns = d->received_unix_ns,
-        .source = INTAKE_SOURCE,
+        .source = d->webhook.source,
         .function = SV("alerts"),
         .receiver = d->webhook.receiver,
         .group_key = d->webhook.group_key,
@@ -134,8 +146,9 @@ static struct record *add_record(struct delivery *d, enum record_kind kind)
     return r;
 }
 
-static void add_rejected(struct delivery *d, const struct webhook_alert *alert, size_t index)
+static void add_rejected(struct delivery *d, size_t index, struct strview reason)
 {
+    const struct webhook_alert *alert = &d->webhook.alerts[index];
     struct buf detail;
     buf_init(&detail, (size_t)16 * WEBHOOK_EVIDENCE_BYTES_MAX);
     buf_append(&detail, SV("{\"evidence\":"));
@@ -144,10 +157,10 @@ static void add_rejected(struct delivery *d, const struct webhook_alert *alert, 
     buf_append_u64(&detail, index);
     buf_append_char(&detail, '}');
     struct record *r = add_record(d, RECORD_REJECTED);
-    r->reason = alert->reason;
+    r->reason = reason;
     r->detail = arena_copy(d->arena, buf_view(&detail));
     buf_release(&detail);
-    if (d->first_reason.len == 0) d->first_reason = alert->reason;
+    if (d->first_reason.len == 0) d->first_reason = reason;
     d->counts[RESULT_REJECTED]++;
 }
 
@@ -158,10 +171,10 @@ static struct strview incident_of(struct delivery *d, const struct webhook_alert
 {
     if (e != NULL && !is_new) return arena_copy(d->arena, e->incident);
     char *id = arena_alloc(d->arena, INCIDENT_ID_MAX);
-    incident_id(alert->fingerprint, alert->starts_at_ns, id);
+    webhook_incident_id(d->webhook.source, alert->fingerprint, alert->starts_at_ns, id);
     /* It fires still, or again, with a startsAt that has had its incident. */
     if (e != NULL && (alert->starts_at_ns <= e->starts_at_ns || sv_eq(e->incident, sv(id))))
-        incident_id(alert->fingerprint, d->received_unix_ns, id);
+        webhook_incident_id(d->webhook.source, alert->fingerprint, d->received_unix_ns, id);
     return sv(id);
 }
 
@@ -179,6 +192,7 @@ static void add_signal(struct delivery *d, const struct webhook_alert *alert, co
     r->ends_at_ns = alert->ends_at_ns;
     r->generator_url = alert->generator_url;
     r->reason = d->reason;
+    r->detail = alert->detail;
     d->counts[RESULT_ACCEPTED]++;
 }
 
@@ -203,10 +217,11 @@ static void add_expired(struct delivery *d, const struct webhook_alert *alert, c
 }
 
 /* Nobody has said that it ended. The same is said again by the other half of a pair. */
-static void take_lapsed(struct delivery *d, const struct webhook_alert *alert, const struct episode *e)
+static void take_silent_end(struct delivery *d, const struct webhook_alert *alert, const struct episode *e,
+                            struct strview reason)
 {
     if (e->state == EPISODE_OPEN) {
-        add_expired(d, alert, e, SV("its source fell silent: Alertmanager ended it when it was to lapse"));
+        add_expired(d, alert, e, reason);
         d->counts[RESULT_ACCEPTED]++;
     } else {
         rely_on(d, e->seq);
@@ -214,12 +229,42 @@ static void take_lapsed(struct delivery *d, const struct webhook_alert *alert, c
     }
 }
 
+/* Nobody knows how the target is, and nothing is done on account of it: of what is open, it says that Grafana
+ * still holds it for firing; the rest is recorded as rejected, with the labels it came with. */
+static bool take_unmeasured(struct delivery *d, size_t index, const struct episode *e,
+                            enum episode_verdict verdict)
+{
+    const struct webhook_alert *alert = &d->webhook.alerts[index];
+    if (alert->unmeasured.len == 0) return false;
+    bool is_open = e != NULL && e->state == EPISODE_OPEN;
+    if (!alert->is_firing) {
+        if (verdict != EPISODE_CLOSES) return false; /* of nothing that is open: as any other */
+        take_silent_end(d, alert, e, alert->unmeasured);
+        return true;
+    }
+    if (verdict != EPISODE_NEW && verdict != EPISODE_RENEWED) return false;
+    d->has_unmeasured = true;
+    if (is_open) add_expired(d, alert, e, SV("it began anew, and no resolve of this episode has come"));
+    add_rejected(d, index, alert->unmeasured);
+    return true;
+}
+
+/* An event that came before, whatever has become of its episode since. */
+static bool take_known_event(struct delivery *d, const struct webhook_alert *alert)
+{
+    if (!event_ids_has(d->in->event_ids, alert->event_key)) return false;
+    rely_on(d, d->in->folded_seq);
+    heard_source(&d->in->heard, d->webhook.source, d->received_unix_ns);
+    d->counts[RESULT_DUPLICATE]++;
+    return true;
+}
+
 /* Asking says nothing of the way by which deliveries come: the watchdog is not heard by it. */
 static enum episode_verdict judge(const struct delivery *d, size_t index, const struct episode **ret_e)
 {
     struct intake *in = d->in;
     const struct webhook_alert *alert = &d->webhook.alerts[index];
-    const struct episode_alert asked = {.source = INTAKE_SOURCE,
+    const struct episode_alert asked = {.source = d->webhook.source,
                                         .fingerprint = alert->fingerprint,
                                         .fingerprint_computed = alert->fingerprint_computed,
                                         .is_firing = alert->is_firing,
@@ -241,12 +286,15 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
         enum status s = flush(d, err);
         if (s != STATUS_OK) return s;
     }
+    if (take_known_event(d, alert)) return STATUS_OK;
     const struct episode *e;
     enum episode_verdict verdict = judge(d, index, &e);
     if (!alert->is_firing && e != NULL && survey_has_lapsed(e, alert->ends_at_ns)) {
-        take_lapsed(d, alert, e);
+        take_silent_end(d, alert, e,
+                        SV("its source fell silent: Alertmanager ended it when it was to lapse"));
         return STATUS_OK;
     }
+    if (take_unmeasured(d, index, e, verdict)) return STATUS_OK;
     switch (verdict) {
     case EPISODE_RENEWED:
         add_expired(d, alert, e, SV("it began anew, and no resolve of this episode has come"));
@@ -270,7 +318,7 @@ static enum status take_alert(struct delivery *d, size_t index, struct error *er
     case EPISODE_STALE:
         break;
     }
-    if (d->how.len == 0) heard_source(&in->heard, INTAKE_SOURCE, d->received_unix_ns);
+    if (d->how.len == 0) heard_source(&in->heard, d->webhook.source, d->received_unix_ns);
     if (e != NULL) rely_on(d, e->seq);
     d->counts[RESULT_DUPLICATE]++;
     return STATUS_OK;
@@ -291,7 +339,7 @@ enum status intake_take(struct delivery *d, struct error *err)
         if (w->alerts[i].reason.len == 0)
             s = take_alert(d, i, err);
         else if (d->how.len == 0)
-            add_rejected(d, &w->alerts[i], i);
+            add_rejected(d, i, w->alerts[i].reason);
         n++;
         bytes += w->alerts[i].bytes;
         bool is_last = i + 1 == w->n_alerts, is_turn = n == INTAKE_BATCH_MAX || bytes >= BATCH_BYTES_MAX;

@@ -9,13 +9,12 @@
 #define BALM_FUNCTIONS_ALERTS_INTAKE_H
 
 #include "function/core.h"
+#include "functions/alerts/event_ids.h"
 #include "functions/alerts/heard.h"
 #include "functions/alerts/webhook.h"
 #include "store/episode.h"
 #include "store/journal.h"
 
-/* The source of its records: one Alertmanager and its pair are one. */
-#define INTAKE_SOURCE SV("alertmanager")
 /* Records of one append: followers decide on each while the loop stands still, about 20 us each. */
 #define INTAKE_BATCH_MAX 64
 
@@ -35,7 +34,8 @@ struct intake {
     struct journal *journal;
     struct journal_follower follower;
     struct episodes *episodes;
-    uint64_t folded_seq; /* the table is that of the journal up to here */
+    struct event_ids *event_ids;
+    uint64_t folded_seq; /* both tables are those of the journal up to here */
     int64_t lease_ns, grace_ns;
     struct fiber_scope scope;    /* of the fiber that writes RECORD_EXPIRED */
     struct reconcile *reconcile; /* NULL: no Alertmanager is asked */
@@ -78,7 +78,7 @@ struct delivery {
     uint64_t needed_seq; /* the answer relies on everything up to here */
     uint64_t counts[RESULTS];
     struct strview first_reason;
-    bool is_table_full;
+    bool is_table_full, has_unmeasured;
 };
 
 /* Appends what is new, in batches; between two batches others get their turn. */

@@ -60,7 +60,8 @@ static bool scan_listed(struct json_scan *s, size_t index, struct strview receiv
 {
     *ret_listed = (struct listed){.is_active = false};
     struct extras x = {.receiver = receiver, .listed = ret_listed};
-    if (!webhook_scan_alert(s, index, on_member, &x, &ret_listed->alert)) return false;
+    const struct webhook_form form = {.other = on_member, .arg = &x, .may_lack_status = true};
+    if (!webhook_scan_alert(s, index, &form, &ret_listed->alert)) return false;
     ret_listed->is_active = sv_eq(x.state, SV("active"));
     if (rfc3339_parse(x.updated_at, &ret_listed->updated_at_ns) != STATUS_OK) ret_listed->updated_at_ns = 0;
     ret_listed->lapses_at_ns = ret_listed->alert.ends_at_ns;

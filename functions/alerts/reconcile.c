@@ -90,7 +90,7 @@ static enum episode_verdict judge(const struct delivery *d, size_t i, enum episo
                                   const struct episode *e)
 {
     const struct webhook_alert *alert = &d->webhook.alerts[i];
-    const struct episode_alert listed = {.source = INTAKE_SOURCE,
+    const struct episode_alert listed = {.source = WEBHOOK_ALERTMANAGER,
                                          .fingerprint = alert->fingerprint,
                                          .fingerprint_computed = alert->fingerprint_computed};
     if (e != NULL) episodes_set_lapse(d->in->episodes, &listed, survey_lapse(d->judge_arg, i));
@@ -100,15 +100,17 @@ static enum episode_verdict judge(const struct delivery *d, size_t i, enum episo
 static enum status take_listed(struct reconcile *r, const struct survey *survey, struct arena *a,
                                struct error *err)
 {
-    struct delivery d = {
-        .in = r->in,
-        .arena = a,
-        .webhook = {.receiver = r->receiver, .alerts = survey->alerts, .n_alerts = survey->n},
-        .received_unix_ns = clock_unix_ns(),
-        .how = HOW,
-        .reason = SV("Alertmanager lists it as firing, and no delivery of it has come"),
-        .judge = judge,
-        .judge_arg = survey};
+    struct delivery d = {.in = r->in,
+                         .arena = a,
+                         .webhook = {.source = WEBHOOK_ALERTMANAGER,
+                                     .receiver = r->receiver,
+                                     .alerts = survey->alerts,
+                                     .n_alerts = survey->n},
+                         .received_unix_ns = clock_unix_ns(),
+                         .how = HOW,
+                         .reason = SV("Alertmanager lists it as firing, and no delivery of it has come"),
+                         .judge = judge,
+                         .judge_arg = survey};
     enum status s = intake_take(&d, err);
     if (d.counts[RESULT_ACCEPTED] > 0) {
         metric_add(r->changes[CHANGE_OPENED], (double)d.counts[RESULT_ACCEPTED]);
@@ -133,7 +135,7 @@ static enum status look_at(struct reconcile *r, const struct survey *survey, con
 {
     int64_t now_ns = clock_monotonic_ns(), since_ns = e->missing_since_ns;
     *ret_ended = false;
-    if (!sv_eq(e->source, INTAKE_SOURCE)) return STATUS_OK; /* of somebody whom we cannot ask */
+    if (!sv_eq(e->source, WEBHOOK_ALERTMANAGER)) return STATUS_OK; /* of somebody whom we cannot ask */
     if (since_ns != 0 && since_ns < r->believed_since_ns) since_ns = r->believed_since_ns;
     switch (survey_missing(survey, e, since_ns != 0 ? now_ns - since_ns : 0)) {
     case SURVEY_LISTED:

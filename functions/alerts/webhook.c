@@ -17,8 +17,7 @@ struct reader {
     struct webhook_alert *alert;
     size_t index;
     struct strview status, starts_at, ends_at; /* as sent */
-    webhook_member_fn *other;                  /* NULL: there are no others */
-    void *other_arg;
+    const struct webhook_form *form;
 };
 
 static int quoted(struct strview s)
@@ -147,7 +146,7 @@ static bool scan_set(struct reader *r, bool is_labels, struct record_labels *ret
 static bool scan_member(struct reader *r, struct strview name)
 {
     bool is_taken = false;
-    if (r->other != NULL && !r->other(r->other_arg, r->scan, name, &is_taken)) return false;
+    if (r->form->other != NULL && !r->form->other(r->form->arg, r->scan, name, &is_taken)) return false;
     if (is_taken) return true;
     if (sv_eq(name, SV("labels"))) return scan_set(r, true, &r->alert->labels);
     if (sv_eq(name, SV("annotations"))) return scan_set(r, false, &r->alert->annotations);
@@ -162,7 +161,9 @@ static bool scan_member(struct reader *r, struct strview name)
 static void check_status(struct reader *r)
 {
     r->alert->is_firing = sv_eq(r->status, SV("firing"));
-    if (r->status.len == 0)
+    if (r->status.len == 0 && r->form->may_lack_status)
+        r->alert->is_firing = true;
+    else if (r->status.len == 0)
         reject(r, "status is missing");
     else if (!r->alert->is_firing && !sv_eq(r->status, SV("resolved")))
         reject(r, "status is \"%.*s\", neither \"firing\" nor \"resolved\"", quoted(r->status),
@@ -184,7 +185,9 @@ static void check_alertname(struct reader *r)
 static void check_times(struct reader *r)
 {
     struct webhook_alert *alert = r->alert;
-    if (r->starts_at.len == 0)
+    if (r->starts_at.len == 0 && r->form->starts_at_ns != 0)
+        alert->starts_at_ns = r->form->starts_at_ns;
+    else if (r->starts_at.len == 0)
         reject(r, "startsAt is missing");
     else if (rfc3339_parse(r->starts_at, &alert->starts_at_ns) != STATUS_OK)
         reject(r, "startsAt \"%.*s\" is not a time in RFC 3339", quoted(r->starts_at), r->starts_at.ptr);
@@ -230,8 +233,33 @@ static void check_fingerprint(struct reader *r)
         alert->fingerprint_computed = computed;
 }
 
-/* At most WEBHOOK_EVIDENCE_BYTES_MAX bytes, not ending inside a character. */
-static struct strview evidence_of(struct strview raw)
+/* ---- what was not measured ---- */
+
+/* Grafana says by an alert of its own that a rule found no data or could not ask for it. */
+static bool is_of_datasource(const struct webhook_alert *alert)
+{
+    struct strview name = record_label(&alert->labels, SV("alertname"));
+    return (sv_eq(name, SV("DatasourceNoData")) || sv_eq(name, SV("DatasourceError"))) &&
+           record_label(&alert->labels, SV("rulename")).len > 0;
+}
+
+/* And by an annotation that an alert has its state for another reason than a measurement: NoData, Error,
+ * MissingSeries, Updated, Paused, RuleDeleted … Through an Alertmanager of its own it comes just the same. */
+static void note_unmeasured(struct reader *r)
+{
+    struct webhook_alert *alert = r->alert;
+    struct strview why = record_label(&alert->annotations, SV("grafana_state_reason"));
+    if (why.len > 0)
+        alert->unmeasured = arena_printf(
+            r->scan->arena, "Grafana measured nothing: the alert's state has the reason \"%.*s\"",
+            quoted(why), why.ptr);
+    else if (alert->is_firing && is_of_datasource(alert))
+        alert->unmeasured = SV("Grafana measured nothing: the alert says that a rule could not be evaluated");
+}
+
+/* ---- one alert as a whole ---- */
+
+struct strview webhook_evidence(struct strview raw)
 {
     size_t n = raw.len;
     if (n > WEBHOOK_EVIDENCE_BYTES_MAX)
@@ -240,11 +268,13 @@ static struct strview evidence_of(struct strview raw)
     return sv_n(raw.ptr, n);
 }
 
-bool webhook_scan_alert(struct json_scan *s, size_t index, webhook_member_fn *other, void *arg,
+static const struct webhook_form own_form;
+
+bool webhook_scan_alert(struct json_scan *s, size_t index, const struct webhook_form *form,
                         struct webhook_alert *ret_alert)
 {
-    struct reader r = {.scan = s, .alert = ret_alert, .index = index, .other = other, .other_arg = arg};
-    if (other != NULL) r.status = SV("firing");
+    struct reader r = {
+        .scan = s, .alert = ret_alert, .index = index, .form = form != NULL ? form : &own_form};
     *ret_alert = (struct webhook_alert){0};
     bool is_object = json_scan_peek(s) == '{', is_first = true;
     const char *start = s->at;
@@ -265,9 +295,36 @@ bool webhook_scan_alert(struct json_scan *s, size_t index, webhook_member_fn *ot
     check_status(&r);
     check_times(&r);
     check_fingerprint(&r);
-    if (ret_alert->reason.len > 0) ret_alert->evidence = evidence_of(raw);
+    note_unmeasured(&r);
+    if (ret_alert->reason.len > 0) ret_alert->evidence = webhook_evidence(raw);
     ret_alert->bytes = raw.len;
     return true;
+}
+
+void webhook_take_labels(struct webhook_alert *alert, size_t index, struct http_header *items, size_t n,
+                         struct arena *a)
+{
+    struct json_scan scan;
+    struct reader r = {.scan = &scan, .alert = alert, .index = index, .form = &own_form};
+    json_scan_init(&scan, (struct strview){NULL, 0}, a);
+    for (size_t i = 0; i < n; i++)
+        check_label(&r, items[i].name, items[i].value);
+    record_labels_sort(items, &n);
+    alert->labels = (struct record_labels){items, n};
+    check_alertname(&r);
+    if (alert->fingerprint.len == 0) check_fingerprint(&r);
+}
+
+void webhook_incident_id(struct strview source, struct strview fingerprint, int64_t starts_at_ns,
+                         char ret_id[INCIDENT_ID_MAX])
+{
+    if (sv_eq(source, WEBHOOK_ALERTMANAGER)) {
+        incident_id(fingerprint, starts_at_ns, ret_id);
+        return;
+    }
+    char text[WEBHOOK_FINGERPRINT_BYTES_MAX + 32];
+    int n = snprintf(text, sizeof(text), "%.*s:%.*s", SV_ARG(source), SV_ARG(fingerprint));
+    incident_id(sv_n(text, (size_t)n), starts_at_ns, ret_id);
 }
 
 /* ---- the body ---- */
@@ -312,7 +369,7 @@ static enum status scan_alerts(struct body *b, struct error *err)
                              "more than %d alerts in one body: set max_alerts in the receiver",
                              WEBHOOK_ALERTS_MAX);
         struct webhook_alert *alert = next_alert(b);
-        if (!webhook_scan_alert(s, w->n_alerts, NULL, NULL, alert)) return STATUS_OK;
+        if (!webhook_scan_alert(s, w->n_alerts, NULL, alert)) return STATUS_OK;
         w->n_alerts++;
         w->n_rejected += alert->reason.len > 0;
     }
@@ -407,9 +464,14 @@ static enum status check_body(struct body *b, struct error *err)
     struct webhook *w = &b->webhook;
     if (!b->has_version)
         return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "\"version\" is missing: this is no Alertmanager webhook");
-    if (!sv_eq(b->version, SV("4")))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "\"version\" is \"%.*s\", only \"4\" is taken",
+                         "\"version\" is missing: this is no webhook of Alertmanager or Grafana");
+    if (sv_eq(b->version, SV("4")))
+        w->source = WEBHOOK_ALERTMANAGER;
+    else if (sv_eq(b->version, SV("1")))
+        w->source = WEBHOOK_GRAFANA;
+    else
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "\"version\" is \"%.*s\", only Alertmanager's \"4\" and Grafana's \"1\" are taken",
                          quoted(b->version), b->version.ptr);
     if (!b->has_alerts) return error_set(err, STATUS_INVALID_ARGUMENT, "\"alerts\" is missing");
     if (w->n_alerts == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "\"alerts\" is empty");

@@ -5,8 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "cli/preview.h"
+#include "functions/alerts/body.h"
 
 struct explain_cfg {
     struct preview_cfg preview;
@@ -49,7 +51,7 @@ static enum status explain(const struct explain_cfg *cfg, const char *path, stru
     struct strview body;
     struct webhook w;
     enum status s = read_body(path, a, &body, err);
-    if (s == STATUS_OK) s = webhook_decode(body, a, &w, err);
+    if (s == STATUS_OK) s = body_decode_text(body, clock_unix_ns(), a, &w, err);
     return s == STATUS_OK ? cli_preview(&cfg->preview, &w, ret_preview, err) : s;
 }
 
@@ -81,7 +83,8 @@ const struct command command_explain = {
     .arguments = "FILE|-",
     .summary = "what the alerts of one webhook body would lead to now; nothing acts",
     .description =
-        "For each alert of a body as Alertmanager posts it: runbook, target, act and refusals as they would be decided now, by the\n"
+        "For each alert of a body as Alertmanager or Grafana posts it, of a structured CloudEvent or a batch of them:\n"
+        "runbook, target, act and refusals as they would be decided now, by the\n"
         "running platform's own deciding on a copy of what it knows. Nothing is recorded, nothing acts. With --runbooks DIR no platform is\n"
         "needed: a folder of runbooks alone is asked, as if no alert had come before.",
     .options = options,

@@ -12,15 +12,15 @@
 /* ---- asking ---- */
 
 /* As the intake would record it, were it new. */
-static struct record signal_of(const struct webhook_alert *alert, struct arena *a)
+static struct record signal_of(const struct webhook *w, const struct webhook_alert *alert, struct arena *a)
 {
     char *id = arena_alloc(a, INCIDENT_ID_MAX);
-    incident_id(alert->fingerprint, alert->starts_at_ns, id);
+    webhook_incident_id(w->source, alert->fingerprint, alert->starts_at_ns, id);
     return (struct record){.kind = RECORD_SIGNAL,
                            .time_ns = clock_unix_ns(),
                            .tenant = SV("default"),
                            .cluster = SV("local"),
-                           .source = SV("alertmanager"),
+                           .source = w->source,
                            .status = alert->is_firing ? SV("firing") : SV("resolved"),
                            .incident = sv(id),
                            .fingerprint = alert->fingerprint,
@@ -30,12 +30,18 @@ static struct record signal_of(const struct webhook_alert *alert, struct arena *
                            .ends_at_ns = alert->ends_at_ns};
 }
 
+/* Why the intake would not make a signal of it; empty: it would. */
+static struct strview refusal_of(const struct webhook_alert *alert)
+{
+    return alert->reason.len > 0 ? alert->reason : alert->unmeasured;
+}
+
 static struct record *signals_of(const struct webhook *w, struct arena *a, size_t *ret_n)
 {
     struct record *signals = arena_array(a, w->n_alerts, sizeof(*signals));
     size_t n = 0;
     for (size_t i = 0; i < w->n_alerts; i++)
-        if (w->alerts[i].reason.len == 0) signals[n++] = signal_of(&w->alerts[i], a);
+        if (refusal_of(&w->alerts[i]).len == 0) signals[n++] = signal_of(w, &w->alerts[i], a);
     *ret_n = n;
     return signals;
 }
@@ -91,8 +97,10 @@ static json_t *labels_json(const struct record_labels *labels)
 
 static json_t *rejected_json(const struct webhook_alert *alert)
 {
-    return json_pack("{s:s, s:o, s:s}", "result", "rejected", "reason", json_text(alert->reason), "next",
-                     "nothing: the intake does not take it");
+    bool may_end = alert->reason.len == 0 && !alert->is_firing;
+    return json_pack("{s:s, s:o, s:s}", "result", "rejected", "reason", json_text(refusal_of(alert)), "next",
+                     may_end ? "its incident, if one is open, ends as unknown"
+                             : "nothing: the intake does not take it");
 }
 
 /* The answer is about the alerts that the intake takes; those that it rejects come back to their places. */
@@ -102,7 +110,8 @@ static void complete(json_t *answer, const struct webhook *w)
     const json_t *answered = json_object_get(answer, "alerts");
     for (size_t i = 0, k = 0; i < w->n_alerts; i++) {
         const struct webhook_alert *alert = &w->alerts[i];
-        json_t *o = alert->reason.len > 0 ? rejected_json(alert) : json_incref(json_array_get(answered, k++));
+        json_t *o =
+            refusal_of(alert).len > 0 ? rejected_json(alert) : json_incref(json_array_get(answered, k++));
         if (o == NULL) break; /* a platform that answers about fewer */
         if (alert->reason.len == 0) (void)json_object_set_new(o, "labels", labels_json(&alert->labels));
         const char *result = json_string_value(json_object_get(o, "result"));

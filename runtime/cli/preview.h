@@ -1,6 +1,6 @@
 /* What balm explain and balm plan share: alerts, each with what it would lead to now.
  *
- *   body --webhook_decode--> webhook --signal records--> the platform's POST /function/dispatcher/explain
+ *   body --body_decode_text--> webhook --signal records--> the platform's POST /function/dispatcher/explain
  *                                                   or, without one, a state that knows a runbooks folder
  *
  * JSON: time, frozen, counts {result: n}, alerts [what functions/dispatcher/preview.h says, and labels].

@@ -402,6 +402,17 @@ const struct episode *episodes_next_expired(const struct episodes *t, int64_t no
     return now_ns - oldest->e.last_seen_ns >= lease_ns ? &oldest->e : NULL;
 }
 
+const struct episode *episodes_oldest_but_of(const struct episodes *t, struct strview source)
+{
+    size_t n = 0;
+    for (const struct list *node = t->open.next; node != &t->open && n < EPISODES_LOOK_MAX;
+         node = node->next, n++) {
+        const struct entry *entry = container_of(node, struct entry, node);
+        if (!sv_eq(entry->e.source, source)) return &entry->e;
+    }
+    return NULL;
+}
+
 bool episodes_walk(const struct episodes *t, size_t *cursor, const struct episode **ret_open)
 {
     if (*cursor >= t->n_slots) return false;

@@ -477,7 +477,7 @@ static void bad_body(void)
             r.body,
             SV("{\"error\":\"JSON: a member name in quotes is expected at line 1 column 27, in alerts[0]\"}")),
         "%.*s", SV_ARG(r.body));
-    r = post(SV("{\"version\":\"1\",\"alerts\":[{}]}"), T0);
+    r = post(SV("{\"version\":\"2\",\"alerts\":[{}]}"), T0);
     cr_assert_eq(r.status, 400);
     cr_assert_eq(journal_last_seq(bench.journal), 0);
 }
@@ -499,6 +499,97 @@ static void other_requests(void)
 Test(alerts, other_methods_and_paths_are_refused)
 {
     run(other_requests);
+}
+
+/* ---- other sources ---- */
+
+static struct strview of_grafana(const char *status, const char *reason)
+{
+    return arena_printf(
+        &bench.arena,
+        "{\"version\":\"1\",\"receiver\":\"g\",\"orgId\":1,\"alerts\":[{\"status\":\"%s\",\"labels\":{"
+        "\"alertname\":\"Down\",\"job\":\"web\"},\"annotations\":{\"grafana_state_reason\":\"%s\"},"
+        "\"startsAt\":\"" S1 "\",\"endsAt\":\"0001-01-01T00:00:00Z\"}]}",
+        status, reason);
+}
+
+static void grafana_beside_alertmanager(void)
+{
+    expect_counts(post(body_1(firing("Down", S1)), T0), 202, 1, 0, 0);
+    expect_counts(post(of_grafana("firing", ""), T0), 202, 1, 0, 0);
+    expect_counts(post(of_grafana("firing", ""), T0), 202, 0, 1, 0);
+    cr_assert(sv_eq(record_at(2)->source, SV("grafana")));
+    cr_assert(sv_eq(record_at(1)->fingerprint, record_at(2)->fingerprint));
+    cr_assert_not(sv_eq(record_at(1)->incident, record_at(2)->incident));
+    expect_counts(post(body_1(resolved("Down", S1)), T0 + 1), 202, 1, 0, 0);
+    expect_counts(post(of_grafana("firing", ""), T0 + 2), 202, 0, 1, 0); /* it still fires there */
+    expect_counts(post(of_grafana("resolved", ""), T0 + 3), 202, 1, 0, 0);
+    cr_assert(sv_eq(record_at(4)->incident, record_at(2)->incident));
+}
+
+Test(alerts, grafana_and_alertmanager_have_episodes_of_their_own)
+{
+    run(grafana_beside_alertmanager);
+}
+
+static void not_measured(void)
+{
+    expect_counts(post(of_grafana("firing", "NoData"), T0), 202, 0, 0,
+                  1); /* opens nothing, and is no mistake */
+    cr_assert_eq(record_at(1)->kind, RECORD_REJECTED);
+    cr_assert(sv_contains(record_at(1)->reason, SV("Grafana measured nothing")));
+    expect_counts(post(of_grafana("firing", ""), T0 + 1), 202, 1, 0, 0);
+    expect_counts(post(of_grafana("firing", "Error, KeepLast"), T0 + 2), 202, 0, 1,
+                  0); /* open, and kept so */
+    expect_counts(post(of_grafana("resolved", "MissingSeries"), T0 + 3), 202, 1, 0, 0);
+    cr_assert_eq(record_at(3)->kind, RECORD_EXPIRED, "unknown, never healed");
+    cr_assert(sv_contains(record_at(3)->reason, SV("MissingSeries")));
+    cr_assert_eq(journal_last_seq(bench.journal), 3);
+}
+
+Test(alerts, what_grafana_did_not_measure_neither_opens_nor_heals)
+{
+    run(not_measured);
+}
+
+static struct reply post_event(const char *id, const char *members, int64_t now_ns)
+{
+    const struct http_header headers[] = {{SV("content-type"), SV("application/cloudevents+json")}};
+    struct http_req req = {.method = SV("POST"),
+                           .path = SV("/"),
+                           .headers = headers,
+                           .n_headers = 1,
+                           .body = arena_printf(&bench.arena,
+                                                "{\"specversion\":\"1.0\",\"type\":\"t\",\"source\":\"/s\","
+                                                "\"subject\":\"pod\",\"id\":\"%s\"%s}",
+                                                id, members),
+                           .arena = &bench.arena,
+                           .received_unix_ns = now_ns};
+    struct http_resp resp = {.status = 200};
+    alerts_function.handle(bench.state, &req, &resp);
+    return (struct reply){.status = resp.status, .body = resp.body};
+}
+
+static void redelivered(void)
+{
+    expect_counts(post_event("1", "", T0), 202, 1, 0, 0);
+    expect_counts(post_event("1", "", T0 + 90 * NS_PER_S), 202, 0, 1, 0);  /* though it says no time */
+    expect_counts(post_event("2", "", T0 + 30 * NS_PER_S), 202, 0, 1, 0);  /* within a minute: the same */
+    expect_counts(post_event("3", "", T0 + 100 * NS_PER_S), 202, 1, 0, 0); /* it happened again */
+    cr_assert_eq(record_at(2)->kind, RECORD_EXPIRED);
+    expect_counts(post_event("4", ",\"status\":\"resolved\"", T0 + 200 * NS_PER_S), 202, 1, 0, 0);
+    cr_assert(sv_eq(record_at(4)->incident, record_at(3)->incident));
+    close_intake();
+    open_intake(true);
+    int64_t late_ns = T0 + EPISODE_LATE_NS + 300 * NS_PER_S; /* an alert would count as firing again by now */
+    expect_counts(post_event("3", "", late_ns), 202, 0, 1, 0);
+    expect_counts(post_event("5", "", late_ns), 202, 1, 0, 0);
+    cr_assert_eq(journal_last_seq(bench.journal), 5);
+}
+
+Test(alerts, event_that_is_delivered_again_acts_once_also_after_a_restart)
+{
+    run(redelivered);
 }
 
 static void foreign_fingerprint(void)

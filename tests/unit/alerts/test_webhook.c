@@ -100,7 +100,8 @@ Test(webhook, that_is_wrong_as_a_whole_says_what_and_where)
         {"{\"version\":\"4\",\"alerts\":{}}", "\"alerts\" is not an array"},
         {"{\"version\":\"4\",\"alerts\":null}", "\"alerts\" is not an array"},
         {"{\"version\":\"4\",\"alerts\":\"\"}", "\"alerts\" is not an array"},
-        {"{\"version\":\"1\",\"alerts\":[" GOOD_ALERT "]}", "\"version\" is \"1\", only \"4\" is taken"},
+        {"{\"version\":\"3\",\"alerts\":[" GOOD_ALERT "]}",
+         "\"version\" is \"3\", only Alertmanager's \"4\" and Grafana's \"1\""},
         {"{\"version\":4,\"alerts\":[" GOOD_ALERT "]}", "\"version\" is not a string"},
         {"{\"alerts\":[" GOOD_ALERT "]}", "\"version\" is missing"},
         {"{\"version\":\"4\",\"receiver\":7,\"alerts\":[" GOOD_ALERT "]}", "\"receiver\" is not a string"},
@@ -407,6 +408,78 @@ Test(webhook, fingerprint_that_differs_is_kept_beside_ours)
     alert = decode_alert(SV("{" FIRING ",\"labels\":{\"kind\":\"r500\",\"alertname\":\"A\"}}"));
     cr_assert(sv_eq(alert->fingerprint, SV("129c009076f06444")));
     cr_assert_eq(alert->fingerprint_computed.len, 0);
+}
+
+/* ---- Grafana ---- */
+
+/* The example of Grafana's documentation (webhook notifier), with what its notifier adds beside it. */
+static const char grafana[] =
+    "{\"receiver\":\"My Super Webhook\",\"status\":\"firing\",\"orgId\":1,\"alerts\":[{\"status\":\"firing\",\"labels\":{\"alertname\":"
+    "\"High memory usage\",\"team\":\"blue\",\"zone\":\"us-1\"},\"annotations\":{\"description\":\"The system has high memory usage\","
+    "\"runbook_url\":\"https://myrunbook.com/runbook/1234\"},\"startsAt\":\"2021-10-12T09:51:03.157076+02:00\",\"endsAt\":"
+    "\"0001-01-01T00:00:00Z\",\"generatorURL\":\"https://play.grafana.org/alerting/1afz29v7z/edit\",\"fingerprint\":\"c6eadffa33fcdf37\","
+    "\"silenceURL\":\"https://play.grafana.org/alerting/silence/new\",\"dashboardURL\":\"\",\"panelURL\":\"\",\"values\":{\"B\":"
+    "44.23943737541908,\"C\":1},\"valueString\":\"[ var='B' ]\",\"imageURL\":\"https://play.grafana.org/i.png\",\"orgId\":1,\"ruleUID\":\"r\"},"
+    "{\"status\":\"resolved\",\"labels\":{\"alertname\":\"Disk\",\"grafana_folder\":\"Alerts\"},\"annotations\":{\"grafana_state_reason\":"
+    "\"MissingSeries\"},\"startsAt\":\"2025-10-08T14:33:30Z\",\"endsAt\":\"2025-10-08T16:29:55.933582749Z\",\"values\":null}],"
+    "\"groupLabels\":{},\"commonLabels\":{},\"commonAnnotations\":{},\"externalURL\":\"https://play.grafana.org/\",\"version\":\"1\","
+    "\"groupKey\":\"{}:{}\",\"truncatedAlerts\":0,\"title\":\"[FIRING:2]\",\"state\":\"alerting\",\"message\":\"**Firing**\"}";
+
+Test(webhook, of_grafana_is_read)
+{
+    cr_assert_eq(decode_text(grafana), STATUS_OK, "%s", err.message);
+    cr_assert(sv_eq(hook.source, SV("grafana")));
+    cr_assert(sv_eq(hook.receiver, SV("My Super Webhook")));
+    cr_assert_eq(hook.n_alerts, 2);
+    cr_assert_eq(hook.n_rejected, 0);
+    const struct webhook_alert *alert = &hook.alerts[0];
+    cr_assert(alert->is_firing);
+    cr_assert_eq(alert->unmeasured.len, 0);
+    cr_assert(sv_eq(alert->fingerprint, SV("c6eadffa33fcdf37")));
+    cr_assert_eq(alert->fingerprint_computed.len, 16, "Grafana's is of labels too that it does not send");
+    alert = &hook.alerts[1];
+    cr_assert_not(alert->is_firing);
+    cr_assert(sv_contains(alert->unmeasured, SV("\"MissingSeries\"")), "%.*s", SV_ARG(alert->unmeasured));
+}
+
+Test(webhook, what_nobody_measured_is_marked)
+{
+    static const struct {
+        const char *members;
+        bool is_measured;
+    } alerts[] = {
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"DatasourceNoData\",\"rulename\":\"Disk\",\"datasource_uid\":\"u\"}",
+         false},
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"DatasourceError\",\"rulename\":\"Disk\"}", false},
+        {"\"status\":\"resolved\",\"labels\":{\"alertname\":\"DatasourceError\",\"rulename\":\"Disk\"}",
+         true},
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"DatasourceError\"}", true}, /* somebody else's */
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"grafana_state_reason\":\"NoData\"}",
+         false},
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"grafana_state_reason\":\"Error, KeepLast\"}",
+         false},
+        {"\"status\":\"resolved\",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"grafana_state_reason\":\"Paused\"}",
+         false},
+        {"\"status\":\"firing\",\"labels\":{\"alertname\":\"A\"},\"annotations\":{\"grafana_state_reason\":\"\"}",
+         true},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(alerts); i++) {
+        const struct webhook_alert *alert = decode_alert(
+            arena_printf(&arena, "{%s,\"startsAt\":\"2026-11-22T08:00:00Z\"}", alerts[i].members));
+        cr_expect_eq(alert->reason.len, 0, "%zu", i);
+        cr_expect_eq(alert->unmeasured.len == 0, alerts[i].is_measured, "%zu", i);
+    }
+}
+
+Test(webhook, incident_of_another_source_is_another_one)
+{
+    char plain[INCIDENT_ID_MAX], own[INCIDENT_ID_MAX], other[INCIDENT_ID_MAX];
+    incident_id(SV("c6eadffa33fcdf37"), NS_PER_S, plain);
+    webhook_incident_id(WEBHOOK_ALERTMANAGER, SV("c6eadffa33fcdf37"), NS_PER_S, own);
+    webhook_incident_id(WEBHOOK_GRAFANA, SV("c6eadffa33fcdf37"), NS_PER_S, other);
+    cr_assert_str_eq(own, plain);
+    cr_assert_str_neq(other, plain);
+    cr_assert_eq(strlen(other), strlen(plain));
 }
 
 /* ---- properties ---- */

@@ -644,3 +644,20 @@ Test(episode, a_damaged_snapshot_is_refused_or_harmless)
     pack_release(&saved);
     episodes_free(table);
 }
+
+Test(episode, oldest_is_found_past_those_of_one_source)
+{
+    cr_assert_null(episodes_oldest_but_of(t, SV("other")));
+    struct record r = {.kind = RECORD_SIGNAL,
+                       .time_ns = NS_PER_S,
+                       .source = SV("other"),
+                       .status = SV("firing"),
+                       .fingerprint = FP,
+                       .incident = SV("i-0"),
+                       .starts_at_ns = NS_PER_S};
+    episodes_apply(t, 1, &r);
+    cr_assert_null(episodes_oldest_but_of(t, SV("other")));
+    firing(2, 5, 5, "i-1");
+    cr_assert_eq(episodes_oldest_but_of(t, SV("other")), find());
+    cr_assert(sv_eq(episodes_oldest_but_of(t, SOURCE)->source, SV("other")));
+}
