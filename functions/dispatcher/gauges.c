@@ -114,6 +114,8 @@ static void set_journal(const struct journal *j)
     uint64_t first = journal_first_seq(j), last = journal_last_seq(j), durable = journal_durable_seq(j);
     set(CATALOG_STORE_HEALTHY, journal_is_healthy(j));
     set(CATALOG_JOURNAL_RECORDS, first == 0 || last < first ? 0 : (double)(last - first + 1));
+    uint64_t reserve_max;
+    set(CATALOG_RESERVE, (double)journal_reserve_left(j, &reserve_max));
     set(CATALOG_JOURNAL_PENDING, (double)journal_pending_bytes(j));
     set(CATALOG_JOURNAL_LAG, last > durable ? (double)(last - durable) : 0);
 }

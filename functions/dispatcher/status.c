@@ -143,6 +143,9 @@ static json_t *store_json(const struct dispatcher *d)
     (void)json_object_set_new(o, "healthy", json_boolean(journal_is_healthy(j)));
     (void)json_object_set_new(o, "pendingBytes", json_integer((json_int_t)journal_pending_bytes(j)));
     (void)json_object_set_new(o, "durable", json_integer((json_int_t)journal_durable_seq(j)));
+    uint64_t size, left = journal_reserve_left(j, &size);
+    (void)json_object_set_new(o, "reserveBytes", json_integer((json_int_t)left));
+    (void)json_object_set_new(o, "reserveMaxBytes", json_integer((json_int_t)size));
     if (d->env.retention == NULL) return o;
     struct retention_report r;
     retention_report(d->env.retention, &r);

@@ -176,7 +176,7 @@ struct up_cfg {
     int reloads_itself;    /* enum self_reload, by self_reload */
     int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
         reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every, retention_age_ns, retention_bytes,
-        retention_interval_ns;
+        reserve_bytes, retention_interval_ns;
     bool is_insecure, is_json;
 };
 

@@ -144,6 +144,8 @@ static enum status open_journal(struct platform *p)
                               .cluster = sv(p->cfg->cluster),
                               .snapshots_dir = arena_printf(&p->arena, "%s/snapshots", p->cfg->data_dir).ptr,
                               .snapshot_every = (uint64_t)p->cfg->snapshot_every,
+                              .reserve_file = arena_printf(&p->arena, "%s/reserve", p->cfg->data_dir).ptr,
+                              .reserve_bytes = (uint64_t)p->cfg->reserve_bytes,
                               .segment_max_bytes =
                                   retention_segment_bytes((uint64_t)p->cfg->retention_bytes)};
     enum status s = journal_open_sqlite(p->loop, &cfg, &p->journal, p->err);

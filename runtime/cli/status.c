@@ -71,6 +71,14 @@ static void print_reload(const json_t *status, struct arena *a)
                text_of(status, "runbooksChanged"));
 }
 
+static void print_reserve(const json_t *store)
+{
+    long long left = number_of(store, "reserveBytes"), max = number_of(store, "reserveMaxBytes");
+    if (left < max)
+        printf("disk       FULL, or was: %lld MiB of %lld MiB of the reserve are left; make room\n",
+               left >> 20, max >> 20);
+}
+
 static void print_head(const json_t *status, struct arena *a)
 {
     const json_t *frozen = json_object_get(status, "frozen");
@@ -82,6 +90,7 @@ static void print_head(const json_t *status, struct arena *a)
     printf("journal    %lld records, epoch %lld%s\n", number_of(status, "seq"), number_of(status, "epoch"),
            json_is_false(json_object_get(status, "deciding")) ? ", NOT DECIDING: see the log" : "");
     print_retention(json_object_get(status, "store"));
+    print_reserve(json_object_get(status, "store"));
     if (json_is_false(json_object_get(json_object_get(status, "store"), "healthy")))
         puts("store      FAILING: nothing is accepted until it is whole again (see the log)");
     if (json_is_true(json_object_get(status, "clockSettling")))

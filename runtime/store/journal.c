@@ -267,6 +267,12 @@ uint64_t journal_first_seq(const struct journal *j)
     return j->first_seq;
 }
 
+uint64_t journal_reserve_left(const struct journal *j, uint64_t *ret_size)
+{
+    *ret_size = j->reserve != NULL ? reserve_size(j->reserve) : 0;
+    return j->reserve != NULL ? reserve_left(j->reserve) : 0;
+}
+
 uint64_t journal_generation(const struct journal *j)
 {
     return j->generation;

@@ -53,6 +53,9 @@ struct journal_cfg {
     struct strview tenant, cluster;
     const char *snapshots_dir; /* made with 0700 if missing; NULL: no snapshots */
     uint64_t snapshot_every;   /* records; 0: 50 000 */
+    /* A file that takes space until the disk is full (store/reserve.h); NULL: none. */
+    const char *reserve_file;
+    uint64_t reserve_bytes;
 };
 
 /* ---- life cycle ---- */
@@ -89,6 +92,8 @@ uint64_t journal_durable_seq(const struct journal *j);
 int64_t journal_durable_unix_ns(const struct journal *j, uint64_t seq);
 size_t journal_pending_bytes(const struct journal *j);
 bool journal_is_healthy(const struct journal *j);
+/* Of the reserve: what is left of how much. 0 of 0: there is none. */
+uint64_t journal_reserve_left(const struct journal *j, uint64_t *ret_size);
 uint64_t journal_generation(const struct journal *j); /* grows with each reset */
 
 /* ---- following ---- */

@@ -22,6 +22,7 @@
 
 #include "base/hash.h"
 #include "store/journal.h"
+#include "store/reserve.h"
 
 #define JOURNAL_PATH_MAX 4096
 
@@ -122,6 +123,7 @@ struct journal { /* first member of a store's own struct */
     struct list followers;
     struct list *next_follower; /* of the dispatch under way: followers may leave in it */
     struct list keepers;
+    struct reserve *reserve;        /* the store's; NULL: none */
     struct list waiters;            /* by sequence */
     int64_t *durable_times;         /* ring by sequence */
     struct fiber_scope scope;       /* of the fiber that folds again after a reset */

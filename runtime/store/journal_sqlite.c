@@ -51,6 +51,7 @@ struct sqlite_journal {
     size_t segment_max_bytes;
     pthread_t thread;
     struct journal_leases *leases;
+    struct reserve *reserve; /* NULL: none */
 
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -180,6 +181,7 @@ static void run_idle_check(struct sqlite_journal *s)
 {
     struct error err;
     (void)pthread_mutex_unlock(&s->lock);
+    if (s->reserve != NULL) reserve_refill(s->reserve);
     enum status st = journal_segment_check_place(s->segment, &err);
     (void)pthread_mutex_lock(&s->lock);
     if (st != STATUS_OK) fail(s, &err);
@@ -227,6 +229,7 @@ static void try_reopen(struct sqlite_journal *s, unsigned attempt)
     (void)pthread_mutex_unlock(&s->lock);
     journal_segment_close(s->segment);
     s->segment = NULL;
+    if (s->reserve != NULL) (void)reserve_give(s->reserve);
     enum status st = reopen(s, &err);
     if (st != STATUS_OK && attempt % COMPLAIN_EVERY == 0)
         log_error("journal",
@@ -449,6 +452,7 @@ static void store_free(struct sqlite_journal *s)
         journal_reader_close(s->idle_readers[--s->n_idle_readers]);
     journal_leases_close(s->leases);
     journal_segment_close(s->segment);
+    reserve_close(s->reserve);
     (void)pthread_cond_destroy(&s->wake);
     (void)pthread_mutex_destroy(&s->lock);
     free(s->dir);
@@ -458,8 +462,6 @@ static void store_free(struct sqlite_journal *s)
 static void do_close(void *arg)
 {
     struct sqlite_journal *s = arg;
-    while (s->n_idle_readers > 0) /* first, so that the writer's connection is the last and empties the WAL */
-        journal_reader_close(s->idle_readers[--s->n_idle_readers]);
     (void)pthread_join(s->thread, NULL);
 }
 
@@ -471,9 +473,17 @@ static bool is_posted(struct sqlite_journal *s)
     return yes;
 }
 
+static void do_close_readers(void *arg)
+{
+    struct sqlite_journal *s = arg;
+    while (s->n_idle_readers > 0) /* so that the writer's connection is the last and empties the WAL */
+        journal_reader_close(s->idle_readers[--s->n_idle_readers]);
+}
+
 static void sqlite_close(struct journal *j)
 {
     struct sqlite_journal *s = sqlite_journal(j);
+    work_run(do_close_readers, s);
     (void)pthread_mutex_lock(&s->lock);
     s->is_stopping = true;
     (void)pthread_cond_signal(&s->wake);
@@ -514,6 +524,8 @@ static enum status start_writer(struct sqlite_journal *s, struct error *err)
 
 struct open_work {
     struct sqlite_journal *s;
+    const char *reserve_file;
+    uint64_t reserve_bytes;
     uint64_t first_seq, last_seq;
     struct error *err;
     enum status status;
@@ -526,6 +538,10 @@ static void do_open(void *arg)
     uint64_t *seqs = NULL;
     size_t n = 0;
     w->status = dir_make(s->dir, 0700, w->err);
+    if (w->status == STATUS_OK && w->reserve_file != NULL) {
+        s->reserve = reserve_open(w->reserve_file, w->reserve_bytes);
+        (void)reserve_give(s->reserve); /* opening writes as well */
+    }
     if (w->status == STATUS_OK)
         w->status = journal_segment_check(s->dir, &w->first_seq, &w->last_seq, w->err);
     if (w->status == STATUS_OK) w->status = journal_segment_list(s->dir, &seqs, &n, w->err);
@@ -557,13 +573,15 @@ enum status journal_open_sqlite(struct loop *l, const struct journal_cfg *cfg, s
                                 struct error *err)
 {
     struct sqlite_journal *s = store_new(cfg);
-    struct open_work w = {.s = s, .err = err};
+    struct open_work w = {
+        .s = s, .reserve_file = cfg->reserve_file, .reserve_bytes = cfg->reserve_bytes, .err = err};
     journal_run_blocking(do_open, &w);
     if (w.status != STATUS_OK) {
         store_free(s);
         return w.status;
     }
     journal_front_init(&s->base, &sqlite_ops, l, cfg, w.first_seq, w.last_seq);
+    s->base.reserve = s->reserve;
     s->published = s->taken = s->base.log.end;
     s->acked_seq = w.last_seq;
     enum status st = start_writer(s, err);

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import random
+import subprocess
 import time
 
 from harness import PATIENCE, PlatformTest, alert, main, stack_file, wait_until
@@ -46,7 +47,7 @@ class Snapshots(PlatformTest):
     def test_a_start_goes_on_from_the_snapshot_of_the_last_stop(self):
         p = self.platform(runbooks=RUNBOOKS, stack=STACK)
         self.send(p, 60)
-        wait_until(lambda: len(p.records("escalated")) == 20, 20, "decided")
+        wait_until(lambda: len(p.records("outcome")) == 20, 30, "decided, and tried to tell")
         before = what_is_known(p)
         self.assertEqual(p.stop(), 0)
         self.assertEqual(len(snapshots(p)), 1)
@@ -246,6 +247,108 @@ class Retention(PlatformTest):
         wait_until(lambda: self.first(p) > 100, 30, "old records removed")
         self.verify(p)
         self.assertEqual(glob.glob(os.path.join(p.data, "journal", "00000000000000000001*")), [])
+
+
+class DiskFull(PlatformTest):
+    """A file system of its own for data and junk, filled to the last byte."""
+
+    def tmpfs(self, size):
+        place = os.path.join(self.folder, "disk")
+        os.makedirs(place)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", place], capture_output=True).returncode != 0:
+            self.skipTest("mounting a tmpfs is not allowed here")
+        self.addCleanup(subprocess.run, ["umount", "-l", place], capture_output=True)
+        return place
+
+    @staticmethod
+    def fill(path, old=True):
+        with open(path, "wb", buffering=0) as f:
+            try:
+                while f.write(b"x" * 65536):
+                    pass
+            except OSError:
+                pass
+        if old:
+            os.utime(path, (0, 0))
+
+    def start(self, size="160m", arguments=()):
+        place = self.tmpfs(size)
+        junk = os.path.join(place, "junk")
+        os.makedirs(junk)
+        clean = """
+- name: clean
+  match: [alertname=DiskFull]
+  target: host/${labels.host}
+  mode: act
+  steps:
+    - bot: disk-clean
+      with: {root: "ROOT", older_than: 1h}
+      verify: check
+      timeout: 20s
+  guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}}
+""".replace("ROOT", junk)
+        stack = stack_file("echo", "disk-clean") + f"    environment:\n      disk_clean_roots: {junk}\n"
+        p = self.platform(start=False, runbooks={"clean.yaml": clean}, stack=stack, arguments=list(arguments))
+        p.data = os.path.join(place, "data")
+        p.start()
+        return p, junk
+
+    def test_the_disk_alert_is_accepted_healed_and_recorded(self):
+        p, junk = self.start()
+        reserve = os.path.join(p.data, "reserve")
+        whole = os.path.getsize(reserve)
+        self.assertGreater(whole, 30 << 20)
+        self.fill(os.path.join(junk, "old"))
+        # Whatever is written next finds the disk full.
+        end = time.monotonic() + 30 * PATIENCE
+        status = 0
+        while status != 202 and time.monotonic() < end:
+            status, _ = p.post_alerts(alert("DiskFull", host="here"))
+            time.sleep(0.05)
+        self.assertEqual(status, 202, p.log_text())
+        p.wait_record("outcome", state="done")
+        self.assertFalse(os.path.exists(os.path.join(junk, "old")))
+        p.wait_record("closed", state="healed")
+        self.assertIsNotNone(p.find_log("the disk is full: a piece of the reserve is given up"))
+        wait_until(lambda: os.path.getsize(reserve) >= whole, 20, "the reserve is whole again")
+        self.assertEqual(p.cli("audit", "verify")[0], 0)
+
+    def test_when_all_is_used_nothing_is_promised_until_there_is_room(self):
+        p, junk = self.start(size="64m", arguments=["--reserve-size", "16MiB"])
+        n = 0
+
+        def post():
+            nonlocal n
+            n += 1
+            return p.post_alerts(alert("Nobody", annotations={"padding": "y" * 8000}, n=str(n)))[0]
+        accepted = 0
+        end = time.monotonic() + 60 * PATIENCE
+        status = 202
+        while time.monotonic() < end:
+            if status == 202:
+                self.fill(os.path.join(junk, f"{n}"))
+            status = post()
+            accepted += status == 202
+            reserve = os.path.getsize(os.path.join(p.data, "reserve"))
+            if status == 503 and reserve == 0:
+                break
+        self.assertEqual((status, reserve), (503, 0), p.log_text())
+        self.assertIn("0 MiB of", p.cli("status")[1])
+        for name in os.listdir(junk):
+            os.unlink(os.path.join(junk, name))
+        wait_until(lambda: post() == 202, 30, "accepted again without a restart")
+        accepted += 1
+        wait_until(lambda: os.path.getsize(os.path.join(p.data, "reserve")) > 8 << 20, 20, "the reserve comes back")
+        self.assertGreaterEqual(len(p.records("signal")), accepted)
+        self.assertEqual(p.cli("audit", "verify")[0], 0)
+
+    def test_started_on_a_full_disk(self):
+        p, junk = self.start()
+        self.assertEqual(p.stop(), 0)
+        self.fill(os.path.join(junk, "old"))
+        p.start()
+        self.assertEqual(p.post_alerts(alert("DiskFull", host="here"))[0], 202)
+        p.wait_record("closed", state="healed")
 
 
 if __name__ == "__main__":

@@ -123,6 +123,7 @@ class Stop(PlatformTest):
             self.skipTest("no disk can be mounted here")
         self.addCleanup(subprocess.run, ["umount", "-l", p.data])
         self.addCleanup(self._end, p)
+        p.arguments += ["--reserve-size", "0"]
         p.start()
         self.expect_removal(p, "a")
         filler = os.path.join(p.data, "filler")
