@@ -155,6 +155,19 @@ void brake_note(struct dispatcher *d, const struct record *r)
     copy_line(r->on ? r->reason : (struct strview){0}, b->why);
 }
 
+void brake_save(const struct brake *b, struct pack *p)
+{
+    pack_text(p, sv(b->by));
+    pack_text(p, sv(b->why));
+}
+
+void brake_load(struct brake *b, struct unpack *u)
+{
+    struct strview by = unpack_text(u);
+    (void)snprintf(b->by, sizeof(b->by), "%.*s", SV_ARG(by));
+    copy_line(unpack_text(u), b->why);
+}
+
 enum status brake_check_start(struct dispatcher *d, struct error *err)
 {
     struct look file;

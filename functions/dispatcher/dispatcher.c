@@ -97,6 +97,7 @@ static void on_save(const struct journal_follower *f, struct pack *p)
     const struct dispatcher *d = container_of(f, const struct dispatcher, follower);
     decider_save(d->decider, p);
     selfwatch_save(&d->watch, d->env.watchdog, p);
+    brake_save(&d->brake, p);
 }
 
 static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
@@ -106,6 +107,7 @@ static enum status on_load(struct journal_follower *f, unsigned version, struct 
     enum status s = decider_load(d->decider, u, err);
     if (s != STATUS_OK) return s;
     selfwatch_load(&d->watch, d->env.watchdog, u);
+    brake_load(&d->brake, u);
     return unpack_is_good(u) ? STATUS_OK
                              : error_set(err, STATUS_DATA_LOSS, "the dispatcher's state is damaged");
 }
@@ -255,7 +257,8 @@ static void renew(struct journal_keeper *k, uint64_t seq)
             dispatcher_state(d)->runbook_items[i]; /* an append may fold the state anew */
         if (rb->seq < seq && state_uses_runbook(dispatcher_state(d), rb)) st = append_content(d, rb, &err);
     }
-    if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq) st = append_activation(d, sv(d->actor), &err);
+    if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq)
+        st = append_activation(d, sv(d->actor), &err);
     if (st == STATUS_OK && dispatcher_state(d)->epoch_seq < seq) st = take_epoch(d, &err);
     if (st != STATUS_OK)
         log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));

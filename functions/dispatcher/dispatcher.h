@@ -10,6 +10,7 @@
  *   GET  /status         JSON of the whole: epoch, freeze, incidents, queues, runbooks, sources (status.h)
  *   GET  /incidents[?state=open|closed|all&limit=N]   newest first
  *   GET  /incidents/ID   what `balm why` prints, as JSON (explain.h)
+ *   GET  /runbooks       what is in force, in order; /runbooks/NAME: one with every default written out
  *   POST /explain        signal records, one a line: what they would lead to (preview.h); changes nothing
  *   POST /freeze         {"on":true,"actor":"…","reason":"…"}: answers once no mutating request can leave any
  *                        bot; {"on":false,…} resumes, unless DIR/stop is there

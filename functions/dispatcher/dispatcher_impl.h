@@ -122,6 +122,9 @@ enum status brake_resume(struct dispatcher *d, struct strview actor, struct strv
                          struct error *err) MUST_USE;
 /* Who stopped it, from RECORD_FREEZE. */
 void brake_note(struct dispatcher *d, const struct record *r);
+/* The same from a snapshot. */
+void brake_save(const struct brake *b, struct pack *p);
+void brake_load(struct brake *b, struct unpack *u);
 /* Before the epoch is taken: with the file there, nothing is ever handed out. */
 enum status brake_check_start(struct dispatcher *d, struct error *err) MUST_USE;
 void brake_fiber(void *arg);

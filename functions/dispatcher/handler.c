@@ -5,6 +5,7 @@
 #include "functions/dispatcher/explain.h"
 #include "functions/dispatcher/ids.h"
 #include "functions/dispatcher/preview.h"
+#include "functions/dispatcher/runbook_json.h"
 #include "functions/dispatcher/status.h"
 
 #define LIST_DEFAULT 100
@@ -179,6 +180,16 @@ static void get_incident(const struct exchange *x, struct strview id)
         exchange_fail(x, &err);
 }
 
+static void get_runbook(const struct exchange *x, struct strview name)
+{
+    struct error err;
+    json_t *json = NULL;
+    if (runbook_show_json(x->d, name, x->req->arena, &json, &err) == STATUS_OK)
+        exchange_answer(x, json);
+    else
+        exchange_fail(x, &err);
+}
+
 /* ---- what would follow ---- */
 
 static bool is_previewable(const struct record *r)
@@ -255,13 +266,17 @@ static void post_explain(const struct exchange *x)
 void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp)
 {
     const struct exchange x = {state, req, resp};
-    struct strview path = req->path, prefix = SV("/incidents/");
+    struct strview path = req->path, prefix = SV("/incidents/"), runbooks = SV("/runbooks/");
     if (sv_eq(path, SV("/status"))) {
         if (exchange_is_method(&x, SV("GET"))) exchange_answer(&x, status_json(x.d));
     } else if (sv_eq(path, SV("/incidents"))) {
         if (exchange_is_method(&x, SV("GET"))) get_incidents(&x);
     } else if (sv_starts_with(path, prefix)) {
         if (exchange_is_method(&x, SV("GET"))) get_incident(&x, sv_sub(path, prefix.len, path.len));
+    } else if (sv_eq(path, SV("/runbooks"))) {
+        if (exchange_is_method(&x, SV("GET"))) exchange_answer(&x, runbook_list_json(x.d));
+    } else if (sv_starts_with(path, runbooks)) {
+        if (exchange_is_method(&x, SV("GET"))) get_runbook(&x, sv_sub(path, runbooks.len, path.len));
     } else if (sv_eq(path, SV("/explain"))) {
         if (exchange_is_method(&x, SV("POST"))) post_explain(&x);
     } else if (sv_eq(path, SV("/freeze"))) {
@@ -275,6 +290,6 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
     } else {
         http_resp_set(
             resp, 404, SV("application/json"),
-            SV("{\"error\":\"known here: /status /incidents /incidents/ID /explain /freeze /notes /close /dead\"}"));
+            SV("{\"error\":\"known here: /status /incidents /incidents/ID /runbooks /runbooks/NAME /explain /freeze /notes /close /dead\"}"));
     }
 }

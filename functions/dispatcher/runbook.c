@@ -15,6 +15,9 @@ static const char *const mode_names[] = {"off", "shadow", "act", NULL};
 /* Defaults where a runbook is silent; actions.md §5.2. */
 static const struct runbook_guardrails default_guardrails = {
     .cooldown_ns = 15 * MINUTE_NS, .rate_max = 3, .rate_per_ns = 24 * HOUR_NS, .max_in_flight = 10};
+/* Those that refuse no schedule. */
+static const struct runbook_guardrails no_guardrails = {
+    .rate_max = INT64_MAX, .rate_per_ns = NS_PER_S, .max_in_flight = 1};
 
 const char *runbook_mode_name(enum runbook_mode mode)
 {
@@ -29,6 +32,14 @@ bool runbook_mode_from_name(struct strview name, enum runbook_mode *ret_mode)
         return true;
     }
     return false;
+}
+
+/* ---- all faults, or the first ---- */
+
+bool runbook_ends(const struct runbook_decoder *d, enum status s, enum status *ret_worst)
+{
+    if (s != STATUS_OK) *ret_worst = s;
+    return s != STATUS_OK && d->doc->on_fault == NULL;
 }
 
 /* ---- guardrails ---- */
@@ -74,10 +85,13 @@ static enum status decode_guardrails(const struct runbook_decoder *d, const stru
     if (node != NULL)
         s = yaml_decode(d->doc, node, "guardrails", guardrail_fields, ARRAY_LEN(guardrail_fields),
                         &d->rb->arena, &n, d->err);
-    if (s == STATUS_OK && n.rate != NULL)
-        s = yaml_decode(d->doc, n.rate, "guardrails.rate", rate_fields, ARRAY_LEN(rate_fields), &d->rb->arena,
-                        &n.values, d->err);
-    d->rb->guardrails = n.values;
+    if (n.rate != NULL && (s == STATUS_OK || d->doc->on_fault != NULL)) {
+        enum status of_rate = yaml_decode(d->doc, n.rate, "guardrails.rate", rate_fields,
+                                          ARRAY_LEN(rate_fields), &d->rb->arena, &n.values, d->err);
+        if (of_rate != STATUS_OK) s = of_rate;
+    }
+    /* What is faulty must not be said to refuse the schedule as well. */
+    d->rb->guardrails = s == STATUS_OK ? n.values : no_guardrails;
     return s;
 }
 
@@ -151,8 +165,8 @@ static enum status decode_match(const struct runbook_decoder *d, const struct ya
     enum status s = STATUS_OK;
     if (node->type == YAML_SCALAR) s = decode_matcher(d, node);
     if (node->type == YAML_MAP) return yaml_error(d->doc, node, d->err, "match must be a list of matchers");
-    for (const struct yaml_node *item = node->first; item != NULL && s == STATUS_OK; item = item->next)
-        s = decode_matcher(d, item);
+    for (const struct yaml_node *item = node->first; item != NULL; item = item->next)
+        if (runbook_ends(d, decode_matcher(d, item), &s)) break;
     if (s != STATUS_OK) return s;
     if (!selects_something(&d->rb->match))
         return yaml_error(
@@ -161,25 +175,58 @@ static enum status decode_match(const struct runbook_decoder *d, const struct ya
     return STATUS_OK;
 }
 
-static enum status decode_schedule(const struct runbook_decoder *d, const struct yaml_node *map,
-                                   const struct runbook_nodes *n)
+/* Its text and zone are kept whatever they say: the steps are those of a scheduled run, and the zone is
+ * looked up later. */
+static void note_schedule(const struct runbook_decoder *d, const struct runbook_nodes *n,
+                          const struct yaml_node *at, const struct yaml_node *zone_at)
 {
-    const struct yaml_node *at = yaml_get(map, SV("schedule")), *zone_at = yaml_get(map, SV("time_zone"));
     struct runbook_schedule *schedule = &d->rb->schedule;
-    struct error why;
-    if (n->match != NULL)
-        return yaml_error(d->doc, at, d->err, "a runbook starts by 'match' or by 'schedule', not by both");
-    if (cron_parse(n->schedule, &schedule->cron, &why) != STATUS_OK)
-        return yaml_error(d->doc, at, d->err, "schedule: %s", why.message);
-    if (zone_at != NULL && schedule->cron.every_s > 0)
-        return yaml_error(d->doc, zone_at, d->err, "time_zone means nothing to @every: it counts in UTC");
-    schedule->text = arena_copy(&d->rb->arena, n->schedule);
-    schedule->time_zone = zone_at != NULL ? arena_copy(&d->rb->arena, n->time_zone) : SV("UTC");
+    schedule->text = n->schedule.len > 0 ? arena_copy(&d->rb->arena, n->schedule) : SV("?");
+    schedule->time_zone = n->time_zone.len > 0 ? arena_copy(&d->rb->arena, n->time_zone) : SV("UTC");
     schedule->start_deadline_ns = n->start_deadline_ns;
     schedule->line = at->line;
     schedule->column = at->column;
     schedule->zone_line = zone_at != NULL ? zone_at->line : 0;
     schedule->zone_column = zone_at != NULL ? zone_at->column : 0;
+}
+
+static enum status decode_schedule(const struct runbook_decoder *d, const struct yaml_node *at,
+                                   const struct yaml_node *zone_at, const struct runbook_nodes *n)
+{
+    struct cron cron = {0};
+    struct error why;
+    if (n->match == NULL) note_schedule(d, n, at, zone_at); /* with both, nobody knows which is meant */
+    if (n->schedule.len == 0) return STATUS_OK;             /* told by who read it */
+    if (cron_parse(n->schedule, &cron, &why) != STATUS_OK)
+        return yaml_error(d->doc, at, d->err, "schedule: %s", why.message);
+    d->rb->schedule.cron = cron;
+    if (zone_at != NULL && cron.every_s > 0)
+        return yaml_error(d->doc, zone_at, d->err, "time_zone means nothing to @every: it counts in UTC");
+    return STATUS_OK;
+}
+
+static enum status check_only_scheduled(const struct runbook_decoder *d, const struct yaml_node *map)
+{
+    static const char *const only_scheduled[] = {"time_zone", "start_deadline"};
+    enum status worst = STATUS_OK;
+    for (size_t i = 0; i < ARRAY_LEN(only_scheduled); i++) {
+        const struct yaml_node *at = yaml_get(map, sv(only_scheduled[i]));
+        if (at != NULL &&
+            runbook_ends(d, yaml_error(d->doc, at, d->err, "%s belongs to a 'schedule'", only_scheduled[i]),
+                         &worst))
+            break;
+    }
+    return worst;
+}
+
+static enum status check_start(const struct runbook_decoder *d, const struct yaml_node *map,
+                               const struct yaml_node *at, const struct runbook_nodes *n)
+{
+    if (at != NULL && n->match != NULL)
+        return yaml_error(d->doc, at, d->err, "a runbook starts by 'match' or by 'schedule', not by both");
+    if (at == NULL && n->match == NULL)
+        return yaml_error(d->doc, map, d->err,
+                          "match is missing in runbook (or 'schedule', to start it by the clock)");
     return STATUS_OK;
 }
 
@@ -187,17 +234,13 @@ static enum status decode_schedule(const struct runbook_decoder *d, const struct
 static enum status decode_start(const struct runbook_decoder *d, const struct yaml_node *map,
                                 const struct runbook_nodes *n)
 {
-    static const char *const only_scheduled[] = {"time_zone", "start_deadline"};
-    if (n->schedule.len > 0) return decode_schedule(d, map, n);
-    for (size_t i = 0; i < ARRAY_LEN(only_scheduled); i++) {
-        const struct yaml_node *at = yaml_get(map, sv(only_scheduled[i]));
-        if (at != NULL)
-            return yaml_error(d->doc, at, d->err, "%s belongs to a 'schedule'", only_scheduled[i]);
-    }
-    if (n->match == NULL)
-        return yaml_error(d->doc, map, d->err,
-                          "match is missing in runbook (or 'schedule', to start it by the clock)");
-    return decode_match(d, n->match);
+    const struct yaml_node *at = yaml_get(map, SV("schedule")), *zone_at = yaml_get(map, SV("time_zone"));
+    enum status s = STATUS_OK;
+    if (at == NULL && runbook_ends(d, check_only_scheduled(d, map), &s)) return s;
+    if (runbook_ends(d, check_start(d, map, at, n), &s)) return s;
+    if (at != NULL && runbook_ends(d, decode_schedule(d, at, zone_at, n), &s)) return s;
+    if (n->match != NULL) (void)runbook_ends(d, decode_match(d, n->match), &s);
+    return s;
 }
 
 static enum status decode_target(const struct runbook_decoder *d, const struct yaml_node *node)
@@ -225,31 +268,58 @@ static enum status check_name(const struct runbook_decoder *d, const struct yaml
     return STATUS_OK;
 }
 
+static enum status no_step(const struct runbook_decoder *d, const struct yaml_node *map)
+{
+    return yaml_error(
+        d->doc, map, d->err,
+        "steps is missing in runbook; one without any needs 'escalate', which then tells a person at once");
+}
+
+static enum status decode_follow_up(const struct runbook_decoder *d, const struct runbook_nodes *n)
+{
+    enum status s = STATUS_OK;
+    if (n->steps == NULL &&
+        runbook_ends(d,
+                     yaml_error(d->doc, n->follow_up, d->err,
+                                "follow_up follows a verified act, and there are no steps"),
+                     &s))
+        return s;
+    (void)runbook_ends(d, runbook_decode_step(d, n->follow_up, STEP_FOLLOW_UP, &d->rb->follow_up), &s);
+    return s;
+}
+
+/* What it does: each part for itself. */
+static enum status decode_acts(const struct runbook_decoder *d, const struct yaml_node *map,
+                               const struct runbook_nodes *n)
+{
+    enum status s = STATUS_OK;
+    if (n->steps == NULL && n->escalate == NULL && runbook_ends(d, no_step(d, map), &s)) return s;
+    if (n->steps != NULL && runbook_ends(d, runbook_decode_steps(d, n->steps), &s)) return s;
+    if (runbook_ends(d, decode_guardrails(d, n->guardrails), &s)) return s;
+    if (n->follow_up != NULL && runbook_ends(d, decode_follow_up(d, n), &s)) return s;
+    if (n->escalate != NULL)
+        (void)runbook_ends(d, runbook_decode_step(d, n->escalate, STEP_ESCALATE, &d->rb->escalate), &s);
+    return s;
+}
+
 static enum status decode(const struct runbook_decoder *d, const struct yaml_node *map)
 {
     struct runbook_nodes n = {.mode = RUNBOOK_SHADOW, /* nothing acts that was not told to */
                               .start_deadline_ns = 5 * MINUTE_NS};
-    enum status s = yaml_decode(d->doc, map, "runbook", runbook_fields, ARRAY_LEN(runbook_fields),
-                                &d->rb->arena, &n, d->err);
-    if (s == STATUS_OK) s = check_name(d, map, n.name);
-    if (s == STATUS_OK) s = decode_start(d, map, &n);
-    if (s == STATUS_OK) s = decode_target(d, n.target);
-    if (s == STATUS_OK && n.steps == NULL && n.escalate == NULL)
-        s = yaml_error(
-            d->doc, map, d->err,
-            "steps is missing in runbook; one without any needs 'escalate', which then tells a person at once");
-    if (s == STATUS_OK && n.steps != NULL) s = runbook_decode_steps(d, n.steps);
-    if (s == STATUS_OK) s = decode_guardrails(d, n.guardrails);
-    if (s == STATUS_OK && n.follow_up != NULL && n.steps == NULL)
-        s = yaml_error(d->doc, n.follow_up, d->err,
-                       "follow_up follows a verified act, and there are no steps");
-    if (s == STATUS_OK && n.follow_up != NULL)
-        s = runbook_decode_step(d, n.follow_up, STEP_FOLLOW_UP, &d->rb->follow_up);
-    if (s == STATUS_OK && n.escalate != NULL)
-        s = runbook_decode_step(d, n.escalate, STEP_ESCALATE, &d->rb->escalate);
-    d->rb->mode = (enum runbook_mode)n.mode;
+    enum status s = STATUS_OK;
     d->rb->line = map->line;
     d->rb->column = map->column;
+    if (runbook_ends(d,
+                     yaml_decode(d->doc, map, "runbook", runbook_fields, ARRAY_LEN(runbook_fields),
+                                 &d->rb->arena, &n, d->err),
+                     &s))
+        return s;
+    d->rb->mode = (enum runbook_mode)n.mode;
+    if (map->type != YAML_MAP) return s;
+    if (n.name.len > 0 && runbook_ends(d, check_name(d, map, n.name), &s)) return s;
+    if (runbook_ends(d, decode_start(d, map, &n), &s)) return s;
+    if (n.target != NULL && runbook_ends(d, decode_target(d, n.target), &s)) return s;
+    (void)runbook_ends(d, decode_acts(d, map, &n), &s);
     return s;
 }
 
@@ -318,6 +388,30 @@ enum status runbook_parse(const struct yaml_document *doc, const struct yaml_nod
     }
     *ret_runbook = rb;
     return STATUS_OK;
+}
+
+/* A schedule may be right where other parts are not. */
+static enum status prepare_schedule(const struct runbook_decoder *d)
+{
+    enum status s = runbook_prepare_schedule(d->rb, d->err);
+    if (s != STATUS_OK) d->doc->on_fault(d->doc->fault_arg, d->err);
+    return s;
+}
+
+struct runbook *runbook_parse_all(const struct yaml_document *doc, const struct yaml_node *map)
+{
+    struct runbook *rb = mem_zalloc(1, sizeof(*rb));
+    struct error ignored; /* told to doc->on_fault */
+    struct runbook_decoder d = {.doc = doc, .rb = rb, .err = &ignored};
+    rb->file = arena_copy(&rb->arena, sv(doc->file));
+    enum status s = decode(&d, map);
+    if (prepare_schedule(&d) != STATUS_OK || s != STATUS_OK) return rb;
+    json_t *tree = yaml_to_json(map);
+    rb->content = json_canonical(&rb->arena, tree);
+    json_release(tree);
+    sha256_hex(rb->content, rb->hash);
+    (void)!check_content(&d, map);
+    return rb;
 }
 
 void runbook_free(struct runbook *rb)

@@ -86,6 +86,9 @@ struct runbook {
 /* One map of a document. Message: FILE:LINE:COLUMN: what (with the nearest name). */
 enum status runbook_parse(const struct yaml_document *doc, const struct yaml_node *map,
                           struct runbook **ret_runbook, struct error *err) MUST_USE;
+/* The same for who wants all faults: doc->on_fault is told each. As far as it could be read: steps with a
+ * fault are left out, and without a name it has none. Never NULL. */
+struct runbook *runbook_parse_all(const struct yaml_document *doc, const struct yaml_node *map) MUST_USE;
 /* Back from RECORD_RUNBOOK. */
 enum status runbook_from_content(struct strview content, struct runbook **ret_runbook,
                                  struct error *err) MUST_USE;
@@ -117,6 +120,11 @@ enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struc
  * act can cause by removing the series. Loop thread. */
 enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
                               struct error *err) MUST_USE;
+/* One file, added to the set, with all its faults and not the first alone. */
+void runbook_set_read_all(const char *path, struct runbook_set *set, yaml_fault_cb *on_fault, void *arg);
+/* runbook_set_check() with all faults. */
+void runbook_set_check_all(const struct runbook_set *set, const struct invoker_ops *invoker,
+                           void *invoker_arg, yaml_fault_cb *on_fault, void *arg);
 /* The "runbooks" of an activation: [{"hash","mode","name"}…], canonical. */
 struct strview runbook_set_json(const struct runbook_set *set, struct arena *a);
 void runbook_set_release(struct runbook_set *set);

@@ -13,12 +13,27 @@ struct check {
     const struct runbook *rb;
     const struct runbook_step *step;
     struct error *err;
+    yaml_fault_cb *on_fault; /* NULL: the first fault ends it */
+    void *fault_arg;
 };
+
+/* As runbook_ends(). */
+static bool ends(const struct check *c, enum status s, enum status *ret_worst)
+{
+    if (s != STATUS_OK) *ret_worst = s;
+    return s != STATUS_OK && c->on_fault == NULL;
+}
 
 static enum status refuse(const struct check *c, const char *what)
 {
-    return error_set(c->err, STATUS_INVALID_ARGUMENT, "%.*s:%u:%u: runbook '%.*s': %s", SV_ARG(c->rb->file),
-                     c->step->line, c->step->column, SV_ARG(c->rb->name), what);
+    struct strview name = c->rb->name; /* empty: that is a fault of its own */
+    struct error fault;
+    enum status s = error_set(&fault, STATUS_INVALID_ARGUMENT, "%.*s:%u:%u: %s%.*s%s%s", SV_ARG(c->rb->file),
+                              c->step->line, c->step->column, name.len > 0 ? "runbook '" : "", SV_ARG(name),
+                              name.len > 0 ? "': " : "", what);
+    if (c->err != NULL) *c->err = fault;
+    if (c->on_fault != NULL) c->on_fault(c->fault_arg, &fault);
+    return s;
 }
 
 /* The same, at the value of one parameter. */
@@ -30,7 +45,9 @@ static enum status refuse_value(const struct check *c, const char *parameter, co
         here.line = here.places[i].line;
         here.column = here.places[i].column;
     }
-    return refuse(&(struct check){c->rb, &here, c->err}, what);
+    struct check at = *c;
+    at.step = &here;
+    return refuse(&at, what);
 }
 
 static enum status unknown_parameter(const struct check *c, json_t *properties, const char *name)
@@ -92,92 +109,139 @@ static enum status check_literals(const struct check *c, const json_t *manifest)
     if (c->step->with == NULL || manifest_params_parse(manifest, &m, NULL) != STATUS_OK)
         return STATUS_OK; /* a foreign function has only its schema */
     enum status s = STATUS_OK;
-    json_object_foreach(c->step->with, name, value) if (s == STATUS_OK) s = check_literal(c, &m, name, value);
+    json_object_foreach(c->step->with, name, value)
+    {
+        if (ends(c, check_literal(c, &m, name, value), &s)) break;
+    }
     manifest_release(&m);
     return s;
+}
+
+/* Known to the bot, and of its type. */
+static enum status check_given(const struct check *c, json_t *properties)
+{
+    enum status worst = STATUS_OK;
+    json_t *value;
+    const char *name;
+    char what[256];
+    json_object_foreach(c->step->with, name, value)
+    {
+        const json_t *property = json_object_get(properties, name);
+        enum status s = STATUS_OK;
+        if (property == NULL) {
+            s = unknown_parameter(c, properties, name);
+        } else if (!fits(property, value)) {
+            (void)snprintf(what, sizeof(what), "parameter '%.60s' of bot '%.*s' must be of type %s", name,
+                           SV_ARG(c->step->bot), json_string_value(json_object_get(property, "type")));
+            s = refuse_value(c, name, what);
+        }
+        if (ends(c, s, &worst)) break;
+    }
+    return worst;
+}
+
+static enum status check_required(const struct check *c, const json_t *required)
+{
+    enum status worst = STATUS_OK;
+    char what[256];
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (name == NULL || json_object_get(c->step->with, name) != NULL) continue;
+        (void)snprintf(what, sizeof(what), "bot '%.*s' needs the parameter '%.60s'", SV_ARG(c->step->bot),
+                       name);
+        if (ends(c, refuse(c, what), &worst)) break;
+    }
+    return worst;
 }
 
 static enum status check_parameters(const struct check *c, const json_t *manifest)
 {
     const json_t *schema = json_object_get(manifest, "schema");
-    json_t *properties = json_object_get(schema, "properties"), *value;
-    const json_t *required = json_object_get(schema, "required");
-    const char *name;
-    char what[256];
+    json_t *properties = json_object_get(schema, "properties");
+    enum status s = STATUS_OK;
     if (!json_is_object(properties))
         return STATUS_OK; /* a foreign function says nothing about its parameters */
-    json_object_foreach(c->step->with, name, value)
-    {
-        const json_t *property = json_object_get(properties, name);
-        if (property == NULL) return unknown_parameter(c, properties, name);
-        if (fits(property, value)) continue;
-        (void)snprintf(what, sizeof(what), "parameter '%.60s' of bot '%.*s' must be of type %s", name,
-                       SV_ARG(c->step->bot), json_string_value(json_object_get(property, "type")));
-        return refuse_value(c, name, what);
-    }
-    for (size_t i = 0; i < json_array_size(required); i++) {
-        name = json_string_value(json_array_get(required, i));
-        if (name == NULL || json_object_get(c->step->with, name) != NULL) continue;
-        (void)snprintf(what, sizeof(what), "bot '%.*s' needs the parameter '%.60s'", SV_ARG(c->step->bot),
-                       name);
-        return refuse(c, what);
-    }
-    return check_literals(c, manifest);
+    if (ends(c, check_given(c, properties), &s)) return s;
+    if (ends(c, check_required(c, json_object_get(schema, "required")), &s)) return s;
+    return s == STATUS_OK ? check_literals(c, manifest) : s;
 }
 
-static enum status check_step(const struct runbook *rb, const struct runbook_step *step, bool is_verified,
-                              const struct invoker_ops *invoker, void *arg, struct error *err)
+/* May it stand where it stands: does what follows it prove anything, may it act there? */
+static enum status check_place(const struct check *c, const struct function_info *info, bool is_verified)
 {
-    struct check c = {rb, step, err};
-    struct function_info info;
-    struct error why = {0};
     char what[300];
-    enum status s = invoker->info(arg, step->bot, &info, &why);
-    if (s == STATUS_NOT_FOUND) {
-        (void)snprintf(what, sizeof(what), "no function '%.*s' is deployed (stack.yml lists them)",
-                       SV_ARG(step->bot));
-        return refuse(&c, what);
-    }
-    if (s != STATUS_OK) {
-        if (err != NULL) *err = why;
-        return error_prefix(err, s, "function '%.*s'", SV_ARG(step->bot));
-    }
-    if (is_verified && info.removes_series && step->verify == VERIFY_RESOLVE) {
+    if (is_verified && info->removes_series && c->step->verify == VERIFY_RESOLVE) {
         (void)snprintf(
             what, sizeof(what),
             "an act of '%.*s' can itself remove the alerting series, so a resolve proves nothing: write 'verify: check' "
             "or 'verify: {check: {hold: 5m}}'",
-            SV_ARG(step->bot));
-        return refuse(&c, what);
+            SV_ARG(c->step->bot));
+        return refuse(c, what);
     }
-    if (!is_verified && info.acts && !info.tells_people) {
+    if (!is_verified && info->acts && !info->tells_people) {
         (void)snprintf(
             what, sizeof(what),
             "an escalation passes neither cooldown nor rate, so it must only tell people (such as notify); '%.*s' acts: "
             "make it the last step",
-            SV_ARG(step->bot));
-        return refuse(&c, what);
+            SV_ARG(c->step->bot));
+        return refuse(c, what);
     }
+    return STATUS_OK;
+}
+
+static enum status unreachable(const struct check *c, enum status s, const struct error *why)
+{
+    char what[300];
+    if (s == STATUS_NOT_FOUND) { /* the sentence has the nearest name */
+        (void)snprintf(what, sizeof(what), "%.200s; stack.yml lists them", why->message);
+        return refuse(c, what);
+    }
+    (void)snprintf(what, sizeof(what), "function '%.*s': %.200s", SV_ARG(c->step->bot), why->message);
+    if (c->on_fault != NULL) return refuse(c, what);
+    return error_set(c->err, s, "%s", what);
+}
+
+static enum status check_step(const struct check *c, bool is_verified, const struct invoker_ops *invoker,
+                              void *arg)
+{
+    struct function_info info;
+    struct error why = {0};
+    enum status s = invoker->info(arg, c->step->bot, &info, &why);
+    if (s != STATUS_OK) return unreachable(c, s, &why);
+    if (ends(c, check_place(c, &info, is_verified), &s)) return s;
     json_t *manifest = NULL;
-    if (json_parse(info.manifest_json, 0, &manifest, NULL) != STATUS_OK) return STATUS_OK;
-    s = check_parameters(&c, manifest);
+    if (json_parse(info.manifest_json, 0, &manifest, NULL) != STATUS_OK) return s;
+    (void)ends(c, check_parameters(c, manifest), &s);
     json_release(manifest);
+    return s;
+}
+
+static enum status check_all(const struct runbook_set *set, struct check c, const struct invoker_ops *invoker,
+                             void *arg)
+{
+    enum status s = STATUS_OK;
+    for (size_t i = 0; i < set->n; i++) {
+        c.rb = set->items[i];
+        for (size_t k = 0; k < c.rb->n_steps; k++) {
+            c.step = &c.rb->steps[k];
+            if (ends(&c, check_step(&c, true, invoker, arg), &s)) return s;
+        }
+        c.step = &c.rb->follow_up;
+        if (c.step->bot.len > 0 && ends(&c, check_step(&c, true, invoker, arg), &s)) return s;
+        c.step = &c.rb->escalate;
+        if (c.step->bot.len > 0 && ends(&c, check_step(&c, false, invoker, arg), &s)) return s;
+    }
     return s;
 }
 
 enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
                               struct error *err)
 {
-    for (size_t i = 0; i < set->n; i++) {
-        const struct runbook *rb = set->items[i];
-        enum status s = STATUS_OK;
-        for (size_t k = 0; k < rb->n_steps && s == STATUS_OK; k++)
-            s = check_step(rb, &rb->steps[k], true, invoker, arg, err);
-        if (s == STATUS_OK && rb->follow_up.bot.len > 0)
-            s = check_step(rb, &rb->follow_up, true, invoker, arg, err);
-        if (s == STATUS_OK && rb->escalate.bot.len > 0)
-            s = check_step(rb, &rb->escalate, false, invoker, arg, err);
-        if (s != STATUS_OK) return s;
-    }
-    return STATUS_OK;
+    return check_all(set, (struct check){.err = err}, invoker, arg);
+}
+
+void runbook_set_check_all(const struct runbook_set *set, const struct invoker_ops *invoker,
+                           void *invoker_arg, yaml_fault_cb *on_fault, void *arg)
+{
+    (void)!check_all(set, (struct check){.on_fault = on_fault, .fault_arg = arg}, invoker, invoker_arg);
 }

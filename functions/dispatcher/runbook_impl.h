@@ -14,6 +14,10 @@ struct runbook_decoder {
     struct error *err;
 };
 
+/* The first fault ends it, unless all of them are wanted: then the next part is looked at all the same.
+ * *ret_worst is kept where there is none. */
+bool runbook_ends(const struct runbook_decoder *d, enum status s, enum status *ret_worst);
+
 /* runbook_step.c. The schedule, if there is one, has been decoded before. */
 enum runbook_step_kind { STEP_OF_LADDER, STEP_FOLLOW_UP, STEP_ESCALATE };
 enum status runbook_check_template(const struct runbook_decoder *d, const struct yaml_node *at,

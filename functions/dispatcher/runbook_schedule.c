@@ -30,8 +30,9 @@ struct record_labels runbook_tick_annotations(int64_t due_ns, struct arena *a)
 static enum status refuse(const struct runbook *rb, unsigned line, unsigned column, struct error *err,
                           const char *what)
 {
-    return error_set(err, STATUS_INVALID_ARGUMENT, "%.*s:%u:%u: runbook '%.*s': %s", SV_ARG(rb->file), line,
-                     column, SV_ARG(rb->name), what);
+    struct strview name = rb->name; /* empty: that is a fault of its own */
+    return error_set(err, STATUS_INVALID_ARGUMENT, "%.*s:%u:%u: %s%.*s%s%s", SV_ARG(rb->file), line, column,
+                     name.len > 0 ? "runbook '" : "", SV_ARG(name), name.len > 0 ? "': " : "", what);
 }
 
 /* The closest that two of its times come, and the most that lie within rate.per; none are further apart than

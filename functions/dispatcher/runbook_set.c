@@ -7,7 +7,7 @@ static enum status add(struct runbook_set *set, struct runbook *rb, const struct
 {
     for (size_t i = 0; i < set->n; i++) {
         const struct runbook *other = set->items[i];
-        if (!sv_eq(other->name, rb->name)) continue;
+        if (rb->name.len == 0 || !sv_eq(other->name, rb->name)) continue;
         enum status s = yaml_error(doc, map, err, "runbook '%.*s' is there already, at %.*s:%u",
                                    SV_ARG(rb->name), SV_ARG(other->file), other->line);
         runbook_free(rb);
@@ -36,6 +36,29 @@ static enum status read_file(struct runbook_set *set, const char *path, struct e
     }
     arena_release(&arena);
     return s;
+}
+
+void runbook_set_read_all(const char *path, struct runbook_set *set, yaml_fault_cb *on_fault, void *arg)
+{
+    struct arena arena = {0};
+    struct yaml_document doc;
+    struct error err;
+    if (yaml_read(&arena, path, &doc, &err) != STATUS_OK) {
+        on_fault(arg, &err);
+        arena_release(&arena);
+        return;
+    }
+    doc.on_fault = on_fault;
+    doc.fault_arg = arg;
+    const struct yaml_node *node = doc.root->type == YAML_LIST ? doc.root->first : doc.root;
+    for (; node != NULL; node = node == doc.root ? NULL : node->next) {
+        if (set->n == RUNBOOK_SET_MAX) {
+            (void)!yaml_error(&doc, node, &err, "more than %d runbooks", RUNBOOK_SET_MAX);
+            break;
+        }
+        (void)!add(set, runbook_parse_all(&doc, node), &doc, node, &err);
+    }
+    arena_release(&arena);
 }
 
 static enum status read_files(const char *dir, const struct runbook_folder *folder, struct runbook_set *set,

@@ -13,7 +13,9 @@ static const struct runbook_step default_step = {
 static enum status check_scheduled_template(const struct runbook_decoder *d, const struct yaml_node *at)
 {
     struct arena a = {0};
-    struct record_labels labels = runbook_tick_labels(d->rb, &a),
+    struct runbook named = {.name = d->rb->name.len > 0 ? d->rb->name : SV("r"), /* else a fault of its own */
+                            .schedule.text = d->rb->schedule.text};
+    struct record_labels labels = runbook_tick_labels(&named, &a),
                          annotations = runbook_tick_annotations(1, &a);
     struct template_vars vars = {.labels = &labels,
                                  .annotations = &annotations,
@@ -46,11 +48,10 @@ static enum status check_templates(const struct runbook_decoder *d, const struct
                                    bool allow_reason)
 {
     if (node->type == YAML_SCALAR) return runbook_check_template(d, node, true, allow_reason);
-    for (const struct yaml_node *child = node->first; child != NULL; child = child->next) {
-        enum status s = check_templates(d, child, allow_reason);
-        if (s != STATUS_OK) return s;
-    }
-    return STATUS_OK;
+    enum status worst = STATUS_OK;
+    for (const struct yaml_node *child = node->first; child != NULL; child = child->next)
+        if (runbook_ends(d, check_templates(d, child, allow_reason), &worst)) break;
+    return worst;
 }
 
 /* ---- steps ---- */
@@ -114,6 +115,14 @@ static enum status decode_scheduled_verify(const struct runbook_decoder *d, cons
     step->verify = VERIFY_CHECK;
     step->within_ns = 0;
     return STATUS_OK;
+}
+
+static enum status decode_verification(const struct runbook_decoder *d, const struct yaml_node *node,
+                                       struct runbook_step *step)
+{
+    enum status s = node != NULL ? decode_verify(d, node, step) : STATUS_OK;
+    if (s == STATUS_OK && runbook_is_scheduled(d->rb)) s = decode_scheduled_verify(d, node, step);
+    return s;
 }
 
 struct step_nodes {
@@ -183,19 +192,22 @@ static enum status decode_step_fields(const struct runbook_decoder *d, const str
     return yaml_decode(d->doc, node, "step", step_fields, ARRAY_LEN(step_fields), a, n, d->err);
 }
 
+static enum status check_with(const struct runbook_decoder *d, const struct yaml_node *with,
+                              enum runbook_step_kind kind)
+{
+    if (with->type != YAML_MAP) return yaml_error(d->doc, with, d->err, "with must be a map of parameters");
+    return check_templates(d, with, kind == STEP_ESCALATE);
+}
+
 /* Only the ladder's are verified by more than the bot's own answer; only an escalation knows the reason. */
 enum status runbook_decode_step(const struct runbook_decoder *d, const struct yaml_node *node,
                                 enum runbook_step_kind kind, struct runbook_step *ret_step)
 {
     struct step_nodes n = {.step = default_step};
-    enum status s = decode_step_fields(d, node, kind, &n);
-    if (s == STATUS_OK && n.verify != NULL) s = decode_verify(d, n.verify, &n.step);
-    if (s == STATUS_OK && runbook_is_scheduled(d->rb)) s = decode_scheduled_verify(d, n.verify, &n.step);
-    if (s == STATUS_OK && n.with != NULL) {
-        if (n.with->type != YAML_MAP)
-            return yaml_error(d->doc, n.with, d->err, "with must be a map of parameters");
-        s = check_templates(d, n.with, kind == STEP_ESCALATE);
-    }
+    enum status s = STATUS_OK;
+    if (runbook_ends(d, decode_step_fields(d, node, kind, &n), &s)) return s;
+    if (runbook_ends(d, decode_verification(d, n.verify, &n.step), &s)) return s;
+    if (n.with != NULL && runbook_ends(d, check_with(d, n.with, kind), &s)) return s;
     if (s != STATUS_OK) return s;
     if (n.with != NULL) {
         n.step.with = yaml_to_json(n.with);
@@ -220,10 +232,11 @@ enum status runbook_decode_steps(const struct runbook_decoder *d, const struct y
     if (list->n_children > RUNBOOK_STEPS_MAX)
         return yaml_error(d->doc, list, d->err, "%zu steps; at most %d are taken", list->n_children,
                           RUNBOOK_STEPS_MAX);
+    enum status worst = STATUS_OK;
     for (const struct yaml_node *node = list->first; node != NULL; node = node->next) {
         enum status s = runbook_decode_step(d, node, STEP_OF_LADDER, &d->rb->steps[d->rb->n_steps]);
-        if (s != STATUS_OK) return s;
-        d->rb->n_steps++;
+        if (runbook_ends(d, s, &worst)) return s;
+        if (s == STATUS_OK) d->rb->n_steps++;
     }
-    return STATUS_OK;
+    return worst;
 }

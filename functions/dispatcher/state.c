@@ -213,6 +213,16 @@ void state_add_runbook(struct state *s, uint64_t seq, struct strview hash, struc
     table_put(&s->runbooks, sv(rb->hash), rb);
 }
 
+/* What was in force before, with the same text and mode, goes on being so. */
+static uint64_t active_since(const struct active_runbook *before, size_t n,
+                             const struct active_runbook *active, uint64_t seq)
+{
+    for (size_t i = 0; i < n; i++)
+        if (before[i].mode == active->mode && strcmp(before[i].runbook->hash, active->runbook->hash) == 0)
+            return before[i].since_seq;
+    return seq;
+}
+
 static void apply_activation(struct state *s, uint64_t seq, const struct record *r)
 {
     json_t *set = NULL;
@@ -229,6 +239,7 @@ static void apply_activation(struct state *s, uint64_t seq, const struct record 
         struct active_runbook active = {.runbook = state_runbook(s, json_get_text(item, "hash"))};
         if (active.runbook == NULL || !runbook_mode_from_name(json_get_text(item, "mode"), &active.mode))
             continue;
+        active.since_seq = active_since(before, n_before, &active, seq);
         s->active[s->n_active++] = active;
     }
     s->activation_seq = seq;
@@ -368,6 +379,8 @@ static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, co
     inc->hold_broken = false;
     inc->gate = NULL;
     (void)snprintf(inc->intent, sizeof(inc->intent), "%.*s", SV_ARG(r->intent));
+    inc->slot->n_acts++;
+    inc->slot->last_act_ns = r->time_ns;
     state_act_begin(s, inc, r->time_ns);
     state_set_phase(s, inc, INCIDENT_ACTING);
 }
@@ -405,6 +418,7 @@ static void apply_refusal(struct state *s, struct incident *inc, const struct re
     }
     state_drop_timer(s, inc);
     inc->step = r->step;
+    if (sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow"))) inc->slot->n_shadowed++;
     state_set_phase(s, inc, state_phase_after(r->gate, &inc->gate));
 }
 

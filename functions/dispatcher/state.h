@@ -99,6 +99,9 @@ struct runbook_slot {
      * newest: a clock that ran ahead for a while must not silence the schedule until that time is there. */
     struct tick_run ticks[TICK_RUNS_MAX];
     size_t n_ticks;
+    uint64_t n_acts,
+        n_shadowed;      /* ever; and what it would have done in shadow. For people, not for decisions */
+    int64_t last_act_ns; /* as recorded, whatever the clock did since; 0: never */
     struct list waiting; /* incidents in WAITING, oldest refusal first */
     struct list untold;  /* those in ESCALATED of which nobody could be told yet: acting was stopped */
     struct list node;    /* state.slots_list */
@@ -161,6 +164,7 @@ struct signal_source {
 struct active_runbook {
     const struct runbook *runbook;
     enum runbook_mode mode;
+    uint64_t since_seq; /* of the activation that brought this text and mode */
 };
 
 struct state {

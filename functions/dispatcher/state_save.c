@@ -24,6 +24,7 @@ static void save_runbooks(const struct state *s, struct pack *p)
     for (size_t i = 0; i < s->n_active; i++) {
         pack_text(p, sv(s->active[i].runbook->hash));
         pack_u64(p, s->active[i].mode);
+        pack_u64(p, s->active[i].since_seq);
     }
 }
 
@@ -38,6 +39,9 @@ static void save_slots(const struct state *s, struct pack *p)
         const struct runbook_slot *slot = container_of(node, const struct runbook_slot, node);
         pack_text(p, slot->name);
         pack_u64(p, slot->n_acting);
+        pack_u64(p, slot->n_acts);
+        pack_u64(p, slot->n_shadowed);
+        pack_i64(p, slot->last_act_ns);
         pack_i64(p, slot->scheduled_ns);
         pack_u64(p, slot->n_ticks);
         for (size_t i = 0; i < slot->n_ticks; i++) {
@@ -248,9 +252,9 @@ static bool load_runbooks(struct loading *l)
     s->active = mem_zalloc(n + 1, sizeof(*s->active));
     for (size_t i = 0; i < n; i++) {
         const struct runbook *rb = state_runbook(s, unpack_text(l->u));
-        uint64_t mode = unpack_u64(l->u);
+        uint64_t mode = unpack_u64(l->u), since_seq = unpack_u64(l->u);
         if (rb == NULL || mode > RUNBOOK_ACT) return false;
-        s->active[s->n_active++] = (struct active_runbook){rb, (enum runbook_mode)mode};
+        s->active[s->n_active++] = (struct active_runbook){rb, (enum runbook_mode)mode, since_seq};
     }
     return !l->u->is_bad;
 }
@@ -273,6 +277,9 @@ static bool load_slots(struct loading *l)
     for (size_t n = unpack_count(l->u); n > 0; n--) {
         struct runbook_slot *slot = state_slot_get(l->s, unpack_text(l->u));
         slot->n_acting = (size_t)unpack_u64(l->u);
+        slot->n_acts = unpack_u64(l->u);
+        slot->n_shadowed = unpack_u64(l->u);
+        slot->last_act_ns = unpack_i64(l->u);
         if (!load_ticks(l, slot)) return false;
     }
     return !l->u->is_bad;

@@ -35,7 +35,8 @@ struct command {
 
 extern const struct command command_up, command_status, command_why, command_incident, command_dead,
     command_schedule, command_audit, command_stop, command_resume, command_reload, command_metrics,
-    command_receiver, command_explain, command_plan, command_doctor, command_backup, command_restore;
+    command_receiver, command_explain, command_plan, command_doctor, command_runbook, command_backup,
+    command_restore;
 
 /* The usage line, the description and the options on stdout. */
 void cli_print_help(const struct command *c);
@@ -180,6 +181,12 @@ struct up_cfg {
     bool is_insecure, is_json;
 };
 
+/* Where balm up looks for the files and folders that are not given. What is nowhere is named where it would
+ * be, for the message; a stack file that is nowhere is NULL. */
+void cli_complete_defaults(struct up_cfg *cfg, struct arena *a);
+struct core_function;
+/* The core functions, *ret_n of them. */
+const struct core_function *const *cli_core_functions(unsigned *ret_n);
 /* Runs until SIGINT or SIGTERM; returns the exit code. */
 int platform_run(const struct up_cfg *cfg, struct error *err);
 

@@ -56,10 +56,11 @@ static const struct command command_help = {
 };
 
 static const struct command *const commands[] = {
-    &command_up,       &command_status,   &command_why,      &command_incident, &command_dead,
-    &command_schedule, &command_audit,    &command_stop,     &command_resume,   &command_reload,
-    &command_metrics,  &command_receiver, &command_explain,  &command_plan,     &command_doctor,
-    &command_backup,   &command_restore,  &command_generate, &command_help,     &command_version,
+    &command_up,       &command_status,   &command_why,     &command_incident, &command_dead,
+    &command_schedule, &command_audit,    &command_stop,    &command_resume,   &command_reload,
+    &command_metrics,  &command_receiver, &command_explain, &command_plan,     &command_doctor,
+    &command_runbook,  &command_backup,   &command_restore, &command_generate, &command_help,
+    &command_version,
 };
 
 static int run_version(const struct command *self, int argc, char **argv)

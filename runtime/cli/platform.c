@@ -33,6 +33,12 @@ static const struct core_function *const core_functions[] = {&audit_function, &a
                                                              &dispatcher_function};
 #define N_CORE ARRAY_LEN(core_functions)
 
+const struct core_function *const *cli_core_functions(unsigned *ret_n)
+{
+    *ret_n = N_CORE;
+    return core_functions;
+}
+
 /* timeout(1) and a terminal signal the process and its group: the same wish arrives twice. */
 #define SAME_SIGNAL_NS (500 * NS_PER_MS)
 

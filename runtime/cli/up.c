@@ -234,8 +234,7 @@ static const char *find_default(struct arena *a, const char *in_source, const ch
     return access(beside, F_OK) == 0 ? beside : cli_find_part(a, installed);
 }
 
-/* What is nowhere is named where it would be, for the message. */
-static void complete_defaults(struct up_cfg *cfg, struct arena *a)
+void cli_complete_defaults(struct up_cfg *cfg, struct arena *a)
 {
     const char *exe_dir = cli_executable_dir(a);
     cfg->shim_path = cli_find_part(a, "balm-shim");
@@ -309,7 +308,7 @@ static int run_up(const struct command *self, int argc, char **argv)
     }
     log_set_level(level);
     log_set_terminal(isatty(2) == 1 && !cfg.is_json);
-    complete_defaults(&cfg, &a);
+    cli_complete_defaults(&cfg, &a);
     code = platform_run(&cfg, &err);
     if (code != CLI_OK && isatty(2) == 1 && !cfg.is_json)
         (void)cli_fail(self, &err);

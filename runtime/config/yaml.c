@@ -41,14 +41,22 @@ static enum status error_at(const char *file, size_t line, size_t column, struct
     return error_set(err, STATUS_INVALID_ARGUMENT, "%s:%zu:%zu: %s", file, line, column, message);
 }
 
+static void tell(const struct yaml_document *doc, const struct error *fault, struct error *err)
+{
+    if (err != NULL) *err = *fault;
+    if (doc->on_fault != NULL) doc->on_fault(doc->fault_arg, fault);
+}
+
 enum status yaml_error(const struct yaml_document *doc, const struct yaml_node *at, struct error *err,
                        const char *fmt, ...)
 {
     va_list args;
+    struct error fault;
     va_start(args, fmt);
     enum status s =
-        error_at(doc->file, at != NULL ? at->line : 1, at != NULL ? at->column : 1, err, fmt, args);
+        error_at(doc->file, at != NULL ? at->line : 1, at != NULL ? at->column : 1, &fault, fmt, args);
     va_end(args);
+    tell(doc, &fault, err);
     return s;
 }
 
@@ -56,9 +64,11 @@ enum status yaml_error_at(const struct yaml_document *doc, size_t line, size_t c
                           const char *fmt, ...)
 {
     va_list args;
+    struct error fault;
     va_start(args, fmt);
-    enum status s = error_at(doc->file, line, column, err, fmt, args);
+    enum status s = error_at(doc->file, line, column, &fault, fmt, args);
     va_end(args);
+    tell(doc, &fault, err);
     return s;
 }
 

@@ -25,9 +25,16 @@ struct yaml_node {
     size_t n_children;
 };
 
+/* One fault of several: the same sentence that an error would be. */
+typedef void yaml_fault_cb(void *arg, const struct error *fault);
+
 struct yaml_document {
     const char *file;       /* for messages */
     struct yaml_node *root; /* all in the arena */
+    /* Set after the parse by who wants all faults and not the first alone: yaml_error() tells each, and
+     * yaml_decode() goes on behind it. NULL: it does not. */
+    yaml_fault_cb *on_fault;
+    void *fault_arg;
 };
 
 /* Exactly one document. Message: FILE:LINE:COLUMN: what. An empty file is STATUS_INVALID_ARGUMENT. */
@@ -39,6 +46,11 @@ enum status yaml_read(struct arena *a, const char *path, struct yaml_document *r
 /* Fill *err with "FILE:LINE:COLUMN: …" for a node and return STATUS_INVALID_ARGUMENT. */
 enum status yaml_error(const struct yaml_document *doc, const struct yaml_node *at, struct error *err,
                        const char *fmt, ...) PRINTF_LIKE(4, 5);
+/* Where a line and column lie, as a person would say it: "steps[1].with.root", "guardrails.cooldwn"; empty
+ * for the root. A value that begins there, or with is_key the key. In the arena; NULL: nothing begins there.
+ */
+const char *yaml_path_at(const struct yaml_document *doc, unsigned line, unsigned column, bool is_key,
+                         struct arena *a);
 /* Value of a map's key, or NULL. */
 struct yaml_node *yaml_get(const struct yaml_node *map, struct strview key);
 /* Core-schema reading of scalars: true/false, integers, null; everything else is text. Maps and lists
@@ -74,7 +86,8 @@ struct yaml_field {
 
 /* Decode a map into *ret_struct (zeroed or with defaults set by the caller). Unknown keys are refused with
  * the nearest known name: "runbooks/nginx.yaml:7:5: unknown field 'cooldwn' in guardrails (did you mean
- * 'cooldown'?)". `what` names the map in messages. */
+ * 'cooldown'?)". `what` names the map in messages. With doc->on_fault, what is right of it is decoded all the
+ * same; the status is that of the last fault. */
 enum status yaml_decode(const struct yaml_document *doc, const struct yaml_node *map, const char *what,
                         const struct yaml_field *fields, size_t n_fields, struct arena *a, void *ret_struct,
                         struct error *err) MUST_USE;

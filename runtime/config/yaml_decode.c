@@ -232,21 +232,32 @@ static enum status unknown_field(const struct yaml_document *doc, const struct y
                          nearest != NULL ? nearest : "", nearest != NULL ? "'?)" : "");
 }
 
+static enum status decode_child(const struct yaml_document *doc, const struct yaml_node *child,
+                                const char *what, const struct yaml_field *fields, size_t n_fields,
+                                struct arena *a, void *ret_struct, struct error *err)
+{
+    struct target t = {.doc = doc, .node = child, .what = what, .arena = a, .err = err};
+    t.field = find_field(fields, n_fields, child->key);
+    if (t.field == NULL) return unknown_field(doc, child, what, fields, n_fields, a, err);
+    return decode_field(&t, ret_struct);
+}
+
 enum status yaml_decode(const struct yaml_document *doc, const struct yaml_node *map, const char *what,
                         const struct yaml_field *fields, size_t n_fields, struct arena *a, void *ret_struct,
                         struct error *err)
 {
+    enum status all = STATUS_OK, s;
     if (map->type != YAML_MAP)
         return yaml_error(doc, map, err, "%s must be a map, not %s", what, type_name(map->type));
     for (const struct yaml_node *child = map->first; child != NULL; child = child->next) {
-        struct target t = {.doc = doc, .node = child, .what = what, .arena = a, .err = err};
-        t.field = find_field(fields, n_fields, child->key);
-        if (t.field == NULL) return unknown_field(doc, child, what, fields, n_fields, a, err);
-        enum status s = decode_field(&t, ret_struct);
-        if (s != STATUS_OK) return s;
+        s = decode_child(doc, child, what, fields, n_fields, a, ret_struct, err);
+        if (s != STATUS_OK) all = s;
+        if (s != STATUS_OK && doc->on_fault == NULL) return s;
     }
-    for (size_t i = 0; i < n_fields; i++)
-        if (fields[i].is_required && yaml_get(map, sv(fields[i].name)) == NULL)
-            return yaml_error(doc, map, err, "%s is missing in %s", fields[i].name, what);
-    return STATUS_OK;
+    for (size_t i = 0; i < n_fields; i++) {
+        if (!fields[i].is_required || yaml_get(map, sv(fields[i].name)) != NULL) continue;
+        all = yaml_error(doc, map, err, "%s is missing in %s", fields[i].name, what);
+        if (doc->on_fault == NULL) return all;
+    }
+    return all;
 }

@@ -179,21 +179,26 @@ static enum on_unknown parse_on_unknown(struct strview text)
     return sv_eq(text, SV("reread")) ? ON_UNKNOWN_REREAD : ON_UNKNOWN_ESCALATE;
 }
 
-static void info_from_manifest(struct deployment *d)
+void gateway_manifest_info(const json_t *m, struct strview name, struct arena *a,
+                           struct function_info *ret_info)
 {
-    const json_t *m = d->manifest;
-    d->info = (struct function_info){
-        .name = d->spec.name,
+    *ret_info = (struct function_info){
+        .name = name,
         .acts = json_is_yes(m, "acts"),
         .is_destructive = json_is_yes(m, "destructive"),
         .removes_series = json_is_yes(m, "removes_series"),
         .tells_people = json_is_yes(m, "tells_people"),
         .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
         .undo = json_get_text(m, "undo"),
-        .manifest_json = json_canonical(&d->arena, m),
+        .manifest_json = json_canonical(a, m),
     };
-    if (duration_parse(json_get_text(m, "timeout"), &d->info.timeout_ns) != STATUS_OK)
-        d->info.timeout_ns = 30 * NS_PER_S;
+    if (duration_parse(json_get_text(m, "timeout"), &ret_info->timeout_ns) != STATUS_OK)
+        ret_info->timeout_ns = 30 * NS_PER_S;
+}
+
+static void info_from_manifest(struct deployment *d)
+{
+    gateway_manifest_info(d->manifest, d->spec.name, &d->arena, &d->info);
     struct strview limit = json_get_text(d->spec.env, "exec_timeout"); /* what the function will go by */
     int64_t limit_ns;
     if (limit.len > 0 && duration_parse(limit, &limit_ns) == STATUS_OK) d->info.timeout_ns = limit_ns;

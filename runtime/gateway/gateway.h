@@ -78,6 +78,19 @@ void gateway_free(struct gateway *g);
  * /system/reload does the same. From a fiber. */
 enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, struct error *err) MUST_USE;
 
+/* What a stack file would deploy, without a platform: for checking runbooks against it. Of cfg, stack_file
+ * (NULL: nothing is deployed), functions_dir and the core functions' names are used. From a fiber. */
+struct gateway_plan;
+enum status gateway_plan_new(struct loop *l, const struct gateway_cfg *cfg, struct gateway_plan **ret_plan,
+                             struct error *err) MUST_USE;
+void gateway_plan_free(struct gateway_plan *p);
+/* arg is the plan; only info() may be asked. */
+extern const struct invoker_ops gateway_planned;
+
+/* What a manifest (the JSON of function/manifest.h) says of the function. Borrows from manifest and arena. */
+void gateway_manifest_info(const json_t *manifest, struct strview name, struct arena *a,
+                           struct function_info *ret_info);
+
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */
 extern const struct invoker_ops gateway_invoker;
 

@@ -258,6 +258,9 @@ void stack_commit(struct stack_plan *plan);
 void stack_discard(struct stack_plan *plan);
 /* What will be deployed under the name after the commit. NULL: nothing. Borrowed until commit or discard. */
 const struct deployment *stack_find(const struct stack_plan *plan, struct strview name);
+/* STATUS_NOT_FOUND, with the nearest name that is deployed (plan NULL), or will be (g NULL: the plan's). */
+enum status stack_missing(struct gateway *g, const struct stack_plan *plan, struct strview name,
+                          struct error *err);
 /* Label as an unsigned number within [min, max], or `fallback`. */
 unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
                           unsigned max);

@@ -18,7 +18,7 @@
 static struct deployment *find_or_say(struct gateway *g, struct strview name, struct error *err)
 {
     struct deployment *d = supervisor_find(g, name);
-    if (d == NULL) (void)!error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed", SV_ARG(name));
+    if (d == NULL) (void)!stack_missing(g, NULL, name, err);
     return d;
 }
 

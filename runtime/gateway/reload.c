@@ -2,7 +2,10 @@
  * order. */
 #include "gateway/gateway_impl.h"
 
+#include <stdlib.h>
+
 #include "base/clock.h"
+#include "base/memory.h"
 
 #define RELOAD_WAIT_NS (60 * NS_PER_S)
 
@@ -11,8 +14,7 @@ static enum status planned_info(void *arg, struct strview function, struct funct
                                 struct error *err)
 {
     const struct deployment *d = stack_find(arg, function);
-    if (d == NULL)
-        return error_set(err, STATUS_NOT_FOUND, "no function '%.*s' will be deployed", SV_ARG(function));
+    if (d == NULL) return stack_missing(NULL, arg, function, err);
     *ret_info = d->info;
     return STATUS_OK;
 }
@@ -82,4 +84,42 @@ enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, 
     fiber_event_set(&g->reload_ended);
     if (s != STATUS_OK && err != NULL) *err = why;
     return s;
+}
+
+/* ---- without a platform ---- */
+
+struct gateway_plan {
+    struct gateway gateway; /* has no folder, no port, nothing deployed */
+    struct stack_plan *plan;
+};
+
+static enum status plan_info(void *arg, struct strview function, struct function_info *ret_info,
+                             struct error *err)
+{
+    const struct gateway_plan *p = arg;
+    return planned_info(p->plan, function, ret_info, err);
+}
+
+const struct invoker_ops gateway_planned = {.name = "planned", .info = plan_info};
+
+enum status gateway_plan_new(struct loop *l, const struct gateway_cfg *cfg, struct gateway_plan **ret_plan,
+                             struct error *err)
+{
+    struct gateway_plan *p = mem_zalloc(1, sizeof(*p));
+    p->gateway = (struct gateway){.loop = l, .cfg = *cfg, .run_dir_fd = -1};
+    p->gateway.cfg.dir = ""; /* of secrets that nobody will be given */
+    list_init(&p->gateway.deployments);
+    list_init(&p->gateway.retired);
+    enum status s = stack_prepare(&p->gateway, cfg->stack_file, &p->plan, err);
+    if (s == STATUS_OK)
+        *ret_plan = p;
+    else
+        free(p);
+    return s;
+}
+
+void gateway_plan_free(struct gateway_plan *p)
+{
+    if (p != NULL) stack_discard(p->plan);
+    free(p);
 }

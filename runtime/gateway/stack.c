@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/list.h"
 #include "config/bytes.h"
+#include "config/config.h"
 #include "config/yaml.h"
 
 struct stack_file {
@@ -264,4 +266,26 @@ const struct deployment *stack_find(const struct stack_plan *plan, struct strvie
     if (e != NULL && e->prepared != NULL) return e->prepared;
     if (e == NULL && !plan->is_void && now != NULL && now->is_from_stack) return NULL; /* it goes */
     return now;
+}
+
+enum status stack_missing(struct gateway *g, const struct stack_plan *plan, struct strview name,
+                          struct error *err)
+{
+    const char *names[2 * DEPLOYMENTS_MAX];
+    struct arena a = {0};
+    size_t n = 0;
+    if (plan != NULL) g = plan->gateway;
+    for (size_t i = 0; plan != NULL && i < plan->n && n < ARRAY_LEN(names); i++)
+        names[n++] = arena_cstr(&a, plan->entries[i].name);
+    for (const struct list *node = g->deployments.next; node != &g->deployments && n < ARRAY_LEN(names);
+         node = node->next) {
+        struct strview other = container_of(node, struct deployment, node)->spec.name;
+        if (plan == NULL || stack_find(plan, other) != NULL) names[n++] = arena_cstr(&a, other);
+    }
+    const char *nearest = config_nearest(arena_cstr(&a, name), names, n);
+    enum status s = error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed%s%s%s",
+                              SV_ARG(sv_sub(name, 0, 80)), nearest != NULL ? " (did you mean '" : "",
+                              nearest != NULL ? nearest : "", nearest != NULL ? "'?)" : "");
+    arena_release(&a);
+    return s;
 }

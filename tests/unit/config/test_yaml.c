@@ -327,3 +327,49 @@ Test(yaml, error_of_a_node_names_file_line_and_column)
     cr_assert_str_eq(err.message, "f.yaml:2:6: 2 is too much");
     cr_assert_eq(yaml_error(&doc, NULL, NULL, "no one listens"), STATUS_INVALID_ARGUMENT);
 }
+
+static void count_fault(void *arg, const struct error *fault)
+{
+    (void)fault;
+    ++*(int *)arg;
+}
+
+Test(yaml, a_place_is_named_by_its_path)
+{
+    static const char text[] = "- {a: b}\n- steps:\n    - bot: x\n      with: {root: /x}\n  'odd key': 1\n";
+    struct arena a = {0};
+    cr_assert_eq(yaml_parse(&a, "f", sv(text), &doc, NULL), STATUS_OK);
+    cr_expect_str_eq(yaml_path_at(&doc, 1, 1, false, &a), "");
+    cr_expect_str_eq(yaml_path_at(&doc, 1, 3, false, &a), "[0]");
+    cr_expect_str_eq(yaml_path_at(&doc, 1, 4, true, &a), "[0].a");
+    cr_expect_str_eq(yaml_path_at(&doc, 3, 7, false, &a), "[1].steps[0]");
+    cr_expect_str_eq(yaml_path_at(&doc, 3, 7, true, &a), "[1].steps[0].bot");
+    cr_expect_str_eq(yaml_path_at(&doc, 4, 20, false, &a), "[1].steps[0].with.root");
+    cr_expect_str_eq(yaml_path_at(&doc, 5, 3, true, &a), "[1].odd key");
+    cr_expect_null(yaml_path_at(&doc, 9, 9, false, &a));
+    arena_release(&a);
+}
+
+Test(yaml, all_faults_are_told_to_who_asks_and_the_rest_is_decoded)
+{
+    struct {
+        struct strview text;
+        int64_t number, other;
+    } into = {0};
+    static const struct yaml_field fields[] = {
+        {.name = "text", .type = YAML_FIELD_TEXT, .offset = 0, .is_required = true},
+        {.name = "number", .type = YAML_FIELD_INT, .offset = sizeof(struct strview), .min = 1, .max = 5},
+        {.name = "other", .type = YAML_FIELD_INT, .offset = sizeof(struct strview) + sizeof(int64_t)},
+    };
+    struct arena a = {0};
+    int n = 0;
+    cr_assert_eq(yaml_parse(&a, "f", SV("numbr: 1\nnumber: 9\nother: 7\n"), &doc, NULL), STATUS_OK);
+    cr_expect_eq(yaml_decode(&doc, doc.root, "it", fields, 3, &a, &into, &err), STATUS_INVALID_ARGUMENT);
+    cr_expect_eq(into.other, 0, "the first one ends it");
+    doc.on_fault = count_fault;
+    doc.fault_arg = &n;
+    cr_expect_eq(yaml_decode(&doc, doc.root, "it", fields, 3, &a, &into, NULL), STATUS_INVALID_ARGUMENT);
+    cr_expect_eq(n, 3, "unknown, out of range, missing");
+    cr_expect_eq(into.other, 7);
+    arena_release(&a);
+}

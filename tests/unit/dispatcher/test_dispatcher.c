@@ -49,7 +49,7 @@ static enum status bot_info(void *arg, struct strview function, struct function_
 {
     (void)arg;
     if (!sv_eq(function, SV("restart")) && !sv_eq(function, SV("reboot")) && !sv_eq(function, SV("echo")))
-        return error_set(err, STATUS_NOT_FOUND, "no function '%.*s'", SV_ARG(function));
+        return error_set(err, STATUS_NOT_FOUND, "no function '%.*s' is deployed", SV_ARG(function));
     *ret_info = (struct function_info){
         .name = function,
         .acts = true,
