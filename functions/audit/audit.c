@@ -4,6 +4,7 @@
 #include "functions/audit/answer.h"
 #include "functions/audit/index.h"
 #include "functions/audit/loki.h"
+#include "functions/audit/records.h"
 #include "functions/audit/seal.h"
 
 #define API_PREFIX "/loki/api/v1/"
@@ -50,6 +51,8 @@ static void handle(void *state, const struct http_req *req, struct http_resp *re
     struct audit *audit = state;
     if (sv_eq(req->path, SV("/ready")))
         handle_ready(req, resp);
+    else if (sv_eq(req->path, SV("/records")))
+        records_handle(audit->journal, req, resp);
     else if (sv_starts_with(req->path, SV(API_PREFIX)))
         loki_handle(&audit->loki, sv_sub(req->path, sizeof(API_PREFIX) - 1, req->path.len), req, resp);
     else

@@ -8,6 +8,7 @@
  * threads
  *
  *   /ready                              200 "ready\n", without credentials
+ *   /records                            records as they are stored (records.h)
  *   /loki/api/v1/query_range  query  labels  label  label/NAME/values  series (contracts/alertmanager-loki.md
  * §3.3) */
 #ifndef BALM_FUNCTIONS_AUDIT_AUDIT_H

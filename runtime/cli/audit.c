@@ -1,4 +1,4 @@
-#include "cli/cli.h"
+#include "cli/audit_source.h"
 
 #include <signal.h>
 #include <stddef.h>
@@ -15,20 +15,17 @@
 
 #define BATCH   1000
 #define POLL_NS (200 * NS_PER_MS) /* tail -f: how often to look for new records */
+#define ASK_NS  NS_PER_S          /* the same where a platform elsewhere is asked */
 
 struct audit_cfg {
+    struct cli_platform platform;
     const char *data_dir, *kind, *function, *incident, *public_key, *checkpoints, *before;
     int64_t from, lines;
     bool is_json, is_following;
 };
 
 static const struct config_option options[] = {
-    {.name = "data",
-     .env = "BALM_DATA",
-     .type = CONFIG_PATH,
-     .offset = offsetof(struct audit_cfg, data_dir),
-     .value_name = "DIR",
-     .help = "data folder of the platform, running or not"},
+    CLI_PLATFORM_OPTIONS(struct audit_cfg, platform),
     {.name = "kind",
      .type = CONFIG_TEXT,
      .offset = offsetof(struct audit_cfg, kind),
@@ -125,15 +122,15 @@ static void print_line(const struct journal_entry *e, struct arena *a)
 }
 
 /* Prints what is wanted from `seq` to the present end; *ret_next is where to go on. */
-static enum status print_from(struct journal_reader *reader, const struct audit_cfg *cfg, uint64_t seq,
+static enum status print_from(struct audit_source *source, const struct audit_cfg *cfg, uint64_t seq,
                               bool as_json, uint64_t *ret_next, struct error *err)
 {
     struct arena a = {0};
     for (;;) {
         struct journal_entry *entries;
         size_t n;
-        enum status s = journal_reader_read(reader, seq, BATCH, true, &a, &entries, &n, err);
-        uint64_t first = journal_reader_first_seq(reader);
+        enum status s = audit_source_read(source, seq, BATCH, &a, &entries, &n, err);
+        uint64_t first = source->reader != NULL ? journal_reader_first_seq(source->reader) : 0;
         if (s == STATUS_OUT_OF_RANGE && first > seq) { /* before we began, or meanwhile */
             fprintf(stderr, "balm audit: records before %llu were removed by retention\n",
                     (unsigned long long)first);
@@ -158,17 +155,17 @@ static enum status print_from(struct journal_reader *reader, const struct audit_
 }
 
 /* Sequence of the n-th wanted record from the end: a ring of the last n met. */
-static enum status find_tail(struct journal_reader *reader, const struct audit_cfg *cfg, struct arena *a,
+static enum status find_tail(struct audit_source *source, const struct audit_cfg *cfg, struct arena *a,
                              uint64_t *ret_seq, struct error *err)
 {
     size_t want = (size_t)cfg->lines, met = 0;
     uint64_t *ring = arena_array(a, want + 1, sizeof(*ring));
-    uint64_t seq = journal_reader_first_seq(reader);
+    uint64_t seq = source->first_seq;
     struct arena batch = {0};
     for (;;) {
         struct journal_entry *entries;
         size_t n;
-        enum status s = journal_reader_read(reader, seq, BATCH, true, &batch, &entries, &n, err);
+        enum status s = audit_source_read(source, seq, BATCH, &batch, &entries, &n, err);
         if (s != STATUS_OK || n == 0) {
             arena_release(&batch);
             *ret_seq = want == 0 ? seq : met == 0 ? seq : met < want ? ring[0] : ring[met % want];
@@ -187,30 +184,76 @@ static enum status open_reader(const struct audit_cfg *cfg, struct arena *a,
     return journal_reader_open(arena_printf(a, "%s/journal", cfg->data_dir).ptr, ret_reader, err);
 }
 
-static enum status run_cat(const struct audit_cfg *cfg, struct arena *a, struct error *err)
+static enum status run_cat(const struct audit_cfg *cfg, struct error *err)
 {
-    struct journal_reader *reader = NULL;
-    enum status s = open_reader(cfg, a, &reader, err);
+    struct audit_source source;
+    enum status s = audit_source_open(&cfg->platform, cfg->data_dir, &source, err);
     if (s != STATUS_OK) return s;
     uint64_t next;
-    s = print_from(reader, cfg, (uint64_t)cfg->from, true, &next, err);
-    journal_reader_close(reader);
+    s = print_from(&source, cfg, (uint64_t)cfg->from, true, &next, err);
+    audit_source_close(&source);
+    return s;
+}
+
+/* Sequences of the wanted records from `from` to before `end`, which lie at most BATCH apart. A batch may be
+ * cut by its bytes. */
+static enum status find_wanted(struct audit_source *source, const struct audit_cfg *cfg, uint64_t from,
+                               uint64_t end, uint64_t ret_seqs[BATCH], size_t *ret_n, struct error *err)
+{
+    struct arena batch = {0};
+    enum status s = STATUS_OK;
+    *ret_n = 0;
+    while (s == STATUS_OK && from < end) {
+        struct journal_entry *entries;
+        size_t n = 0;
+        s = audit_source_read(source, from, (size_t)(end - from), &batch, &entries, &n, err);
+        for (size_t i = 0; s == STATUS_OK && i < n; i++) {
+            if (is_wanted(cfg, entries[i].record)) ret_seqs[(*ret_n)++] = entries[i].seq;
+            from = entries[i].seq + 1;
+        }
+        if (n == 0) break;
+        arena_reset(&batch);
+    }
+    arena_release(&batch);
+    return s;
+}
+
+/* The same as find_tail() where the end is known: from there backwards, since all of it would have to come
+ * over the wire. */
+static enum status find_tail_backwards(struct audit_source *source, const struct audit_cfg *cfg,
+                                       uint64_t *ret_seq, struct error *err)
+{
+    uint64_t end = source->last_seq + 1, want = (uint64_t)cfg->lines, seqs[BATCH];
+    enum status s = STATUS_OK;
+    *ret_seq = end;
+    while (s == STATUS_OK && end > source->first_seq && want > 0) {
+        size_t n = 0;
+        uint64_t from = end - source->first_seq > BATCH ? end - BATCH : source->first_seq;
+        s = find_wanted(source, cfg, from, end, seqs, &n, err);
+        size_t n_taken = n < want ? n : (size_t)want;
+        if (n_taken > 0) *ret_seq = seqs[n - n_taken];
+        want -= n_taken;
+        end = from;
+    }
     return s;
 }
 
 static enum status run_tail(const struct audit_cfg *cfg, struct arena *a, struct error *err)
 {
-    struct journal_reader *reader = NULL;
-    enum status s = open_reader(cfg, a, &reader, err);
+    struct audit_source source;
+    enum status s = audit_source_open(&cfg->platform, cfg->data_dir, &source, err);
     if (s != STATUS_OK) return s;
     uint64_t next = 1;
-    s = find_tail(reader, cfg, a, &next, err);
-    if (s == STATUS_OK) s = print_from(reader, cfg, next, cfg->is_json, &next, err);
+    bool is_remote = source.reader == NULL;
+    s = is_remote ? find_tail_backwards(&source, cfg, &next, err) : find_tail(&source, cfg, a, &next, err);
+    if (s == STATUS_OK) s = print_from(&source, cfg, next, cfg->is_json, &next, err);
     while (s == STATUS_OK && cfg->is_following && fflush(stdout) == 0) {
-        (void)nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
-        s = print_from(reader, cfg, next, cfg->is_json, &next, err);
+        int64_t pause_ns = is_remote ? ASK_NS : POLL_NS;
+        (void)nanosleep(&(struct timespec){.tv_sec = pause_ns / NS_PER_S, .tv_nsec = pause_ns % NS_PER_S},
+                        NULL);
+        s = print_from(&source, cfg, next, cfg->is_json, &next, err);
     }
-    journal_reader_close(reader);
+    audit_source_close(&source);
     return s;
 }
 
@@ -396,13 +439,18 @@ static int run_audit(const struct command *self, int argc, char **argv)
     enum status s;
     if (!cli_parse(self, argc, argv, &a, &cfg, &n, &code)) goto out;
     const char *what = n == 1 ? argv[1] : "";
-    s = cli_data_dir(cfg.data_dir, &a, &cfg.data_dir, &err);
+    bool reads_files = strcmp(what, "cat") != 0 && strcmp(what, "tail") != 0;
+    s = cfg.platform.url != NULL ? STATUS_OK : cli_data_dir(cfg.platform.data_dir, &a, &cfg.data_dir, &err);
+    if (s == STATUS_OK && reads_files && cfg.platform.url != NULL)
+        s = error_set(
+            &err, STATUS_INVALID_ARGUMENT,
+            "--url is for tail and cat; the others prove something about the files: run them on the data folder");
     if (s != STATUS_OK) {
         code = cli_fail(self, &err);
         goto out;
     }
     if (strcmp(what, "cat") == 0)
-        s = run_cat(&cfg, &a, &err);
+        s = run_cat(&cfg, &err);
     else if (strcmp(what, "tail") == 0)
         s = run_tail(&cfg, &a, &err);
     else if (strcmp(what, "verify") == 0)
@@ -432,7 +480,8 @@ const struct command command_audit = {
         "            exit code 0 genuine and complete, 1 tampered, 4 genuine but an act has no outcome,\n"
         "            5 no change is found, but some records were not sealed in time\n"
         "checkpoint  prints the newest signed checkpoint, to be kept on another machine for verify --checkpoint\n"
-        "refold      decides on every recorded input again and compares with what was decided then, byte for byte",
+        "refold      decides on every recorded input again and compares with what was decided then, byte for byte\n"
+        "tail and cat also read from a platform elsewhere (--url); the others prove something about the files, on the data folder itself",
     .options = options,
     .n_options = ARRAY_LEN(options),
     .run = run_audit,

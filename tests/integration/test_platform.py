@@ -461,6 +461,33 @@ class CommandLine(PlatformTest):
         self.assertEqual(done.returncode, 2)
         self.assertIn("--token-file", done.stderr)
 
+    def test_the_journal_is_read_from_elsewhere_as_on_the_spot(self):
+        p = self.platform(runbooks={"r.yaml": ECHO_RUNBOOK}, stack=stack_file("echo", "notify"))
+        for i in range(30):
+            p.post_alerts(*[alert("X", x=f"{i}-{k}", text="\u00e4" * 2000) for k in range(100)])
+        wait_until(lambda: len(p.records("refusal")) == 3000, 60, "all are decided on")
+        token = p.write("token", p.secret("basic-auth-password"), mode=0o600)
+
+        def elsewhere(*arguments):
+            done = subprocess.run([BALM, "audit", *arguments, "--url", f"http://127.0.0.1:{p.port}", "--token-file", token], capture_output=True,
+                                  timeout=60 * PATIENCE, env=dict(os.environ, BALM_DATA="/nonexistent"))
+            return done.returncode, done.stdout.decode(), done.stderr.decode()
+        for arguments in (["cat"], ["cat", "--from", "5990"], ["cat", "--kind", "activation"], ["tail"], ["tail", "-n", "2500"], ["tail", "-n", "0"],
+                          ["tail", "-n", "3", "--kind", "activation"], ["tail", "--json", "-n", "7", "--kind", "signal"]):
+            with self.subTest(arguments):
+                there = elsewhere(*arguments)
+                self.assertEqual(there[0], 0, there[2])
+                self.assertTrue(there == p.cli("audit", *arguments), "the same bytes")
+        code, _, err = elsewhere("verify")
+        self.assertEqual(code, 2)
+        self.assertIn("data folder", err)
+        self.assertEqual(p.request("GET", "/function/audit/records")[0], 401)
+        for query in ("from=0", "from=x", "limit=0", "limit=1001"):
+            self.assertEqual(p.request("GET", "/function/audit/records?" + query, headers=p.basic())[0], 400)
+        self.assertEqual(p.request("POST", "/function/audit/records", "", p.basic())[0], 405)
+        p.stop()
+        self.assertEqual(elsewhere("tail")[0], 3)
+
     def test_credentials_do_not_go_to_whoever_has_the_port_of_a_killed_platform(self):
         p = self.platform()
         port = p.port
