@@ -56,7 +56,7 @@ static const struct config_option options[] = {
      .type = CONFIG_TEXT,
      .default_text = "swap",
      .offset = offsetof(struct up_cfg, self_reload),
-     .value_name = "WHEN",
+     .value_name = "swap|edit|never",
      .help =
          "runbooks are read again without being asked: after a swap (a ConfigMap, a folder that is a link), an edit "
          "(any change that rests for 2s), or never"},
