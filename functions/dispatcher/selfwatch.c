@@ -124,7 +124,7 @@ void selfwatch_load(struct selfwatch *w, struct strview watchdog, struct unpack 
     }
     uint64_t n = unpack_u64(u);
     for (uint64_t kind = 0; kind < n && !u->is_bad; kind++) {
-        struct self_episode ignored, *e = kind < SELF_ALERTS ? &w->episodes[kind] : &ignored;
+        struct self_episode ignored = {0}, *e = kind < SELF_ALERTS ? &w->episodes[kind] : &ignored;
         struct strview incident = unpack_text(u);
         (void)snprintf(e->incident, sizeof(e->incident), "%.*s", SV_ARG(incident));
         e->is_open = unpack_bool(u);

@@ -138,7 +138,7 @@ enum status journal_snapshot(struct journal *j, struct error *err)
 {
     enum status s = check_can_save(j, err);
     if (s != STATUS_OK || j->last_seq <= j->snapshot_seq) return s;
-    struct snapshot_draft draft;
+    struct snapshot_draft draft = {.fd = -1};
     struct file_work w = {.draft = &draft, .dir = j->snapshots_dir, .err = err};
     int64_t began_ns = clock_monotonic_ns();
     j->is_snapshotting = true;

@@ -142,7 +142,7 @@ static void spare_needed(struct retention *r, struct look *l)
     r->report.kept_by = NULL;
     if (oldest_needed(r->journal, &k) < end_of(l)) ask_to_renew(r->journal, end_of(l));
     uint64_t oldest = oldest_needed(r->journal, &k);
-    if (oldest >= end_of(l)) return;
+    if (k == NULL || oldest >= end_of(l)) return;
     note_keeper(r, k, oldest, l);
     while (l->n_old > 0 && end_of(l) > oldest)
         l->n_old--;
