@@ -27,6 +27,7 @@ void doctor_ok(struct doctor *d, const char *check, const char *fmt, ...) PRINTF
 /* next: what to do about it, as a sentence without a full stop. */
 void doctor_fail(struct doctor *d, const char *check, const char *next, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
+/* What could not be looked at, and why; no failure. */
 void doctor_skip(struct doctor *d, const char *check, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* doctor_platform.c: what the platform says of itself. */

@@ -23,6 +23,7 @@ struct preview_cfg {
 /* New value, owned by the caller. STATUS_INVALID_ARGUMENT: a runbook is wrong. */
 enum status cli_preview(const struct preview_cfg *cfg, const struct webhook *w, json_t **ret_preview,
                         struct error *err) MUST_USE;
+/* What POST /explain answered, for people on stdout. */
 void cli_preview_print(const struct preview_cfg *cfg, const json_t *preview);
 
 /* The options of both, for their tables; `member` is the cfg's struct preview_cfg. */

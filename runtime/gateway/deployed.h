@@ -9,6 +9,7 @@
  * the member. */
 enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec,
                            struct error *err) MUST_USE;
+/* Durable when it returns: deployed again at the next start. */
 enum status deployed_store(struct gateway *g, struct strview name, const json_t *body,
                            struct error *err) MUST_USE;
 /* A function that was never stored is fine. */

@@ -83,6 +83,7 @@ enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, 
 struct gateway_plan;
 enum status gateway_plan_new(struct loop *l, const struct gateway_cfg *cfg, struct gateway_plan **ret_plan,
                              struct error *err) MUST_USE;
+/* NULL does nothing. */
 void gateway_plan_free(struct gateway_plan *p);
 /* arg is the plan; only info() may be asked. */
 extern const struct invoker_ops gateway_planned;

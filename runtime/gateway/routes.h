@@ -5,6 +5,7 @@
 
 #include "gateway/gateway_impl.h"
 
+/* sentence: copied; a line break is added. */
 void route_answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence);
 /* value: moved. */
 void route_answer_json(const struct http_req *req, struct http_resp *resp, int status, json_t *value);

@@ -81,6 +81,7 @@ struct catalog_entry {
     unsigned n_buckets;
 };
 
+/* Static; id below CATALOG_METRICS. */
 const struct catalog_entry *catalog_entry(enum catalog_id id);
 unsigned catalog_labels(const struct catalog_entry *e); /* how many it has */
 

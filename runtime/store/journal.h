@@ -191,6 +191,7 @@ struct journal_keeper {
     void (*renew)(struct journal_keeper *k, uint64_t seq);
 };
 
+/* For life, or until unkept; not from inside of a keeper's own call. */
 void journal_keep(struct journal *j, struct journal_keeper *k);
 void journal_unkeep(struct journal *j, struct journal_keeper *k);
 

@@ -123,6 +123,7 @@ struct queue_dead {
  * there are. */
 size_t queue_list_dead(const struct queue *q, struct strview function, size_t max, struct arena *a,
                        struct queue_dead **ret_dead, size_t *ret_total);
+/* Is the intent or call of that id among them? */
 bool queue_is_dead(const struct queue *q, struct strview id);
 bool queue_is_full(const struct queue *q);
 /* Whoever accepts calls asks before each. STATUS_RESOURCE_EXHAUSTED: too many have no outcome yet. */

@@ -37,7 +37,6 @@ void retention_free(struct retention *r);
  * it, the next look tries again. */
 enum status retention_look(struct retention *r, uint64_t *ret_removed, struct error *err) MUST_USE;
 
-/* For people. */
 struct retention_report {
     uint64_t bytes, max_bytes;
     int64_t oldest_unix_ns, max_age_ns; /* oldest 0: no record */
@@ -45,6 +44,7 @@ struct retention_report {
     const char *kept_by;
     uint64_t kept_from;
 };
+/* As of the last look; for people. */
 void retention_report(const struct retention *r, struct retention_report *ret_report);
 
 #endif
