@@ -61,11 +61,12 @@ static void on_save(const struct journal_follower *f, struct pack *p)
 
 static enum status on_load(struct journal_follower *f, unsigned version, struct unpack *u, struct error *err)
 {
+    (void)version;
     struct intake *in = container_of(f, struct intake, follower);
     in->folded_seq = unpack_u64(u);
     heard_load(&in->heard, u);
     enum status s = episodes_load(in->episodes, u, err);
-    size_t n_events = s == STATUS_OK && version >= 2 ? unpack_count(u) : 0; /* version 1 knew no events */
+    size_t n_events = s == STATUS_OK ? unpack_count(u) : 0;
     for (; n_events > 0 && !u->is_bad; n_events--)
         event_ids_add(in->event_ids, unpack_u64(u));
     if (s == STATUS_OK && !unpack_is_good(u)) s = error_set(err, STATUS_DATA_LOSS, "the intake is damaged");
@@ -88,7 +89,7 @@ void intake_init(struct intake *in, const struct core_env *env)
     in->follower = (struct journal_follower){.on_record = on_record,
                                              .on_reset = on_reset,
                                              .name = "intake",
-                                             .version = 2,
+                                             .version = 1,
                                              .on_save = on_save,
                                              .on_load = on_load};
     fiber_scope_init(&in->scope);
