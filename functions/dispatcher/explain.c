@@ -1,4 +1,4 @@
-#include "functions/dispatcher/explain.h"
+#include "functions/dispatcher/explain_impl.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -6,18 +6,6 @@
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/memory.h"
-
-struct explained {
-    uint64_t seq;
-    struct record record; /* in the arena */
-};
-
-struct explain {
-    struct arena arena;
-    struct strview incident;
-    struct explained *items; /* owned */
-    size_t n, capacity, n_omitted;
-};
 
 struct explain *explain_new(struct strview incident)
 {
@@ -34,8 +22,28 @@ void explain_free(struct explain *x)
     free(x);
 }
 
+void explain_at(struct explain *x, int64_t now_ns)
+{
+    if (now_ns > x->now_ns) x->now_ns = now_ns;
+}
+
+void explain_stopped(struct explain *x)
+{
+    x->is_stopped = true;
+}
+
+/* The stop belongs to no incident, and holds all of them up. */
+static void note_stop(struct explain *x, const struct record *r)
+{
+    x->is_stopped = r->on;
+    x->stopped_ns = r->time_ns;
+    x->stopped_by = arena_copy(&x->arena, r->actor);
+}
+
 void explain_add(struct explain *x, uint64_t seq, const struct record *r)
 {
+    if (r->kind == RECORD_FREEZE) note_stop(x, r);
+    explain_at(x, r->time_ns);
     if (!sv_eq(r->incident, x->incident)) return;
     if (x->n == EXPLAIN_RECORDS_MAX) {
         x->n_omitted++;
@@ -91,24 +99,10 @@ static json_t *labels_json(const struct record_labels *labels)
     return o;
 }
 
-static bool is_escalation(const struct record *r)
-{
-    return sv_eq(r->purpose, SV("escalate"));
-}
-
+/* A person gave the act up. */
 static bool is_dropped(const struct record *r)
 {
     return r->kind == RECORD_OUTCOME && sv_eq(r->state, SV("dropped"));
-}
-
-static bool is_follow_up(const struct record *r)
-{
-    return sv_eq(r->purpose, SV("follow_up"));
-}
-
-static bool is_shadow(const struct record *r)
-{
-    return sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow"));
 }
 
 /* ---- the parts ---- */
@@ -230,7 +224,7 @@ static json_t *find_act(const json_t *acts, struct strview intent)
 
 static struct strview line_of_refusal(struct arena *a, const struct record *r)
 {
-    if (is_shadow(r))
+    if (explain_is_shadow(r))
         return arena_printf(a, "would run %.*s on %.*s (shadow: nothing was done)", SV_ARG(r->function),
                             SV_ARG(r->target));
     return arena_printf(a, "%.*s refused by gate %.*s: %.*s", SV_ARG(r->function), SV_ARG(r->gate),
@@ -255,7 +249,7 @@ static struct strview line_of_timer(struct arena *a, const struct record *r)
     if (sv_eq(r->purpose, SV("verify"))) return arena_printf(a, "the alert has until %s to resolve", due);
     if (sv_eq(r->purpose, SV("hold")))
         return arena_printf(a, "no new alert of that name may come until %s", due);
-    if (is_follow_up(r)) return arena_printf(a, "the follow-up comes at %s", due);
+    if (explain_is_follow_up(r)) return arena_printf(a, "the follow-up comes at %s", due);
     return arena_printf(a, "to be decided on again at %s", due);
 }
 
@@ -289,8 +283,9 @@ static struct strview line_of(struct arena *a, const struct record *r)
             return arena_printf(a, "how the alert ended is not known: %.*s", SV_ARG(r->reason));
         return SV("the alert's source fell silent: how it ended is not known");
     case RECORD_INTENT:
-        if (is_escalation(r)) return arena_printf(a, "a person is to be told by %.*s", SV_ARG(r->function));
-        if (is_follow_up(r))
+        if (explain_is_escalation(r))
+            return arena_printf(a, "a person is to be told by %.*s", SV_ARG(r->function));
+        if (explain_is_follow_up(r))
             return arena_printf(a, "the follow-up: %.*s shall act on %.*s", SV_ARG(r->function),
                                 SV_ARG(r->target));
         return arena_printf(a, "step %" PRId64 ": %.*s shall act on %.*s", r->step, SV_ARG(r->function),
@@ -323,91 +318,6 @@ static struct strview line_of(struct arena *a, const struct record *r)
     default:
         return (struct strview){0};
     }
-}
-
-/* ---- what comes next ---- */
-
-/* The newest records of those kinds that say where the incident stands. */
-struct standing {
-    const struct record *closed, *closing, *decided, *timer;
-    bool has_open_act, has_fired;
-};
-
-static struct standing find_standing(const struct explain *x)
-{
-    struct standing st = {0};
-    for (size_t i = 0; i < x->n; i++) {
-        const struct record *r = &x->items[i].record;
-        if (r->kind == RECORD_CLOSED) st.closed = r;
-        if (r->kind == RECORD_CLOSE) st.closing = r;
-        if (r->kind == RECORD_INTENT && !is_escalation(r)) st.has_open_act = true;
-        if (r->kind == RECORD_OUTCOME && !is_escalation(r) && !is_dropped(r)) st.has_open_act = false;
-        bool is_turn = (r->kind == RECORD_INTENT || r->kind == RECORD_REFUSAL) ? !is_escalation(r)
-                                                                               : r->kind == RECORD_ESCALATED;
-        if (is_turn) {
-            st.decided = r;
-            st.timer = NULL;
-        }
-        if (r->kind == RECORD_TIMER) {
-            st.timer = r;
-            st.has_fired = false;
-        }
-        if (r->kind == RECORD_FIRED) st.has_fired = true;
-    }
-    return st;
-}
-
-static struct strview next_after_refusal(struct arena *a, const struct record *r, const struct record *timer)
-{
-    char due[RFC3339_LEN + 1];
-    if (is_shadow(r))
-        return arena_printf(
-            a, "nothing: runbook %.*s is in shadow; 'mode: act' in it lets it act on the next alert",
-            SV_ARG(r->runbook));
-    if (timer != NULL) {
-        rfc3339_format(timer->due_ns, due);
-        return arena_printf(a, "it is decided on again at %s, if the alert still fires (%.*s)", due,
-                            SV_ARG(r->reason));
-    }
-    if (sv_eq(r->gate, SV("freeze"))) return SV("it is decided on again after balm resume");
-    if (sv_eq(r->gate, SV("clock"))) return SV("it is decided on again once the clock has settled");
-    if (sv_eq(r->gate, SV("cooldown")))
-        return SV(
-            "it is decided on again after another alert on the target that waits for the same cooldown");
-    if (sv_starts_with(r->gate, SV("in_flight")))
-        return SV("it is decided on again when the act under way is over");
-    return arena_printf(a, "nothing until the alert ends: %.*s", SV_ARG(r->reason));
-}
-
-static struct strview next_step(const struct explain *x, struct arena *a)
-{
-    struct standing st = find_standing(x);
-    char due[RFC3339_LEN + 1];
-    if (st.closed != NULL && st.closing != NULL)
-        return arena_printf(a, "nothing: closed by %.*s: %.*s", SV_ARG(st.closing->actor),
-                            SV_ARG(st.closing->reason));
-    if (st.closed != NULL) return arena_printf(a, "nothing: closed as %.*s", SV_ARG(st.closed->state));
-    if (st.decided == NULL) return SV("nothing: no runbook takes this alert");
-    if (st.has_open_act) {
-        rfc3339_format(st.decided->deadline_ns, due);
-        if (st.closing != NULL)
-            return arena_printf(a, "closed once %.*s has ended on %.*s, at %s at the latest",
-                                SV_ARG(st.decided->function), SV_ARG(st.decided->target), due);
-        return arena_printf(a, "%.*s is to act on %.*s, until %s at the latest", SV_ARG(st.decided->function),
-                            SV_ARG(st.decided->target), due);
-    }
-    if (st.decided->kind == RECORD_ESCALATED)
-        return arena_printf(a, "a person: %.*s", SV_ARG(st.decided->reason));
-    if (st.decided->kind == RECORD_REFUSAL)
-        return next_after_refusal(a, st.decided, st.has_fired ? NULL : st.timer);
-    if (st.timer == NULL) return SV("to be decided");
-    rfc3339_format(st.timer->due_ns, due);
-    if (sv_eq(st.timer->purpose, SV("hold")))
-        return arena_printf(a, "verified at %s, if no new alert of that name comes", due);
-    if (is_follow_up(st.timer))
-        return arena_printf(a, "the follow-up at %s, unless the alert comes again", due);
-    return arena_printf(
-        a, "verified when the alert resolves; if it does not by %s: the next step or a person", due);
 }
 
 /* ---- all together ---- */
@@ -450,13 +360,17 @@ static void add_retry(struct document *doc, const struct record *r)
 
 static void add_runbook(struct document *doc, const struct record *r)
 {
-    if (r->runbook.len == 0 || json_object_get(doc->root, "runbook") != NULL) return;
-    json_t *o = json_object();
-    put_text(o, "name", r->runbook);
-    put_text(o, "hash", r->runbook_hash);
-    put_text(o, "mode", r->mode);
-    (void)json_object_set_new(doc->root, "runbook", o);
-    put_text(doc->root, "target", r->target);
+    json_t *o = json_object_get(doc->root, "runbook");
+    if (r->runbook.len == 0) return;
+    if (o == NULL) {
+        o = json_object();
+        put_text(o, "name", r->runbook);
+        put_text(o, "hash", r->runbook_hash);
+        (void)json_object_set_new(doc->root, "runbook", o);
+    }
+    /* A tick names the runbook alone: what is decided on it has the rest. */
+    if (json_object_get(o, "mode") == NULL) put_text(o, "mode", r->mode);
+    if (json_object_get(doc->root, "target") == NULL) put_text(doc->root, "target", r->target);
 }
 
 static void add_part(struct document *doc, const struct record *r)
@@ -488,6 +402,7 @@ static void add_line(struct document *doc, const struct explained *item)
     (void)json_object_set_new(o, "seq", json_integer((json_int_t)item->seq));
     put_time(o, "time", item->record.time_ns);
     (void)json_object_set_new(o, "kind", json_string(record_kind_name(item->record.kind)));
+    put_text(o, "purpose", item->record.purpose);
     put_text(o, "text", line_of(&doc->arena, &item->record));
     (void)json_array_append_new(doc->timeline, o);
 }
@@ -511,7 +426,7 @@ enum status explain_json(const struct explain *x, json_t **ret_json, struct erro
         add_part(&doc, &x->items[i].record);
         add_line(&doc, &x->items[i]);
     }
-    put_text(doc.root, "next", next_step(x, &doc.arena));
+    explain_put_standing(x, doc.root, &doc.arena);
     put_int(doc.root, "omitted", (int64_t)x->n_omitted);
     arena_release(&doc.arena);
     *ret_json = doc.root;
@@ -523,6 +438,7 @@ enum status explain_read(struct journal_reader *reader, struct strview incident,
 {
     struct explain *x = explain_new(incident);
     struct arena arena = {0};
+    explain_at(x, clock_unix_ns());
     uint64_t seq = journal_reader_first_seq(reader);
     enum status s = STATUS_OK;
     if (seq == 0) seq = 1;

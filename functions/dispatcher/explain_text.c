@@ -1,285 +1,227 @@
 #include "functions/dispatcher/explain.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "functions/dispatcher/explain_lines.h"
 
-/* Labels are a stranger's words, and this goes to a terminal: no control character passes, neither as a byte
- * nor as U+0080 … U+009F. */
-static void put(struct buf *out, struct strview s)
-{
-    for (size_t i = 0; i < s.len;) {
-        size_t n = sv_utf8_sequence(sv_sub(s, i, s.len));
-        unsigned char c = (unsigned char)s.ptr[i];
-        bool is_c1 = n == 2 && c == 0xC2 && (unsigned char)s.ptr[i + 1] < 0xA0;
-        if (n == 0 || c < 0x20 || c == 0x7F || is_c1)
-            buf_append_char(out, c == '\n' || c == '\t' ? ' ' : '?');
-        else
-            buf_append(out, sv_sub(s, i, i + n));
-        i += n == 0 ? 1 : n;
-    }
-}
-
-/* What was measured has nanoseconds, which tell nobody anything. Cut, not rounded: a cooldown of 15m that is
- * still on must not read as 15m. */
-static int64_t cut_for_people(int64_t ns)
-{
-    int64_t step = ns < NS_PER_S          ? NS_PER_MS
-                   : ns < 10 * NS_PER_S   ? 100 * NS_PER_MS
-                   : ns < 3600 * NS_PER_S ? NS_PER_S
-                                          : 60 * NS_PER_S;
-    return ns - ns % step;
-}
-
-/* "14m32s105ms3us12ns" -> "14m32s". What somebody has written (15m, 1h30m15s) has no such small parts and
- * stays, like every other word. */
-static void put_word(struct buf *out, struct strview word)
-{
-    char text[DURATION_TEXT_MAX];
-    int64_t ns = 0;
-    bool is_measured = (sv_ends_with(word, SV("us")) || sv_ends_with(word, SV("ns"))) &&
-                       duration_parse(word, &ns) == STATUS_OK && ns >= NS_PER_MS;
-    put(out, is_measured ? sv(duration_format(cut_for_people(ns), text)) : word);
-}
-
-/* A target's name (service/5ms1us) is one word, and no duration. */
-static bool is_word_char(char c)
-{
-    return c > ' ' && memchr(";,()'", c, 5) == NULL;
-}
-
-/* Our own sentences, with their durations cut. */
-static void put_sentence(struct buf *out, struct strview s)
-{
-    while (s.len > 0) {
-        size_t word = 0, rest;
-        while (word < s.len && is_word_char(s.ptr[word]))
-            word++;
-        put_word(out, sv_sub(s, 0, word));
-        for (rest = word; rest < s.len && !is_word_char(s.ptr[rest]);)
-            rest++;
-        put(out, sv_sub(s, word, rest));
-        s = sv_sub(s, rest, s.len);
-    }
-}
-
-static void put_member(struct buf *out, const json_t *o, const char *name)
-{
-    put(out, json_get_text(o, name));
-}
-
-static void put_value(struct buf *out, const json_t *value)
-{
-    if (json_is_string(value)) {
-        put(out, sv_n(json_string_value(value), json_string_length(value)));
-        return;
-    }
-    struct buf text;
-    buf_init(&text, 64 * 1024);
-    json_append_canonical(&text, value);
-    put(out, buf_view(&text));
-    buf_release(&text);
-}
-
-/* Of a gate: a text of ours, or a number. */
-static void put_measure(struct buf *out, const json_t *value)
-{
-    if (json_is_string(value))
-        put_sentence(out, sv_n(json_string_value(value), json_string_length(value)));
-    else
-        put_value(out, value);
-}
-
-/* "2026-11-22T14:01:24.123456789Z" -> "14:01:24.123" */
-static struct strview clock_part(struct strview time)
-{
-    return time.len == 30 ? sv_sub(time, 11, 23) : time;
-}
-
-static void put_head(struct buf *out, const char *name)
-{
-    buf_printf(out, "  %-10s", name);
-}
+/* ---- the alert ---- */
 
 static void put_labels(struct buf *out, json_t *labels)
 {
     const char *name;
     json_t *value;
-    bool is_first = true;
+    struct buf par;
+    lines_begin(&par);
     json_object_foreach(labels, name, value)
     {
-        buf_append(out, is_first ? SV("") : SV("  "));
-        put(out, sv(name));
-        buf_append_char(out, '=');
-        put_value(out, value);
-        is_first = false;
+        if (strcmp(name, "alertname") == 0) continue; /* it stands above */
+        buf_append(&par, par.len > 0 ? SV("  ") : SV(""));
+        lines_put(&par, sv(name));
+        buf_append_char(&par, '=');
+        lines_put_value(&par, value);
     }
+    lines_end(&par, out, "", 2);
 }
 
 static void put_alert(struct buf *out, const json_t *alert)
 {
-    const char *name;
-    json_t *value;
+    static const char *const shown[] = {"summary", "description", "message"};
+    const json_t *annotations = json_object_get(alert, "annotations");
+    struct strview due = json_get_text(alert, "due"); /* of a run that the clock has begun */
+    struct strview since = due.len > 0 ? due : json_get_text(alert, "startsAt");
+    struct buf par;
     if (alert == NULL) return;
-    bool is_tick = json_object_get(alert, "due") != NULL;
-    put_head(out, is_tick ? "schedule" : "alert");
-    put_member(out, alert, "name");
-    if (!is_tick) {
-        buf_append(out, SV(" from "));
-        put_member(out, alert, "source");
-    }
-    buf_append(out, is_tick ? SV(", due at ") : SV(", firing since "));
-    put_member(out, alert, is_tick ? "due" : "startsAt");
-    buf_append(out, SV("\n            "));
+    lines_begin(&par);
+    lines_put_member(&par, "", alert, "name");
+    if (due.len == 0) lines_put_member(&par, " from ", alert, "source");
+    if (since.len == RFC3339_LEN)
+        buf_printf(&par, ", %s %.*sZ", due.len > 0 ? "due at" : "firing since", 19, since.ptr);
+    lines_end(&par, out, due.len > 0 ? "schedule" : "alert", 2);
     put_labels(out, json_object_get(alert, "labels"));
-    buf_append_char(out, '\n');
-    json_object_foreach(json_object_get(alert, "annotations"), name, value)
-    {
-        buf_append(out, SV("            "));
-        put(out, sv(name));
-        buf_append(out, SV(": "));
-        put_value(out, value);
-        buf_append_char(out, '\n');
+    for (size_t i = 0, n = 0; i < 3 && n < 1; i++) {
+        struct strview text = json_get_text(annotations, shown[i]);
+        if (text.len == 0) continue;
+        lines_begin(&par);
+        buf_printf(&par, "%s: ", shown[i]);
+        lines_put(&par, text);
+        lines_end(&par, out, "", 1);
+        n++;
     }
 }
 
 static void put_runbook(struct buf *out, const json_t *root)
 {
     const json_t *runbook = json_object_get(root, "runbook");
-    put_head(out, "runbook");
-    if (runbook == NULL) {
-        buf_append(out, SV("none takes this alert\n"));
-        return;
-    }
-    put_member(out, runbook, "name");
-    buf_append(out, SV(", mode "));
-    put_member(out, runbook, "mode");
-    buf_append(out, SV(", sha256 "));
-    put_member(out, runbook, "hash");
-    buf_append_char(out, '\n');
-    put_head(out, "target");
-    put_member(out, root, "target");
-    buf_append_char(out, '\n');
+    struct buf par;
+    lines_begin(&par);
+    lines_put_member(&par, "", runbook, "name");
+    lines_put_member(&par, ", mode ", runbook, "mode");
+    lines_put_member(&par, ", for ", root, "target");
+    buf_append(&par, runbook == NULL ? SV("none takes this alert") : SV(", sha256 "));
+    lines_put(&par, sv_sub(json_get_text(runbook, "hash"), 0, 12));
+    lines_end(&par, out, "runbook", 2);
 }
 
-static void put_gates(struct buf *out, const json_t *gates)
+/* ---- what was decided and done ---- */
+
+/* Those that stopped it each on a line; the others as one text, and only of the newest decision. */
+static void put_gates(struct buf *out, const json_t *gates, bool with_open)
 {
+    struct buf par;
+    lines_begin(&par);
     for (size_t i = 0; i < json_array_size(gates); i++) {
         const json_t *gate = json_array_get(gates, i);
         const char *name = json_string_value(json_object_get(gate, "gate"));
-        buf_printf(out, "            %s %-18s ", json_is_true(json_object_get(gate, "ok")) ? "ok  " : "STOP",
-                   name != NULL ? name : "");
-        put_measure(out, json_object_get(gate, "value"));
-        buf_append(out, SV("  (limit "));
-        put_measure(out, json_object_get(gate, "limit"));
-        buf_append(out, SV(")\n"));
+        if (name == NULL) name = "";
+        if (!json_is_true(json_object_get(gate, "ok"))) {
+            struct buf stop;
+            lines_begin(&stop);
+            buf_printf(&stop, "STOP %-18s ", name);
+            lines_put_measure(&stop, json_object_get(gate, "value"));
+            buf_append(&stop, SV("  (limit "));
+            lines_put_measure(&stop, json_object_get(gate, "limit"));
+            buf_append_char(&stop, ')');
+            lines_end(&stop, out, "", 1);
+            continue;
+        }
+        buf_printf(&par, "%s%s ", par.len > 0 ? ", " : "ok: ", name);
+        lines_put_measure(&par, json_object_get(gate, "value"));
+        bool is_counted = strstr("cooldown rate in_flight_runbook", name) != NULL;
+        if (!is_counted) continue;
+        buf_append(&par, SV(" ("));
+        lines_put_measure(&par, json_object_get(gate, "limit"));
+        buf_append_char(&par, ')');
     }
+    if (!with_open) buf_reset(&par);
+    lines_end(&par, out, "", 3);
 }
 
-static void put_params(struct buf *out, const json_t *o)
+static void put_params(struct buf *par, const json_t *o)
 {
-    put_member(out, o, "function");
-    buf_append(out, SV(" on "));
-    put_member(out, o, "target");
-    buf_append(out, SV(" with "));
-    put_value(out, json_object_get(o, "params"));
-    buf_append_char(out, '\n');
+    const json_t *params = json_object_get(o, "params");
+    lines_put_member(par, "", o, "function");
+    lines_put_member(par, " on ", o, "target");
+    if (json_object_size(params) == 0) return;
+    buf_append(par, SV(" with "));
+    lines_put_value(par, params);
 }
 
-static void put_outcome(struct buf *out, const json_t *outcome)
+static void put_outcome(struct buf *out, const json_t *act)
 {
-    buf_append(out, SV("            outcome "));
+    const json_t *outcome = json_object_get(act, "outcome"), *retries = json_object_get(act, "retries");
+    size_t n_retries = json_array_size(retries);
+    struct buf par;
+    lines_begin(&par);
+    buf_append(&par, SV("decided "));
+    lines_put(&par, lines_clock(json_get_text(act, "decided")));
     if (outcome == NULL) {
-        buf_append(out, SV("none yet\n"));
-        return;
+        buf_append(&par, SV(", outcome none yet"));
+        if (json_get_text(act, "deadline").len > 0) buf_append(&par, SV(", to end by "));
+        lines_put(&par, lines_clock(json_get_text(act, "deadline")));
+    } else {
+        lines_put_member(&par, ", ", outcome, "state");
+        buf_append(&par, SV(" at "));
+        lines_put(&par, lines_clock(json_get_text(outcome, "time")));
     }
-    put_member(out, outcome, "state");
-    buf_append(out, SV(" at "));
-    put(out, clock_part(json_get_text(outcome, "time")));
-    if (json_get_text(outcome, "reason").len > 0) { /* why it is dead */
-        buf_append(out, SV(": "));
-        put_member(out, outcome, "reason");
-    }
-    if (json_get_text(outcome, "message").len > 0) {
-        buf_append(out, SV(": "));
-        put_member(out, outcome, "message");
-    }
-    buf_append_char(out, '\n');
-    if (json_object_get(outcome, "detail") != NULL) {
-        buf_append(out, SV("            found "));
-        put_value(out, json_object_get(outcome, "detail"));
-        buf_append_char(out, '\n');
-    }
+    if (n_retries > 0) buf_printf(&par, ", %zu attempt%s before", n_retries, n_retries == 1 ? "" : "s");
+    if (outcome == NULL && n_retries > 0)
+        lines_put_member(&par, ": ", json_array_get(retries, n_retries - 1), "reason");
+    lines_put_member(&par, ": ", outcome, json_get_text(outcome, "message").len > 0 ? "message" : "reason");
+    lines_end(&par, out, "", 3);
+    if (json_object_get(outcome, "detail") == NULL) return;
+    lines_begin(&par);
+    buf_append(&par, SV("found "));
+    lines_put_value(&par, json_object_get(outcome, "detail"));
+    lines_end(&par, out, "", 1);
 }
 
-/* "            retried by alice at 03:12:00.123: reason" */
-static void put_person(struct buf *out, const json_t *o, const char *what)
+/* By a person. */
+static void put_person(struct buf *out, const json_t *o, const char *head, const char *what)
 {
+    struct buf par;
     if (o == NULL) return;
-    buf_printf(out, "%s by ", what);
-    put_member(out, o, "actor");
-    buf_append(out, SV(" at "));
-    put(out, clock_part(json_get_text(o, "time")));
-    if (json_get_text(o, "reason").len > 0) {
-        buf_append(out, SV(": "));
-        put_member(out, o, "reason");
-    }
-    buf_append_char(out, '\n');
+    lines_begin(&par);
+    buf_printf(&par, "%sby ", what);
+    lines_put_member(&par, "", o, "actor");
+    buf_append(&par, SV(" at "));
+    lines_put(&par, lines_clock(json_get_text(o, "time")));
+    lines_put_member(&par, ": ", o, "reason");
+    lines_end(&par, out, head, 2);
 }
 
-static void put_dead_letter(struct buf *out, const json_t *act)
+/* For telling a person; an act of any other purpose is a bot's. */
+static bool is_escalation(const json_t *act)
 {
-    bool is_dead = sv_eq(json_get_text(json_object_get(act, "outcome"), "state"), SV("dead"));
-    if (!is_dead || json_object_get(act, "retried") != NULL || json_object_get(act, "dropped") != NULL)
-        return;
-    buf_append(out, SV("            a dead letter: balm dead retry "));
-    put_member(out, act, "intent");
-    buf_append(out, SV(", or balm dead drop\n"));
+    return sv_eq(json_get_text(act, "purpose"), SV("escalate"));
 }
 
-static void put_acts(struct buf *out, const json_t *acts)
+static bool is_follow_up(const json_t *o)
 {
-    for (size_t i = 0; i < json_array_size(acts); i++) {
+    return sv_eq(json_get_text(o, "purpose"), SV("follow_up"));
+}
+
+enum { PARTS_MAX = 3 /* of acts, and of refusals: the newest */ };
+
+static size_t first_shown(struct buf *out, const json_t *list, const char *head)
+{
+    size_t n = json_array_size(list);
+    if (n <= PARTS_MAX) return 0;
+    buf_printf(out, "  %-*s%zu before, see --json\n", LINES_INDENT - 2, head, n - PARTS_MAX);
+    return n - PARTS_MAX;
+}
+
+static void put_acts(struct buf *out, const json_t *acts, bool is_newest)
+{
+    size_t n = json_array_size(acts), last = n;
+    for (size_t i = 0; i < n; i++)
+        if (!is_escalation(json_array_get(acts, i))) last = i;
+    for (size_t i = first_shown(out, acts, "act"); i < n; i++) {
         const json_t *act = json_array_get(acts, i);
-        bool is_escalation = sv_eq(json_get_text(act, "purpose"), SV("escalate"));
-        bool is_follow_up = sv_eq(json_get_text(act, "purpose"), SV("follow_up"));
-        put_head(out, is_escalation ? "told" : is_follow_up ? "follow-up" : "act");
-        if (!is_escalation && !is_follow_up)
-            buf_printf(out, "step %" JSON_INTEGER_FORMAT ": ",
+        bool is_told = is_escalation(act), is_step = json_get_text(act, "purpose").len == 0;
+        struct buf par;
+        lines_begin(&par);
+        if (is_step)
+            buf_printf(&par, "step %" JSON_INTEGER_FORMAT ": ",
                        json_integer_value(json_object_get(act, "step")));
-        put_params(out, act);
-        buf_append(out, SV("            intent "));
-        put_member(out, act, "intent");
-        buf_append(out, SV(" decided at "));
-        put(out, clock_part(json_get_text(act, "decided")));
-        buf_append_char(out, '\n');
-        put_gates(out, json_object_get(act, "gates"));
-        size_t n_retries = json_array_size(json_object_get(act, "retries"));
-        if (n_retries > 0)
-            buf_printf(out, "            %zu more attempt%s\n", n_retries, n_retries == 1 ? "" : "s");
-        put_outcome(out, json_object_get(act, "outcome"));
-        put_person(out, json_object_get(act, "retried"), "            retried");
-        put_person(out, json_object_get(act, "dropped"), "            dropped");
-        put_dead_letter(out, act);
+        put_params(&par, act);
+        lines_end(&par, out, is_told ? "told" : is_step ? "act" : "follow-up", is_told ? 1 : 2);
+        if (!is_told) put_gates(out, json_object_get(act, "gates"), is_newest && i == last);
+        put_outcome(out, act);
+        put_person(out, json_object_get(act, "retried"), "", "retried ");
+        put_person(out, json_object_get(act, "dropped"), "", "dropped ");
     }
 }
 
-static void put_refusals(struct buf *out, const json_t *refusals)
+/* One that was followed by an act is told in a line. */
+static void put_refusals(struct buf *out, const json_t *refusals, bool is_newest)
 {
-    for (size_t i = 0; i < json_array_size(refusals); i++) {
+    size_t n = json_array_size(refusals);
+    for (size_t i = first_shown(out, refusals, "refused"); i < n; i++) {
         const json_t *refusal = json_array_get(refusals, i);
-        put_head(out, "refused");
-        buf_append(out, SV("gate "));
-        put_member(out, refusal, "gate");
-        buf_append(out, SV(" at "));
-        put(out, clock_part(json_get_text(refusal, "time")));
-        buf_append(out, SV(": "));
-        put_sentence(out, json_get_text(refusal, "reason"));
-        buf_append(out, SV("\n            "));
-        put_params(out, refusal);
-        put_gates(out, json_object_get(refusal, "gates"));
+        bool is_last = is_newest && i + 1 == n;
+        struct buf par;
+        lines_begin(&par);
+        if (is_follow_up(refusal)) buf_append(&par, SV("the follow-up, "));
+        lines_put_member(&par, "gate ", refusal, "gate");
+        buf_append(&par, SV(" at "));
+        lines_put(&par, lines_clock(json_get_text(refusal, "time")));
+        buf_append(&par, SV(": "));
+        lines_put_sentence(&par, json_get_text(refusal, "reason"));
+        lines_end(&par, out, "refused", is_last ? 3 : 1);
+        if (!is_last) continue;
+        lines_begin(&par);
+        put_params(&par, refusal);
+        lines_end(&par, out, "", 2);
+        put_gates(out, json_object_get(refusal, "gates"), true);
     }
+}
+
+static bool is_open(const json_t *root)
+{
+    return sv_eq(json_get_text(root, "state"), SV("open"));
 }
 
 static void put_verification(struct buf *out, const json_t *root)
@@ -287,18 +229,48 @@ static void put_verification(struct buf *out, const json_t *root)
     const json_t *list = json_object_get(root, "verification");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
-        put_head(out, "verified");
-        buf_append(out, json_is_true(json_object_get(v, "ok")) ? SV("yes, by ") : SV("no, "));
-        put_member(out, v, "how");
-        buf_append(out, SV(" at "));
-        put(out, clock_part(json_get_text(v, "time")));
-        buf_append_char(out, '\n');
+        struct buf par;
+        lines_begin(&par);
+        lines_put_member(&par, json_is_true(json_object_get(v, "ok")) ? "yes, by " : "no, ", v, "how");
+        buf_append(&par, SV(" at "));
+        lines_put(&par, lines_clock(json_get_text(v, "time")));
+        lines_end(&par, out, "verified", 1);
     }
-    list = json_object_get(root, "escalation");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        put_head(out, "escalated");
-        put_member(out, json_array_get(list, i), "reason");
-        buf_append_char(out, '\n');
+    list = json_object_get(root, "escalation"); /* of one that is open, it stands at the top */
+    for (size_t i = 0; i < json_array_size(list) && !is_open(root); i++)
+        lines_put_said(out, "escalated", json_get_text(json_array_get(list, i), "reason"), 2);
+    list = json_object_get(root, "notes");
+    for (size_t i = first_shown(out, list, "note"); i < json_array_size(list); i++) {
+        struct buf par;
+        lines_begin(&par);
+        lines_put_member(&par, "", json_array_get(list, i), "actor");
+        buf_append(&par, SV(" at "));
+        lines_put(&par, lines_clock(json_get_text(json_array_get(list, i), "time")));
+        lines_put_member(&par, ": ", json_array_get(list, i), "message");
+        lines_end(&par, out, "note", 2);
+    }
+}
+
+/* ---- what to do ---- */
+
+static void put_run(struct buf *out, const json_t *root)
+{
+    const json_t *run = json_object_get(root, "run");
+    const char *head = "run";
+    bool is_down = sv_eq(json_get_text(root, "platform"), SV("down"));
+    if (is_down && is_open(root)) {
+        lines_put_paragraph(out, head,
+                            SV("balm up  # no platform runs on this journal: until then nothing goes on"), 1);
+        head = "";
+    }
+    for (size_t i = 0; i < json_array_size(run); i++) {
+        struct strview text = sv(json_string_value(json_array_get(run, i)));
+        struct buf par;
+        if (is_down && sv_starts_with(text, SV("balm stop"))) continue; /* nobody acts as it is */
+        lines_begin(&par);
+        lines_put(&par, text);
+        lines_end(&par, out, head, 2);
+        head = "";
     }
 }
 
@@ -309,66 +281,117 @@ static bool is_said(const json_t *list, size_t i)
     return false;
 }
 
-/* What takes back several acts alike is said once. */
-static void put_undo(struct buf *out, const json_t *undo)
+/* Of what was done, and nobody has named anything that takes it back. */
+static struct strview without_undo(const json_t *acts)
 {
+    struct strview said = SV("nothing to take back: no bot acted");
+    for (size_t i = 0; i < json_array_size(acts); i++) {
+        const json_t *act = json_array_get(acts, i), *outcome = json_object_get(act, "outcome");
+        struct strview state = json_get_text(outcome, "state");
+        if (is_escalation(act)) continue;
+        if (outcome == NULL) return SV("not known before the act has ended");
+        if (!sv_eq(state, SV("refused")) && !sv_eq(state, SV("expired")) && !sv_eq(state, SV("unchanged")))
+            said = SV("the bot named nothing that takes it back");
+    }
+    return said;
+}
+
+/* What takes back several acts alike is said once. */
+static void put_undo(struct buf *out, const json_t *root)
+{
+    const json_t *undo = json_object_get(root, "undo");
     for (size_t i = 0; i < json_array_size(undo); i++) {
         if (is_said(undo, i)) continue;
-        put_head(out, "undo");
-        put_value(out, json_array_get(undo, i));
-        buf_append_char(out, '\n');
+        struct buf par;
+        lines_begin(&par);
+        lines_put_value(&par, json_array_get(undo, i));
+        lines_end(&par, out, "undo", 4);
     }
+    if (json_array_size(undo) == 0)
+        lines_put_paragraph(out, "undo", without_undo(json_object_get(root, "acts")), 1);
 }
 
-static void put_notes(struct buf *out, const json_t *notes)
+/* ---- the timeline ---- */
+
+/* What a person does not miss; the sections above have the outcome of it. */
+static bool is_shown(const json_t *line)
 {
-    for (size_t i = 0; i < json_array_size(notes); i++) {
-        const json_t *note = json_array_get(notes, i);
-        put_head(out, "note");
-        put_member(out, note, "actor");
-        buf_append(out, SV(" at "));
-        put(out, clock_part(json_get_text(note, "time")));
-        buf_append(out, SV(": "));
-        put_member(out, note, "message");
-        buf_append_char(out, '\n');
-    }
+    struct strview kind = json_get_text(line, "kind");
+    if (sv_eq(kind, SV("timer"))) return is_follow_up(line); /* its bot comes then: the others only wait */
+    return !sv_eq(kind, SV("fired")) && !sv_eq(kind, SV("seen"));
 }
 
-static void put_end(struct buf *out, const json_t *root)
+static void put_time_line(struct buf *out, const json_t *line)
 {
-    const json_t *timeline = json_object_get(root, "timeline");
-    put_notes(out, json_object_get(root, "notes"));
-    put_person(out, json_object_get(root, "closing"), "  ended    ");
-    put_head(out, "next");
-    put_sentence(out, json_get_text(root, "next"));
+    struct buf par;
+    char head[64];
+    struct strview time = lines_clock(json_get_text(line, "time")), kind = json_get_text(line, "kind");
+    lines_begin(&par);
+    if (sv_eq(kind, SV("refusal")))
+        lines_put_sentence(&par, json_get_text(line, "text"));
+    else
+        lines_put(&par, json_get_text(line, "text"));
+    int n = snprintf(head, sizeof(head), "  %-12.*s  %6" JSON_INTEGER_FORMAT "  %-10.*s", SV_ARG(time),
+                     json_integer_value(json_object_get(line, "seq")), SV_ARG(kind));
+    struct strview text = buf_view(&par);
+    size_t room = EXPLAIN_COLUMNS - (size_t)n, fits = lines_bytes(text, room);
+    bool is_cut = fits < text.len;
+    buf_append(out, sv(head));
+    buf_append(out, sv_sub(text, 0, is_cut ? lines_bytes(text, room - 1) : fits));
+    buf_append(out, is_cut ? SV("…\n") : SV("\n"));
+    buf_release(&par);
+}
+
+enum { TIMELINE_MIN = 4 };
+
+static void put_timeline(struct buf *out, const json_t *timeline)
+{
+    size_t n = 0, n_above = 1, at = 0; /* 1: the empty line */
+    for (size_t i = 0; i < out->len; i++)
+        n_above += out->ptr[i] == '\n';
+    for (size_t i = 0; i < json_array_size(timeline); i++)
+        n += is_shown(json_array_get(timeline, i));
+    size_t room = n_above + TIMELINE_MIN < EXPLAIN_LINES ? EXPLAIN_LINES - n_above : TIMELINE_MIN;
+    size_t from = n > room ? n - (room - 2) : 1; /* the first one, what is left out, and the newest */
     buf_append_char(out, '\n');
-    put_undo(out, json_object_get(root, "undo"));
-    buf_append(out, SV("\n"));
     for (size_t i = 0; i < json_array_size(timeline); i++) {
         const json_t *line = json_array_get(timeline, i);
-        buf_append(out, SV("  "));
-        put(out, clock_part(json_get_text(line, "time")));
-        buf_printf(out, "  %6" JSON_INTEGER_FORMAT "  ", json_integer_value(json_object_get(line, "seq")));
-        buf_printf(out, "%-10s", json_string_value(json_object_get(line, "kind")));
-        if (sv_eq(json_get_text(line, "kind"), SV("refusal")))
-            put_sentence(out, json_get_text(line, "text"));
-        else
-            put_member(out, line, "text");
-        buf_append_char(out, '\n');
+        if (!is_shown(line)) continue;
+        if (at == 1 && from > 1) buf_printf(out, "  … %zu more in between, see --json\n", from - 1);
+        if (at == 0 || at >= from) put_time_line(out, line);
+        at++;
     }
+}
+
+static bool decided_last_is_act(const json_t *root)
+{
+    const json_t *timeline = json_object_get(root, "timeline");
+    for (size_t i = json_array_size(timeline); i > 0; i--) {
+        struct strview kind = json_get_text(json_array_get(timeline, i - 1), "kind");
+        if (sv_eq(kind, SV("refusal"))) return false;
+        if (sv_eq(kind, SV("outcome")) || sv_eq(kind, SV("intent"))) return true;
+    }
+    return true;
 }
 
 void explain_text(const json_t *explained, struct buf *out)
 {
     buf_append(out, SV("incident "));
-    put_member(out, explained, "incident");
+    lines_put(out, json_get_text(explained, "incident"));
     buf_append(out, SV(": "));
-    put_member(out, explained, "state");
+    lines_put(out, json_get_text(explained, "state"));
     buf_append_char(out, '\n');
+    lines_put_said(out, "what", json_get_text(explained, "what"), 3);
     put_alert(out, json_object_get(explained, "alert"));
     put_runbook(out, explained);
-    put_acts(out, json_object_get(explained, "acts"));
-    put_refusals(out, json_object_get(explained, "refusals"));
+    bool is_act_newest = decided_last_is_act(explained);
+    if (is_act_newest) put_refusals(out, json_object_get(explained, "refusals"), false);
+    put_acts(out, json_object_get(explained, "acts"), is_act_newest);
+    if (!is_act_newest) put_refusals(out, json_object_get(explained, "refusals"), true);
     put_verification(out, explained);
-    put_end(out, explained);
+    put_person(out, json_object_get(explained, "closing"), "ended", "");
+    lines_put_said(out, "next", json_get_text(explained, "next"), 3);
+    put_run(out, explained);
+    put_undo(out, explained);
+    put_timeline(out, json_object_get(explained, "timeline"));
 }

@@ -124,7 +124,9 @@ static enum status explain_incident(const struct exchange *x, struct strview id,
                                     struct error *err)
 {
     struct explain *explained = explain_new(id);
+    explain_at(explained, clock_unix_ns());
     enum status s = read_incident(x, explained, id, err);
+    if (x->d->is_braked || dispatcher_state(x->d)->is_frozen) explain_stopped(explained);
     if (s == STATUS_OK) s = explain_json(explained, ret_json, err);
     explain_free(explained);
     return s;

@@ -61,9 +61,9 @@ static enum status read_secret(struct api_request *r, const char *name, struct s
 
 /* A killed platform leaves its run.json, and its port may be anybody's by now: the credentials must not go
  * there. The kernel knows who holds the lock; where we may not look, the port decides. */
-static bool is_abandoned(struct api_request *r)
+bool cli_is_abandoned(const char *data_dir, struct arena *a)
 {
-    int fd = open(arena_printf(r->arena, "%s/lock", r->data_dir).ptr, O_RDONLY | O_CLOEXEC);
+    int fd = open(arena_printf(a, "%s/lock", data_dir).ptr, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
     struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     bool is_free = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
@@ -80,7 +80,7 @@ static enum status read_run_file(struct api_request *r, struct strview *ret_url)
     if (file_read(r->arena, path, 4096, &text, &err) != STATUS_OK)
         return error_set(r->err, STATUS_UNAVAILABLE, "no platform is running on %s (%s)", r->data_dir,
                          err.message);
-    if (is_abandoned(r))
+    if (cli_is_abandoned(r->data_dir, r->arena))
         return error_set(r->err, STATUS_UNAVAILABLE,
                          "no platform is running on %s, the last one was killed: start it again with balm up",
                          r->data_dir);

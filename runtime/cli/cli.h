@@ -83,6 +83,8 @@ int cli_act(const struct command *self, const struct cli_action *actions, size_t
  * (disk full), else `code`. Who closed the other end of a pipe has seen enough: no sentence then. */
 int cli_finish(int code);
 
+/* No platform holds the folder, though one once did. False also where we may not look. */
+bool cli_is_abandoned(const char *data_dir, struct arena *a);
 /* The data folder: the one given (may be NULL), else the user's state folder: /var/lib/balm for root, else
  * ${XDG_STATE_HOME:-~/.local/state}/balm, where ~ is HOME or what the system knows of the user. In the arena.
  * STATUS_INVALID_ARGUMENT: there is none. */

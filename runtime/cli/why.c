@@ -92,7 +92,10 @@ static enum status explain(const void *arg, char *const *arguments, struct arena
     if (platform->url != NULL) return cli_explain_incident(platform, incident, a, ret_json, err);
     const char *data_dir;
     enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
-    return s == STATUS_OK ? explain_from_disk(data_dir, incident, a, ret_json, err) : s;
+    if (s == STATUS_OK) s = explain_from_disk(data_dir, incident, a, ret_json, err);
+    if (s == STATUS_OK && cli_is_abandoned(data_dir, a))
+        (void)json_object_set_new(*ret_json, "platform", json_string("down"));
+    return s;
 }
 
 static void print_text(const void *cfg, const json_t *explained, struct arena *a)

@@ -76,7 +76,7 @@ class Schedule(PlatformTest):
         incident = p.records("closed")[0]["incident"]
         code, text, error = p.cli("why", incident)
         self.assertEqual(code, 0, text + error)
-        for word in ("schedule", "tidy, due at", "disk-clean", "the schedule's time", "closed as done"):
+        for word in ("what      disk-clean acted on", "schedule  tidy, due at", "act       step 1: disk-clean", "the schedule's time", "closed as done"):
             self.assertIn(word, text)
         code, text, _ = p.cli("status")
         self.assertRegex(text, r"by '@every 2s' in UTC; next 20\d\d-.*Z, last 20\d\d-")
@@ -235,7 +235,7 @@ guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}}
         self.assertEqual(len(p.records("outcome")), 2)
         code, text, _ = p.cli("why", intent["incident"])
         self.assertEqual(code, 0)
-        for word in ("follow-up", "the follow-up comes at", "closed as healed"):
+        for word in ("the follow-up disk-clean ended as", "follow-up disk-clean on disk/a", "the follow-up comes at", "closed as healed"):
             self.assertIn(word, text)
 
     def test_not_if_the_alert_came_again(self):

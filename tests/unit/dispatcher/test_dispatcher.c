@@ -367,7 +367,7 @@ static void check_explained(void)
                                         "rb, mode act",
                                         "service/nginx",
                                         "in_flight_runbook",
-                                        "outcome done",
+                                        "done at",
                                         "undo      systemctl stop nginx",
                                         "verified  yes, by resolve"};
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
