@@ -19,6 +19,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIMIT_S = {"unit": 300, "property": 600, "contract": 300, "fuzz": 300, "integration": 900, "upgrade": 300, "e2e": 1200, "tsan": 300}
 
+# Suites that wait for clocks.
+LONGEST = ["test_schedule.py", "test_reload.py", "test_steer.py", "test_reconcile.py"]
+
 
 def suites(kind, build):
     if kind in ("unit", "property", "contract", "tsan"):
@@ -119,15 +122,21 @@ def main():
         env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"
         env.setdefault("BALM_PATIENCE", "4")
 
-    # Suites in C run side by side; those that start whole platforms and measure time run one at a time.
-    work = [(k, p) for k in args.kinds for p in suites(k, args.build) if args.only in p]
-    parallel = [w for w in work if w[0] in ("unit", "property", "fuzz", "contract", "tsan")]
+    # Suites in C run side by side, and so do those that start platforms, which mostly wait: the longest first, with twice the patience. End to
+    # end tests run alone.
+    work = [(k, p) for k in args.kinds for p in suites(k, args.build) if args.only in os.path.relpath(p, ROOT)]
+    work.sort(key=lambda w: not any(name in w[1] for name in LONGEST))
+    side_by_side = [[w for w in work if w[0] in ("unit", "property", "fuzz", "contract", "tsan")],
+                    [w for w in work if w[0] in ("integration", "upgrade")]]
     results = []
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(run, k, p, env) for k, p in parallel]
-        for future in concurrent.futures.as_completed(futures):
-            results.append(report(future.result()))
-    for kind, path in [w for w in work if w not in parallel]:
+    for several in side_by_side:
+        if several and several[0][0] == "integration":
+            env.setdefault("BALM_PATIENCE", "2")
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            futures = [pool.submit(run, k, p, env) for k, p in several]
+            for future in concurrent.futures.as_completed(futures):
+                results.append(report(future.result()))
+    for kind, path in [w for w in work if not any(w in several for several in side_by_side)]:
         results.append(report(run(kind, path, env)))
 
     passed, failed = sum(r[2] for r in results), sum(r[3] for r in results)
