@@ -216,6 +216,7 @@ install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DEST
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)
 	$(INSTALL) -m 644 $(B)/share/balm.1 $(DESTDIR)$(mandir)/man1/balm.1
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man5 $(wildcard runtime/cli/man/*.5)
+	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man7 $(wildcard runtime/cli/man/*.7)
 	$(INSTALL) -m 644 $(B)/share/balm.bash $(DESTDIR)$(bashdir)/balm
 	$(INSTALL) -m 644 $(B)/share/_balm $(DESTDIR)$(zshdir)/_balm
 	$(INSTALL) -m 644 $(B)/share/balm.service $(DESTDIR)$(unitdir)/balm.service
@@ -226,6 +227,7 @@ install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DEST
 uninstall: ## what install put there; configuration and state stay
 	rm -rf $(DESTDIR)$(libdir)/balm $(DESTDIR)$(datadir)/balm
 	rm -f $(DESTDIR)$(bindir)/balm $(DESTDIR)$(mandir)/man1/balm.1 $(patsubst runtime/cli/man/%,$(DESTDIR)$(mandir)/man5/%,$(wildcard runtime/cli/man/*.5)) \
+	    $(patsubst runtime/cli/man/%,$(DESTDIR)$(mandir)/man7/%,$(wildcard runtime/cli/man/*.7)) \
 	    $(DESTDIR)$(bashdir)/balm $(DESTDIR)$(zshdir)/_balm $(DESTDIR)$(unitdir)/balm.service
 deb: all ## a Debian package of it: build/deb/balm_VERSION_ARCH.deb
 	+@runtime/cli/package/deb.sh $(B)

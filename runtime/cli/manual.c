@@ -93,7 +93,8 @@ static void print_files(FILE *out)
         ".TP\n\\fI/var/lib/balm\\fR, \\fI~/.local/state/balm\\fR\n"
         "the data folder of root and of other users: journal, secrets, state\n"
         ".SH SEE ALSO\n"
-        "\\fBbalm\\-runbook\\fR(5), \\fBbalm\\-host\\-acts\\fR(5), \\fBsystemctl\\fR(1)\n",
+        "\\fBbalm\\-runbook\\fR(5), \\fBbalm\\-host\\-acts\\fR(5), \\fBbalm\\-troubleshooting\\fR(7),\n"
+        "\\fBsystemctl\\fR(1)\n",
         out);
 }
 

@@ -40,7 +40,7 @@ class ManPages(unittest.TestCase):
             f.write(balm("help", "--man").stdout)
 
     def pages(self):
-        return [self.page] + sorted(glob.glob(os.path.join(ROOT, "runtime", "cli", "man", "*.5")))
+        return [self.page] + sorted(glob.glob(os.path.join(ROOT, "runtime", "cli", "man", "*.[57]")))
 
     def test_every_command_and_option_of_help_is_in_the_page(self):
         with open(self.page) as f:

@@ -46,7 +46,8 @@ class Install(PlatformTest):
         files = self.files()
         self.assertEqual({f.split("/")[0] for f in files}, {"opt", "etc"})
         for path in ("opt/balm/bin/balm", "opt/balm/lib/balm/balm-shim", "opt/balm/lib/balm/functions/service-restart",
-                     "opt/balm/share/man/man1/balm.1", "opt/balm/share/man/man5/balm-runbook.5", "etc/balm/runbooks/service-down.yaml"):
+                     "opt/balm/share/man/man1/balm.1", "opt/balm/share/man/man5/balm-runbook.5",
+                     "opt/balm/share/man/man7/balm-troubleshooting.7", "etc/balm/runbooks/service-down.yaml"):
             self.assertIn(path, files)
         unit = self.read("opt/balm/lib/systemd/system/balm.service")
         self.assertIn("ExecStart=/opt/balm/bin/balm up\n", unit)
