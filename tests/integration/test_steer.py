@@ -103,7 +103,7 @@ class Steering(PlatformTest):
         text = self.ok(p, "dead", "list")
         for part in (dead["intent"], "act of notify on service/nginx", dead["incident"], "5 attempts", "503"):
             self.assertIn(part, text)
-        self.assertIn("a dead letter: balm dead retry " + dead["intent"], self.ok(p, "why", dead["incident"]))
+        self.assertIn("balm dead retry " + dead["intent"] + "  # or drop it: balm dead list", self.ok(p, "why", dead["incident"]))
         listed = json.loads(self.ok(p, "dead", "list", "--function", "notify", "--json"))
         self.assertEqual((listed["total"], listed["dead"][0]["incident"]), (1, dead["incident"]))
         self.assertEqual(self.ok(p, "dead", "list", "--function", "echo"), "no dead letters\n")
