@@ -83,6 +83,10 @@ static void on_reset(struct journal_follower *f, uint64_t durable_seq)
     drop(container_of(f, struct audit_index, follower));
 }
 
+/* Blocks keep kinds by their numbers. */
+_Static_assert(RECORD_TICK == RECORD_KINDS - 1,
+               "append new kinds behind it, or raise the version of this part");
+
 static void on_save(const struct journal_follower *f, struct pack *p)
 {
     const struct audit_index *x = container_of(f, const struct audit_index, follower);

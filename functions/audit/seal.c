@@ -402,11 +402,14 @@ static void on_collect(void *arg)
     metric_set(catalog_series(CATALOG_AUDIT_LAG, NULL), durable > sealed ? durable - sealed : 0);
 }
 
-/* What is not sealed must not go: nothing would prove what it was. */
+/* What no signature covers must not go: nothing would prove what it was, and leaves behind the newest
+ * checkpoint are cut at the next start and made anew from the journal. */
 static uint64_t oldest_needed(struct journal_keeper *k)
 {
     const struct seal *seal = container_of(k, struct seal, keeper);
-    return seal->is_stopped_for_good ? UINT64_MAX : seal->files.tree.size + 1;
+    uint64_t size = seal->files.tree.size;
+    if (size > seal->files.newest.size) size = seal->files.newest.size;
+    return seal->is_stopped_for_good ? UINT64_MAX : size + 1;
 }
 
 enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
@@ -438,7 +441,7 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
         found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
                         seal->files.why);
     metrics_on_collect(on_collect, seal);
-    seal->keeper = (struct journal_keeper){.name = "audit", .oldest_needed = oldest_needed};
+    seal->keeper = (struct journal_keeper){.name = "audit", .oldest_needed = oldest_needed, .is_seal = true};
     journal_keep(j, &seal->keeper);
     *ret_seal = seal;
     return STATUS_OK;

@@ -224,17 +224,42 @@ enum status seal_files_cut_rest(struct seal_files *f, struct error *err)
     return f->leaves_bytes == size ? STATUS_OK : cut(f->leaves_fd, size, "leaves", err);
 }
 
+/* The first f->tree.size leaves, whose root is the signed one, go to the new file: the journal may no longer
+ * have their records. */
+static enum status copy_signed(const struct seal_files *f, int to, struct error *err)
+{
+    struct merkle_hash *batch = mem_alloc(LEAF_BATCH * sizeof(*batch));
+    enum status s = STATUS_OK;
+    for (uint64_t at = 0; at < f->tree.size && s == STATUS_OK;) {
+        size_t want = f->tree.size - at < LEAF_BATCH ? (size_t)(f->tree.size - at) : LEAF_BATCH, got = 0;
+        s = read_at(f->leaves_fd, batch, want * sizeof(*batch), at * sizeof(*batch), "leaves", &got, err);
+        if (s == STATUS_OK && got != want * sizeof(*batch))
+            s = error_set(err, STATUS_DATA_LOSS, "read audit/leaves: it became shorter while it was read");
+        if (s == STATUS_OK)
+            s = write_at(to, batch, want * sizeof(*batch), at * sizeof(*batch), "leaves", err);
+        at += want;
+    }
+    if (s == STATUS_OK && fdatasync(to) != 0) s = file_error(err, "sync", "leaves");
+    free(batch);
+    return s;
+}
+
 enum status seal_files_set_aside(struct seal_files *f, int64_t now_unix_ns, struct error *err)
 {
     char time[RFC3339_LEN + 1], name[sizeof("leaves.lost-") + RFC3339_LEN];
     uint64_t size = 0;
     int fd = -1;
     if (f->leaves_bytes == f->tree.size * SHA256_BYTES) return STATUS_OK;
+    if (f->are_leaves_bad || !f->has_checkpoint) merkle_tree_init(&f->tree); /* nothing of them is signed */
     rfc3339_format(now_unix_ns, time);
     (void)snprintf(name, sizeof(name), "leaves.lost-%s", time);
-    if (renameat(f->folder_fd, "leaves", f->folder_fd, name) != 0 && errno != ENOENT)
-        return file_error(err, "set aside", "leaves");
-    enum status s = open_file(f, "leaves", &fd, &size, err);
+    (void)unlinkat(f->folder_fd, "leaves.new", 0);
+    enum status s = open_file(f, "leaves.new", &fd, &size, err);
+    if (s == STATUS_OK) s = copy_signed(f, fd, err);
+    if (s == STATUS_OK && renameat(f->folder_fd, "leaves", f->folder_fd, name) != 0 && errno != ENOENT)
+        s = file_error(err, "set aside", "leaves");
+    if (s == STATUS_OK && renameat(f->folder_fd, "leaves.new", f->folder_fd, "leaves") != 0)
+        s = file_error(err, "rename", "leaves.new");
     if (s == STATUS_OK) s = sync_folder(f, err);
     if (s != STATUS_OK) {
         if (fd >= 0) (void)close(fd);
@@ -242,9 +267,8 @@ enum status seal_files_set_aside(struct seal_files *f, int64_t now_unix_ns, stru
     }
     (void)close(f->leaves_fd);
     f->leaves_fd = fd;
-    f->leaves_bytes = 0;
+    f->leaves_bytes = f->tree.size * SHA256_BYTES;
     f->are_leaves_bad = false;
-    merkle_tree_init(&f->tree);
     return STATUS_OK;
 }
 

@@ -260,8 +260,9 @@ static void renew(struct journal_keeper *k, uint64_t seq)
     if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq)
         st = append_activation(d, sv(d->actor), &err);
     if (st == STATUS_OK && dispatcher_state(d)->epoch_seq < seq) st = take_epoch(d, &err);
-    if (st != STATUS_OK)
-        log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));
+    if (st == STATUS_OK) return;
+    log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));
+    if (!decider_is_active(d->decider)) fiber_event_set(&d->epoch_wanted); /* it was the epoch */
 }
 
 struct read_job {

@@ -119,8 +119,7 @@ uint64_t state_oldest_needed(const struct state *s)
         keep_lower(&oldest, s->active[i].runbook->seq);
     for (const struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next) {
         const struct incident *inc = container_of(node, const struct incident, node);
-        keep_lower(&oldest, inc->seq);
-        keep_lower(&oldest, inc->runbook->seq);
+        keep_lower(&oldest, inc->needs_seq);
     }
     for (size_t i = 0; i < s->n_timers; i++)
         keep_lower(&oldest, s->timers[i]->seq);
@@ -438,7 +437,8 @@ static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, con
 
 static void apply_decided(struct state *s, uint64_t seq, const struct record *r)
 {
-    if (r->epoch != s->epoch) { /* of a decider that was relieved before it wrote this */
+    if (s->epoch == 0) s->epoch = r->epoch; /* the record of its epoch was removed by retention */
+    if (r->epoch != s->epoch) {             /* of a decider that was relieved before it wrote this */
         s->n_void++;
         return;
     }

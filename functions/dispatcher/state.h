@@ -117,7 +117,9 @@ struct timer {
 
 struct incident {
     struct list node, on_target, in_slot;
-    uint64_t seq; /* of the signal that opened it */
+    uint64_t seq;       /* of the signal that opened it */
+    uint64_t needs_seq; /* the first record without which a fold would not open it as it is: its runbook,
+                           their activation, the epoch */
     int64_t opened_ns;
     struct strview id, fingerprint, alertname, tenant, cluster,
         target_name;               /* owned; target empty: could not be made */

@@ -322,7 +322,10 @@ void state_open_incident(struct state *s, uint64_t seq, const struct record *r, 
     struct strview missing, target = make_target(r, rb, &arena, &missing);
     struct incident *inc = state_incident_new(r, target, missing);
     arena_release(&arena);
-    inc->seq = seq;
+    inc->seq = inc->needs_seq = seq;
+    const uint64_t before[] = {rb->seq, s->activation_seq, s->epoch_seq};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++)
+        if (before[i] < inc->needs_seq) inc->needs_seq = before[i];
     inc->opened_ns = r->time_ns;
     inc->phase_ns = s->now_ns;
     inc->runbook = rb;

@@ -80,6 +80,7 @@ static void save_incident(const struct incident *inc, struct pack *p)
     save_labels(&inc->annotations, p);
     pack_text(p, sv(inc->runbook->hash));
     pack_u64(p, inc->seq);
+    pack_u64(p, inc->needs_seq);
     pack_i64(p, inc->opened_ns);
     pack_u64(p, inc->phase);
     pack_i64(p, inc->phase_ns);
@@ -325,6 +326,7 @@ static bool load_escalation(struct loading *l, struct incident *inc)
 static bool load_progress(struct loading *l, struct incident *inc)
 {
     inc->seq = unpack_u64(l->u);
+    inc->needs_seq = unpack_u64(l->u);
     inc->opened_ns = unpack_i64(l->u);
     uint64_t phase = unpack_u64(l->u);
     inc->phase_ns = unpack_i64(l->u);

@@ -46,7 +46,9 @@ struct verify {
     uint64_t first_other_leaf; /* since the last good checkpoint; 0: none */
     struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
     size_t n_leaves, next_leaf; /* in the buffer */
-    uint64_t removed_last;      /* the highest record that a record of kind "cut" says was removed */
+    /* The highest record that a record of kind "cut" says was removed: one met, one under a good checkpoint.
+     */
+    uint64_t cut_last, sealed_cut_last;
     struct open_intents open;
     struct arena scratch;
     struct error *err;
@@ -148,6 +150,7 @@ static void compare_root(struct verify *v)
         v->report->sealed_records = v->next.size;
         v->report->sealed_unix_ns = v->next.time_unix_ns;
         v->first_other_leaf = 0;
+        v->sealed_cut_last = v->cut_last;
         unsealed_init(&v->rest, v->next.time_unix_ns);
         return;
     }
@@ -230,7 +233,7 @@ static void note_cut(struct verify *v, const struct journal_entry *e)
     if (record_decode(e->bytes, &v->scratch, &r, NULL) == STATUS_OK &&
         json_parse(r.detail, 0, &detail, NULL) == STATUS_OK) {
         json_int_t last = json_integer_value(json_object_get(detail, "last"));
-        if (last > 0 && (uint64_t)last > v->removed_last) v->removed_last = (uint64_t)last;
+        if (last > 0 && (uint64_t)last > v->cut_last) v->cut_last = (uint64_t)last;
     }
     json_release(detail);
     arena_reset(&v->scratch);
@@ -256,13 +259,15 @@ static void take_removed(struct verify *v, uint64_t first)
                   v->tree.size + 1, first - 1);
 }
 
-/* What goes is announced in the journal: else somebody else has removed it. */
+/* What goes is announced in the journal, and goes only once that is sealed: else somebody else has removed
+ * it. */
 static void check_announced(struct verify *v)
 {
-    if (v->report->removed <= v->removed_last) return;
-    found_bad(v, v->removed_last + 1,
-              "records %" PRIu64 " to %" PRIu64 " are missing and no record says that they were removed",
-              v->removed_last + 1, v->report->removed);
+    if (v->report->removed <= v->sealed_cut_last) return;
+    found_bad(v, v->sealed_cut_last + 1,
+              "records %" PRIu64 " to %" PRIu64
+              " are missing and no sealed record says that they were removed",
+              v->sealed_cut_last + 1, v->report->removed);
 }
 
 static void note_kind(struct verify *v, const struct journal_entry *e, enum record_kind kind)
@@ -279,12 +284,13 @@ static void take_record(struct verify *v, const struct journal_entry *e, struct 
         memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
         v->first_other_leaf = e->seq;
     bool is_behind_all = !v->has_next && !is_bad(v);
+    /* Before a checkpoint covers it. */
+    note_kind(v, e, open_intents_look(&v->open, e->seq, e->bytes, &v->scratch));
     merkle_tree_add(&v->tree, leaf);
     v->report->records++;
     if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
     if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
     if (is_behind_all && v->rest.span_ns <= UNSEALED_VERIFY_MAX_NS) note_unsealed(v, e);
-    note_kind(v, e, open_intents_look(&v->open, e->seq, e->bytes, &v->scratch));
 }
 
 /* A damaged or missing record spoils its whole batch: come closer by halves. */

@@ -189,6 +189,8 @@ struct journal_keeper {
     uint64_t (*oldest_needed)(struct journal_keeper *k);
     /* What is needed of the records before seq is recorded anew, if it can be; suspends. NULL: never. */
     void (*renew)(struct journal_keeper *k, uint64_t seq);
+    /* What lies before oldest_needed() is sealed by it: a removal waits until its announcement is. */
+    bool is_seal;
 };
 
 /* For life, or until unkept; not from inside of a keeper's own call. */

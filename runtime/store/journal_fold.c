@@ -54,24 +54,25 @@ static void do_close(void *arg)
 }
 
 /* Is the record at its end the one it was made behind? Of a record that was cut off nobody can say. */
-static bool is_of_this_journal(struct journal *j, const struct snapshot *s)
+static enum status is_of_this_journal(struct journal *j, const struct snapshot *s, bool *ret_is_ours,
+                                      struct error *err)
 {
     struct arena a = {0};
     struct journal_entry *entries = NULL;
     size_t n = 0;
-    struct error err;
     uint8_t hash[SHA256_BYTES];
-    if (s->seq < j->first_seq) return s->seq + 1 == j->first_seq;
-    bool is_same = journal_read(j, s->seq, 1, false, &a, &entries, &n, &err) == STATUS_OK && n == 1;
-    if (is_same) {
+    *ret_is_ours = s->seq + 1 >= j->first_seq;
+    if (s->seq < j->first_seq) return STATUS_OK;
+    enum status st = journal_read(j, s->seq, 1, false, &a, &entries, &n, err);
+    if (st == STATUS_OK && n == 1) {
         sha256(entries[0].bytes, hash);
-        is_same = memcmp(hash, s->record_hash, sizeof(hash)) == 0;
+        *ret_is_ours = memcmp(hash, s->record_hash, sizeof(hash)) == 0;
     }
     arena_release(&a);
-    if (!is_same)
+    if (st == STATUS_OK && !*ret_is_ours)
         log_warn("journal", "snapshot not used: its record is not the one in the journal",
                  LOG_INT("seq", s->seq));
-    return is_same;
+    return st;
 }
 
 static void load_part(struct journal *j, struct journal_follower *f, const struct snapshot *s)
@@ -100,30 +101,38 @@ static void do_remove(void *arg)
     snapshot_remove(w->dir, w->snapshot->seq);
 }
 
-/* The newest one that is whole and of this journal; others go. NULL: none. */
-static struct snapshot *find_snapshot(struct journal *j)
+/* The newest one that is whole and of this journal; others go. NULL: none. A journal that cannot be read says
+ * nothing about them. */
+static enum status find_snapshot(struct journal *j, struct snapshot **ret_snapshot, struct error *err)
 {
     struct open_work w = {.dir = j->snapshots_dir, .max_seq = j->durable_seq};
-    while (w.max_seq > 0) {
+    enum status s = STATUS_OK;
+    while (s == STATUS_OK && w.max_seq > 0) {
+        bool is_ours = false;
         journal_run_blocking(do_open, &w);
-        if (w.snapshot == NULL || is_of_this_journal(j, w.snapshot)) break;
+        if (w.snapshot == NULL) break;
+        s = is_of_this_journal(j, w.snapshot, &is_ours, err);
+        if (s == STATUS_OK && is_ours) break;
         w.max_seq = w.snapshot->seq - 1;
-        journal_run_blocking(do_remove, &w);
+        if (s == STATUS_OK) journal_run_blocking(do_remove, &w);
         journal_run_blocking(do_close, w.snapshot);
         w.snapshot = NULL;
     }
-    return w.snapshot;
+    *ret_snapshot = w.snapshot;
+    return s;
 }
 
-static void load_snapshot(struct journal *j)
+static enum status load_snapshot(struct journal *j, struct error *err)
 {
-    if (j->snapshots_dir == NULL) return;
-    struct snapshot *s = find_snapshot(j);
-    j->snapshot_seq = s != NULL ? s->seq : 0;
-    if (s == NULL) return;
+    struct snapshot *snapshot = NULL;
+    if (j->snapshots_dir == NULL) return STATUS_OK;
+    enum status s = find_snapshot(j, &snapshot, err);
+    j->snapshot_seq = snapshot != NULL ? snapshot->seq : 0;
+    if (snapshot == NULL) return s;
     for (struct list *node = j->followers.next; node != &j->followers; node = node->next)
-        load_part(j, follower_of(node), s);
-    journal_run_blocking(do_close, s); /* unmapping a large one takes its time */
+        load_part(j, follower_of(node), snapshot);
+    journal_run_blocking(do_close, snapshot); /* unmapping a large one takes its time */
+    return STATUS_OK;
 }
 
 /* ---- the rest ---- */
@@ -171,11 +180,21 @@ static enum status read_batch(struct journal *j, uint64_t seq, struct arena *a,
     return s;
 }
 
+/* What is kept folds to what is open by the records that were made anew for it (retention.h); counts,
+ * cooldowns and what has ended before are not known any more. */
+static void warn_if_cut(const struct journal *j)
+{
+    if (j->first_seq > 1 && first_wanted(j) == j->first_seq)
+        log_error("journal",
+                  "no snapshot fits and older records were removed: the state is made from what is kept",
+                  LOG_INT("first", j->first_seq));
+}
+
 static enum status bring_up(struct journal *j, bool stateful_only, struct error *err)
 {
     struct arena a = {0};
-    enum status s = STATUS_OK;
-    load_snapshot(j);
+    enum status s = load_snapshot(j, err);
+    if (s == STATUS_OK) warn_if_cut(j);
     for (uint64_t seq = first_wanted(j); s == STATUS_OK && seq <= j->durable_seq;) {
         struct journal_entry *entries = NULL;
         size_t n = 0;

@@ -138,6 +138,8 @@ enum status journal_segment_remove_before(const char *dir, uint64_t keep_from, s
     for (size_t i = 0; i < kept && s == STATUS_OK; i++) {
         s = journal_segment_path(dir, seqs[i], path, err);
         if (s == STATUS_OK) remove_files(path);
+        if (s == STATUS_OK && access(path, F_OK) == 0)
+            s = error_set(err, STATUS_UNAVAILABLE, "remove '%s': it is still there", path);
     }
     if (s == STATUS_OK) remove_strays(dir, keep_from);
     if (s == STATUS_OK) s = sync_path(dir, O_RDONLY | O_DIRECTORY, err);

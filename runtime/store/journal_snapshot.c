@@ -56,6 +56,7 @@ struct child_work {
 static void do_wait(void *arg)
 {
     struct child_work *w = arg;
+    w->status = -1; /* no exit code, no signal: unless the child says otherwise, it failed */
     while (waitpid(w->pid, &w->status, 0) < 0 && errno == EINTR) {
     }
 }
@@ -110,34 +111,36 @@ static enum status hash_record(struct journal *j, uint64_t seq, uint8_t ret_hash
     return s;
 }
 
+static enum status check_is_ready(const struct journal *j, struct error *err)
+{
+    if (j->snapshots_dir == NULL || !j->is_folded)
+        return error_set(err, STATUS_FAILED_PRECONDITION, "the journal is not folded%s",
+                         j->snapshots_dir == NULL ? ", and no folder was given" : "");
+    if (j->is_healthy && !j->is_folding && !j->is_closing) return STATUS_OK;
+    return error_set(err, STATUS_UNAVAILABLE, "the store is not ready");
+}
+
 /* After a reset the sequences mean other records. */
 static enum status write_and_settle(struct journal *j, struct snapshot_draft *draft, struct file_work *w,
                                     struct error *err)
 {
     uint64_t generation = j->generation;
+    enum status s = check_is_ready(j, err); /* it may have failed while the file was opened */
+    if (s != STATUS_OK) return s;
     w->seq = j->last_seq;
-    enum status s = run_child(j, draft->fd, w->seq, err);
+    s = run_child(j, draft->fd, w->seq, err);
     if (s == STATUS_OK) s = journal_wait_durable(j, w->seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err);
     if (s == STATUS_OK && generation != j->generation)
         s = error_set(err, STATUS_UNAVAILABLE, "the store was reopened meanwhile");
     return s == STATUS_OK ? hash_record(j, w->seq, w->record_hash, err) : s;
 }
 
-static enum status check_can_save(const struct journal *j, struct error *err)
-{
-    if (j->snapshots_dir == NULL || !j->is_folded)
-        return error_set(err, STATUS_FAILED_PRECONDITION, "write a snapshot: the journal is not folded%s",
-                         j->snapshots_dir == NULL ? ", and no folder was given" : "");
-    if (!j->is_healthy || j->is_folding || j->is_closing || j->is_snapshotting)
-        return error_set(err, STATUS_UNAVAILABLE, "write a snapshot: %s",
-                         j->is_snapshotting ? "one is being written" : "the store is not ready");
-    return STATUS_OK;
-}
-
 enum status journal_snapshot(struct journal *j, struct error *err)
 {
-    enum status s = check_can_save(j, err);
-    if (s != STATUS_OK || j->last_seq <= j->snapshot_seq) return s;
+    enum status s = check_is_ready(j, err);
+    if (s == STATUS_OK && j->is_snapshotting) s = error_set(err, STATUS_UNAVAILABLE, "one is being written");
+    if (s != STATUS_OK) return error_prefix(err, s, "write a snapshot");
+    if (j->last_seq <= j->snapshot_seq) return STATUS_OK;
     struct snapshot_draft draft = {.fd = -1};
     struct file_work w = {.draft = &draft, .dir = j->snapshots_dir, .err = err};
     int64_t began_ns = clock_monotonic_ns();

@@ -359,12 +359,34 @@ static enum status sqlite_read(struct journal *j, uint64_t seq, size_t max, bool
     return STATUS_OK;
 }
 
+/* Taken on the loop's thread, closed on a worker's. */
+struct idle_readers {
+    struct journal_reader *items[IDLE_READERS_MAX];
+    size_t n;
+};
+
+static struct idle_readers take_idle_readers(struct sqlite_journal *s)
+{
+    struct idle_readers taken = {.n = 0};
+    while (s->n_idle_readers > 0)
+        taken.items[taken.n++] = s->idle_readers[--s->n_idle_readers];
+    return taken;
+}
+
+static void do_close_readers(void *arg)
+{
+    struct idle_readers *readers = arg;
+    while (readers->n > 0)
+        journal_reader_close(readers->items[--readers->n]);
+}
+
 struct extent_work {
     struct sqlite_journal *s;
     struct arena *a;
     struct journal_extent *segments;
     size_t n;
     uint64_t keep_from;
+    struct idle_readers readers;
     struct error *err;
     enum status status;
 };
@@ -397,12 +419,14 @@ static void sqlite_roll(struct journal *j)
 static void do_cut(void *arg)
 {
     struct extent_work *w = arg;
+    do_close_readers(&w->readers); /* they would keep the room of removed files taken */
     w->status = journal_segment_remove_before(w->s->dir, w->keep_from, w->err);
 }
 
 static enum status sqlite_cut(struct journal *j, uint64_t keep_from, struct error *err)
 {
     struct extent_work w = {.s = sqlite_journal(j), .keep_from = keep_from, .err = err};
+    w.readers = take_idle_readers(w.s);
     work_run(do_cut, &w);
     return w.status;
 }
@@ -473,17 +497,12 @@ static bool is_posted(struct sqlite_journal *s)
     return yes;
 }
 
-static void do_close_readers(void *arg)
-{
-    struct sqlite_journal *s = arg;
-    while (s->n_idle_readers > 0) /* so that the writer's connection is the last and empties the WAL */
-        journal_reader_close(s->idle_readers[--s->n_idle_readers]);
-}
-
 static void sqlite_close(struct journal *j)
 {
     struct sqlite_journal *s = sqlite_journal(j);
-    work_run(do_close_readers, s);
+    struct idle_readers readers = take_idle_readers(s);
+    work_run(do_close_readers,
+             &readers); /* so that the writer's connection is the last and empties the WAL */
     (void)pthread_mutex_lock(&s->lock);
     s->is_stopping = true;
     (void)pthread_cond_signal(&s->wake);

@@ -11,6 +11,8 @@
 
 #define LOOK_NS         (60 * NS_PER_S)
 #define DURABLE_WAIT_NS (30 * NS_PER_S)
+#define SEAL_WAIT_NS    (10 * NS_PER_S)
+#define SEAL_LOOK_MS    50
 #define COMPLAIN_NS     (3600 * NS_PER_S)
 #define SEGMENT_MIN     ((size_t)64 * 1024)
 #define SEGMENT_MAX     ((size_t)64 * 1024 * 1024)
@@ -23,6 +25,9 @@ struct retention {
     struct retention_report report;
     int64_t complained_ns; /* monotonic */
     bool is_looking, has_warned;
+    /* What was announced and not yet carried out: the record's sequence, and where the rest begins; 0:
+     * nothing. */
+    uint64_t announced_seq, announced_from, generation;
 };
 
 /* What one look has found. */
@@ -154,6 +159,7 @@ static enum status announce(struct retention *r, const struct look *l, struct er
 {
     struct arena a = {0};
     uint64_t first = l->segments[0].first_seq, last = end_of(l) - 1, seq = 0;
+    if (r->announced_from == end_of(l) && r->generation == journal_generation(r->journal)) return STATUS_OK;
     struct record cut = {
         .kind = RECORD_CUT,
         .time_ns = clock_unix_ns(),
@@ -165,19 +171,58 @@ static enum status announce(struct retention *r, const struct look *l, struct er
     if (s == STATUS_OK)
         s = journal_wait_durable(r->journal, seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err);
     arena_release(&a);
-    return s;
+    if (s != STATUS_OK) return s;
+    r->announced_seq = seq;
+    r->announced_from = end_of(l);
+    r->generation = journal_generation(r->journal);
+    return STATUS_OK;
+}
+
+static bool is_sealed(const struct journal *j, uint64_t seq)
+{
+    for (struct list *node = j->keepers.next; node != &j->keepers; node = node->next) {
+        struct journal_keeper *k = container_of(node, struct journal_keeper, node);
+        if (k->is_seal && k->oldest_needed(k) <= seq) return false;
+    }
+    return true;
+}
+
+/* An announcement without a seal could be anybody's. */
+static enum status wait_sealed(struct retention *r, struct error *err)
+{
+    int64_t until_ns = clock_monotonic_ns() + SEAL_WAIT_NS;
+    enum status s = STATUS_OK;
+    while (s == STATUS_OK && !is_sealed(r->journal, r->announced_seq)) {
+        if (clock_monotonic_ns() > until_ns)
+            return error_set(err, STATUS_UNAVAILABLE,
+                             "record %" PRIu64 ", which announces it, is not sealed yet", r->announced_seq);
+        s = sleep_ms(SEAL_LOOK_MS);
+    }
+    return s == STATUS_OK ? s : error_set(err, s, "stopped");
+}
+
+/* A snapshot covers what goes. Where none can be written, as on a full disk, only what the last one covers
+ * goes. */
+static enum status cover_by_snapshot(struct retention *r, struct look *l, struct error *err)
+{
+    struct journal *j = r->journal;
+    if (j->snapshots_dir == NULL || j->snapshot_seq + 1 >= end_of(l)) return STATUS_OK;
+    enum status s = journal_snapshot(j, err);
+    if (s == STATUS_OK) return s;
+    while (l->n_old > 0 && end_of(l) > j->snapshot_seq + 1)
+        l->n_old--;
+    return l->n_old > 0 ? STATUS_OK : s;
 }
 
 /* Readers are turned away before the files go. */
-static enum status remove_old(struct retention *r, const struct look *l, uint64_t *ret_removed,
-                              struct error *err)
+static enum status remove_old(struct retention *r, struct look *l, uint64_t *ret_removed, struct error *err)
 {
     struct journal *j = r->journal;
-    uint64_t first = l->segments[0].first_seq, keep_from = end_of(l);
-    enum status s = STATUS_OK;
-    if (j->snapshots_dir != NULL && j->snapshot_seq + 1 < keep_from) s = journal_snapshot(j, err);
+    enum status s = cover_by_snapshot(r, l, err);
     if (s == STATUS_OK) s = announce(r, l, err);
+    if (s == STATUS_OK) s = wait_sealed(r, err);
     if (s != STATUS_OK) return s;
+    uint64_t first = l->segments[0].first_seq, keep_from = end_of(l);
     j->first_seq = keep_from;
     s = j->ops->cut(j, keep_from, err);
     if (s != STATUS_OK) return s;
@@ -206,7 +251,13 @@ static enum status look(struct retention *r, struct look *l, uint64_t *ret_remov
     struct journal *j = r->journal;
     int64_t now_ns = clock_unix_ns(), oldest_ns = 0;
     enum status s = j->ops->segments(j, &l->arena, &l->segments, &l->n, err);
+    if (s == STATUS_OK && l->n > 0 &&
+        l->segments[0].first_seq < j->first_seq) { /* the last cut failed half-way */
+        s = j->ops->cut(j, j->first_seq, err);
+        if (s == STATUS_OK) s = j->ops->segments(j, &l->arena, &l->segments, &l->n, err);
+    }
     if (s == STATUS_OK && l->n == 0) return STATUS_OK;
+    if (s == STATUS_OK && l->n > 1) ask_to_renew(j, l->segments[l->n - 1].first_seq); /* once a segment */
     if (s == STATUS_OK) s = roll_if_old(r, l, now_ns, err);
     if (s == STATUS_OK) s = find_old(r, l, now_ns, err);
     if (s == STATUS_OK && l->n_old > 0) spare_needed(r, l);

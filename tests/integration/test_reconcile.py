@@ -143,7 +143,7 @@ class Reconcile(PlatformTest):
         self.assertEqual(p.wait_record("refusal")["incident"], signal["incident"])  # decided on as if delivered
         self.rounds(p, 2)
         self.assertEqual(len(p.records("signal")), 1)
-        self.assertIn("no delivery of it has come", p.cli("why", signal["incident"])[1])
+        self.assertIn("no delivery of it has come", p.cli("why", signal["incident"], "--json")[1])
         self.line.loses = False
         am.post(ended(alert))
         self.assertEqual(p.wait_record("signal", status="resolved")["incident"], signal["incident"])
