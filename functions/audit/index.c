@@ -98,8 +98,7 @@ static void on_save(const struct journal_follower *f, struct pack *p)
     }
     pack_u64(p, x->n_series);
     for (size_t i = 0; i < x->n_series; i++) {
-        pack_text(p,
-                  sv(record_kind_name(x->series[i].kind))); /* numbers move when a kind is put in between */
+        pack_text(p, sv(record_kind_name(x->series[i].kind)));
         pack_text(p, x->series[i].function);
         pack_i64(p, x->series[i].min_ns);
         pack_i64(p, x->series[i].max_ns);

@@ -150,9 +150,11 @@ enum status journal_fold(struct journal *j, struct error *err) MUST_USE;
  * A cache of what the followers have folded, so that a start reads the tail alone.
  * DIR/NNNNNNNNNNNNNNNNNNNN.snapshot, named by the sequence up to which it goes; the newest two are kept:
  *
- *   "balm snapshot 1\n" | SHA-256 of the record of that sequence | parts … | footer | offset of the footer
- * (8, little-endian) | CRC-32 of parts and footer (4) | "end\n" footer (base/pack.h): sequence, parts {name,
- * version, offset, bytes} …
+ *   "balm snapshot 1\n"
+ *   SHA-256 of the record of that sequence
+ *   parts …
+ *   footer (base/pack.h): sequence, parts {name, version, offset, bytes} …
+ *   offset of the footer (8 bytes, little-endian), CRC-32 of parts and footer (4), "end\n"
  *
  * A forked child writes the state as it was at that instant while this process goes on; the file gets its
  * name once the records that it covers are durable. The CRC is against accidents: whoever can write here can

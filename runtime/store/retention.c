@@ -145,7 +145,6 @@ static void spare_needed(struct retention *r, struct look *l)
 {
     struct journal_keeper *k;
     r->report.kept_by = NULL;
-    if (oldest_needed(r->journal, &k) < end_of(l)) ask_to_renew(r->journal, end_of(l));
     uint64_t oldest = oldest_needed(r->journal, &k);
     if (k == NULL || oldest >= end_of(l)) return;
     note_keeper(r, k, oldest, l);
