@@ -76,6 +76,7 @@ enum status backup_files_check(const char *dir, const struct backup_manifest *m,
 struct backup_draft {
     const char *target; /* what it will be called; arena */
     const char *path;   /* target + ".partial"; arena */
+    const char *parent; /* the folder both names are in; arena */
     int fd;             /* of the folder, locked against others; -1: none */
 };
 

@@ -76,10 +76,9 @@ static const char *settle_target(const char *given, struct arena *a)
     return settled;
 }
 
-static enum status check_target(const char *target, struct arena *a, struct error *err)
+static enum status check_target(const char *target, const char *parent, struct error *err)
 {
     struct stat st, above;
-    const char *parent = parent_of(target, a);
     if (stat(parent, &above) != 0) return failed(err, "the folder to put it in,", parent);
     if (lstat(target, &st) != 0) return errno == ENOENT ? STATUS_OK : failed(err, "look at", target);
     if (!S_ISDIR(st.st_mode))
@@ -91,6 +90,25 @@ static enum status check_target(const char *target, struct arena *a, struct erro
         return error_set(err, STATUS_FAILED_PRECONDITION,
                          "%s is a mount point and cannot be renamed to: give a folder below it", target);
     return STATUS_OK;
+}
+
+/*
+ * The folder above is locked while names in it change: who finds a draft finds it locked by its writer or
+ * left by one who died, not just made or just renamed. ret_fd is to be closed.
+ */
+static enum status lock_parent(const struct backup_draft *d, int *ret_fd, struct error *err)
+{
+    int fd = open(d->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return failed(err, "the folder to put it in,", d->parent);
+    int held;
+    do
+        held = flock(fd, LOCK_EX);
+    while (held != 0 && errno == EINTR);
+    *ret_fd = fd;
+    if (held == 0) return STATUS_OK;
+    enum status s = failed(err, "lock", d->parent);
+    (void)close(fd);
+    return s;
 }
 
 /* ---- the draft ---- */
@@ -123,11 +141,9 @@ static enum status remove_old(struct backup_draft *d, struct error *err)
     return s;
 }
 
-enum status backup_draft_begin(struct backup_draft *d, const char *target, struct arena *a, struct error *err)
+static enum status begin(struct backup_draft *d, struct error *err)
 {
-    *d = (struct backup_draft){.target = settle_target(target, a), .fd = -1};
-    d->path = arena_printf(a, "%s.partial", d->target).ptr;
-    enum status s = check_target(d->target, a, err);
+    enum status s = check_target(d->target, d->parent, err);
     if (s != STATUS_OK) return s;
     if (mkdir(d->path, 0700) != 0) {
         if (errno != EEXIST) return failed(err, "make folder", d->path);
@@ -137,12 +153,30 @@ enum status backup_draft_begin(struct backup_draft *d, const char *target, struc
     return s == STATUS_OK ? lock(d, err) : s;
 }
 
+enum status backup_draft_begin(struct backup_draft *d, const char *target, struct arena *a, struct error *err)
+{
+    *d = (struct backup_draft){.target = settle_target(target, a), .fd = -1};
+    d->path = arena_printf(a, "%s.partial", d->target).ptr;
+    d->parent = parent_of(d->target, a);
+    int parent;
+    enum status s = lock_parent(d, &parent, err);
+    if (s != STATUS_OK) return s;
+    s = begin(d, err);
+    (void)close(parent);
+    return s;
+}
+
 enum status backup_draft_finish(struct backup_draft *d, struct error *err)
 {
     if (nftw(d->path, on_sync, WALK_FDS, FTW_PHYS | FTW_MOUNT) != 0) return failed(err, "sync", d->path);
+    int parent;
+    enum status s = lock_parent(d, &parent, err);
+    if (s != STATUS_OK) return s;
     if (rename(d->path, d->target) != 0)
-        return error_set(err, status_from_errno(errno), "rename %s to %s: %s", d->path, d->target,
-                         strerror(errno));
+        s = error_set(err, status_from_errno(errno), "rename %s to %s: %s", d->path, d->target,
+                      strerror(errno));
+    (void)close(parent);
+    if (s != STATUS_OK) return s;
     (void)close(d->fd);
     d->fd = -1;
     return file_sync_name(d->target, err);
