@@ -113,6 +113,7 @@ PROPERTY := $(sort $(basename $(notdir $(wildcard tests/property/test_*.c))))
 FUZZ     := $(sort $(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TSAN     := $(sort $(basename $(notdir $(wildcard tests/tsan/*.c))))
 BENCH    := $(sort $(basename $(notdir $(wildcard tests/bench/*.c))))
+CRASH    := $(sort $(basename $(notdir $(wildcard tests/crash/*.c))))
 
 UNIT_BIN     := $(UNIT:%=$(B)/tests/unit/%)
 PROPERTY_BIN := $(PROPERTY:%=$(B)/tests/property/%)
@@ -120,6 +121,7 @@ CONTRACT_BIN := $(if $(wildcard tests/contract/*.c),$(B)/tests/contract/contract
 FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
 TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
+CRASH_BIN    := $(CRASH:%=$(B)/tests/crash/%)
 # A deliberate leak: the sanitizer build must catch it, or its silence about the rest means nothing.
 CANARY_BIN   := $(if $(filter asan,$(SAN)),$(B)/tests/canary/leak)
 
@@ -133,12 +135,13 @@ $(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(B)/libcore
 $(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
 $(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
-$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
+$(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CRASH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a $(LIBS_PLATFORM)
 
-.PHONY: tests bench-binaries
+.PHONY: tests bench-binaries crash-binaries
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
+crash-binaries: all $(CRASH_BIN)
 
 .PHONY: test check check-asan check-tsan check-all check-upgrade fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
@@ -161,7 +164,7 @@ check-upgrade: all ## the stored state of every release is opened and goes on; a
 integration: all ## real platform, real neighbours
 	@tests/run.py --build $(B) integration
 
-.PHONY: demo up bench
+.PHONY: demo up bench crash crash-sample
 demo: deps-demo ## the main job on real parts: nginx dies, Prometheus and Alertmanager tell, balm repairs (KEEP=1 leaves it running)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@BALM_BUILD=$(B) python3 tests/e2e/demo.py
@@ -175,6 +178,12 @@ up: deps ## the platform in the foreground
 bench: deps-test ## figures beside their floors, from one run
 	@$(MAKE) --no-print-directory -j$$(nproc) bench-binaries
 	@BALM_BUILD=$(B) python3 tests/bench/bench.py
+crash: deps-test ## kills, power loss, full disks, hostile peers: a table of what was tried and what was lost (CAMPAIGN=..., BALM_SEED=N)
+	@$(MAKE) --no-print-directory -j$$(nproc) crash-binaries
+	@tests/crash/run.py --build $(B) $(CAMPAIGN)
+crash-sample: deps-test ## a seeded sample of the same in minutes
+	@$(MAKE) --no-print-directory -j$$(nproc) crash-binaries
+	@tests/crash/run.py --build $(B) --sample $(CAMPAIGN)
 
 # ---- install ----
 # `balm` finds the rest from where it is (../lib/balm, ../share/balm), so DESTDIR and PREFIX need nothing compiled in. What is configured once
