@@ -113,7 +113,8 @@ PROPERTY := $(sort $(basename $(notdir $(wildcard tests/property/test_*.c))))
 FUZZ     := $(sort $(basename $(notdir $(wildcard tests/fuzz/*.c))))
 TSAN     := $(sort $(basename $(notdir $(wildcard tests/tsan/*.c))))
 BENCH    := $(sort $(basename $(notdir $(wildcard tests/bench/*.c))))
-CRASH    := $(sort $(basename $(notdir $(wildcard tests/crash/*.c))))
+CRASH    := $(sort $(filter-out preload_%,$(basename $(notdir $(wildcard tests/crash/*.c)))))
+PRELOAD  := $(sort $(basename $(notdir $(wildcard tests/crash/preload_*.c))))
 
 UNIT_BIN     := $(UNIT:%=$(B)/tests/unit/%)
 PROPERTY_BIN := $(PROPERTY:%=$(B)/tests/property/%)
@@ -122,6 +123,7 @@ FUZZ_BIN     := $(FUZZ:%=$(B)/tests/fuzz/%)
 TSAN_BIN     := $(TSAN:%=$(B)/tests/tsan/%)
 BENCH_BIN    := $(BENCH:%=$(B)/tests/bench/%)
 CRASH_BIN    := $(CRASH:%=$(B)/tests/crash/%)
+PRELOAD_BIN  := $(PRELOAD:%=$(B)/tests/crash/%.so)
 # A deliberate leak: the sanitizer build must catch it, or its silence about the rest means nothing.
 CANARY_BIN   := $(if $(filter asan,$(SAN)),$(B)/tests/canary/leak)
 
@@ -141,7 +143,11 @@ $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CRASH_BIN) $(CANARY_BIN): $(B)/tests/%: $
 .PHONY: tests bench-binaries crash-binaries
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
-crash-binaries: all $(CRASH_BIN)
+crash-binaries: all $(CRASH_BIN) $(PRELOAD_BIN)
+# Put between a program and libc by LD_PRELOAD.
+$(PRELOAD_BIN): $(B)/tests/crash/%.so: tests/crash/%.c
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -shared -o $@ $< -ldl -lpthread
 
 .PHONY: test check check-asan check-tsan check-all check-upgrade fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
