@@ -120,19 +120,20 @@ static int64_t earliest_deadline(int64_t deadline_ns)
 
 /* A peer may close a pooled connection in the moment we use it. That says nothing about the peer, so a
  * repeatable call goes out once more at once, and it counts as one attempt. */
-static enum status attempt_fresh(struct client_pool *pool, const struct http_call *call, int64_t deadline_ns,
-                                 struct arena *a, struct http_reply *ret_reply, struct client_hint *ret_hint,
+static enum status attempt_fresh(const struct http_call *call, int64_t deadline_ns, struct arena *a,
+                                 struct http_reply *ret_reply, struct client_hint *ret_hint,
                                  struct error *err)
 {
-    enum status s = client_attempt(pool, call, deadline_ns, a, ret_reply, ret_hint, err);
+    enum status s;
+    if (client_plain_attempt(call, deadline_ns, a, ret_reply, ret_hint, &s, err)) return s;
+    s = client_attempt(call, deadline_ns, a, ret_reply, ret_hint, err);
     if (s != STATUS_UNAVAILABLE || !ret_hint->was_stale || !client_is_repeatable(call)) return s;
-    return client_attempt(pool, call, deadline_ns, a, ret_reply, ret_hint, err);
+    return client_attempt(call, deadline_ns, a, ret_reply, ret_hint, err);
 }
 
 enum status http_request(const struct http_call *call, struct arena *a, struct http_reply *ret_reply,
                          struct error *err)
 {
-    struct client_pool *pool = NULL;
     struct http_reply reply = {0};
     struct error why = {0};
     struct client_hint hint = {0};
@@ -141,10 +142,9 @@ enum status http_request(const struct http_call *call, struct arena *a, struct h
     unsigned attempts = 0, max_attempts = call->max_attempts > 0 ? call->max_attempts : 1;
     assert(fiber_current() != NULL);
     enum status s = check_call(call, err);
-    if (s == STATUS_OK) s = client_pool_get(&pool, err);
     if (s != STATUS_OK) return s;
     for (;;) {
-        s = attempt_fresh(pool, call, deadline_ns, a, &reply, &hint, &why);
+        s = attempt_fresh(call, deadline_ns, a, &reply, &hint, &why);
         attempts++;
         if (attempts >= max_attempts || !may_repeat(call, s, &why, reply.status)) break;
         int64_t again_ns = clock_monotonic_ns() + backoff_ns(attempts, hint.retry_after_s);

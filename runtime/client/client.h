@@ -1,9 +1,11 @@
-/* Outgoing HTTP for bots and platform, on libcurl's multi interface.
+/* Outgoing HTTP for bots and platform.
  *
- * libcurl is opened (dlopen) on the first call, or by client_preload() after readiness: a function that never
- * calls out does not pay for its 40 shared objects (design §2: 9 ms and 0.9 MB). One pool a loop: at most 60
- * connections a host, idle ones aged down to 10 (B4). Redirects are not followed. TLS verifies peer and host
- * unless the call names another CA.
+ * Plain HTTP to a literal address or a unix socket goes over h2o's own client; names, TLS, proxies, users and
+ * tokens over libcurl's multi interface, with the same behaviour. libcurl is opened (dlopen) on the first
+ * such call, or by client_preload() after readiness: a function that never makes one does not pay for its 40
+ * shared objects (design §2: 9 ms and 0.9 MB). One pool a loop: at most 60 connections a host, idle ones
+ * closed after 5 s, those of libcurl aged down to 10 (B4). Redirects are not followed. TLS verifies peer and
+ * host unless the call names another CA.
  *
  * Retries: only transient failures (connect, reset before an answer, 408 429 502 503 504) of calls that say
  * they may be repeated, after 1 s, 2 s, 4 s … with full jitter ±50 %, Retry-After honoured up to the deadline

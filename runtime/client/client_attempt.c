@@ -9,6 +9,7 @@
 #include "client/client_count.h"
 
 #define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
+#define EXPECT_BYTES       ((size_t)64 * 1024)
 #define HEADER_BYTES_MAX   ((size_t)256 * 1024) /* a peer that sends headers for ever */
 
 /* set-up -> in curl's hands until `done` is set (or the fiber leaves) -> taken out -> outcome read ->
@@ -18,8 +19,11 @@ struct client_attempt {
     const struct http_call *call;
     struct arena *arena;
     CURL *easy;
-    struct curl_slist *header_list; /* owned; wiped: may carry a token */
-    CURLcode setup_code;            /* first option that curl refused */
+    struct curl_slist *header_list; /* arena */
+    char *bearer_line;              /* arena; one of header_list, wiped in the end */
+    size_t bearer_size;
+    bool is_special;     /* set what not every call sets, see client_pool_put_back() */
+    CURLcode setup_code; /* first option that curl refused */
     struct fiber_event done;
     CURLcode code;    /* valid once done */
     unsigned n_sends; /* times that curl was about to send the request */
@@ -108,42 +112,47 @@ static void set_ptr(struct client_attempt *t, CURLoption option, const void *val
     keep_first(t, client_curl.easy_setopt(t->easy, option, value));
 }
 
-static void add_header_line(struct client_attempt *t, const char *line)
+/* In the arena: curl reads the list and does not copy it. */
+static void add_header_line(struct client_attempt *t, char *line)
 {
-    struct curl_slist *list = client_curl.slist_append(t->header_list, line);
-    if (list == NULL)
-        keep_first(t, CURLE_OUT_OF_MEMORY);
-    else
-        t->header_list = list;
+    struct curl_slist *h = arena_alloc(t->arena, sizeof(*h));
+    *h = (struct curl_slist){.data = line, .next = t->header_list};
+    t->header_list = h;
 }
 
 static void add_bearer(struct client_attempt *t)
 {
     struct strview token = t->call->bearer_token;
     if (token.len == 0) return;
-    size_t size = token.len + sizeof("Authorization: Bearer ");
-    char *line = mem_alloc(size);
-    (void)snprintf(line, size, "Authorization: Bearer %.*s", SV_ARG(token));
-    add_header_line(t, line);
-    mem_wipe(line, size);
-    free(line);
+    t->bearer_size = token.len + sizeof("Authorization: Bearer ");
+    t->bearer_line = arena_alloc(t->arena, t->bearer_size);
+    (void)snprintf(t->bearer_line, t->bearer_size, "Authorization: Bearer %.*s", SV_ARG(token));
+    add_header_line(t, t->bearer_line);
+}
+
+static bool has_body(const struct http_call *c)
+{
+    return c->body.len > 0 || sv_eq(c->method, SV("POST")) || sv_eq(c->method, SV("PUT")) ||
+           sv_eq(c->method, SV("PATCH"));
 }
 
 static void set_headers(struct client_attempt *t)
 {
+    static char no_type[] = "Content-Type:", no_expect[] = "Expect:";
     const struct http_call *c = t->call;
-    for (size_t i = 0; i < c->n_headers; i++) {
-        const struct http_header *h = &c->headers[i];
+    for (size_t i = c->n_headers; i > 0; i--) {
+        const struct http_header *h = &c->headers[i - 1];
         /* curl reads "Name:" as "leave it out" and "Name;" as "send it empty". */
         struct strview line = h->value.len > 0
                                   ? arena_printf(t->arena, "%.*s: %.*s", SV_ARG(h->name), SV_ARG(h->value))
                                   : arena_printf(t->arena, "%.*s;", SV_ARG(h->name));
-        add_header_line(t, line.ptr);
+        add_header_line(t, (char *)(uintptr_t)line.ptr);
     }
-    /* What curl would add of its own to a body: a form's content type, and a pause of a second for a 100. */
-    if (http_header_get(c->headers, c->n_headers, SV("content-type")).ptr == NULL)
-        add_header_line(t, "Content-Type:");
-    add_header_line(t, "Expect:");
+    /* What curl would add of its own to a body: a form's content type, and, from 1 MiB on, a pause of a
+     * second for a 100. */
+    if (has_body(c) && http_header_get(c->headers, c->n_headers, SV("content-type")).ptr == NULL)
+        add_header_line(t, no_type);
+    if (c->body.len >= EXPECT_BYTES) add_header_line(t, no_expect);
     add_bearer(t);
     set_ptr(t, CURLOPT_HTTPHEADER, t->header_list);
 }
@@ -152,15 +161,18 @@ static void set_method(struct client_attempt *t)
 {
     const struct http_call *c = t->call;
     struct strview method = c->method.len > 0 ? c->method : SV("GET");
-    bool wants_body = c->body.len > 0 || sv_eq(method, SV("POST")) || sv_eq(method, SV("PUT")) ||
-                      sv_eq(method, SV("PATCH"));
+    bool wants_body = has_body(c);
     if (wants_body) {
-        set_ptr(t, CURLOPT_POSTFIELDS, c->body.len > 0 ? c->body.ptr : "");
         set_size(t, CURLOPT_POSTFIELDSIZE_LARGE, c->body.len);
+        set_ptr(t, CURLOPT_POSTFIELDS, c->body.len > 0 ? c->body.ptr : "");
+    } else {
+        set_long(t, CURLOPT_HTTPGET, 1);
     }
+    if (sv_eq(method, wants_body ? SV("POST") : SV("GET"))) return;
+    t->is_special = true;
     if (sv_eq(method, SV("HEAD")))
         set_long(t, CURLOPT_NOBODY, 1);
-    else if (!sv_eq(method, wants_body ? SV("POST") : SV("GET")))
+    else
         set_ptr(t, CURLOPT_CUSTOMREQUEST, arena_cstr(t->arena, method));
 }
 
@@ -168,12 +180,6 @@ static void set_peer(struct client_attempt *t)
 {
     const struct http_call *c = t->call;
     set_ptr(t, CURLOPT_URL, arena_cstr(t->arena, c->url));
-    set_ptr(t, CURLOPT_PROTOCOLS_STR, "http,https");
-    set_long(t, CURLOPT_HTTP_VERSION,
-             CURL_HTTP_VERSION_1_1); /* so that the limits on connections mean requests */
-    set_long(t, CURLOPT_TCP_KEEPALIVE, 1);
-    set_long(t, CURLOPT_QUICK_EXIT,
-             1); /* a cancelled name lookup is left to its thread: joining it would stop the loop */
     if (c->unix_path != NULL) {
         set_ptr(t, CURLOPT_UNIX_SOCKET_PATH, c->unix_path);
         set_ptr(t, CURLOPT_PROXY, ""); /* http_proxy of the environment cannot reach a path of this machine */
@@ -181,6 +187,9 @@ static void set_peer(struct client_attempt *t)
     if (c->ca_file != NULL) set_ptr(t, CURLOPT_CAINFO, c->ca_file);
     if (c->client_cert_file != NULL) set_ptr(t, CURLOPT_SSLCERT, c->client_cert_file);
     if (c->client_key_file != NULL) set_ptr(t, CURLOPT_SSLKEY, c->client_key_file);
+    /* A user in the URL is one of this call alone. */
+    t->is_special = c->unix_path != NULL || c->ca_file != NULL || c->client_cert_file != NULL ||
+                    c->client_key_file != NULL || sv_find(c->url, '@') < c->url.len;
 }
 
 static void set_callbacks(struct client_attempt *t, size_t max_body)
@@ -192,7 +201,8 @@ static void set_callbacks(struct client_attempt *t, size_t max_body)
     set_ptr(t, CURLOPT_HEADERDATA, t);
     keep_first(t, client_curl.easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body));
     set_ptr(t, CURLOPT_WRITEDATA, t);
-    if (!sv_eq(t->call->method, SV("HEAD"))) set_size(t, CURLOPT_MAXFILESIZE_LARGE, max_body);
+    /* The length that an answer to HEAD names is not that of its body. */
+    set_size(t, CURLOPT_MAXFILESIZE_LARGE, sv_eq(t->call->method, SV("HEAD")) ? 0 : max_body);
 }
 
 static enum status set_up(struct client_attempt *t, struct error *err)
@@ -202,8 +212,7 @@ static enum status set_up(struct client_attempt *t, struct error *err)
     if (t->easy == NULL) return error_set(err, STATUS_UNAVAILABLE, "no memory for a transfer");
     fiber_event_init(&t->done);
     buf_init(&t->body, max_body);
-    t->headers = arena_array(t->arena, HTTP_HEADERS_MAX, sizeof(*t->headers));
-    set_long(t, CURLOPT_NOSIGNAL, 1);
+    t->headers = arena_alloc(t->arena, HTTP_HEADERS_MAX * sizeof(*t->headers));
     set_peer(t);
     set_method(t);
     set_headers(t);
@@ -212,17 +221,10 @@ static enum status set_up(struct client_attempt *t, struct error *err)
     return error_set(err, STATUS_INVALID_ARGUMENT, "%s", client_curl.easy_strerror(t->setup_code));
 }
 
-static void wipe_headers(struct client_attempt *t)
-{
-    for (struct curl_slist *h = t->header_list; h != NULL; h = h->next)
-        mem_wipe(h->data, strlen(h->data));
-    client_curl.slist_free_all(t->header_list);
-}
-
 static void release(struct client_attempt *t)
 {
-    if (t->easy != NULL) client_pool_put_back(t->pool, t->easy);
-    wipe_headers(t);
+    if (t->easy != NULL) client_pool_put_back(t->pool, t->easy, t->is_special || t->setup_code != CURLE_OK);
+    if (t->bearer_line != NULL) mem_wipe(t->bearer_line, t->bearer_size);
     buf_release(&t->body);
 }
 
@@ -286,14 +288,16 @@ static void read_answer(struct client_attempt *t, struct http_reply *ret_reply, 
     ret_hint->retry_after_s = (int64_t)retry_after_s;
 }
 
-enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns,
-                           struct arena *a, struct http_reply *ret_reply, struct client_hint *ret_hint,
-                           struct error *err)
+enum status client_attempt(const struct http_call *call, int64_t deadline_ns, struct arena *a,
+                           struct http_reply *ret_reply, struct client_hint *ret_hint, struct error *err)
 {
-    struct client_attempt t = {.pool = p, .call = call, .arena = a};
+    struct client_attempt t = {.call = call, .arena = a};
     int64_t started_ns = clock_monotonic_ns();
     *ret_hint = (struct client_hint){0};
-    enum status s = set_up(&t, err);
+    enum status s = client_pool_get(&t.pool, err);
+    if (s != STATUS_OK) return s;
+    struct client_pool *p = t.pool;
+    s = set_up(&t, err);
     if (s != STATUS_OK) goto out;
     CURLMcode added = client_curl.multi_add_handle(p->multi, t.easy);
     if (added != CURLM_OK) {

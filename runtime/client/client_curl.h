@@ -17,14 +17,11 @@ struct client_curl {
     CURLcode (*easy_setopt)(CURL *easy, CURLoption option, ...);
     CURLcode (*easy_getinfo)(CURL *easy, CURLINFO info, ...);
     const char *(*easy_strerror)(CURLcode code);
-    struct curl_slist *(*slist_append)(struct curl_slist *list, const char *text);
-    void (*slist_free_all)(struct curl_slist *list);
     CURLM *(*multi_init)(void);
     CURLMcode (*multi_setopt)(CURLM *multi, CURLMoption option, ...);
     CURLMcode (*multi_add_handle)(CURLM *multi, CURL *easy);
     CURLMcode (*multi_remove_handle)(CURLM *multi, CURL *easy);
     CURLMcode (*multi_socket_action)(CURLM *multi, curl_socket_t fd, int events, int *ret_running);
-    CURLMcode (*multi_assign)(CURLM *multi, curl_socket_t fd, void *arg);
     CURLMsg *(*multi_info_read)(CURLM *multi, int *ret_left);
     CURLMcode (*multi_cleanup)(CURLM *multi);
     const char *(*multi_strerror)(CURLMcode code);

@@ -3,8 +3,10 @@
  *   http_request (client.c: limits, retries)  ->  client_attempt (client_attempt.c: one easy handle, one
  * struct) |  add, remove, wait for `done`
  *                                                     v
- *                     client_pool (client_pool.c: curl's multi handle on uv_poll and one uv_timer; one a
- * loop) */
+ *                     client_pool (client_pool.c: curl's multi handle and its timer; one a loop)
+ *                                                     |  watch
+ *                                                     v
+ *                     client_socket (client_socket.c: an epoll in libuv's) */
 #ifndef BALM_CLIENT_IMPL_H
 #define BALM_CLIENT_IMPL_H
 
@@ -16,11 +18,15 @@
 #define CLIENT_TOTAL_CONNECTIONS_MAX                                                                         \
     480 /* of one loop, all hosts: descriptors are finite even if URLs come from a file */
 #define CLIENT_SPARE_HANDLES_MAX 64
+#define CLIENT_WRITERS_MAX       64
 #define CLIENT_IDLE_AGE_NS       (30 * NS_PER_S) /* idle connections beyond the kept ones are shut after this */
 
-/* What we know of a descriptor that curl opened; found by its number. */
+/* What we know of a descriptor that curl has; found by its number. */
 struct client_socket {
-    bool is_open, is_polled; /* polled: a transfer uses it; otherwise it lies idle in curl's pool */
+    bool is_known, is_open; /* open: a connection, by client_socket_open() */
+    uint32_t wanted;        /* what a transfer waits for; 0: it lies idle in curl's pool */
+    uint32_t watched;       /* what the epoll has; stays while idle. 0: it is not in there */
+    uint32_t generation;    /* grows with each descriptor of this number */
     int64_t idle_since_ns;
 };
 
@@ -28,12 +34,15 @@ struct client_pool {
     struct loop *loop;
     CURLM *multi;
     uv_timer_t timer;              /* when curl wants to be called next */
+    int epoll_fd;                  /* owned */
+    uv_poll_t ready;               /* of epoll_fd */
     uv_timer_t ageing;             /* runs while more connections are open than are kept */
     struct client_socket *sockets; /* owned; indexed by descriptor */
     size_t n_sockets;
     unsigned n_open;
-    CURL *spare[CLIENT_SPARE_HANDLES_MAX]; /* reset easy handles: making one costs more than a request's
-                                              bookkeeping */
+    curl_socket_t writers[CLIENT_WRITERS_MAX]; /* see client_sockets_write() */
+    unsigned n_writers;
+    CURL *spare[CLIENT_SPARE_HANDLES_MAX]; /* making one costs more than a request's bookkeeping */
     unsigned n_spare, n_calls;
     unsigned n_closing; /* uv handles whose close callback is still to come */
     struct fiber_event all_closed;
@@ -41,12 +50,27 @@ struct client_pool {
 
 /* The calling loop's pool, made on first use. */
 enum status client_pool_get(struct client_pool **ret_pool, struct error *err) MUST_USE;
-/* An easy handle with nothing set but what belongs to the pool. NULL: out of memory. */
+/* An easy handle. Of an earlier call it may still have what each sets anew: URL, method, body, headers,
+ * callbacks and the limit of the body. NULL: out of memory. */
 CURL *client_pool_take(struct client_pool *p);
-void client_pool_put_back(struct client_pool *p, CURL *easy);
+/* `is_special`: something else was set as well, and is to be forgotten. */
+void client_pool_put_back(struct client_pool *p, CURL *easy, bool is_special);
+/* Lets curl work: a descriptor is ready (CURL_CSELECT_*), or CURL_SOCKET_TIMEOUT. From the loop's stack. */
+void client_pool_drive(struct client_pool *p, curl_socket_t fd, int events);
 /* Shut the oldest idle connections that have been idle for min_age_ns, until CLIENT_IDLE_CONNECTIONS_KEPT
  * idle ones are left. Returns how many. curl finds them dead when it looks for one and closes them. */
 unsigned client_pool_age(struct client_pool *p, int64_t min_age_ns);
+
+/* curl's callbacks; `arg` is the pool. */
+int client_socket_wanted(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg);
+curl_socket_t client_socket_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address);
+int client_socket_close(void *arg, curl_socket_t fd);
+/* Between a request and its answer curl asks to be told when it can write, though it has sent all. On a
+ * connection that stands it is told so at once, which costs less than two changes of the epoll; those that
+ * still want to write then are watched. */
+void client_sockets_write(struct client_pool *p);
+enum status client_sockets_init(struct client_pool *p, struct error *err) MUST_USE;
+void client_sockets_release(struct client_pool *p); /* its uv handles are closed */
 
 /* What an attempt tells about the next one; set whatever came of it. */
 struct client_hint {
@@ -55,9 +79,15 @@ struct client_hint {
 };
 
 /* One attempt of a call. deadline_ns is absolute. */
-enum status client_attempt(struct client_pool *p, const struct http_call *call, int64_t deadline_ns,
-                           struct arena *a, struct http_reply *ret_reply, struct client_hint *ret_hint,
+enum status client_attempt(const struct http_call *call, int64_t deadline_ns, struct arena *a,
+                           struct http_reply *ret_reply, struct client_hint *ret_hint,
                            struct error *err) MUST_USE;
+/* The same for a call that needs no more than plain HTTP to an address (client_plain.c); false: it does, and
+ * nothing was done. */
+bool client_plain_attempt(const struct http_call *call, int64_t deadline_ns, struct arena *a,
+                          struct http_reply *ret_reply, struct client_hint *ret_hint, enum status *ret_status,
+                          struct error *err) MUST_USE;
+void client_plain_release(struct loop *l);
 /* May it be sent twice? GET and HEAD always. */
 bool client_is_repeatable(const struct http_call *call);
 /* "POST http://host/path" for messages: no user, password or query in it. Arena. */

@@ -143,7 +143,8 @@ static void call_prepare(struct forward_call *c, struct upstream *u, const struc
         .arena = a,
         .max_body_bytes = spec->max_body_bytes > 0 ? spec->max_body_bytes : FORWARD_BODY_MAX_BYTES,
         .is_head_method = sv_eq(spec->method, SV("HEAD")),
-        .is_repeatable = sv_eq(spec->method, SV("GET")) || sv_eq(spec->method, SV("HEAD")),
+        .is_repeatable =
+            spec->is_repeatable || sv_eq(spec->method, SV("GET")) || sv_eq(spec->method, SV("HEAD")),
         .reply = {.attempts = 1},
     };
     c->request[1] = h2o_iovec_init(spec->body.ptr, spec->body.len);
@@ -220,16 +221,24 @@ static void forward_end(struct forward_call *c)
     slot_leave(c->upstream);
 }
 
-enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a,
-                         struct http_reply *ret_reply, struct error *err)
+enum status forward_run(struct upstream *u, const struct forward_spec *spec, struct arena *a,
+                        struct http_reply *ret_reply, struct forward_trace *ret_trace, struct error *err)
 {
-    struct forward_call c;
+    struct forward_call c = {.is_sent = false};
     enum status s = forward_begin(&c, u, spec, a, false, err);
+    ret_trace->is_sent = c.is_sent;
     if (s != STATUS_OK) return s;
     *ret_reply = c.reply;
     ret_reply->body = arena_copy(a, buf_view(&c.body));
     forward_end(&c);
     return STATUS_OK;
+}
+
+enum status http_forward(struct upstream *u, const struct forward_spec *spec, struct arena *a,
+                         struct http_reply *ret_reply, struct error *err)
+{
+    struct forward_trace trace;
+    return forward_run(u, spec, a, ret_reply, &trace, err);
 }
 
 /* ---- streamed ---- */

@@ -27,6 +27,7 @@ struct forward_spec {
     struct strview body;
     int64_t deadline_ns;   /* required */
     size_t max_body_bytes; /* of a buffered answer; 0: 8 MiB */
+    bool is_repeatable;    /* also if it is no GET or HEAD: executed twice, it does no more than once */
 };
 
 /* Whole answer into the arena. err->can_retry: no connection had taken the request (of a GET or HEAD: or it

@@ -54,7 +54,7 @@ static bool is_too_large(const struct forward_call *c)
 
 static void fail_too_large(struct forward_call *c)
 {
-    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is larger than %zu bytes",
+    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is longer than %zu bytes",
                     c->upstream->name, c->max_body_bytes);
     c->err.can_retry = false; /* it was executed */
     finish(c, STATUS_RESOURCE_EXHAUSTED);

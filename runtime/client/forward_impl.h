@@ -42,7 +42,7 @@ struct forward_call {
     h2o_iovec_t request[2];    /* head and body; borrowed until the call ends */
     size_t max_body_bytes;
     bool is_head_method, is_streaming;
-    bool is_repeatable; /* GET or HEAD: executed twice, it does no more than once */
+    bool is_repeatable; /* executed twice, it does no more than once */
 
     bool is_connecting; /* inside h2o's connect call: a callback now means a pooled connection */
     bool is_reused;     /* it came from the pool */
@@ -57,6 +57,16 @@ struct forward_call {
     struct buf body;      /* what has come and not been taken */
     h2o_socket_cb paused; /* h2o's reader while we do not read; NULL: reading */
 };
+
+/* ---- forward.c ---- */
+
+struct forward_trace {
+    bool is_sent; /* some connection has taken the request: it may have been executed */
+};
+/* http_forward() that also tells, whatever came of it, how far the request got. */
+enum status forward_run(struct upstream *u, const struct forward_spec *spec, struct arena *a,
+                        struct http_reply *ret_reply, struct forward_trace *ret_trace,
+                        struct error *err) MUST_USE;
 
 /* ---- forward_call.c ---- */
 

@@ -26,6 +26,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "log/log.h"
+#include "metrics/catalog.h"
 
 #define SEGMENT_BYTES      (256 * 1024 * 1024)
 #define IDLE_CHECKPOINT_NS (250 * NS_PER_MS)
@@ -39,6 +40,7 @@ enum writer_state { WRITER_RUNNING, WRITER_FAILED, WRITER_REOPENED };
 /* What the writer has to tell; newer news replace older ones of the same kind. */
 struct news {
     bool has_committed, has_failed, has_reopened;
+    unsigned n_commits;
     struct journal_position reached;
     uint64_t reached_seq, reopened_seq;
     int64_t unix_ns;
@@ -159,6 +161,7 @@ static void run_group(struct sqlite_journal *s)
     }
     s->acked_seq = s->segment->last_seq;
     s->news.has_committed = true;
+    s->news.n_commits++;
     s->news.reached = s->taken;
     s->news.reached_seq = s->acked_seq;
     s->news.unix_ns = now;
@@ -282,8 +285,10 @@ static void on_news(struct loop_post *post)
     (void)pthread_mutex_lock(&s->lock);
     struct news news = s->news;
     s->news.has_committed = s->news.has_failed = s->news.has_reopened = false;
+    s->news.n_commits = 0;
     s->is_posted = false;
     (void)pthread_mutex_unlock(&s->lock);
+    metric_add(catalog_series(CATALOG_JOURNAL_COMMITS, NULL), news.n_commits);
     if (news.has_committed) journal_committed(&s->base, news.reached, news.reached_seq, news.unix_ns);
     if (news.has_failed) journal_failed(&s->base, news.why);
     if (news.has_reopened) journal_recovered(&s->base, news.reopened_seq);

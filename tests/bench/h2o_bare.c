@@ -1,5 +1,5 @@
-/* The floor: h2o's event loop and an echo in its callback, with none of our code. Prints its port; ends with
- * the process. */
+/* The floor: h2o's event loop and an echo in its callback, with none of our code. Listens on BALM_LISTEN_FD
+ * if that is set, else prints its port; ends with the process. */
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +32,7 @@ static void on_accept(h2o_socket_t *listener, const char *err)
         h2o_accept(&accept_ctx, sock);
 }
 
-int main(void)
+static int listen_tcp(void)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(addr);
@@ -40,8 +40,17 @@ int main(void)
     if (fd < 0 || bind(fd, (struct sockaddr *)&addr, len) != 0 || listen(fd, 1024) != 0 ||
         getsockname(fd, (struct sockaddr *)&addr, &len) != 0) {
         perror("listen");
-        return 1;
+        exit(1);
     }
+    (void)printf("%u\n", ntohs(addr.sin_port));
+    (void)fflush(stdout);
+    return fd;
+}
+
+int main(void)
+{
+    const char *inherited = getenv("BALM_LISTEN_FD");
+    int fd = inherited != NULL ? (int)strtol(inherited, NULL, 10) : listen_tcp();
     h2o_globalconf_t config;
     h2o_context_t ctx;
     h2o_config_init(&config);
@@ -54,8 +63,6 @@ int main(void)
     accept_ctx.hosts = config.hosts;
     h2o_socket_t *listener = h2o_evloop_socket_create(ctx.loop, fd, H2O_SOCKET_FLAG_DONT_READ);
     h2o_socket_read_start(listener, on_accept);
-    (void)printf("%u\n", ntohs(addr.sin_port));
-    (void)fflush(stdout);
     while (h2o_evloop_run(ctx.loop, INT32_MAX) == 0)
         continue;
     return 0;

@@ -32,6 +32,31 @@ static void fini(void)
 }
 
 TestSuite(client, .init = init, .fini = fini, .timeout = 30);
+TestSuite(client_plain, .init = init, .fini = fini, .timeout = 30);
+TestSuite(client_curl, .init = init, .fini = fini, .timeout = 30);
+
+/* Each behaviour twice: an address is called over h2o's client, a name over libcurl. */
+static const char *host = "127.0.0.1";
+
+static bool is_curl(void)
+{
+    return strcmp(host, "localhost") == 0;
+}
+
+#define TestBoth(name)                                                                                       \
+    static void name(void);                                                                                  \
+    Test(client_plain, name)                                                                                 \
+    {                                                                                                        \
+        name();                                                                                              \
+        cr_assert_null(client_curl.easy_init);                                                               \
+    }                                                                                                        \
+    Test(client_curl, name)                                                                                  \
+    {                                                                                                        \
+        host = "localhost";                                                                                  \
+        name();                                                                                              \
+        cr_assert_not_null(client_curl.easy_init);                                                           \
+    }                                                                                                        \
+    static void name(void)
 
 #define OK_ANSWER      "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Name: v\r\n\r\nok"
 #define CLOSING_ANSWER "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -57,7 +82,7 @@ static struct outcome request(struct http_call call)
 {
     struct outcome o = {.call = &call};
     if (call.url.len == 0)
-        call.url = arena_printf(&arena, "http://127.0.0.1:%u/path?q=secret", script_port(server));
+        call.url = arena_printf(&arena, "http://%s:%u/path?q=secret", host, script_port(server));
     cr_assert_eq(loop_run_fiber(loop, call_fiber, &o, NULL), STATUS_OK);
     return o;
 }
@@ -99,7 +124,7 @@ Test(client, libcurl_is_not_mapped_before_the_first_call)
     cr_assert_not_null(client_curl.easy_init);
 }
 
-Test(client, answer_comes_with_status_lower_case_headers_and_body)
+TestBoth(answer_comes_with_status_lower_case_headers_and_body)
 {
     SERVE({.answer = "HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\n" OK_ANSWER});
     struct outcome o = request((struct http_call){0});
@@ -133,7 +158,25 @@ Test(client, post_sends_headers_token_and_body_and_nothing_of_curl_s_own)
     cr_assert_str_eq(seen + strlen(seen) - 7, "{\"a\":1}");
 }
 
-Test(client, methods_go_out_as_given)
+TestBoth(what_is_sent_is_the_call_s_own)
+{
+    SERVE({.answer = OK_ANSWER});
+    const struct http_header headers[] = {
+        {SV("x-empty"), SV("")}, {SV("host"), SV("other")}, {SV("ce-id"), SV("7")}};
+    struct outcome o = request((struct http_call){
+        .method = SV("POST"), .body = SV("{\"a\":1}"), .headers = headers, .n_headers = ARRAY_LEN(headers)});
+    const char *seen = script_seen(server, 0);
+    cr_assert_eq(o.status, STATUS_OK);
+    cr_assert(strncmp(seen, "POST /path?q=secret HTTP/1.1\r\n", 30) == 0, "%s", seen);
+    cr_assert(strstr(seen, "\r\nce-id: 7\r\n") != NULL && strstr(seen, "\r\nx-empty:") != NULL, "%s", seen);
+    cr_assert(strcasestr(seen, "\r\nhost: other\r\n") != NULL && strstr(seen, "127.0.0.1") == NULL, "%s",
+              seen);
+    cr_assert(strcasestr(seen, "\r\ncontent-length: 7\r\n") != NULL);
+    cr_assert(strcasestr(seen, "content-type") == NULL && strcasestr(seen, "expect") == NULL, "%s", seen);
+    cr_assert_str_eq(seen + strlen(seen) - 7, "{\"a\":1}");
+}
+
+TestBoth(methods_go_out_as_given)
 {
     SERVE({.answer = CLOSING_ANSWER}, {.answer = CLOSING_ANSWER},
           {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\nConnection: close\r\n\r\n"},
@@ -151,7 +194,7 @@ Test(client, methods_go_out_as_given)
     cr_assert(strstr(script_seen(server, 1), "content-type: application/json\r\n") != NULL);
     cr_assert(strncmp(script_seen(server, 2), "HEAD /", 6) == 0);
     cr_assert(strncmp(script_seen(server, 3), "PUT /", 5) == 0 &&
-              strstr(script_seen(server, 3), "Content-Length: 0\r\n") != NULL);
+              strcasestr(script_seen(server, 3), "Content-Length: 0\r\n") != NULL);
 }
 
 Test(client, unix_path_is_connected_instead_of_the_host)
@@ -164,12 +207,12 @@ Test(client, unix_path_is_connected_instead_of_the_host)
     server = script_start(steps, 1, path);
     struct outcome o = request((struct http_call){.url = SV("http://function/x"), .unix_path = path});
     cr_assert_eq(o.status, STATUS_OK, "%s", o.err.message);
-    cr_assert(strstr(script_seen(server, 0), "Host: function\r\n") != NULL);
+    cr_assert(strcasestr(script_seen(server, 0), "Host: function\r\n") != NULL);
     (void)unlink(path);
     (void)rmdir(folder);
 }
 
-Test(client, redirects_are_not_followed)
+TestBoth(redirects_are_not_followed)
 {
     SERVE({.answer = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"});
     struct outcome o = request((struct http_call){0});
@@ -222,7 +265,7 @@ Test(client, refused_connection_is_unavailable)
     cr_assert(o.err.can_retry);
 }
 
-Test(client, a_cut_before_the_answer_is_unknown_unless_the_call_may_be_repeated)
+TestBoth(a_cut_before_the_answer_is_unknown_unless_the_call_may_be_repeated)
 {
     SERVE({.answer = NULL}, {.answer = NULL}, {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab"});
     struct outcome post =
@@ -236,7 +279,7 @@ Test(client, a_cut_before_the_answer_is_unknown_unless_the_call_may_be_repeated)
     cr_assert_eq(script_requests(server), 3);
 }
 
-Test(client, the_timeout_ends_a_call_without_answer)
+TestBoth(the_timeout_ends_a_call_without_answer)
 {
     SERVE({.holds = true});
     struct outcome o = request((struct http_call){.timeout_ns = 100 * NS_PER_MS});
@@ -249,10 +292,10 @@ static void deadline_fiber(void *arg)
     call_fiber(arg);
 }
 
-Test(client, the_fiber_s_own_deadline_counts_too)
+TestBoth(the_fiber_s_own_deadline_counts_too)
 {
     SERVE({.holds = true});
-    struct http_call call = {.url = arena_printf(&arena, "http://127.0.0.1:%u/", script_port(server)),
+    struct http_call call = {.url = arena_printf(&arena, "http://%s:%u/", host, script_port(server)),
                              .timeout_ns = 20 * NS_PER_S};
     struct outcome o = {.call = &call};
     cr_assert_eq(loop_run_fiber(loop, deadline_fiber, &o, NULL), STATUS_OK);
@@ -271,13 +314,13 @@ static void cancelling_fiber(void *arg)
     fiber_scope_join(&scope);
 }
 
-Test(client, a_cancelled_fiber_leaves_no_transfer_and_no_connection_behind)
+TestBoth(a_cancelled_fiber_leaves_no_transfer_and_no_connection_behind)
 {
     SERVE({.answer = CLOSING_ANSWER}, {.holds = true}, {.answer = CLOSING_ANSWER});
     cr_assert_eq(request((struct http_call){0}).reply.status, 200); /* curl has its own descriptors now */
     (void)usleep(20000); /* the script closes its end of that one */
     unsigned sockets = open_sockets();
-    struct http_call call = {.url = arena_printf(&arena, "http://127.0.0.1:%u/", script_port(server))};
+    struct http_call call = {.url = arena_printf(&arena, "http://%s:%u/", host, script_port(server))};
     struct outcome o = {.call = &call};
     cr_assert_eq(loop_run_fiber(loop, cancelling_fiber, &o, NULL), STATUS_OK);
     assert_code(&o, STATUS_CANCELLED, "after the request was sent");
@@ -287,7 +330,7 @@ Test(client, a_cancelled_fiber_leaves_no_transfer_and_no_connection_behind)
 
 /* ---- limits ---- */
 
-Test(client, answers_over_the_limit_are_refused_whether_announced_or_not)
+TestBoth(answers_over_the_limit_are_refused_whether_announced_or_not)
 {
     SERVE({.answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n12345"},
           {.answer = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n123456"},
@@ -299,7 +342,7 @@ Test(client, answers_over_the_limit_are_refused_whether_announced_or_not)
     assert_code(&silent, STATUS_RESOURCE_EXHAUSTED, "longer than 5 bytes");
 }
 
-Test(client, answers_with_too_many_headers_are_refused)
+TestBoth(answers_with_too_many_headers_are_refused)
 {
     static char answer[4096];
     size_t len = (size_t)snprintf(answer, sizeof(answer), "HTTP/1.1 200 OK\r\n");
@@ -309,13 +352,16 @@ Test(client, answers_with_too_many_headers_are_refused)
     static struct script_step steps[1];
     steps[0].answer = answer;
     server = script_start(steps, 1, NULL);
-    struct outcome o = request((struct http_call){0});
-    assert_code(&o, STATUS_RESOURCE_EXHAUSTED, "more than 100 headers");
+    struct outcome o = request((struct http_call){.method = SV("POST")});
+    if (is_curl())
+        assert_code(&o, STATUS_RESOURCE_EXHAUSTED, "more than 100 headers");
+    else
+        assert_code(&o, STATUS_UNKNOWN, "malformed");
 }
 
 /* ---- retries ---- */
 
-Test(client, transient_answers_are_retried_after_a_second_and_the_peer_s_wish)
+TestBoth(transient_answers_are_retried_after_a_second_and_the_peer_s_wish)
 {
     SERVE({.answer = BUSY_ANSWER},
           {.answer = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 4\r\nContent-Length: 0\r\n\r\n"},
@@ -330,7 +376,7 @@ Test(client, transient_answers_are_retried_after_a_second_and_the_peer_s_wish)
               (long long)(took_ns / NS_PER_MS));
 }
 
-Test(client, the_last_answer_is_given_when_no_time_or_attempt_is_left)
+TestBoth(the_last_answer_is_given_when_no_time_or_attempt_is_left)
 {
     SERVE({.answer = BUSY_ANSWER}, {.answer = BUSY_ANSWER}, {.answer = BUSY_ANSWER}, {.answer = BUSY_ANSWER});
     struct outcome last = request((struct http_call){.max_attempts = 2});
@@ -344,10 +390,10 @@ Test(client, the_last_answer_is_given_when_no_time_or_attempt_is_left)
     cr_assert_eq(careful.reply.attempts, 1);
 }
 
-Test(client, a_call_that_reached_nobody_is_retried_even_if_not_idempotent)
+TestBoth(a_call_that_reached_nobody_is_retried_even_if_not_idempotent)
 {
     SERVE({.answer = OK_ANSWER});
-    struct strview url = arena_printf(&arena, "http://127.0.0.1:%u/", script_port(server));
+    struct strview url = arena_printf(&arena, "http://%s:%u/", host, script_port(server));
     script_stop(server);
     server = NULL;
     struct outcome o = request((struct http_call){.url = url, .method = SV("POST"), .max_attempts = 2});
@@ -356,7 +402,7 @@ Test(client, a_call_that_reached_nobody_is_retried_even_if_not_idempotent)
 
 /* ---- the pool ---- */
 
-Test(client, connections_are_used_again)
+TestBoth(connections_are_used_again)
 {
     SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = OK_ANSWER, .keeps_open = true},
           {.answer = OK_ANSWER});
@@ -365,7 +411,7 @@ Test(client, connections_are_used_again)
     cr_assert_eq(script_connections(server), 1);
 }
 
-Test(client, a_pooled_connection_that_dies_under_a_post_is_not_sent_again_by_curl)
+TestBoth(a_pooled_connection_that_dies_under_a_post_is_not_sent_again_by_curl)
 {
     SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = NULL}, {.answer = OK_ANSWER});
     cr_assert_eq(request((struct http_call){.method = SV("POST"), .body = SV("1")}).status, STATUS_OK);
@@ -374,7 +420,7 @@ Test(client, a_pooled_connection_that_dies_under_a_post_is_not_sent_again_by_cur
     cr_assert_eq(script_requests(server), 2);
 }
 
-Test(client, a_pooled_connection_that_dies_under_a_get_is_replaced_at_once)
+TestBoth(a_pooled_connection_that_dies_under_a_get_is_replaced_at_once)
 {
     SERVE({.answer = OK_ANSWER, .keeps_open = true}, {.answer = NULL}, {.answer = OK_ANSWER});
     cr_assert_eq(request((struct http_call){0}).status, STATUS_OK);
@@ -384,7 +430,7 @@ Test(client, a_pooled_connection_that_dies_under_a_get_is_replaced_at_once)
     cr_assert_eq(script_requests(server), 3);
 }
 
-Test(client, a_pooled_connection_that_was_closed_while_idle_is_replaced)
+TestBoth(a_pooled_connection_that_was_closed_while_idle_is_replaced)
 {
     SERVE({.answer = OK_ANSWER}, {.answer = OK_ANSWER}); /* closes after each answer, unannounced */
     cr_assert_eq(request((struct http_call){.method = SV("POST")}).status, STATUS_OK);
@@ -423,18 +469,8 @@ static void crowd_call(void *arg)
     arena_release(&a);
 }
 
-static void crowd_fiber(void *arg)
+static void age_pool(struct crowd *c)
 {
-    struct crowd *c = arg;
-    struct fiber_scope scope;
-    struct server_cfg cfg = {
-        .host = "127.0.0.1", .listen_fd = -1, .handler = slow_answer, .arg = c, .name = "peer"};
-    cr_assert_eq(server_start(loop, &cfg, &c->peer, NULL), STATUS_OK);
-    c->url = arena_printf(&arena, "http://127.0.0.1:%u/", server_port(c->peer));
-    fiber_scope_init(&scope);
-    for (unsigned i = 0; i < c->n_calls; i++)
-        cr_assert_eq(fiber_scope_spawn(&scope, crowd_call, c, NULL), STATUS_OK);
-    fiber_scope_join(&scope);
     struct client_pool *pool = NULL;
     cr_assert_eq(client_pool_get(&pool, NULL), STATUS_OK);
     cr_assert_eq(pool->n_calls, 0);
@@ -446,14 +482,29 @@ static void crowd_fiber(void *arg)
         cr_assert_eq(sleep_ms(5), STATUS_OK);
     crowd_call(c); /* goes on with what is left */
     cr_assert_eq(server_connections(c->peer), CLIENT_IDLE_CONNECTIONS_KEPT);
+}
+
+static void crowd_fiber(void *arg)
+{
+    struct crowd *c = arg;
+    struct fiber_scope scope;
+    struct server_cfg cfg = {
+        .host = "127.0.0.1", .listen_fd = -1, .handler = slow_answer, .arg = c, .name = "peer"};
+    cr_assert_eq(server_start(loop, &cfg, &c->peer, NULL), STATUS_OK);
+    c->url = arena_printf(&arena, "http://%s:%u/", host, server_port(c->peer));
+    fiber_scope_init(&scope);
+    for (unsigned i = 0; i < c->n_calls; i++)
+        cr_assert_eq(fiber_scope_spawn(&scope, crowd_call, c, NULL), STATUS_OK);
+    fiber_scope_join(&scope);
+    if (is_curl()) age_pool(c);
     client_release(loop);
     server_free(c->peer);
 }
 
-Test(client, sixty_connections_a_host_at_most_and_idle_ones_age_down_to_ten)
+TestBoth(sixty_connections_a_host_at_most_and_idle_ones_age_down_to_ten)
 {
     struct crowd c = {.n_calls = 200, .hold_ms = 30};
     cr_assert_eq(loop_run_fiber(loop, crowd_fiber, &c, NULL), STATUS_OK);
-    cr_assert_eq(c.n_ok, 201);
+    cr_assert_eq(c.n_ok, 200 + is_curl());
     cr_assert_eq(c.most_connections, CLIENT_HOST_CONNECTIONS_MAX);
 }
