@@ -4,8 +4,8 @@
  *                    ^                  |
  *                    +---- once, if a pooled connection died without a byte under a GET or HEAD
  *
- * h2o calls back into struct forward_call, which lies on this fiber's stack: no way out of a function here
- * leaves without forward_call_release(), which cuts h2o's client at once. */
+ * h2o's sockets call back into struct forward_call, which lies on this fiber's stack: no way out of a
+ * function here leaves without forward_call_release(), which cuts the connection at once. */
 #include "client/forward.h"
 
 #include <arpa/inet.h>
@@ -81,8 +81,6 @@ enum status upstream_new(struct loop *l, const char *unix_path, const char *host
         (void)snprintf(u->name, sizeof(u->name), "%s:%u", host, port);
     h2o_socketpool_init_by_address(&u->pool, &addr.any, len, 0, u->max_connections);
     h2o_socketpool_set_timeout(&u->pool, loop_h2o(l), FORWARD_IDLE_MS);
-    h2o_timeout_init(loop_h2o(l), &u->io_timeout, FORWARD_IO_TIMEOUT_MS);
-    u->ctx = (h2o_http1client_ctx_t){.loop = loop_h2o(l), .io_timeout = &u->io_timeout};
     *ret_upstream = u;
     return STATUS_OK;
 }
@@ -92,7 +90,6 @@ void upstream_free(struct upstream *u)
     if (u == NULL) return;
     assert(u->inflight == 0);
     h2o_socketpool_dispose(&u->pool);
-    h2o_timeout_dispose(u->ctx.loop, &u->io_timeout);
     free(u);
 }
 

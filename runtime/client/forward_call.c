@@ -1,40 +1,47 @@
-/* h2o's side of one attempt. Each callback either goes on or ends the call by fail() or complete(): after
- * those h2o frees its client by itself, so `client` is cut first and nobody touches it again. */
+/* The socket's side of one attempt. Each callback either goes on or ends the call by fail() or finish(),
+ * which give the connection back first: after those nobody calls back. */
 #include "client/forward_impl.h"
 
 #include <errno.h>
 
-static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err,
-                                            h2o_iovec_t **ret_bufs, size_t *ret_n_bufs, int *ret_is_head);
+static void on_connected(h2o_socket_t *sock, const char *h2o_err, void *arg);
 
 void forward_call_start(struct forward_call *c)
 {
     struct upstream *u = c->upstream;
     fiber_event_init(&c->moved);
     buf_init(&c->body, c->is_streaming ? FORWARD_STREAM_MAX_BYTES : c->max_body_bytes);
+    answer_init(&c->answer, c->is_head_method, c->arena);
     errno = 0;
     c->is_connecting = true;
-    h2o_http1client_connect_with_pool(&c->client, c, &u->ctx, &u->pool, on_connected);
+    h2o_socketpool_connect(&c->connecting, &u->pool, loop_h2o(u->loop), NULL, on_connected, c);
     c->is_connecting = false;
 }
 
-void forward_call_resume(struct forward_call *c)
+/* To the pool if it can be used again. */
+static void leave_connection(struct forward_call *c, bool is_kept)
 {
-    if (c->paused == NULL || c->client == NULL) return;
-    h2o_socket_read_start(c->client->sock, c->paused);
-    c->paused = NULL;
+    h2o_socket_t *sock = c->sock;
+    if (sock == NULL) return;
+    c->sock = NULL;
+    h2o_socket_read_stop(sock);
+    if (is_kept)
+        (void)h2o_socketpool_return(&c->upstream->pool, sock);
+    else
+        h2o_socket_close(sock);
 }
 
 void forward_call_release(struct forward_call *c)
 {
-    if (c->client != NULL) h2o_http1client_cancel(c->client);
-    c->client = NULL;
+    if (c->connecting != NULL) h2o_socketpool_cancel_connect(c->connecting);
+    c->connecting = NULL;
+    leave_connection(c, false);
     buf_release(&c->body);
 }
 
 static void finish(struct forward_call *c, enum status s)
 {
-    c->client = NULL;
+    leave_connection(c, s == STATUS_OK && c->answer.is_keepable);
     c->is_done = true;
     c->status = s;
     fiber_event_set(&c->moved);
@@ -47,11 +54,6 @@ static void fail(struct forward_call *c, enum status s, bool can_retry, const ch
     finish(c, s);
 }
 
-static bool is_too_large(const struct forward_call *c)
-{
-    return !c->is_streaming && c->body.is_full;
-}
-
 static void fail_too_large(struct forward_call *c)
 {
     (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is longer than %zu bytes",
@@ -60,44 +62,11 @@ static void fail_too_large(struct forward_call *c)
     finish(c, STATUS_RESOURCE_EXHAUSTED);
 }
 
-/* h2o takes a connection that closes between two chunks for the end of the body. It is not: then no byte came
- * with the end. */
-static bool is_cut_short(const struct forward_call *c, const h2o_http1client_t *client)
+static void fail_cut(struct forward_call *c)
 {
-    return c->is_chunked && client->sock->bytes_read == 0;
-}
-
-static int on_body(h2o_http1client_t *client, const char *h2o_err)
-{
-    struct forward_call *c = client->data;
-    h2o_buffer_t *input = client->sock->input;
-    bool is_end = h2o_err == h2o_http1client_error_is_eos;
-    buf_append(&c->body, sv_n(input->bytes, input->size));
-    h2o_buffer_consume(&client->sock->input, input->size);
-    if (is_too_large(c) || c->body.is_full) {
-        fail_too_large(c);
-        return -1;
-    }
-    if (h2o_err != NULL && (!is_end || is_cut_short(c, client))) {
+    if (c->has_head)
         fail(c, STATUS_UNKNOWN, false, "the connection was cut within the answer");
-        return -1;
-    }
-    if (is_end) {
-        finish(c, STATUS_OK);
-        return 0;
-    }
-    if (c->is_streaming && c->body.len >= FORWARD_STREAM_HIGH && c->paused == NULL) {
-        c->paused = client->sock->_cb.read;
-        h2o_socket_read_stop(client->sock);
-    }
-    if (c->is_streaming) fiber_event_set(&c->moved);
-    return 0;
-}
-
-static void fail_before_head(struct forward_call *c, const h2o_http1client_t *client)
-{
-    c->is_silent = client->sock == NULL || client->sock->input->size == 0;
-    if (c->is_silent)
+    else if (c->is_silent)
         fail(c, STATUS_UNAVAILABLE, false, "the connection was cut before an answer");
     else
         fail(c, STATUS_UNKNOWN, false, "the answer's head is cut or malformed");
@@ -105,53 +74,75 @@ static void fail_before_head(struct forward_call *c, const h2o_http1client_t *cl
 
 static bool is_announced_too_large(const struct forward_call *c)
 {
-    uint64_t bytes;
-    struct strview length = http_header_get(c->reply.headers, c->reply.n_headers, SV("content-length"));
-    return !c->is_streaming && length.len > 0 && sv_parse_u64(length, &bytes) == STATUS_OK &&
-           bytes > c->max_body_bytes;
+    return !c->is_streaming && c->answer.state == ANSWER_BODY_LENGTH &&
+           c->answer.left + c->body.len > c->max_body_bytes;
 }
 
-static h2o_http1client_body_cb on_head(h2o_http1client_t *client, const char *h2o_err, int minor_version,
-                                       int status, h2o_iovec_t reason, h2o_header_t *headers,
-                                       size_t n_headers, int head_bytes)
+static void take_head(struct forward_call *c)
 {
-    struct forward_call *c = client->data;
-    bool is_end = h2o_err == h2o_http1client_error_is_eos;
-    (void)minor_version, (void)reason, (void)head_bytes;
-    if (h2o_err != NULL && !is_end) {
-        fail_before_head(c, client);
-        return NULL;
-    }
-    c->reply.status = status;
-    forward_headers_copy(c->arena, headers, n_headers, &c->reply);
-    c->is_chunked = false;
-    for (size_t i = 0; i < n_headers; i++)
-        c->is_chunked |= headers[i].name == &H2O_TOKEN_TRANSFER_ENCODING->buf;
-    if (!is_end && is_announced_too_large(c)) {
-        fail_too_large(c);
-        return NULL;
-    }
+    if (c->has_head || c->answer.state == ANSWER_HEAD || c->answer.state == ANSWER_BROKEN) return;
     c->has_head = true;
-    if (is_end)
-        finish(c, STATUS_OK);
-    else if (c->is_streaming)
-        fiber_event_set(&c->moved);
-    return is_end ? NULL : on_body;
+    c->reply.status = c->answer.status;
+    forward_headers_keep(&c->answer, c->arena, &c->reply);
 }
 
-static h2o_http1client_head_cb on_connected(h2o_http1client_t *client, const char *h2o_err,
-                                            h2o_iovec_t **ret_bufs, size_t *ret_n_bufs, int *ret_is_head)
+/* More of the answer is there, or its end. */
+static void go_on(struct forward_call *c)
 {
-    struct forward_call *c = client->data;
+    take_head(c);
+    if (c->body.is_full || is_announced_too_large(c)) {
+        fail_too_large(c);
+    } else if (c->answer.state == ANSWER_BROKEN) {
+        fail_cut(c);
+    } else if (c->answer.state == ANSWER_END) {
+        finish(c, STATUS_OK);
+    } else if (c->is_streaming && c->has_head) {
+        c->is_paused = c->body.len >= FORWARD_STREAM_HIGH;
+        if (c->is_paused) h2o_socket_read_stop(c->sock);
+        fiber_event_set(&c->moved);
+    }
+}
+
+static void on_bytes(h2o_socket_t *sock, const char *h2o_err)
+{
+    struct forward_call *c = sock->data;
+    if (sock->input->size > 0) c->is_silent = false;
+    size_t used = answer_feed(&c->answer, sv_n(sock->input->bytes, sock->input->size), &c->body);
+    bool has_rest = c->answer.state == ANSWER_END && used < sock->input->size;
+    h2o_buffer_consume(&sock->input, has_rest ? sock->input->size : used);
+    if (h2o_err != NULL) answer_close(&c->answer);
+    go_on(c);
+}
+
+void forward_call_resume(struct forward_call *c)
+{
+    if (!c->is_paused || c->sock == NULL) return;
+    c->is_paused = false;
+    h2o_socket_read_start(c->sock, on_bytes);
+}
+
+/* The answer is read only now: a function that answers before it has read us gets no further either. */
+static void on_sent(h2o_socket_t *sock, const char *h2o_err)
+{
+    struct forward_call *c = sock->data;
+    if (h2o_err != NULL)
+        fail_cut(c);
+    else
+        h2o_socket_read_start(sock, on_bytes);
+}
+
+static void on_connected(h2o_socket_t *sock, const char *h2o_err, void *arg)
+{
+    struct forward_call *c = arg;
+    c->connecting = NULL;
     if (h2o_err != NULL) {
         /* h2o keeps no errno; it is still there where connect(2) failed at once, as with unix sockets. */
         fail(c, STATUS_UNAVAILABLE, true, c->is_connecting && errno != 0 ? strerror(errno) : h2o_err);
-        return NULL;
+        return;
     }
+    c->sock = sock;
     c->is_reused = c->is_connecting;
-    c->is_sent = true;
-    *ret_bufs = c->request;
-    *ret_n_bufs = c->request[1].len > 0 ? 2 : 1;
-    *ret_is_head = c->is_head_method;
-    return on_head;
+    c->is_sent = c->is_silent = true;
+    sock->data = c;
+    h2o_socket_write(sock, c->request, c->request[1].len > 0 ? 2 : 1, on_sent);
 }

@@ -102,17 +102,12 @@ enum status forward_head_build(const struct forward_spec *spec, struct arena *a,
     return STATUS_OK;
 }
 
-void forward_headers_copy(struct arena *a, const h2o_header_t *headers, size_t n, struct http_reply *reply)
+void forward_headers_keep(const struct answer *answer, struct arena *a, struct http_reply *reply)
 {
-    struct http_header *copies = arena_alloc(a, n * sizeof(*copies));
-    size_t n_copies = 0;
-    for (size_t i = 0; i < n; i++) {
-        struct strview name = {headers[i].name->base, headers[i].name->len};
-        if (name.len == 0 || is_hop_header(name)) continue;
-        copies[n_copies].name = arena_copy(a, name);
-        copies[n_copies].value = arena_copy(a, sv_n(headers[i].value.base, headers[i].value.len));
-        n_copies++;
-    }
-    reply->headers = copies;
-    reply->n_headers = n_copies;
+    struct http_header *kept = arena_array(a, answer->n_headers, sizeof(*kept));
+    size_t n = 0;
+    for (size_t i = 0; i < answer->n_headers; i++)
+        if (!is_hop_header(answer->headers[i].name)) kept[n++] = answer->headers[i];
+    reply->headers = kept;
+    reply->n_headers = n;
 }

@@ -1,7 +1,8 @@
 /* Inside of forwarding: for runtime/client/forward*.c alone.
  *
  *   forward.c       upstream, the fiber's side: slot, attempt, retry, deadline
- *   forward_call.c  h2o's side: the callbacks of one attempt
+ *   forward_call.c  the socket's side: the callbacks of one attempt
+ *   answer.c        the answer's bytes (answer.h)
  *   forward_head.c  request head out, headers of the answer in */
 #ifndef BALM_CLIENT_FORWARD_IMPL_H
 #define BALM_CLIENT_FORWARD_IMPL_H
@@ -9,14 +10,13 @@
 #include <h2o.h>
 
 #include "base/buf.h"
+#include "client/answer.h"
 #include "client/forward.h"
 
 #define FORWARD_CONNECTIONS_MAX 256               /* where upstream_new() says 0 */
 #define FORWARD_BODY_MAX_BYTES  (8 * 1024 * 1024) /* where the spec says 0 */
 /* Below a function's own idle time of 10 s, so that it is we who close first. */
 #define FORWARD_IDLE_MS 5000
-/* h2o wants one; the call's own deadline is what ends it. */
-#define FORWARD_IO_TIMEOUT_MS (3600 * 1000)
 /* More than that waiting for a slow client: stop reading from upstream. */
 #define FORWARD_STREAM_HIGH (64 * 1024)
 /* One turn's reading never brings more than the socket's buffer. */
@@ -25,8 +25,6 @@
 struct upstream {
     struct loop *loop;
     h2o_socketpool_t pool;
-    h2o_http1client_ctx_t ctx;
-    h2o_timeout_t io_timeout;
     unsigned inflight, max_connections;
     struct list waiting; /* of struct slot_waiter */
     char name[160];      /* "unix:/run/echo.sock", "127.0.0.1:8081" */
@@ -37,9 +35,11 @@ struct upstream {
 struct forward_call {
     struct upstream *upstream;
     struct arena *arena;
-    h2o_http1client_t *client; /* NULL: h2o will not call back any more */
-    struct fiber_event moved;  /* head, more body, or the end */
-    h2o_iovec_t request[2];    /* head and body; borrowed until the call ends */
+    /* At most one of the next two; both NULL: nobody will call back any more. */
+    h2o_socketpool_connect_request_t *connecting;
+    h2o_socket_t *sock;
+    struct fiber_event moved; /* head, more body, or the end */
+    h2o_iovec_t request[2];   /* head and body; borrowed until the call ends */
     size_t max_body_bytes;
     bool is_head_method, is_streaming;
     bool is_repeatable; /* executed twice, it does no more than once */
@@ -47,15 +47,15 @@ struct forward_call {
     bool is_connecting; /* inside h2o's connect call: a callback now means a pooled connection */
     bool is_reused;     /* it came from the pool */
     bool is_sent;       /* some connection has taken the request: it may be executed */
-    bool is_silent;     /* failed with no byte of an answer seen */
+    bool is_silent;     /* no byte of an answer was seen */
     bool has_head;
     bool is_done; /* complete, or failed: `status` tells */
     enum status status;
     struct error err;
     struct http_reply reply; /* body: filled at the end of a buffered call */
-    bool is_chunked;
-    struct buf body;      /* what has come and not been taken */
-    h2o_socket_cb paused; /* h2o's reader while we do not read; NULL: reading */
+    struct answer answer;
+    struct buf body; /* what has come and not been taken */
+    bool is_paused;  /* it is not read: `body` is full enough */
 };
 
 /* ---- forward.c ---- */
@@ -82,7 +82,7 @@ void forward_call_release(struct forward_call *c);
  * framing. */
 enum status forward_head_build(const struct forward_spec *spec, struct arena *a, struct strview *ret_head,
                                struct error *err) MUST_USE;
-/* Copies h2o's headers but for those of the hop. */
-void forward_headers_copy(struct arena *a, const h2o_header_t *headers, size_t n, struct http_reply *reply);
+/* The answer's headers but for those of the hop. */
+void forward_headers_keep(const struct answer *answer, struct arena *a, struct http_reply *reply);
 
 #endif

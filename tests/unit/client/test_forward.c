@@ -295,11 +295,13 @@ CUT_SCRIPT(cut_in_chunk, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na
 CUT_SCRIPT(cut_between_chunks, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
 CUT_SCRIPT(not_http, "SSH-2.0-x\r\n\r\n")
 CUT_SCRIPT(bad_chunk, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nhalf\r\n")
+CUT_SCRIPT(bad_length, "HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello")
+CUT_SCRIPT(bad_coding, "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nhello")
 
 Test(forward, cut_within_the_answer_is_unknown)
 {
-    void (*const scripts[])(struct peer * p) = {cut_in_head,        cut_in_body, cut_in_chunk,
-                                                cut_between_chunks, not_http,    bad_chunk};
+    void (*const scripts[])(struct peer * p) = {cut_in_head, cut_in_body, cut_in_chunk, cut_between_chunks,
+                                                not_http,    bad_chunk,   bad_length,   bad_coding};
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
         struct test t = {0};
         run(&t, scripts[i], forward_once);
