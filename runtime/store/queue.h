@@ -11,7 +11,9 @@
  * - serial per target: an item is ready only if nothing of its target is leased; ready items of a target
  *   go by sequence; one that waits for its due time lets later ones pass. No target: no order; a call has
  *   none, whatever its record says
- * - per function at most `max_inflight_function` leased
+ * - per function at most `max_inflight_function` leased, and no more than it leaves to the others: a function
+ *   that has n leased gets another only while n places are free. So bots that hang cannot take all places, and
+ *   one alone gets half of them and one
  * - intents go before calls, and calls may have at most half of what can be in flight, over all and per
  *   function (rounded up): anybody may add calls, and however many and slow they are, an act finds a place
  * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted"

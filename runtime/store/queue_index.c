@@ -376,6 +376,13 @@ static bool has_place(const size_t counts[], const size_t calls[], unsigned max,
     return kind != WORK_CALL || calls[WORK_LEASED] < (max + 1) / 2;
 }
 
+/* Of what is free a function gets no more than it leaves: however many of its acts hang until their deadlines, a
+ * function that has nothing under way finds a place. */
+static bool leaves_room(const struct work_index *x, const struct work_function *f, unsigned max)
+{
+    return f->counts[WORK_LEASED] <= max - x->counts[WORK_LEASED];
+}
+
 static struct work *pick_of(const struct work_index *x, const struct queue_cfg *limits, enum work_kind kind)
 {
     struct work *best = NULL;
@@ -383,6 +390,7 @@ static struct work *pick_of(const struct work_index *x, const struct queue_cfg *
     for (const struct work_function *f = x->functions; f != NULL; f = f->next) {
         const struct work_heap *h = &f->candidates[kind];
         if (h->n == 0 || !has_place(f->counts, f->calls, limits->max_inflight_function, kind)) continue;
+        if (!leaves_room(x, f, limits->max_inflight)) continue;
         if (best == NULL || h->items[0]->seq < best->seq) best = h->items[0];
     }
     return best;

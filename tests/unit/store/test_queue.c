@@ -303,6 +303,40 @@ Test(queue, the_total_in_flight_is_limited, .init = set_limit_of_two)
     in_fiber(the_total_is_limited);
 }
 
+static void set_limit_of_eight(void)
+{
+    cfg = (struct queue_cfg){.max_inflight = 8};
+}
+
+static void bots_that_hang_leave_room(void)
+{
+    char id[32];
+    struct queue_item hung[8];
+    size_t n = 0;
+    for (int i = 0; i < 8; i++) {
+        (void)snprintf(id, sizeof(id), "a%d", i);
+        (void)add(id, "one", "");
+        (void)snprintf(id, sizeof(id), "b%d", i);
+        (void)add(id, "two", "");
+    }
+    while (n < 6) /* 3 + 3: neither may have a fourth with two places free */
+        hung[n++] = take();
+    expect_nothing_ready();
+    (void)add("i1", "other", "");
+    struct queue_item i1 = take();
+    cr_assert(is_intent(&i1, "i1"), "the places are not all taken");
+    (void)add("i2", "another", "");
+    struct queue_item i2 = take();
+    cr_assert(is_intent(&i2, "i2"));
+    for (size_t i = 0; i < n; i++)
+        cr_assert_eq(done(&hung[i]), STATUS_OK);
+}
+
+Test(queue, functions_that_hang_cannot_take_all_places, .init = set_limit_of_eight)
+{
+    in_fiber(bots_that_hang_leave_room);
+}
+
 static uint64_t add_call(const char *intent, const char *function)
 {
     return append((struct record){.kind = RECORD_CALL,
