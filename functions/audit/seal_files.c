@@ -163,6 +163,7 @@ static enum status resume_leaves(struct seal_files *f, struct error *err)
     if (count > f->newest.size) count = f->newest.size;
     enum status s = grow_tree(f, count, err);
     if (s != STATUS_OK) return s;
+    f->synced = f->tree;
     struct merkle_hash root = merkle_tree_root(&f->tree);
     f->are_leaves_bad =
         f->has_checkpoint && count == f->newest.size && memcmp(&root, &f->newest.root, sizeof(root)) != 0;
@@ -268,6 +269,7 @@ enum status seal_files_set_aside(struct seal_files *f, int64_t now_unix_ns, stru
     (void)close(f->leaves_fd);
     f->leaves_fd = fd;
     f->leaves_bytes = f->tree.size * SHA256_BYTES;
+    f->synced = f->tree;
     f->are_leaves_bad = false;
     return STATUS_OK;
 }
@@ -291,13 +293,26 @@ enum status seal_files_append(struct seal_files *f, const struct journal_entry *
     return s;
 }
 
+/* After a failed sync the kernel takes the pages for clean: the next one would succeed without them, and a
+ * signature would stand over leaves that are gone with the power. */
+static enum status sync_leaves(struct seal_files *f, struct error *err)
+{
+    if (fdatasync(f->leaves_fd) != 0) {
+        f->tree = f->synced;
+        return file_error(err, "sync", "leaves");
+    }
+    f->synced = f->tree;
+    return STATUS_OK;
+}
+
 enum status seal_files_checkpoint(struct seal_files *f, int64_t now_unix_ns, struct error *err)
 {
     struct arena a = {0};
     struct strview note;
+    enum status s = sync_leaves(f, err);
+    if (s != STATUS_OK) return s;
     struct merkle_hash root = merkle_tree_root(&f->tree);
-    if (fdatasync(f->leaves_fd) != 0) return file_error(err, "sync", "leaves");
-    enum status s = checkpoint_sign(f->key, f->tree.size, root, now_unix_ns, &a, &note, err);
+    s = checkpoint_sign(f->key, f->tree.size, root, now_unix_ns, &a, &note, err);
     if (s == STATUS_OK) {
         struct strview block = arena_printf(&a, "%.*s\n", SV_ARG(note));
         s = write_at(f->checkpoints_fd, block.ptr, block.len, f->checkpoints_end, "checkpoints", err);
@@ -332,5 +347,6 @@ enum status seal_files_restart(struct seal_files *f, struct error *err)
 {
     enum status s = cut(f->leaves_fd, 0, "leaves", err);
     if (s == STATUS_OK) merkle_tree_init(&f->tree);
+    if (s == STATUS_OK) f->synced = f->tree;
     return s;
 }

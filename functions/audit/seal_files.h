@@ -14,10 +14,11 @@
 struct seal_files {
     struct audit_key *key;
     int folder_fd, leaves_fd, checkpoints_fd;
-    uint64_t leaves_bytes;    /* of the file as it was found */
-    struct merkle_tree tree;  /* over the leaves that are written */
-    struct checkpoint newest; /* the newest one that holds; size 0, time 0: none */
-    uint64_t checkpoints_end; /* where the next note goes */
+    uint64_t leaves_bytes;     /* of the file as it was found */
+    struct merkle_tree tree;   /* over the leaves that are written */
+    struct merkle_tree synced; /* over those of them that are on the disk */
+    struct checkpoint newest;  /* the newest one that holds; size 0, time 0: none */
+    uint64_t checkpoints_end;  /* where the next note goes */
     bool has_checkpoint;
     bool are_leaves_bad;     /* as many as the newest checkpoint says, and their root is not the signed one */
     bool is_checkpoint_lost; /* records or leaves without any good checkpoint, or one that does not hold */
@@ -37,7 +38,8 @@ enum status seal_files_set_aside(struct seal_files *f, int64_t now_unix_ns, stru
  * failure. */
 enum status seal_files_append(struct seal_files *f, const struct journal_entry *entries, size_t n,
                               struct error *err) MUST_USE;
-/* Leaves to disk, then a signed checkpoint over them. */
+/* Leaves to disk, then a signed checkpoint over them. Where the disk did not take them, the tree is again
+ * what it was at the last success, and what came since is to be appended anew. */
 enum status seal_files_checkpoint(struct seal_files *f, int64_t now_unix_ns, struct error *err) MUST_USE;
 /* First of the records whose leaf on disk is another one; 0: none. Records without leaf are passed over. */
 enum status seal_files_compare(const struct seal_files *f, const struct journal_entry *entries, size_t n,
