@@ -126,7 +126,11 @@ out:
 
 static enum status make_one(const char *path, mode_t mode, struct error *err)
 {
-    if (mkdir(path, mode) == 0) return file_sync_name(path, err);
+    if (mkdir(path, mode) == 0) {
+        enum status s = file_sync_name(path, err);
+        if (s != STATUS_OK) (void)rmdir(path); /* or the next call would take it for being there to stay */
+        return s;
+    }
     int errnum = errno;
     struct stat info;
     if (stat(path, &info) != 0) return failed(err, "make folder", path, errnum);

@@ -16,7 +16,8 @@ enum status file_write_atomic(const char *path, struct strview content, mode_t m
                               struct error *err) MUST_USE;
 /* fsync of the folder that `path` is in: after success the name survives power loss. */
 enum status file_sync_name(const char *path, struct error *err) MUST_USE;
-/* mkdir -p; existing folders are left as they are. New ones survive power loss. */
+/* mkdir -p; existing folders are left as they are. New ones survive power loss; one that may not is removed
+ * again. */
 enum status dir_make(const char *path, mode_t mode, struct error *err) MUST_USE;
 
 /* Descriptors 0, 1 and 2 that were closed by whoever started us become /dev/null: or the next files opened
