@@ -154,6 +154,7 @@ void dispatcher_handle(void *state, const struct http_req *req, struct http_resp
  * members only). */
 struct observed_incident {
     int64_t opened_ns;
+    bool is_undecided; /* nothing was decided on it yet, whatever that will be */
     char alertname[128];
 };
 struct observed_incident observe_before(const struct dispatcher *d, const struct record *r);

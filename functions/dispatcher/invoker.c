@@ -31,46 +31,60 @@ static void append_stage(struct buf *b, const char *name, int64_t unix_ns)
     buf_printf(b, "%s\"%s\":\"%s\"", b->len > 1 ? "," : "", name, text);
 }
 
-/* From the alert's receipt to the bot's end. What this process did not see (it was restarted in between) is
- * left out. */
-static struct strview make_stages(const struct job *job)
+/* When the alert and this process got where, as Unix time; 0: not seen (it was restarted in between). */
+struct stages {
+    int64_t received_ns, durable_ns, decided_ns, invoked_ns, entered_ns, healed_ns;
+};
+
+/* To be asked before the outcome is recorded: that may close the incident. */
+static struct stages stages_of(const struct job *job)
 {
-    struct dispatcher *d = job->d;
+    const struct dispatcher *d = job->d;
     const struct incident *inc = state_incident(dispatcher_state(d), job->item->record->incident);
     const struct decided_time *decided = &d->decided[job->item->seq % DECIDED_TIMES];
+    return (struct stages){
+        .received_ns = inc != NULL ? inc->opened_ns : 0,
+        .durable_ns = inc != NULL ? journal_durable_unix_ns(d->env.journal, inc->seq) : 0,
+        .decided_ns = decided->seq == job->item->seq ? decided->unix_ns : 0,
+        .invoked_ns = job->invoked_unix_ns,
+        .entered_ns = job->reply.entered_unix_ns,
+        .healed_ns = job->reply.left_unix_ns,
+    };
+}
+
+static struct strview stages_json(const struct stages *st, struct arena *a)
+{
     struct buf b;
     buf_init(&b, 1024);
     buf_append_char(&b, '{');
-    append_stage(&b, "decided", decided->seq == job->item->seq ? decided->unix_ns : 0);
-    append_stage(&b, "durable", inc != NULL ? journal_durable_unix_ns(d->env.journal, inc->seq) : 0);
-    append_stage(&b, "entered", job->reply.entered_unix_ns);
-    append_stage(&b, "healed", job->reply.left_unix_ns);
-    append_stage(&b, "invoked", job->invoked_unix_ns);
-    append_stage(&b, "received", inc != NULL ? inc->opened_ns : 0);
+    append_stage(&b, "decided", st->decided_ns);
+    append_stage(&b, "durable", st->durable_ns);
+    append_stage(&b, "entered", st->entered_ns);
+    append_stage(&b, "healed", st->healed_ns);
+    append_stage(&b, "invoked", st->invoked_ns);
+    append_stage(&b, "received", st->received_ns);
     buf_append_char(&b, '}');
-    struct strview text = arena_copy(job->arena, buf_view(&b));
+    struct strview text = arena_copy(a, buf_view(&b));
     buf_release(&b);
     return text;
 }
 
-static void observe_stages(const struct job *job)
+/* The first act's way from where it began; what lies before that is observed of every alert
+ * (alerts/handler.c, observe.c). */
+static void observe_stages(const struct job *job, const struct stages *st)
 {
-    const struct incident *inc = state_incident(dispatcher_state(job->d), job->item->record->incident);
-    const struct decided_time *decided = &job->d->decided[job->item->seq % DECIDED_TIMES];
-    if (inc == NULL || job->invoked_unix_ns == 0 || job->item->record->step != 1 || job->item->attempt != 1)
-        return; /* the first act's way */
-    int64_t durable_ns = journal_durable_unix_ns(job->d->env.journal, inc->seq);
-    if (durable_ns != 0) observe_stage("durable", durable_ns - inc->opened_ns);
-    if (decided->seq == job->item->seq) observe_stage("decided", decided->unix_ns - inc->opened_ns);
-    observe_stage("invoked", job->invoked_unix_ns - inc->opened_ns);
-    if (job->reply.entered_unix_ns != 0)
-        observe_stage("entered", job->reply.entered_unix_ns - inc->opened_ns);
-    if (job->reply.left_unix_ns != 0) observe_stage("healed", job->reply.left_unix_ns - inc->opened_ns);
+    if (st->received_ns == 0 || st->invoked_ns == 0 || job->item->record->step != 1 ||
+        job->item->attempt != 1)
+        return;
+    observe_stage("invoked", st->invoked_ns - st->received_ns);
+    if (st->entered_ns != 0) observe_stage("entered", st->entered_ns - st->received_ns);
+    if (st->healed_ns != 0) observe_stage("healed", st->healed_ns - st->received_ns);
 }
 
 static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)
 {
     const struct record *r = job->item->record;
+    const struct stages stages = stages_of(job);
     struct record outcome = {
         .kind = RECORD_OUTCOME,
         .time_ns = clock_unix_ns(),
@@ -84,7 +98,7 @@ static void finish(const struct job *job, struct strview state, struct strview c
         .code = code,
         .message = message,
         .undo = job->reply.undo,
-        .stages = make_stages(job),
+        .stages = stages_json(&stages, job->arena),
     };
     if (job->reply.detail.len > 2) outcome.detail = job->reply.detail;
     if (outcome.stages.len <= 2) outcome.stages = (struct strview){0};
@@ -97,7 +111,7 @@ static void finish(const struct job *job, struct strview state, struct strview c
         s = queue_done(job->d->queue, job->item, &outcome, &err);
     }
     if (s == STATUS_OK)
-        observe_stages(job);
+        observe_stages(job, &stages);
     else
         log_error("dispatcher", "outcome not recorded", LOG_SV("intent", r->intent), LOG_SV("state", state),
                   LOG_STR("error", err.message));

@@ -29,6 +29,7 @@ struct observed_incident observe_before(const struct dispatcher *d, const struct
         r->incident.len > 0 ? state_incident(dispatcher_state(d), r->incident) : NULL;
     if (inc == NULL) return before;
     before.opened_ns = inc->opened_ns;
+    before.is_undecided = inc->phase == INCIDENT_NEW && inc->step == 0;
     (void)snprintf(before.alertname, sizeof(before.alertname), "%.*s",
                    SV_ARG(sv_sub(inc->alertname, 0, sizeof(before.alertname) - 1)));
     return before;
@@ -61,6 +62,7 @@ static void log_decision(struct dispatcher *d, const struct record *r, const cha
 static void observe_decided(struct dispatcher *d, const struct record *r,
                             const struct observed_incident *before)
 {
+    if (before->is_undecided) observe_stage("decided", clock_unix_ns() - before->opened_ns);
     switch (r->kind) {
     case RECORD_INTENT:
         count(CATALOG_DECISIONS, SV("intent"));

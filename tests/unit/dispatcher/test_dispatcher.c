@@ -15,6 +15,7 @@
 #include "functions/dispatcher/explain.h"
 #include "functions/dispatcher/preview.h"
 #include "log/log.h"
+#include "metrics/catalog.h"
 #include "store/journal.h"
 
 #define WAIT_NS (10 * NS_PER_S)
@@ -350,6 +351,42 @@ static void check_healed(void)
 Test(dispatcher, an_alert_becomes_a_verified_repair)
 {
     run(act_runbook, check_healed);
+}
+
+static unsigned observed(const char *stage)
+{
+    struct strview value = sv(stage);
+    return (unsigned)metric_value(catalog_series(CATALOG_STAGE, &value));
+}
+
+/* Its outcome closes the incident at once: the way of the act is counted all the same. */
+static void check_stages_of_an_act(void)
+{
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_CLOSED, "i1", "healed");
+    static const char *const stages[] = {"decided", "invoked", "entered", "healed", "verified"};
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++)
+        cr_assert_eq(observed(stages[i]), 1, "%s: %u", stages[i], observed(stages[i]));
+    cr_assert_eq(observed("durable"), 0, "that is the intake's to count");
+}
+
+Test(dispatcher, each_stage_of_an_act_is_counted_once)
+{
+    run(RUNBOOK("act", "cooldown: 1s", "    verify: check\n"), check_stages_of_an_act);
+}
+
+static void check_stages_of_a_refusal(void)
+{
+    signal_alert("i1", "firing");
+    signal_alert("i1", "firing"); /* seen again: decided already */
+    (void)wait_record(RECORD_REFUSAL, "i1", NULL);
+    cr_assert_eq(observed("decided"), 1);
+    cr_assert_eq(observed("invoked"), 0);
+}
+
+Test(dispatcher, a_refusal_is_a_decision_too)
+{
+    run(RUNBOOK("shadow", "cooldown: 1s", ""), check_stages_of_a_refusal);
 }
 
 static void check_explained(void)
