@@ -624,13 +624,14 @@ static void decide_firing(struct decision *d)
     if (d->freed != NULL) wake_target(d, inc->target); /* the newcomer may have been refused for good */
 }
 
-/* An input about one incident, and about those that waited for it. */
+/* An input about one incident, and about those that waited for it: only what was at its target's front can
+ * have made room there. Ten thousand alerts on one target would else be looked at by each one's resolve. */
 static void decide_about(struct decision *d)
 {
     const struct incident *inc = state_incident(d->state, d->in->incident);
     if (inc == NULL) return;
     decide_incident(d, inc);
-    wake_target(d, inc->target);
+    if (incident_is_at_front(inc)) wake_target(d, inc->target);
     if (d->in->kind == RECORD_OUTCOME) wake_slot(d, inc->slot);
 }
 
