@@ -10,6 +10,8 @@
 
 #define HEADER_BYTES 44
 #define TYPES_MAX    256
+/* The Big Bang: RFC 8536 §3.2 wants no earlier transition. With an offset added it still is a time. */
+#define TIME_MAX_S (INT64_C(1) << 59)
 
 struct header {
     int version; /* 1, or more */
@@ -72,6 +74,7 @@ static bool take_block(struct reader *r, const struct header *h, size_t time_byt
         if (indexes[i] >= h->n_types) return false;
         list[i].at_s = big_endian(block + i * time_bytes, time_bytes);
         list[i].offset_s = (int32_t)big_endian(types + (size_t)indexes[i] * 6, 4);
+        if (list[i].at_s < -TIME_MAX_S || list[i].at_s > TIME_MAX_S) return false;
         if (i > 0 && list[i].at_s <= list[i - 1].at_s) return false;
     }
     for (size_t i = 0; i < h->n_types; i++) {
