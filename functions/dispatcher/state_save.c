@@ -490,8 +490,11 @@ static bool load_dismissed(struct loading *l)
 {
     size_t n = unpack_count(l->u);
     if (n > DISMISSED_MAX) return false;
-    for (; n > 0; n--)
-        state_dismiss(l->s, unpack_text(l->u));
+    for (; n > 0; n--) {
+        struct strview incident = unpack_text(l->u);
+        if (incident.len == 0) return false; /* every incident has an id */
+        state_dismiss(l->s, incident);
+    }
     return !l->u->is_bad;
 }
 
