@@ -33,6 +33,16 @@ OPT    := -O1 -fno-omit-frame-pointer
 SANFLAGS := -fsanitize=thread
 HARDEN := -fPIE
 endif
+ifeq ($(SAN),fuzz)
+OPT    := -O1 -fno-omit-frame-pointer
+SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+HARDEN := -fPIE
+endif
+ifeq ($(SAN),coverage)
+OPT    := -O1
+SANFLAGS := -fprofile-instr-generate -fcoverage-mapping
+HARDEN := -fPIE
+endif
 CPPFLAGS_ALL = -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$(B)/gen -include base/banned.h $(CPPFLAGS)
 CFLAGS_ALL   = -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-sections -fdata-sections -MMD -MP $(CFLAGS)
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
@@ -136,7 +146,12 @@ $(PROPERTY_BIN): $(B)/tests/property/%: $(B)/obj/tests/property/%.o $(B)/libcore
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
 $(CONTRACT_BIN): $(call objects,$(wildcard tests/contract/*.c)) $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a -lcriterion $(LIBS_PLATFORM)
+# libFuzzer brings its own main.
+ifeq ($(SAN),fuzz)
+$(FUZZ_BIN): LDFLAGS_ALL += -fsanitize=fuzzer
+else
 $(FUZZ:%=$(B)/obj/tests/fuzz/%.o): CPPFLAGS += -DFUZZ_MAIN
+endif
 $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CRASH_BIN) $(CANARY_BIN): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libcore.a $(B)/libbalm.a
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a $(LIBS_PLATFORM)
 
@@ -163,6 +178,20 @@ check-tsan: deps-test ## TSan on the threaded parts
 	@tests/run.py --build $(B)/tsan tsan
 check-all: ## everything, heavy targets too
 	@CI_ALL=1 .ci/run
+# libFuzzer's own build, and one that counts lines, beside the others.
+FUZZ_BUILD := CC=clang B=$(B)/fuzz-asan SAN=fuzz
+FUZZ_COVERAGE := CC=clang B=$(B)/fuzz-coverage SAN=coverage
+.PHONY: fuzz fuzz-merge fuzz-coverage fuzz-binaries
+fuzz-binaries: $(FUZZ_BIN)
+fuzz: deps-fuzz ## every parser on mutated inputs; hours are added up in tests/fuzz/hours.tsv (FUZZ_SECONDS=60, FUZZ_TARGET="NAME …", FUZZ_JOBS)
+	@$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_BUILD) fuzz-binaries
+	@tests/fuzz/fuzz.py run $(B)/fuzz-asan
+fuzz-merge: deps-fuzz ## what make fuzz has learned, as far as it reaches new code, into tests/fuzz/corpus
+	@$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_BUILD) fuzz-binaries
+	@tests/fuzz/fuzz.py merge $(B)/fuzz-asan
+fuzz-coverage: deps-fuzz ## lines of the parsers that the corpora reach
+	@$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_COVERAGE) fuzz-binaries
+	@tests/fuzz/fuzz.py coverage $(B)/fuzz-coverage
 fuzz-replay: $(FUZZ_BIN) ## corpora through every parser
 	@tests/run.py --build $(B) fuzz
 check-upgrade: all ## the stored state of every release is opened and goes on; a newer one's is refused unchanged
@@ -256,8 +285,9 @@ DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboos
 DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_DEMO  := $(DEPS) python3 libcrypt1
 DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
+DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
-.PHONY: deps deps-test deps-demo deps-systemd deps-lint
+.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
 deps-test:
@@ -266,6 +296,8 @@ deps-demo:
 	@tests/deps.sh $(DEPS_DEMO)
 deps-systemd:
 	@tests/deps.sh $(DEPS_SYSTEMD)
+deps-fuzz:
+	@tests/deps.sh $(DEPS_FUZZ)
 deps-lint:
 	@tests/deps.sh $(DEPS_LINT)
 

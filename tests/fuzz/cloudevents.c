@@ -1,7 +1,9 @@
 /* CloudEvents on any bytes, in all three modes: what is taken must be legal, must go out as headers and as
  * JSON, and must come back the same. Nothing of it is ever a signed invocation.
  *
- * Input: header lines "name: value" up to an empty line, then the body. */
+ * Input: header lines "name: value" up to an empty line, then the body.
+ *
+ * Reads: cloudevents/cloudevents.c cloudevents/cloudevents_json.c function/invocation.c */
 #include "cloudevents/cloudevents.h"
 
 #include <assert.h>

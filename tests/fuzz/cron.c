@@ -1,6 +1,9 @@
 /* Cron expressions and zone files on any bytes. The input is "EXPRESSION\0ZONE": what follows the first NUL
  * is read as a compiled zone file; without one (or one that is refused) the zone is UTC. Times must go
- * forward, lie in the span that is said to hold them, and the same question must be answered the same way. */
+ * forward, lie in the span that is said to hold them, and the same question must be answered the same way.
+ *
+ * Reads: functions/dispatcher/cron.c functions/dispatcher/cron_next.c functions/dispatcher/zone.c
+ * functions/dispatcher/zone_rule.c */
 #include "functions/dispatcher/cron.h"
 
 #include <assert.h>

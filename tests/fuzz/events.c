@@ -1,7 +1,9 @@
 /* The intake on any request: events in all three modes and webhooks, by their headers and by the text alone.
  * What holds of every alert: alert_check.h. An alert that is an event can be told apart by its record.
  *
- * Input: header lines "name: value" up to an empty line, then the body. */
+ * Input: header lines "name: value" up to an empty line, then the body.
+ *
+ * Reads: functions/alerts/events.c functions/alerts/body.c functions/alerts/event_ids.c */
 #include "functions/alerts/events.h"
 
 #include "alert_check.h"

@@ -1,4 +1,6 @@
-/* Alertmanager's API answers on any bytes: what is listed can be folded and judged, whatever it is. */
+/* Alertmanager's API answers on any bytes: what is listed can be folded and judged, whatever it is.
+ *
+ * Reads: functions/alerts/listing.c functions/alerts/survey.c */
 #include "functions/alerts/survey.h"
 
 #include <assert.h>

@@ -1,5 +1,7 @@
 /* LogQL on any bytes: what parses can be matched against any line without a crash, in bounded time, and says
- * the same twice. */
+ * the same twice.
+ *
+ * Reads: functions/audit/logql.c functions/audit/logql_scan.c functions/audit/regex.c */
 #include "functions/audit/logql.h"
 
 #include <assert.h>

@@ -1,6 +1,8 @@
 /* Matcher strings on any bytes, and what they compile to on any label. The input is "MATCHERS\0VALUE" (no
  * NUL: the text is the value too). What is read must be bounded, must match the same way twice, and one
- * matcher negated must say the opposite unless it gave up. */
+ * matcher negated must say the opposite unless it gave up.
+ *
+ * Reads: functions/dispatcher/matcher.c */
 #include "functions/dispatcher/matcher.h"
 
 #include <assert.h>

@@ -1,5 +1,7 @@
 /* The record decoder on any bytes: what decodes must encode to bytes that decode to the same bytes, and be
- * what jansson reads. */
+ * what jansson reads.
+ *
+ * Reads: store/record.c base/json_scan.c base/json.c */
 #include "store/record.h"
 
 #include <assert.h>

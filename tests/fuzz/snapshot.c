@@ -1,7 +1,9 @@
 /* The parts of a snapshot on any bytes: refused, or loaded into something that can be saved, loaded and
  * freed. A CRC stands before them, so only a file that was made on purpose gets here.
  *
- * Input: one byte that chooses the part, then the part. */
+ * Input: one byte that chooses the part, then the part.
+ *
+ * Reads: functions/dispatcher/state_save.c store/queue_save.c base/pack.c functions/audit/index.c */
 #include <assert.h>
 
 #include "functions/audit/index.h"

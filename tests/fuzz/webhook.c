@@ -1,5 +1,7 @@
 /* The webhook of Alertmanager and Grafana on any bytes: every alert that is taken must give a record that can
- * be read back and fits its limits, every one that is rejected a reason and evidence that are text. */
+ * be read back and fits its limits, every one that is rejected a reason and evidence that are text.
+ *
+ * Reads: functions/alerts/webhook.c */
 #include "functions/alerts/webhook.h"
 
 #include "alert_check.h"

@@ -1,5 +1,7 @@
 /* The YAML loader and table decoder on any bytes: what loads keeps its bounds and says where it stands,
- * and becomes JSON. */
+ * and becomes JSON.
+ *
+ * Reads: config/yaml.c config/yaml_decode.c config/yaml_path.c */
 #include "config/yaml.h"
 
 #include <assert.h>
