@@ -490,11 +490,8 @@ static bool load_dismissed(struct loading *l)
 {
     size_t n = unpack_count(l->u);
     if (n > DISMISSED_MAX) return false;
-    for (; n > 0; n--) {
-        struct strview incident = unpack_text(l->u);
-        if (incident.len == 0) return false; /* every incident has an id */
-        state_dismiss(l->s, incident);
-    }
+    for (; n > 0; n--)
+        state_dismiss(l->s, unpack_text(l->u));
     return !l->u->is_bad;
 }
 

@@ -127,7 +127,7 @@ struct strview unpack_bytes(struct unpack *u, size_t n)
 {
     if (n > (size_t)(u->end - u->at)) {
         (void)bad(u);
-        return (struct strview){0};
+        n = 0; /* empty, but not NULL: it may be copied before anybody asks */
     }
     struct strview bytes = sv_n((const char *)u->at, n);
     u->at += n;
