@@ -163,9 +163,11 @@ struct zone_span zone_rule_span(const struct zone *z, int64_t unix_s)
     unsigned year, month, day;
     int64_t days = unix_s / SECONDS_PER_DAY - (unix_s % SECONDS_PER_DAY < 0 ? 1 : 0);
     civil_from_days(days, &year, &month, &day);
-    struct zone_transition changes[6]; /* a change may lie in the year before or after its own, in UTC */
-    for (int i = 0; i < 3; i++)
-        changes_in(z, (int64_t)year - 1 + i, &changes[2 * i]);
+    /* A change may lie in the year before or after its own. The last one before early January may even be of
+     * the year before the last, where its summer goes on into the next one's. */
+    struct zone_transition changes[8];
+    for (int i = 0; i < 4; i++)
+        changes_in(z, (int64_t)year - 2 + i, &changes[2 * i]);
     sort_changes(changes, ARRAY_LEN(changes));
     for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
         if (changes[i].at_s > unix_s) {
