@@ -19,23 +19,29 @@ static size_t plain_of_eight(const char *p)
     return alarm == 0 ? 8 : (size_t)__builtin_ctzll(alarm) / 8;
 }
 
+/* The same where fewer than eight are left; ret_word is them, with zeros behind. */
+static size_t plain_of_tail(struct strview s, char ret_word[8])
+{
+    memset(ret_word, 0, 8);
+    for (size_t i = 0; i < s.len; i++)
+        ret_word[i] = s.ptr[i];
+    return plain_of_eight(ret_word); /* a zero is a control character */
+}
+
 size_t json_plain_run(struct strview s)
 {
     size_t i = 0;
-    while (i < s.len) {
-        while (s.len - i >= 8) {
-            size_t n = plain_of_eight(s.ptr + i);
-            i += n;
-            if (n < 8) break;
-        }
-        if (i >= s.len) break;
-        unsigned char c = (unsigned char)s.ptr[i];
-        if (c < 0x20 || c == '"' || c == '\\') break;
+    char word[8];
+    for (;;) {
+        bool is_tail = s.len - i < 8;
+        size_t n = is_tail ? plain_of_tail(sv_n(s.ptr + i, s.len - i), word) : plain_of_eight(s.ptr + i);
+        i += n;
+        if (n == 8) continue;
+        if (i == s.len || (unsigned char)s.ptr[i] < 0x80) return i;
         size_t len = sv_utf8_sequence(sv_n(s.ptr + i, s.len - i));
-        if (len == 0) break;
+        if (len == 0) return i;
         i += len;
     }
-    return i;
 }
 
 /* The longest start of `s` of at most `max` bytes that does not end inside a character. */
@@ -98,13 +104,14 @@ size_t json_escape_part(struct strview *s, char ret_text[JSON_ESCAPE_PART_MAX])
     *s = sv_sub(*s, part.len, s->len);
     char *to = ret_text;
     while (part.len > 0) {
+        char word[8];
         size_t n;
         if (part.len >= 8) {
             n = plain_of_eight(part.ptr);
             memcpy(to, part.ptr, 8); /* what is too much is overwritten */
         } else {
-            n = json_plain_run(part);
-            memcpy(to, part.ptr, n);
+            n = plain_of_tail(part, word);
+            memcpy(to, word, 8);
         }
         to += n;
         part = sv_n(part.ptr + n, part.len - n);

@@ -24,7 +24,7 @@ size_t json_plain_run_max(struct strview s, size_t max);
  * NUL). */
 size_t json_escape_next(struct strview *s, char ret_text[JSON_ESCAPE_MAX]);
 #define JSON_ESCAPE_PART     256
-#define JSON_ESCAPE_PART_MAX (JSON_ESCAPE_PART * JSON_ESCAPE_MAX)
+#define JSON_ESCAPE_PART_MAX (JSON_ESCAPE_PART * JSON_ESCAPE_MAX + 8)
 /* For unbounded writers: escape the next JSON_ESCAPE_PART bytes of `s` or fewer and move `s` past them. */
 size_t json_escape_part(struct strview *s, char ret_text[JSON_ESCAPE_PART_MAX]);
 

@@ -8,16 +8,6 @@ struct strview sv(const char *s)
     return (struct strview){s, strlen(s)};
 }
 
-struct strview sv_n(const char *ptr, size_t len)
-{
-    return (struct strview){ptr, len};
-}
-
-bool sv_eq(struct strview a, struct strview b)
-{
-    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
-}
-
 static unsigned char lower(char c)
 {
     unsigned char u = (unsigned char)c;

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/status.h"
 
@@ -20,8 +21,14 @@ struct strview {
 
 /* View of a C string; NULL gives the empty view. Borrowed from `s`. */
 struct strview sv(const char *s);
-struct strview sv_n(const char *ptr, size_t len);
-bool sv_eq(struct strview a, struct strview b);
+static inline struct strview sv_n(const char *ptr, size_t len)
+{
+    return (struct strview){ptr, len};
+}
+static inline bool sv_eq(struct strview a, struct strview b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
 bool sv_eq_nocase(struct strview a, struct strview b); /* ASCII only */
 /* Byte order (unsigned), shorter first on a tie: <0, 0, >0. */
 int sv_cmp(struct strview a, struct strview b);

@@ -91,7 +91,7 @@ class Chain:
     """Keeps WINDOW alerts under way: as many firings as there were outcomes, and a resolve for each alert whose act is done."""
 
     def __init__(self, p):
-        self.p, self.intake, self.sent, self.open = p, Webhook(p), 0, collections.deque()
+        self.p, self.intake, self.sent, self.open = p, None, 0, collections.deque()
 
     def outcomes(self):
         text = self.p.request("GET", "/metrics", headers=self.p.basic())[2].decode()
@@ -114,6 +114,7 @@ class Chain:
 
     def run(self, seconds):
         """(acts/s, records an act, mean group, mean row) of so many seconds."""
+        self.intake = Webhook(self.p)  # anew: the platform closes what has been idle
         before, done, began = metrics(self.p), self.step(), time.monotonic()
         while time.monotonic() - began < seconds:
             acts = self.step() - done

@@ -45,7 +45,7 @@ def script(p, group):
 
 def row_bytes(p, after):
     """Mean length of the records behind a sequence, from the file itself."""
-    newest = max(glob.glob(os.path.join(p.data, "journal", "*.db")))
+    newest = max(glob.glob(os.path.join(p.data, "journal", "[0-9]*.db")))
     db = sqlite3.connect(f"file:{newest}?mode=ro", uri=True)
     try:
         return int(db.execute("SELECT avg(length(bytes)) FROM records WHERE seq > ?", (after,)).fetchone()[0] or 0)
