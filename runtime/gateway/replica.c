@@ -451,7 +451,7 @@ static void replica_give_up(struct replica *r)
     free(r);
 }
 
-enum status replica_start(struct deployment *d, struct error *err)
+static enum status start_once(struct deployment *d, struct error *err)
 {
     struct start_fds f = {-1, -1, -1, -1, -1, -1, -1};
     struct replica *r = replica_new(d);
@@ -472,6 +472,14 @@ enum status replica_start(struct deployment *d, struct error *err)
     log_debug("gateway", "function started", LOG_SV("function", d->spec.name), LOG_INT("replica", r->number),
               LOG_INT("pid", process_pid(r->process)));
     return STATUS_OK;
+}
+
+/* Its socket and secrets take room on a disk that it may be about to empty. */
+enum status replica_start(struct deployment *d, struct error *err)
+{
+    enum status s = start_once(d, err);
+    if (s == STATUS_RESOURCE_EXHAUSTED && journal_reserve_give(d->gateway->journal)) s = start_once(d, err);
+    return s;
 }
 
 enum status replica_connect(const struct replica *r, struct upstream **ret_upstream, struct error *err)

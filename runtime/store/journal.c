@@ -273,6 +273,11 @@ uint64_t journal_reserve_left(const struct journal *j, uint64_t *ret_size)
     return j->reserve != NULL ? reserve_left(j->reserve) : 0;
 }
 
+bool journal_reserve_give(struct journal *j)
+{
+    return j->reserve != NULL && reserve_give(j->reserve);
+}
+
 uint64_t journal_generation(const struct journal *j)
 {
     return j->generation;

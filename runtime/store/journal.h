@@ -94,6 +94,9 @@ size_t journal_pending_bytes(const struct journal *j);
 bool journal_is_healthy(const struct journal *j);
 /* Of the reserve: what is left of how much. 0 of 0: there is none. */
 uint64_t journal_reserve_left(const struct journal *j, uint64_t *ret_size);
+/* For others on this disk without whom an alert cannot be answered, and who found it full: a piece of the
+ * reserve is given up, try again. False: the disk is not full, or nothing is left. A few system calls. */
+bool journal_reserve_give(struct journal *j);
 uint64_t journal_generation(const struct journal *j); /* grows with each reset */
 
 /* ---- following ---- */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 struct reserve {
     int fd; /* -1: it could not be made */
     uint64_t size;
+    pthread_mutex_t lock; /* who changes the file */
     _Atomic uint64_t left;
     bool has_failed; /* said once */
     char path[];
@@ -57,6 +59,7 @@ struct reserve *reserve_open(const char *path, uint64_t size)
     struct stat st;
     memcpy(r->path, path, strlen(path) + 1);
     r->size = size;
+    (void)pthread_mutex_init(&r->lock, NULL);
     r->fd = size > 0 ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
     if (size == 0) {
         (void)unlink(path); /* of a start with another setting */
@@ -78,10 +81,12 @@ void reserve_close(struct reserve *r)
 {
     if (r == NULL) return;
     if (r->fd >= 0) (void)close(r->fd);
+    (void)pthread_mutex_destroy(&r->lock);
     free(r);
 }
 
-bool reserve_give(struct reserve *r)
+/* With the lock, as the next one. */
+static bool give(struct reserve *r)
 {
     if (r->fd < 0 || r->left == 0 || free_bytes(r) >= FULL_BYTES) return false;
     uint64_t left = r->left > PIECE_BYTES ? r->left - PIECE_BYTES : 0;
@@ -92,7 +97,7 @@ bool reserve_give(struct reserve *r)
     return true;
 }
 
-void reserve_refill(struct reserve *r)
+static void refill(struct reserve *r)
 {
     if (r->fd < 0 || r->left >= r->size) return;
     uint64_t missing = r->size - r->left;
@@ -101,6 +106,21 @@ void reserve_refill(struct reserve *r)
     grow_to(r, r->size);
     if (r->left == r->size && was_given)
         log_info("journal", "the reserve for a full disk is whole again", LOG_INT("bytes", r->size));
+}
+
+bool reserve_give(struct reserve *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    bool is_given = give(r);
+    (void)pthread_mutex_unlock(&r->lock);
+    return is_given;
+}
+
+void reserve_refill(struct reserve *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    refill(r);
+    (void)pthread_mutex_unlock(&r->lock);
 }
 
 uint64_t reserve_left(const struct reserve *r)

@@ -5,7 +5,7 @@
  * again. A piece at a time, since whoever filled the disk takes what is freed as well. there is room again:
  * it grows back to its size.
  *
- * Blocking; one thread at a time, but for reserve_left(). */
+ * Blocking, a few system calls; any thread, but for opening and closing. */
 #ifndef BALM_STORE_RESERVE_H
 #define BALM_STORE_RESERVE_H
 
@@ -25,7 +25,7 @@ void reserve_close(struct reserve *r);
 bool reserve_give(struct reserve *r);
 /* Takes back what was given, once there is half as much room beside it. */
 void reserve_refill(struct reserve *r);
-uint64_t reserve_left(const struct reserve *r); /* any thread */
+uint64_t reserve_left(const struct reserve *r);
 uint64_t reserve_size(const struct reserve *r);
 
 #endif

@@ -5,10 +5,10 @@ import json
 import os
 import random
 import sqlite3
-import subprocess
 import time
 
 from harness import PATIENCE, PlatformTest, alert, main, rfc3339, stack_file, wait_until
+from small_disk import NotAllowed, SmallDisk
 
 RUNBOOKS = {"b.yaml": """
 - name: shadow
@@ -299,55 +299,23 @@ class Retention(PlatformTest):
 
 
 class DiskFull(PlatformTest):
-    """A file system of its own for data and junk, filled to the last byte."""
-
-    def tmpfs(self, size):
-        place = os.path.join(self.folder, "disk")
-        os.makedirs(place)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", place], capture_output=True).returncode != 0:
-            self.skipTest("mounting a tmpfs is not allowed here")
-        self.addCleanup(subprocess.run, ["umount", "-l", place], capture_output=True)
-        return place
-
-    @staticmethod
-    def fill(path, old=True):
-        with open(path, "wb", buffering=0) as f:
-            try:
-                while f.write(b"x" * 65536):
-                    pass
-            except OSError:
-                pass
-        if old:
-            os.utime(path, (0, 0))
-
-    def start(self, size="160m", arguments=()):
-        place = self.tmpfs(size)
-        junk = os.path.join(place, "junk")
-        os.makedirs(junk)
-        clean = """
-- name: clean
-  match: [alertname=DiskFull]
-  target: host/${labels.host}
-  mode: act
-  steps:
-    - bot: disk-clean
-      with: {root: "ROOT", older_than: 1h}
-      verify: check
-      timeout: 20s
-  guardrails: {cooldown: 1s, rate: {max: 100, per: 1h}}
-""".replace("ROOT", junk)
-        stack = stack_file("echo", "disk-clean") + f"    environment:\n      disk_clean_roots: {junk}\n"
-        p = self.platform(start=False, runbooks={"clean.yaml": clean}, stack=stack, arguments=list(arguments))
-        p.data = os.path.join(place, "data")
+    def start(self, mib=160, arguments=()):
+        try:
+            disk = SmallDisk(self.folder, mib)
+        except NotAllowed as e:
+            self.skipTest(str(e))
+        self.addCleanup(disk.unmount)
+        p = self.platform(start=False, runbooks={"clean.yaml": disk.runbook()}, stack=disk.stack(), arguments=list(arguments))
+        p.data = disk.data
         p.start()
-        return p, junk
+        return p, disk
 
     def test_the_disk_alert_is_accepted_healed_and_recorded(self):
-        p, junk = self.start()
+        p, disk = self.start()
         reserve = os.path.join(p.data, "reserve")
         whole = os.path.getsize(reserve)
         self.assertGreater(whole, 30 << 20)
-        self.fill(os.path.join(junk, "old"))
+        disk.fill("old")
         # Whatever is written next finds the disk full.
         end = time.monotonic() + 30 * PATIENCE
         status = 0
@@ -356,14 +324,14 @@ class DiskFull(PlatformTest):
             time.sleep(0.05)
         self.assertEqual(status, 202, p.log_text())
         p.wait_record("outcome", state="done")
-        self.assertFalse(os.path.exists(os.path.join(junk, "old")))
+        self.assertFalse(os.path.exists(os.path.join(disk.junk, "old")))
         p.wait_record("closed", state="healed")
         self.assertIsNotNone(p.find_log("the disk is full: a piece of the reserve is given up"))
         wait_until(lambda: os.path.getsize(reserve) >= whole, 20, "the reserve is whole again")
         self.assertEqual(p.cli("audit", "verify")[0], 0)
 
     def test_when_all_is_used_nothing_is_promised_until_there_is_room(self):
-        p, junk = self.start(size="64m", arguments=["--reserve-size", "16MiB"])
+        p, disk = self.start(mib=64, arguments=["--reserve-size", "16MiB"])
         n = 0
 
         def post():
@@ -375,7 +343,7 @@ class DiskFull(PlatformTest):
         status = 202
         while time.monotonic() < end:
             if status == 202:
-                self.fill(os.path.join(junk, f"{n}"))
+                disk.fill(str(n))
             status = post()
             accepted += status == 202
             reserve = os.path.getsize(os.path.join(p.data, "reserve"))
@@ -383,8 +351,7 @@ class DiskFull(PlatformTest):
                 break
         self.assertEqual((status, reserve), (503, 0), p.log_text())
         self.assertIn("0 MiB of", p.cli("status")[1])
-        for name in os.listdir(junk):
-            os.unlink(os.path.join(junk, name))
+        disk.clear()
         wait_until(lambda: post() == 202, 30, "accepted again without a restart")
         accepted += 1
         wait_until(lambda: os.path.getsize(os.path.join(p.data, "reserve")) > 8 << 20, 20, "the reserve comes back")
@@ -392,9 +359,9 @@ class DiskFull(PlatformTest):
         self.assertEqual(p.cli("audit", "verify")[0], 0)
 
     def test_started_on_a_full_disk(self):
-        p, junk = self.start()
+        p, disk = self.start()
         self.assertEqual(p.stop(), 0)
-        self.fill(os.path.join(junk, "old"))
+        disk.fill("old")
         p.start()
         self.assertEqual(p.post_alerts(alert("DiskFull", host="here"))[0], 202)
         p.wait_record("closed", state="healed")
