@@ -68,6 +68,7 @@ struct sqlite_journal {
     struct journal_segment *segment;
     struct journal_position taken;
     uint64_t acked_seq;
+    int64_t tend_ns; /* when the reserve is looked at next */
 
     /* the loop's */
     struct journal_reader *idle_readers[IDLE_READERS_MAX];
@@ -179,12 +180,22 @@ static void run_checkpoint(struct sqlite_journal *s)
     if (st != STATUS_OK) fail(s, &err);
 }
 
+/* With the lock, which is dropped meanwhile. What was given up is taken back, also where work never ends. */
+static void tend_reserve(struct sqlite_journal *s)
+{
+    int64_t now_ns = clock_monotonic_ns();
+    if (s->reserve == NULL || now_ns < s->tend_ns) return;
+    s->tend_ns = now_ns + IDLE_CHECK_NS;
+    (void)pthread_mutex_unlock(&s->lock);
+    reserve_refill(s->reserve);
+    (void)pthread_mutex_lock(&s->lock);
+}
+
 /* With the lock. So that it is known before the next alert comes, and for those that add nothing. */
 static void run_idle_check(struct sqlite_journal *s)
 {
     struct error err;
     (void)pthread_mutex_unlock(&s->lock);
-    if (s->reserve != NULL) reserve_refill(s->reserve);
     enum status st = journal_segment_check_place(s->segment, &err);
     (void)pthread_mutex_lock(&s->lock);
     if (st != STATUS_OK) fail(s, &err);
@@ -197,8 +208,10 @@ static void run_once(struct sqlite_journal *s)
         run_group(s);
         /* Behind the news, so not within the latency of what was just written. */
         if (s->state == WRITER_RUNNING && journal_segment_wants_checkpoint(s->segment)) run_checkpoint(s);
+        tend_reserve(s);
     } else if (s->segment->wal_pages == 0 || s->segment->checkpoint_at_pages > JOURNAL_CHECKPOINT_PAGES) {
         if (!sleep_for(s, IDLE_CHECK_NS)) run_idle_check(s);
+        tend_reserve(s);
     } else if (!sleep_for(s, IDLE_CHECKPOINT_NS)) {
         run_checkpoint(s);
     }
