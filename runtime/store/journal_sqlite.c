@@ -6,8 +6,9 @@
  *                                              what was published meanwhile is the next group: no timer
  *
  *   RUNNING --commit, fsync or checkpoint failed--> FAILED: closes the segment, tells the loop
- *      ^                                               |  every second: reopen, sync what the WAL holds, read
- *      |                                               v  the last sequence; if acknowledged ones lack, stay
+ *      ^                                               |  each second, once there is room: reopen, sync
+ *      |                                               |  what the WAL holds, read the last sequence; if
+ *      |                                               v  acknowledged ones lack, stay
  *      +-- resume (followers have folded) ---- REOPENED: the loop drops its log and folds again
  *
  * Files that were removed, moved or replaced under us count as a failed commit: what is in them has no name
@@ -33,6 +34,7 @@
 #define IDLE_CHECK_NS      NS_PER_S
 #define REOPEN_BACKOFF_NS  NS_PER_S
 #define COMPLAIN_EVERY     60 /* attempts to reopen */
+#define TRY_FULL_EVERY     10
 enum { IDLE_READERS_MAX = 4 };
 
 enum writer_state { WRITER_RUNNING, WRITER_FAILED, WRITER_REOPENED };
@@ -238,6 +240,26 @@ static enum status reopen(struct sqlite_journal *s, struct error *err)
     return st;
 }
 
+/* Without the lock. On a full disk the store could mostly be opened, and the next commit would fail as the
+ * last one did: everything would be folded again, many times a second. Now and then it is tried all the same:
+ * who is given less than a disk has, or less than we ask for, is not kept waiting for ever. */
+static enum status check_room(struct sqlite_journal *s, unsigned attempt, struct error *err)
+{
+    if (!disk_is_full(s->dir) || (s->reserve != NULL && reserve_give(s->reserve))) return STATUS_OK;
+    if (attempt % TRY_FULL_EVERY == TRY_FULL_EVERY - 1) return STATUS_OK;
+    return error_set(err, STATUS_RESOURCE_EXHAUSTED, "no room on the disk of '%s'", s->dir);
+}
+
+static void complain(enum status st, const struct error *err, unsigned attempt)
+{
+    const char *what = st == STATUS_DATA_LOSS ? "acknowledged records are lost, staying closed"
+                       : st == STATUS_RESOURCE_EXHAUSTED
+                           ? "the disk is full, nothing is accepted until there is room"
+                           : "cannot reopen, retrying";
+    if (attempt % COMPLAIN_EVERY == 0)
+        log_error("journal", what, LOG_STR("reason", err->message), LOG_INT("attempt", attempt));
+}
+
 /* With the lock. */
 static void try_reopen(struct sqlite_journal *s, unsigned attempt)
 {
@@ -245,13 +267,9 @@ static void try_reopen(struct sqlite_journal *s, unsigned attempt)
     (void)pthread_mutex_unlock(&s->lock);
     journal_segment_close(s->segment);
     s->segment = NULL;
-    if (s->reserve != NULL) (void)reserve_give(s->reserve);
-    enum status st = reopen(s, &err);
-    if (st != STATUS_OK && attempt % COMPLAIN_EVERY == 0)
-        log_error("journal",
-                  st == STATUS_DATA_LOSS ? "acknowledged records are lost, staying closed"
-                                         : "cannot reopen, retrying",
-                  LOG_STR("reason", err.message), LOG_INT("attempt", attempt));
+    enum status st = check_room(s, attempt, &err);
+    if (st == STATUS_OK) st = reopen(s, &err);
+    if (st != STATUS_OK) complain(st, &err, attempt);
     (void)pthread_mutex_lock(&s->lock);
     if (st != STATUS_OK) {
         if (!s->is_stopping) (void)sleep_for(s, REOPEN_BACKOFF_NS);

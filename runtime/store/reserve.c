@@ -22,7 +22,8 @@ struct reserve {
     uint64_t size;
     pthread_mutex_t lock; /* who changes the file */
     _Atomic uint64_t left;
-    bool has_failed; /* said once */
+    int64_t given_ns; /* when the last piece was; 0: never */
+    bool has_failed;  /* said once */
     char path[];
 };
 
@@ -30,6 +31,12 @@ static uint64_t free_bytes(const struct reserve *r)
 {
     struct statvfs fs;
     return fstatvfs(r->fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+}
+
+bool disk_is_full(const char *dir)
+{
+    struct statvfs fs;
+    return statvfs(dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < FULL_BYTES;
 }
 
 static void failed(struct reserve *r, const char *what)
@@ -88,10 +95,13 @@ void reserve_close(struct reserve *r)
 /* With the lock, as the next one. */
 static bool give(struct reserve *r)
 {
+    int64_t now_ns = clock_monotonic_ns();
     if (r->fd < 0 || r->left == 0 || free_bytes(r) >= FULL_BYTES) return false;
+    if (r->given_ns != 0 && now_ns < r->given_ns + RESERVE_PAUSE_NS) return false;
     uint64_t left = r->left > PIECE_BYTES ? r->left - PIECE_BYTES : 0;
     if (ftruncate(r->fd, (off_t)left) != 0) return false;
     r->left = left;
+    r->given_ns = now_ns;
     log_error("journal", "the disk is full: a piece of the reserve is given up", LOG_INT("left_bytes", left),
               LOG_STR("advice", "make room: nothing is accepted once all of it is used"));
     return true;

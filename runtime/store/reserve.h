@@ -1,9 +1,11 @@
 /* The reserve: a file that only takes space, so that a full disk can still be recorded, alerted on and
  * healed.
  *
- *   a commit failed and the disk has nothing left: the file gets shorter by a piece, and the store opens
- * again. A piece at a time, since whoever filled the disk takes what is freed as well. there is room again:
- * it grows back to its size.
+ *   a commit failed and the disk has nothing left --> the file gets shorter by a piece, the store opens again
+ *   there is room again                           --> it grows back to its size
+ *
+ * A piece at a time, and not the next one at once: whoever fills the disk takes what is given up as well, and
+ * often ends when he can no longer write.
  *
  * Blocking, a few system calls; any thread, but for opening and closing. */
 #ifndef BALM_STORE_RESERVE_H
@@ -11,8 +13,12 @@
 
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "base/strview.h"
+
+/* With what little is left on the disk of this folder a commit may fail for want of room. */
+bool disk_is_full(const char *dir);
 
 struct reserve;
 
@@ -21,7 +27,9 @@ struct reserve;
 struct reserve *reserve_open(const char *path, uint64_t size);
 /* The file stays. NULL does nothing. */
 void reserve_close(struct reserve *r);
-/* The disk is full and a piece was given up: try again. False: it is not, or nothing is left. */
+/* The disk is full and a piece was given up: try again. False: it is not, nothing is left, or the last piece
+ * was given up within RESERVE_PAUSE_NS. */
+#define RESERVE_PAUSE_NS (5 * NS_PER_S)
 bool reserve_give(struct reserve *r);
 /* Takes back what was given, once there is half as much room beside it. */
 void reserve_refill(struct reserve *r);

@@ -351,6 +351,17 @@ class DiskFull(PlatformTest):
                 break
         self.assertEqual((status, reserve), (503, 0), p.log_text())
         self.assertIn("0 MiB of", p.cli("status")[1])
+        # It does not open the store and fold everything again for each of those who go on to knock.
+        def word():
+            disk.fill(str(n))
+            post()
+            return p.find_log("the disk is full, nothing is accepted until there is room")
+        wait_until(word, 20, "a clear word")
+        opened = sum(line.get("message") == "store is whole again" for line in p.log)
+        for _ in range(40):
+            post()
+            time.sleep(0.05)
+        self.assertLessEqual(sum(line.get("message") == "store is whole again" for line in p.log), opened + 2)
         disk.clear()
         wait_until(lambda: post() == 202, 30, "accepted again without a restart")
         accepted += 1
