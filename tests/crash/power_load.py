@@ -7,16 +7,15 @@ import time
 
 from harness import alert, webhook
 
-CLIENTS = 12
 PADDING = "x" * 3000
 
 
 class Load:
     """Runs from start() to stop(). accepted: {n: when it was sent}; refused counts answers that were no 202."""
 
-    def __init__(self, platform, rng, first=0, acting=0.1, group=20, padding=0.3):
-        self.platform, self.acting, self.group, self.padding = platform, acting, group, padding
-        self.seeds = [rng.getrandbits(32) for _ in range(CLIENTS)]
+    def __init__(self, platform, rng, first=0, acting=0.1, clients=12, group=20, padding=0.3, pause=0):
+        self.platform, self.acting, self.group, self.padding, self.pause = platform, acting, group, padding, pause
+        self.seeds = [rng.getrandbits(32) for _ in range(clients)]
         self.lock = threading.Lock()
         self.next = first
         self.accepted, self.statuses, self.wrong = {}, {}, []
@@ -67,8 +66,7 @@ class Load:
                 self.is_over.wait(0.005)  # the power is gone, or it is not up yet
                 continue
             self.note(numbers, sent, status, answer)
-            if status != 202:
-                self.is_over.wait(0.01)
+            self.is_over.wait(self.pause if status == 202 else 0.01)
 
     def note(self, numbers, sent, status, answer):
         with self.lock:
