@@ -79,7 +79,7 @@ static void h2o_teardown(struct server *s)
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err)
 {
-    assert(cfg->handler != NULL);
+    assert(cfg->handler != NULL && server_chunks_are_ours());
     set_buffer_files();
     struct server *s = mem_zalloc(1, sizeof(*s));
     s->loop = l;

@@ -2,8 +2,9 @@
  * characters in headers, white space before the colon, an unknown transfer coding, a broken chunk size, a
  * Content-Length that is not a number, more than 100 headers. They let through: two lengths, a length beside
  * chunks (chunks win silently), two codings (the last wins), folded lines, a missing or doubled Host; and on
- * HTTP/2 a path with blanks or line ends. A proxy in front or an upstream behind may read each of those
- * differently, which is how requests are smuggled (RFC 9112 §11.2), so they are refused here. */
+ * HTTP/2 a path with blanks or line ends. Lines may end in an LF alone. A proxy in front or an upstream
+ * behind may read each of those differently, which is how requests are smuggled (RFC 9112 §11.2), so they are
+ * refused here. */
 #include "server/http_text.h"
 #include "server/server_impl.h"
 
@@ -29,13 +30,14 @@ static bool is_method(h2o_iovec_t m)
     return true;
 }
 
-/* Next line without its end, cut off *rest; false where no line end is left. */
+/* Next line without its end, cut off *rest; false where no line end is left, or it is an LF alone (*rest
+ * begins with that line then). */
 static bool next_line(struct strview *rest, struct strview *ret_line)
 {
     const char *end = memchr(rest->ptr, '\n', rest->len);
-    if (end == NULL) return false;
+    if (end == NULL || end == rest->ptr || end[-1] != '\r') return false;
     size_t len = (size_t)(end - rest->ptr);
-    *ret_line = (struct strview){rest->ptr, len > 0 && end[-1] == '\r' ? len - 1 : len};
+    *ret_line = (struct strview){rest->ptr, len - 1};
     *rest = (struct strview){end + 1, rest->len - len - 1};
     return true;
 }
@@ -50,8 +52,9 @@ int head_check(struct strview head, int minor_version, const char **ret_why)
     struct strview rest = head, line;
     unsigned lines = 0, lengths = 0, codings = 0, hosts = 0;
     bool may_skip = true; /* one empty line may come before the request line */
-    while (next_line(&rest, &line)) {
-        if (line.len == 0 && !may_skip) break;
+    bool is_whole = false;
+    while (!is_whole && next_line(&rest, &line)) {
+        is_whole = line.len == 0 && !may_skip;
         may_skip = false;
         if (line.len == 0 || lines++ == 0) continue;
         if (line.ptr[0] == ' ' || line.ptr[0] == '\t') {
@@ -72,7 +75,9 @@ int head_check(struct strview head, int minor_version, const char **ret_why)
             break;
         }
     }
-    if (lengths > 1)
+    if (!is_whole)
+        *ret_why = "a line ends with a line feed alone";
+    else if (lengths > 1)
         *ret_why = "there is more than one Content-Length";
     else if (codings > 1)
         *ret_why = "there is more than one Transfer-Encoding";

@@ -3,7 +3,7 @@
  *   server.c           start, drain, free                    server_check.c     which requests are refused
  * before a handler server_listen.c    sockets, caps, connections, sweeping  server_exchange.c  request in,
  * fiber, whole answer out server_stream.c    answers in parts                      response.c http.c  plain
- * values
+ * values server_chunks.c    chunked bodies, read strictly
  *
  * Who lives how long:
  *
@@ -144,6 +144,20 @@ void conn_settle(struct server_conn *c);
 /* Runs while there are connections, faster when there are many. */
 void server_sweep_start(struct server *s);
 void server_sweep_stop(struct server *s);
+
+/* ---- server_chunks.c ---- */
+
+/* picohttpparser's, as in h2o 2.2.5. Zeroed at the start of a body, but for consume_trailer. */
+struct phr_chunked_decoder {
+    size_t bytes_left_in_chunk;
+    char consume_trailer, _hex_count, _state;
+};
+/* buf: io_bytes of the body as it came; then what of it is data, and behind that what is left. Bytes left
+ * over behind the end of the body; -1: broken; -2: not complete yet. */
+ssize_t phr_decode_chunked(struct phr_chunked_decoder *d, char *buf, size_t *io_bytes);
+int phr_decode_chunked_is_in_data(struct phr_chunked_decoder *d);
+/* Are these two the ones that h2o calls? */
+bool server_chunks_are_ours(void);
 
 /* ---- server_check.c ---- */
 

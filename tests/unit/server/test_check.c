@@ -14,7 +14,6 @@ Test(check, ordinary_heads_pass)
 {
     cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\n\r\n", 1), 0);
     cr_expect_eq(check("\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", 1), 0);
-    cr_expect_eq(check("GET / HTTP/1.1\nhost: a\n\n", 1), 0);
     cr_expect_eq(check("GET / HTTP/1.0\r\n\r\n", 0), 0);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello", 1), 0);
     cr_expect_eq(check("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", 1), 0);
@@ -55,6 +54,15 @@ Test(check, folded_lines_and_wrong_hosts_are_refused)
     cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\nx: 1\r\n\t2\r\n\r\n", 1), 400);
     cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 1), 400);
     cr_expect_eq(check("GET / HTTP/1.1\r\n\r\n", 1), 400);
+}
+
+Test(check, a_line_feed_alone_ends_no_line)
+{
+    cr_expect_eq(check("GET / HTTP/1.1\nhost: a\n\n", 1), 400);
+    cr_expect_eq(check("GET / HTTP/1.1\nhost: a\r\n\r\n", 1), 400);
+    cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n", 1), 400);
+    cr_expect_eq(check("GET / HTTP/1.1\r\nhost: a\r\n\n", 1), 400);
+    cr_expect_eq(check("\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", 1), 400);
 }
 
 Test(check, head_at_the_limit_passes_and_one_byte_more_does_not)
