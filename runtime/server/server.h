@@ -61,9 +61,12 @@ struct server_cfg {
     const char *unix_path; /* or a unix socket; unlinked first */
     int listen_fd;         /* or a socket that is bound or listening already (moved on success); -1: none */
     bool reuse_port;
-    bool http2;                        /* h2c by prior knowledge */
-    size_t max_body_bytes;             /* 0: 8 MiB; beyond: 413 */
-    unsigned max_connections;          /* 0: 1024; beyond: accept pauses (h2o has no cap of its own) */
+    bool http2;            /* h2c by prior knowledge */
+    size_t max_body_bytes; /* 0: 8 MiB; beyond: 413 */
+    /* 0: 1024, and at most half of the descriptors that the process may have. Beyond: the one that has been
+     * idle longest (unfinished requests count as idle) gives way, and where all have requests under way
+     * accept pauses (h2o has no cap of its own). */
+    unsigned max_connections;
     unsigned max_connections_per_peer; /* by address; 0: no limit */
     int64_t request_timeout_ns; /* header, body and idle time at once (h2o 2.2.5 has one timer); 0: 10 s */
     int64_t write_timeout_ns;   /* a client that takes nothing of its answer for so long is cut; 0: 30 s */

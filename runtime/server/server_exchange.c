@@ -57,6 +57,7 @@ static void exchange_settle(struct server_exchange *x)
     struct server *s = x->server;
     if (x->is_running || x->link != NULL) return;
     list_remove(&x->node);
+    s->held_bytes -= x->held_bytes;
     x->conn->exchanges--;
     conn_settle(x->conn);
     x->conn = NULL;
@@ -77,7 +78,7 @@ static void on_request_gone(void *link_ptr)
     struct server_exchange *x = link->exchange;
     struct server_conn *c = x->conn;
     x->link = NULL;
-    c->requests--;
+    if (--c->requests == 0) conn_rest(c);
     if (x->is_running) {
         stream_gone(x);
         if (c->is_http2 && ++c->resets > SERVER_H2_RESETS_MAX + c->answers) conn_cut(c);
@@ -154,6 +155,7 @@ static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
     c->exchanges++;
     x->generator = (h2o_generator_t){.proceed = on_proceed};
     x->sent_bytes = 0;
+    x->held_bytes = 0;
     x->resp.status = 200;
     x->resp.n_headers = 0;
     x->resp.body = (struct strview){0};
@@ -168,14 +170,44 @@ static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
  * of a turn then use one warm stack instead of one each (measured: a tenth more requests a second). Only
  * where it is the one ready fiber, so that no other code runs inside this callback, and not from a fiber's
  * stack, where h2o may find the next pipelined request. */
-static bool can_run_now(void)
+static bool can_run_now(struct server_conn *c)
 {
+    /* h2o goes on with a pipelined request as soon as the last one is answered, before it looks at any other
+     * connection: thousands in one write would keep all others waiting. h2o's clock stands still in a turn.
+     */
+    uint64_t turn_ms = h2o_now(loop_h2o(c->server->loop));
+    if (c->turn_ms != turn_ms) c->requests_in_turn = 0;
+    c->turn_ms = turn_ms;
+    if (++c->requests_in_turn > SERVER_REQUESTS_A_TURN) return false;
     return fiber_current() == NULL && !fiber_scheduler_has_ready(fiber_scheduler_current());
+}
+
+/* Small ones are bounded by the number of connections, and are served however short room is. */
+static bool is_large(size_t bytes)
+{
+    return bytes > SERVER_SMALL_BYTES;
+}
+
+/* From now on, until the exchange ends. */
+static void exchange_hold(struct server_exchange *x, size_t bytes)
+{
+    if (!is_large(bytes)) return;
+    x->held_bytes += bytes;
+    x->server->held_bytes += bytes;
+}
+
+/* One alone is always taken: the largest body that may be is a setting of its own. */
+static bool has_room_for(struct server *s, const h2o_req_t *req)
+{
+    size_t bytes = req->entity.len;
+    if (!is_large(bytes) || s->held_bytes == 0 || s->held_bytes + bytes <= s->held_max_bytes) return true;
+    (void)server_sweep_answers(s, bytes); /* room for those that come later */
+    return false;
 }
 
 static enum status exchange_start(struct server *s, struct server_conn *c, h2o_req_t *req, struct error *err)
 {
-    bool runs_now = can_run_now();
+    bool runs_now = can_run_now(c);
     struct server_exchange *x = exchange_take(s);
     exchange_prepare(x, c);
     enum status st = fiber_scope_spawn(&s->scope, exchange_run, x, err);
@@ -184,6 +216,7 @@ static enum status exchange_start(struct server *s, struct server_conn *c, h2o_r
         return st;
     }
     copy_request(x, req);
+    exchange_hold(x, req->entity.len);
     x->link = h2o_mem_alloc_shared(&req->pool, sizeof(*x->link), on_request_gone);
     *x->link = (struct server_link){req, x};
     x->is_running = true;
@@ -220,10 +253,18 @@ int on_request(h2o_handler_t *handler, h2o_req_t *req)
     struct server *s = ((struct server_handler *)(void *)handler)->server;
     struct server_conn *c = conn_of(req);
     c->is_http2 = req->version >= 0x200;
+    if (c->is_http2) http2_explain(c, req);
     const char *why = NULL;
     int status = request_check(req, &why);
     if (status != 0) {
         send_refusal(req, status, why, true);
+        /* HPACK makes megabytes of such a head, and h2o keeps them for as long as the client's window is
+         * shut. */
+        if (c->is_http2 && status == 431) conn_cut(c);
+        return 0;
+    }
+    if (!has_room_for(s, req)) {
+        send_refusal(req, 503, "too many large requests are under way", false);
         return 0;
     }
     if (c->is_http2 && c->exchanges >= SERVER_H2_EXCHANGES_MAX) {
@@ -319,16 +360,29 @@ static void send_whole(struct server_exchange *x, h2o_req_t *req)
     send_part(x, req);
 }
 
+/* Answers that nobody takes give way; if that is not enough, this one does. It is cut and not replaced by a
+ * 503, which its caller would take for a request that was not served. */
+static void hold_answer(struct server_exchange *x)
+{
+    struct server *s = x->server;
+    exchange_hold(x, x->resp.body.len);
+    if (!is_large(x->resp.body.len) || s->held_bytes <= s->held_max_bytes || s->held_bytes == x->held_bytes)
+        return;
+    if (!server_sweep_answers(s, 0)) conn_abort(x->conn);
+}
+
 /* The handler has returned. Sending may end the request at once, and that settles the exchange. */
 static void exchange_answer(struct server_exchange *x)
 {
     x->is_running = false;
-    if (x->link == NULL)
+    if (x->link == NULL) {
         exchange_settle(x);
-    else if (x->resp.stream != NULL)
+    } else if (x->resp.stream != NULL) {
         stream_end(x, x->link->req);
-    else
+    } else {
+        hold_answer(x);
         send_whole(x, x->link->req);
+    }
 }
 
 /* ---- h2o's own refusals ---- */

@@ -1,9 +1,10 @@
 /* Inside of the server: for runtime/server/ alone.
  *
- *   server.c           start, drain, free                    server_check.c     which requests are refused
- * before a handler server_listen.c    sockets, caps, connections, sweeping  server_exchange.c  request in,
- * fiber, whole answer out server_stream.c    answers in parts                      response.c http.c  plain
- * values server_chunks.c    chunked bodies, read strictly
+ *   server.c           start, drain, free            server_check.c     requests refused before a handler
+ *   server_listen.c    the port, accepting, its cap  server_exchange.c  request in, fiber, whole answer out
+ *   server_conn.c      connections and their peers   server_stream.c    answers in parts
+ *   server_sweep.c     what h2o has no limit for     response.c http.c  plain values
+ *   server_http2.c     the same for HTTP/2          server_chunks.c    chunked bodies, read strictly
  *
  * Who lives how long:
  *
@@ -17,6 +18,7 @@
 #define BALM_SERVER_SERVER_IMPL_H
 
 #include <h2o.h>
+#include <netinet/in.h>
 
 #include "base/arena.h"
 #include "base/list.h"
@@ -31,6 +33,12 @@
 #define SERVER_HEAD_MAX_BYTES (64 * 1024)
 /* Unfinished requests of all connections together: slow senders by the thousand. */
 #define SERVER_INPUT_MAX_BYTES (128 * 1024 * 1024)
+/* Bodies of requests under way, and answers on their way out, of all connections together: clients that send
+ * much or read nothing, by the thousand. */
+#define SERVER_HELD_MAX_BYTES (128 * 1024 * 1024)
+#define SERVER_SMALL_BYTES    (64 * 1024) /* not counted */
+/* Each of the two is at most this part of what the process may have. */
+#define SERVER_MEMORY_SHARE 8
 /* Of a large answer: progress is seen once a part. */
 #define SERVER_PART_BYTES (128 * 1024)
 /* Copied, so that a cancelled writer leaves nothing behind in h2o. */
@@ -40,11 +48,21 @@
 /* An HTTP/2 connection: streams that are reset leave their handlers running (rapid reset, CVE-2023-44487). */
 #define SERVER_H2_EXCHANGES_MAX 128
 /* It may reset that many more than it lets us answer. */
-#define SERVER_H2_RESETS_MAX  100
-#define SERVER_ACCEPTS_A_TURN 16
-#define SERVER_LINGER_NS      (2 * NS_PER_S)
-#define SERVER_PEER_BUCKETS   64
-#define SERVER_PEER_TEXT_MAX  56 /* [ipv6]:port */
+#define SERVER_H2_RESETS_MAX 100
+/* A connection has at least so long to say what it wants before it may have to give way. */
+#define SERVER_REST_MIN_NS     (100 * NS_PER_MS)
+#define SERVER_ACCEPTS_A_TURN  16
+#define SERVER_REQUESTS_A_TURN 16 /* of one connection, until others have had theirs */
+/* Bytes on an HTTP/2 connection that no request explains, beside one body: floods of PING, SETTINGS,
+ * PRIORITY, empty DATA or CONTINUATION frames (CVE-2019-9512 to 9518), and the bodies of a hundred streams at
+ * once. */
+#define SERVER_H2_CONTROL_MAX_BYTES (1024 * 1024)
+#define SERVER_H2_CONTROL_A_SECOND  (16 * 1024) /* more of it with the connection's age */
+/* Between two lines about one trouble that a client can make again and again. */
+#define SERVER_WARN_PACE_NS  (10 * NS_PER_S)
+#define SERVER_LINGER_NS     (2 * NS_PER_S)
+#define SERVER_PEER_BUCKETS  64
+#define SERVER_PEER_TEXT_MAX 56 /* [ipv6]:port */
 
 struct server_peer { /* one address that is counted */
     struct list node;
@@ -53,16 +71,28 @@ struct server_peer { /* one address that is counted */
     unsigned connections;
 };
 
+union server_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_storage storage;
+};
+
 struct server_conn {
-    struct list node; /* in server->conns until closed */
+    struct list node; /* in server->conns until closed; the one that has rested longest is the first */
     struct server *server;
     h2o_socket_t *sock;       /* NULL once h2o has closed it */
     struct server_peer *peer; /* NULL where peers are not counted */
     unsigned requests;        /* that h2o still holds and a handler has seen */
     unsigned exchanges;       /* those, and vanished ones whose handler runs on */
     unsigned resets, answers;
+    unsigned requests_in_turn;
+    uint64_t turn_ms;
     bool is_http2, is_cut;
-    int linger_fd; /* -1, or a duplicate that outlives h2o's close: see conn_linger() */
+    int64_t opened_ns, rest_ns;        /* rest: since then no request is under way, where there is none */
+    uint64_t explained_bytes;          /* HTTP/2: that requests came in */
+    const h2o_conn_callbacks_t *http1; /* h2o's, as the connection began */
+    int linger_fd;                     /* -1, or a duplicate that outlives h2o's close: see conn_linger() */
     uint8_t peer_text_len;
     char peer_text[SERVER_PEER_TEXT_MAX];
 };
@@ -93,6 +123,7 @@ struct server_exchange {
     bool is_running;          /* the fiber has not returned */
     int64_t progress_ns;      /* when h2o last took bytes of the answer */
     size_t sent_bytes;        /* of resp.body, handed to h2o */
+    size_t held_bytes;        /* of server->held_bytes */
     h2o_generator_t generator;
     struct http_stream stream;
     struct arena arena;
@@ -110,7 +141,10 @@ struct server {
     h2o_socket_t *listener; /* NULL after a drain */
     bool is_accepting, is_draining;
     uint16_t port;
-    unsigned n_conns;
+    unsigned n_conns, n_cut;        /* cut: still among them, gone in a turn */
+    unsigned accept_failures, cuts; /* since the last line about them */
+    int64_t accept_warned_ns, cut_warned_ns;
+    size_t held_bytes, held_max_bytes, input_max_bytes;
     struct list conns;
     struct list peers[SERVER_PEER_BUCKETS];
     struct list exchanges, idle_exchanges;
@@ -130,10 +164,23 @@ void server_notice_quiet(struct server *s);
 /* Opens the listener of the cfg. */
 enum status server_listen(struct server *s, struct error *err) MUST_USE;
 void server_accept_start(struct server *s);
+/* A descriptor has become free. */
+void server_accept_resume(struct server *s);
 void server_listen_close(struct server *s);
+
+/* ---- server_conn.c ---- */
+
+void conn_open(struct server *s, h2o_socket_t *sock);
 struct server_conn *conn_of(const h2o_req_t *req);
+/* The last request under way on it has ended. */
+void conn_rest(struct server_conn *c);
+/* Who has rested longest, to give way to somebody new; NULL: all have requests under way, or have only just
+ * come. */
+struct server_conn *conn_find_resting(const struct server *s);
 /* Both directions, at once; h2o closes it during this or the next turn. */
 void conn_cut(struct server_conn *c);
+/* The same with a reset, for one that abuses us: what is still on its way to the peer is lost. */
+void conn_abort(struct server_conn *c);
 /* If nothing is under way on it. What the peer has sent already is still served. */
 void conn_close_if_idle(struct server_conn *c);
 /* Keep the connection for a moment after h2o's close and throw away what comes: else the kernel answers the
@@ -141,9 +188,24 @@ void conn_close_if_idle(struct server_conn *c);
 void conn_linger(struct server_conn *c);
 /* Once the socket is closed and the last exchange gone. */
 void conn_settle(struct server_conn *c);
+
+/* ---- server_sweep.c ---- */
+
 /* Runs while there are connections, faster when there are many. */
 void server_sweep_start(struct server *s);
 void server_sweep_stop(struct server *s);
+/* Answers that have not moved for a moment are given up until there is room for so much more; false: there is
+ * not, even so. */
+bool server_sweep_answers(struct server *s, size_t more_bytes);
+
+/* ---- server_http2.c ---- */
+
+/* Received and of no request that came in whole; 0 for HTTP/1. */
+size_t http2_unexplained_bytes(const struct server_conn *c);
+/* More than one unfinished body and a few frames beside. */
+bool http2_is_flood(const struct server_conn *c);
+/* A request has come in whole. */
+void http2_explain(struct server_conn *c, const h2o_req_t *req);
 
 /* ---- server_chunks.c ---- */
 

@@ -216,29 +216,34 @@ Test(listen, inherited_socket_serves)
 
 /* ---- how many ---- */
 
+static bool is_served(int fd, const char *request)
+{
+    struct answer a;
+    send_text(fd, request);
+    read_answer(fd, &a);
+    answer_release(&a);
+    return a.status == 200;
+}
+
+static void wait_short(int fd, long ms)
+{
+    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
 static void over_the_cap(void *arg)
 {
     struct scene *s = arg;
-    struct timeval soon = {.tv_usec = 200000};
-    struct answer a;
-    int first = dial(s->port), second = dial(s->port), third = dial(s->port);
-    for (int i = 0; i < 2; i++) {
-        send_text(i == 0 ? first : second, GET("/"));
-        read_answer(i == 0 ? first : second, &a);
-        s->flags[i] = a.status == 200;
-        answer_release(&a);
-    }
-    (void)setsockopt(third, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
-    send_text(third, GET("/"));
-    read_answer(third, &a);
-    s->flags[2] = a.status == 0; /* waits in the kernel's queue */
-    answer_release(&a);
+    int silent = dial(s->port), first = dial(s->port);
+    s->flags[0] = is_served(first, GET("/"));
+    int second = dial(s->port);
+    s->flags[1] = is_served(second, GET("/")) && is_closed(silent); /* it came first and has said nothing */
+    s->flags[2] = is_served(first, GET("/"));
+    int third = dial(s->port);
+    s->flags[3] = is_served(third, GET("/")) && is_closed(second); /* its last request is the oldest */
+    s->flags[4] = is_served(first, GET("/"));
+    (void)close(silent);
     (void)close(first);
-    soon.tv_sec = 5;
-    (void)setsockopt(third, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
-    read_answer(third, &a);
-    s->flags[3] = a.status == 200;
-    answer_release(&a);
     (void)close(second);
     (void)close(third);
 }
@@ -250,11 +255,101 @@ static void cap_script(struct harness *h)
     on_worker(s, over_the_cap);
 }
 
-Test(listen, connections_over_the_cap_wait_until_one_closes)
+Test(listen, over_the_cap_the_one_that_rests_longest_gives_way)
 {
     struct scene s = {0};
     run(&s, (struct server_cfg){.max_connections = 2}, cap_script);
-    cr_assert(s.flags[0] && s.flags[1] && s.flags[2] && s.flags[3]);
+    for (int i = 0; i < 5; i++)
+        cr_expect(s.flags[i], "%d", i);
+}
+
+static void two_wait(void *arg)
+{
+    struct scene *s = arg;
+    s->fds[0] = dial(s->port);
+    s->fds[1] = dial(s->port);
+    send_text(s->fds[0], GET("/wait"));
+    send_text(s->fds[1], GET("/wait"));
+}
+
+static void third_comes(void *arg)
+{
+    struct scene *s = arg;
+    s->fds[2] = dial(s->port);
+    wait_short(s->fds[2], 200);
+    s->flags[0] = !is_served(s->fds[2], GET("/")); /* waits in the kernel's queue */
+}
+
+static void all_are_served(void *arg)
+{
+    struct scene *s = arg;
+    wait_short(s->fds[2], 5000);
+    for (int i = 0; i < 3; i++) {
+        struct answer a;
+        read_answer(s->fds[i], &a);
+        s->flags[1 + i] = a.status == 200;
+        answer_release(&a);
+        (void)close(s->fds[i]);
+    }
+}
+
+static void busy_script(struct harness *h)
+{
+    struct scene *s = h->arg;
+    s->port = h->port;
+    on_worker(s, two_wait);
+    until_entered(s, 2);
+    on_worker(s, third_comes);
+    fiber_event_set(&s->open);
+    on_worker(s, all_are_served);
+}
+
+Test(listen, over_the_cap_requests_under_way_are_not_cut)
+{
+    struct scene s = {0};
+    run(&s, (struct server_cfg){.max_connections = 2}, busy_script);
+    for (int i = 0; i < 4; i++)
+        cr_expect(s.flags[i], "%d", i);
+}
+
+static void crowd(void *arg)
+{
+    struct scene *s = arg;
+    int fds[40];
+    for (int i = 0; i < 40; i++)
+        fds[i] = dial(s->port);
+    s->flags[0] = is_served(fds[39], GET("/"));
+    s->entered = server_connections(s->h->server); /* a look from the side: the loop has nothing to do */
+    for (int i = 0; i < 40; i++)
+        (void)close(fds[i]);
+}
+
+static void crowd_script(struct harness *h)
+{
+    struct scene *s = h->arg;
+    s->port = h->port;
+    s->h = h;
+    on_worker(s, crowd);
+}
+
+Test(listen, connections_never_take_more_than_half_of_the_descriptors)
+{
+    struct scene s = {0};
+    struct rlimit before, low;
+    (void)getrlimit(RLIMIT_NOFILE, &before);
+    low = before;
+    low.rlim_cur = 120; /* both ends are ours here */
+    (void)setrlimit(RLIMIT_NOFILE, &low);
+    run(&s, (struct server_cfg){.max_connections = 1000}, crowd_script);
+    (void)setrlimit(RLIMIT_NOFILE, &before);
+    cr_assert(s.flags[0]);
+    cr_assert_eq(s.entered, 40);
+    low.rlim_cur = 60;
+    (void)setrlimit(RLIMIT_NOFILE, &low);
+    s = (struct scene){0};
+    run(&s, (struct server_cfg){.max_connections = 1000}, crowd_script);
+    (void)setrlimit(RLIMIT_NOFILE, &before);
+    cr_assert_leq(s.entered, 30);
 }
 
 static void over_the_peer_cap(void *arg)

@@ -248,6 +248,53 @@ Test(requests, pipelined_requests_are_answered_in_order)
     cr_assert_eq(good, 4);
 }
 
+#define FLOOD_N 20000
+
+struct flood {
+    uint16_t port;
+    unsigned answered;
+    int64_t other_ns;
+};
+
+/* As many requests as the kernel takes in one go, and meanwhile somebody else. */
+static void flooding_client(uint16_t port, void *arg)
+{
+    struct flood *f = arg;
+    struct answer a;
+    const struct strview get = SV(GET("/"));
+    char *text = malloc(FLOOD_N * get.len);
+    for (size_t i = 0; i < FLOOD_N; i++)
+        memcpy(text + i * get.len, get.ptr, get.len);
+    int fd = dial(port), other = dial(port);
+    ask(port, GET("/"), &a); /* warm */
+    answer_release(&a);
+    send_bytes(fd, text, FLOOD_N * get.len);
+    int64_t before_ns = clock_monotonic_ns();
+    send_text(other, GET("/"));
+    read_answer(other, &a);
+    f->other_ns = clock_monotonic_ns() - before_ns;
+    answer_release(&a);
+    for (bool is_good = true; is_good && f->answered < FLOOD_N; f->answered += is_good) {
+        read_answer(fd, &a);
+        is_good = a.status == 200;
+        answer_release(&a);
+    }
+    (void)close(fd);
+    (void)close(other);
+    free(text);
+}
+
+Test(requests, thousands_in_one_write_are_answered_and_others_meanwhile)
+{
+    struct flood f = {0};
+    int64_t before_ns = clock_monotonic_ns();
+    with_server((struct server_cfg){.handler = echo}, flooding_client, &f);
+    int64_t all_ns = clock_monotonic_ns() - before_ns;
+    cr_assert_eq(f.answered, FLOOD_N);
+    cr_assert_lt(f.other_ns, all_ns / 4, "%lld of %lld us", (long long)f.other_ns / 1000,
+                 (long long)all_ns / 1000);
+}
+
 static void expecting_client(uint16_t port, void *arg)
 {
     struct answer *answers = arg;
@@ -430,6 +477,9 @@ static void smuggling_client(uint16_t port, void *arg)
         "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
         "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhelloXX\r\n",
         "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n0x0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n0\n\r\n",
+        "GET / HTTP/1.1\r\nhost: h\nx: y\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: -1\r\n\r\n",
         "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5, 5\r\n\r\nhello",
         "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: +5\r\n\r\nhello",
