@@ -16,8 +16,9 @@
 #include "log/log.h"
 #include "metrics/metrics.h"
 
-#define CONNECTIONS_MAX      4096
-#define PEER_CONNECTIONS_MAX 2048
+#define CONNECTIONS_MAX        4096
+#define PEER_CONNECTIONS_MAX   2048
+#define SECRET_UNGUESSABLE_LEN 32 /* what is made here has 48 characters, 192 bits */
 
 /* ---- life ---- */
 
@@ -98,6 +99,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     fiber_event_init(&g->acts_ended);
     fiber_event_init(&g->reload_ended);
     gateway_metrics_init(g);
+    g->logins = login_limit_new();
     struct stack_plan *plan;
     bool is_new = false;
     s = make_paths(g, err);
@@ -153,6 +155,7 @@ void gateway_free(struct gateway *g)
     fiber_scope_cancel(&g->scope);
     fiber_scope_join(&g->scope);
     broker_free(g->broker);
+    login_limit_free(g->logins);
     gateway_secrets_release(&g->secrets);
     if (g->run_dir_fd >= 0) (void)close(g->run_dir_fd);
     free(g->dir);
@@ -177,21 +180,58 @@ static void ask_for_login(struct http_resp *resp)
 }
 
 /* A web page can make a browser send requests here; it cannot leave out Origin on those that change
- * something, nor choose Host. */
+ * something, nor choose Host, nor say of another site's request that it is its own. */
 static bool is_from_a_browser_page(const struct gateway *g, const struct http_req *req)
 {
+    struct strview site = http_req_header(req, SV("sec-fetch-site"));
     if (http_req_header(req, SV("origin")).len > 0) return true;
+    if (site.len > 0 && !sv_eq(site, SV("none")) && !sv_eq(site, SV("same-origin"))) return true;
     struct strview host = sv_sub(req->authority, 0, sv_find(req->authority, ':'));
     if (sv_starts_with(req->authority, SV("[::1]"))) return false;
     return !sv_eq_nocase(host, SV("localhost")) && !sv_eq(host, SV("127.0.0.1")) &&
            !sv_eq(host, sv(g->cfg.host));
 }
 
-static bool is_authorized(const struct gateway *g, const struct http_req *req, struct http_resp *resp)
+typedef bool credentials_check_fn(const struct gateway_secrets *s, struct strview header);
+
+/* A secret so long is not guessed, however often: then the limit must not let one who guesses shut out
+ * whoever else comes from his address (all of a proxy's clients, or Alertmanager on the same machine, which
+ * drops an alert that is answered 429). A short one that somebody chose is not looked at while the limit
+ * holds, or the limit would not slow down the guess that is right. */
+static bool is_guessable(struct strview secret)
+{
+    return secret.len < SECRET_UNGUESSABLE_LEN;
+}
+
+/* False: answered with 429, or still to be answered with 401 (*ret_is_answered). */
+static bool has_credentials(struct gateway *g, const struct http_req *req, credentials_check_fn *check,
+                            struct strview secret, struct http_resp *resp, bool *ret_is_answered)
+{
+    struct strview header = http_req_header(req, SV("authorization"));
+    *ret_is_answered = false;
+    if (header.len == 0) return false;
+    unsigned wait_s = is_guessable(secret) ? login_limit_wait_s(g->logins, req->peer, req->received_ns) : 0;
+    if (wait_s == 0) {
+        if (check(&g->secrets, header)) return true;
+        wait_s = login_limit_wait_s(g->logins, req->peer, req->received_ns);
+    }
+    if (login_limit_failed(g->logins, req->peer, header, req->received_ns))
+        log_warn("gateway", "too many wrong credentials from one address", LOG_SV("peer", req->peer));
+    if (wait_s == 0) return false;
+    http_resp_set(resp, 429, SV("text/plain; charset=utf-8"),
+                  SV("too many wrong credentials from this address\n"));
+    http_resp_header(resp, SV("retry-after"), arena_printf(req->arena, "%u", wait_s));
+    *ret_is_answered = true;
+    return false;
+}
+
+static bool is_authorized(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     if (!g->cfg.is_insecure) {
-        if (gateway_secrets_check_basic(&g->secrets, http_req_header(req, SV("authorization")))) return true;
-        ask_for_login(resp);
+        bool is_answered;
+        if (has_credentials(g, req, gateway_secrets_check_basic, g->secrets.password, resp, &is_answered))
+            return true;
+        if (!is_answered) ask_for_login(resp);
         return false;
     }
     if (!is_from_a_browser_page(g, req)) return true;
@@ -200,14 +240,17 @@ static bool is_authorized(const struct gateway *g, const struct http_req *req, s
     return false;
 }
 
-static bool may_use_core(const struct gateway *g, const struct core_function *f, const struct http_req *req,
+static bool may_use_core(struct gateway *g, const struct core_function *f, const struct http_req *req,
                          struct strview path, struct http_resp *resp)
 {
     if (f->auth == CORE_OPEN || (f->open_path != NULL && sv_eq(path, sv(f->open_path)))) return true;
     bool is_admin_reading = sv_eq(req->method, SV("GET")) &&
                             sv_starts_with(http_req_header(req, SV("authorization")), SV("Basic "));
     if (f->auth == CORE_BASIC || is_admin_reading) return is_authorized(g, req, resp);
-    if (gateway_secrets_check_bearer(&g->secrets, http_req_header(req, SV("authorization")))) return true;
+    bool is_answered;
+    if (has_credentials(g, req, gateway_secrets_check_bearer, g->secrets.token, resp, &is_answered))
+        return true;
+    if (is_answered) return false;
     refuse(req, resp, STATUS_UNAUTHENTICATED,
            "this needs 'Authorization: Bearer TOKEN' with the token of DIR/secrets/webhook-token");
     http_resp_header(resp, SV("www-authenticate"), SV("Bearer"));
@@ -262,7 +305,7 @@ static void handle_health(const struct http_req *req, struct http_resp *resp)
     http_resp_set(resp, 200, SV("text/plain"), SV("OK"));
 }
 
-static void handle_metrics(const struct gateway *g, const struct http_req *req, struct http_resp *resp)
+static void handle_metrics(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     if (!is_loopback(g->cfg.host) && !is_authorized(g, req, resp)) return;
     struct buf text;

@@ -21,6 +21,7 @@
  *   stack.c        stack.yml, applied whole or not at all
  *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
+ *   login_limit.c  how often one address may be wrong about a secret
  *   function_secrets.c  what functions are given: DIR/secrets/functions
  *   routes_*.c     the REST API and the way in
  *

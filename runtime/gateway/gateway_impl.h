@@ -20,6 +20,7 @@
 #include "client/forward.h"
 #include "gateway/broker.h"
 #include "gateway/gateway.h"
+#include "gateway/login_limit.h"
 #include "loop/loop.h"
 
 #define DEPLOYMENTS_MAX   1000 /* descriptors and processes of one machine */
@@ -151,6 +152,7 @@ struct gateway {
     struct server *server;
     struct broker *broker;
     struct gateway_secrets secrets;
+    struct login_limit *logins;
     struct list deployments, retired;
     unsigned n_deployments;
     unsigned serial; /* of replicas and deployments */

@@ -51,6 +51,39 @@ Test(routes, the_management_api_needs_the_login_and_health_does_not, .timeout = 
     play(NULL, needs_login);
 }
 
+static struct answer try_login(struct scene *s, const char *method, const char *path, const char *scheme,
+                               struct strview credentials)
+{
+    char text[512];
+    int n = snprintf(text, sizeof(text), "%s%.*s", scheme, SV_ARG(credentials));
+    const struct http_header header = {SV("authorization"), arena_copy(&s->arena, sv_n(text, (size_t)n))};
+    return ask_with(s, method, path, NULL, &header, 1);
+}
+
+static void guesses_passwords(struct scene *s)
+{
+    unsigned limited = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        struct strview guess = arena_printf(&s->arena, "YWRtaW46%04u", 1000 + i); /* admin:… */
+        struct answer a = try_login(s, "GET", "/system/info", "Basic ", guess);
+        CHECK(a.code == (i < LOGIN_BUDGET / LOGIN_GUESS_COST ? 401 : 429));
+        if (a.code == 429) CHECK(answer_header(&a, "retry-after").len > 0);
+        limited += a.code == 429;
+    }
+    CHECK(limited >= 60);
+    CHECK(ask(s, "GET", "/system/info", NULL).code == 200); /* 192 bits are not guessed, nobody is shut out */
+    /* A short one that somebody chose is not even looked at. */
+    struct strview made = s->gateway->secrets.password;
+    s->gateway->secrets.password = SV("short");
+    CHECK(try_login(s, "GET", "/system/info", "Basic ", SV("YWRtaW46c2hvcnQ=")).code == 429);
+    s->gateway->secrets.password = made;
+}
+
+Test(routes, guessing_passwords_is_slowed_down_and_shuts_nobody_out, .timeout = 30)
+{
+    play(NULL, guesses_passwords);
+}
+
 /* ---- what a function needs ---- */
 
 static void checks_a_function(struct scene *s)
