@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,14 +65,55 @@ struct platform {
 
 /* ---- one platform a data folder ---- */
 
-static enum status who_holds(struct platform *p, const char *path)
+/* After kill -9 a child that was just being started holds lock and port until it has become its program. */
+#define REMNANT_WAIT_NS (5 * NS_PER_S)
+#define REMNANT_LOOK_MS 10
+
+/* "pid 17 since 2026-…", or empty. */
+static struct strview read_holder(struct platform *p)
 {
-    char text[256] = "";
-    ssize_t n = pread(p->lock_fd, text, sizeof(text) - 1, 0);
-    struct strview who = sv_trim(sv_n(text, n > 0 ? (size_t)n : 0));
+    char text[256];
+    ssize_t n = pread(p->lock_fd, text, sizeof(text), 0);
+    return arena_copy(&p->arena, sv_trim(sv_n(text, n > 0 ? (size_t)n : 0)));
+}
+
+/* Our own number is nobody else's: it is that of the one before us in a container. */
+static bool is_gone(struct strview holder)
+{
+    uint64_t pid;
+    struct strview word = sv_sub(holder, sizeof("pid ") - 1, holder.len);
+    if (!sv_starts_with(holder, SV("pid "))) return false;
+    if (sv_parse_u64(sv_sub(word, 0, sv_find(word, ' ')), &pid) != STATUS_OK || pid > INT_MAX) return false;
+    return pid == (uint64_t)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+}
+
+static enum status who_holds(struct platform *p, struct strview who)
+{
     return error_set(p->err, STATUS_FAILED_PRECONDITION,
-                     "%s is in use by another balm (%s); stop it, or give --data another folder", path,
-                     who.len > 0 ? text : "it has not said who it is");
+                     "%s is in use by another balm (%.*s); stop it, or give --data another folder",
+                     p->cfg->data_dir, SV_ARG(who.len > 0 ? who : SV("it has not said who it is")));
+}
+
+static enum status try_lock(struct platform *p, const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(p->lock_fd, F_OFD_SETLK, &lock) == 0) return STATUS_OK;
+    if (errno == EAGAIN || errno == EACCES) return STATUS_ALREADY_EXISTS;
+    return error_set(p->err, status_from_errno(errno), "lock %s: %s", path, strerror(errno));
+}
+
+static enum status take_lock(struct platform *p, const char *path)
+{
+    int64_t until_ns = clock_monotonic_ns() + REMNANT_WAIT_NS;
+    enum status s = try_lock(p, path);
+    while (s == STATUS_ALREADY_EXISTS) {
+        struct strview who = read_holder(p);
+        if (!is_gone(who) || clock_monotonic_ns() >= until_ns) return who_holds(p, who);
+        s = try_lock(p, path);
+        enum status slept = sleep_ms(REMNANT_LOOK_MS); /* also behind the lock: the port follows it */
+        if (slept != STATUS_OK) return error_set(p->err, slept, "lock %s: stopped", path);
+    }
+    return s;
 }
 
 /* Whoever can write here can replace the journal, its signing key and the passwords. */
@@ -103,7 +145,7 @@ static enum status check_no_backup(struct platform *p)
                      "%s is a backup: balm restore makes a data folder of it", p->cfg->data_dir);
 }
 
-/* An open-file-description lock: freed by the kernel however we end, and not inherited by what we start. */
+/* An open-file-description lock: freed by the kernel however we end, and not kept by what we start. */
 static enum status lock_data_dir(struct platform *p)
 {
     enum status s = dir_make(p->cfg->data_dir, 0700, p->err);
@@ -114,11 +156,8 @@ static enum status lock_data_dir(struct platform *p)
     p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (p->lock_fd < 0)
         return error_set(p->err, status_from_errno(errno), "open %s: %s", path, strerror(errno));
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(p->lock_fd, F_OFD_SETLK, &lock) != 0) {
-        if (errno == EAGAIN || errno == EACCES) return who_holds(p, p->cfg->data_dir);
-        return error_set(p->err, status_from_errno(errno), "lock %s: %s", path, strerror(errno));
-    }
+    s = take_lock(p, path);
+    if (s != STATUS_OK) return s;
     char now[RFC3339_LEN + 1];
     rfc3339_format(clock_unix_ns(), now);
     struct strview who = arena_printf(&p->arena, "pid %d since %s", (int)getpid(), now);

@@ -1,4 +1,5 @@
 """Start, stop, bad files, the gateway and the command line."""
+import fcntl
 import http.client
 import json
 import os
@@ -6,6 +7,7 @@ import pwd
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -23,6 +25,18 @@ class Lifecycle(PlatformTest):
         other = subprocess.run(p.command(), capture_output=True, timeout=20 * PATIENCE)
         self.assertNotEqual(other.returncode, 0)
         self.assertIn(f"pid {p.process.pid}", other.stderr.decode())
+
+    def test_a_start_waits_for_what_a_killed_platform_was_just_starting(self):
+        # A child between fork and exec has its parent's lock; here somebody else holds it for as long.
+        p = self.platform()
+        p.kill()
+        with open(os.path.join(p.data, "lock"), "r+") as lock:
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            let_go = threading.Timer(0.5, lock.close)
+            let_go.start()
+            p.start()
+            let_go.join()
+        self.assertEqual(p.post_alerts(alert("A"))[0], 202)
 
     def test_sigint_and_sigterm_exit_0(self):
         for sig in (signal.SIGINT, signal.SIGTERM):
