@@ -26,9 +26,11 @@
 #define RETRY_NS        (60 * NS_PER_S)
 enum { CHILD_SECONDS = 120, OUTPUT_FD = 3 };
 
-static _Noreturn void child_main(struct journal *j, int fd, uint64_t seq)
+/* One that outlived its parent would write into the next platform's draft, which has the same name. */
+static _Noreturn void child_main(struct journal *j, int fd, uint64_t seq, pid_t parent)
 {
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(ESRCH); /* killed before the line above */
     if (fd != OUTPUT_FD && dup2(fd, OUTPUT_FD) < 0) _exit(errno);
     (void)close_range(OUTPUT_FD + 1, ~0U, 0);
     (void)alarm(CHILD_SECONDS);
@@ -42,8 +44,8 @@ static pid_t fork_child(struct journal *j, int fd, uint64_t seq)
     (void)sigfillset(&all);
     (void)sigdelset(&all, SIGALRM);
     (void)pthread_sigmask(SIG_BLOCK, &all, &before);
-    pid_t pid = fork();
-    if (pid == 0) child_main(j, fd, seq);
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) child_main(j, fd, seq, parent);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return pid;
 }
