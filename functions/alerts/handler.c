@@ -286,8 +286,9 @@ static enum status ready(void *state, struct error *err)
     return s == STATUS_OK ? reconcile_start(in->reconcile, err) : s;
 }
 
-static void stop(void *state)
+static void stop(void *state, int64_t deadline_ns)
 {
+    (void)deadline_ns;
     struct intake *in = state;
     reconcile_free(in->reconcile);
     fiber_scope_cancel(&in->scope);

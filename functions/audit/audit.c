@@ -59,8 +59,9 @@ static void handle(void *state, const struct http_req *req, struct http_resp *re
         answer_error(resp, req->arena, 404, SV("404 page not found"));
 }
 
-static void stop(void *state)
+static void stop(void *state, int64_t deadline_ns)
 {
+    (void)deadline_ns;
     struct audit *audit = state;
     seal_free(audit->seal);
     journal_unfollow(audit->journal, &audit->index.follower);

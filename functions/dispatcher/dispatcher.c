@@ -453,12 +453,13 @@ static enum status ready(void *state, struct error *err)
 
 /* Acts under way may finish and have their outcome recorded; what takes longer is left without outcome and is
  * handed out again, as interrupted, by the next process. */
-static void stop(void *state)
+static void stop(void *state, int64_t deadline_ns)
 {
     struct dispatcher *d = state;
+    int64_t least_ns = clock_monotonic_ns() + STOP_GRACE_NS;
     fiber_shield_begin();
     queue_stop(d->queue);
-    if (fiber_event_wait(&d->invokers.all_done, clock_monotonic_ns() + STOP_GRACE_NS) != STATUS_OK)
+    if (fiber_event_wait(&d->invokers.all_done, deadline_ns > least_ns ? deadline_ns : least_ns) != STATUS_OK)
         log_warn("dispatcher", "acts under way are cut short; the next start finds them");
     fiber_scope_cancel(&d->invokers);
     fiber_scope_join(&d->invokers);

@@ -25,8 +25,8 @@
 #define DECIDED_TIMES   8192 /* of the newest intents: when they were decided, for their stages */
 #define CLOCK_JUMP_NS   (5 * NS_PER_S)
 #define CLOCK_SETTLE_NS (10 * NS_PER_S)
-/* Acts under way may end by themselves so long; then they are left as interrupted. */
-#define STOP_GRACE_NS (10 * NS_PER_S)
+/* Acts under way may end by themselves at least so long, however little the drain has left them. */
+#define STOP_GRACE_NS NS_PER_S
 
 struct dispatcher_metrics {
     uint64_t limit_hits_counted;

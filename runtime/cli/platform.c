@@ -332,7 +332,7 @@ static void stop(struct platform *p)
     while (p->n_started > 0) {
         p->n_started--;
         const struct core_function *f = core_functions[p->n_started];
-        if (f->stop != NULL) f->stop(p->core_states[p->n_started]);
+        if (f->stop != NULL) f->stop(p->core_states[p->n_started], deadline_ns);
     }
     if (p->gateway != NULL) gateway_free(p->gateway);
     if (p->journal != NULL) journal_close(p->journal);

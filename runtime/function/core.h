@@ -125,7 +125,8 @@ struct core_function {
                                   struct error *err);
     enum status (*reload_commit)(void *state, const struct reload_cause *cause, struct error *err);
     void (*reload_discard)(void *state, const struct reload_cause *cause, const struct error *why);
-    void (*stop)(void *state);
+    /* What is under way may end until then (monotonic). */
+    void (*stop)(void *state, int64_t deadline_ns);
 };
 
 #endif

@@ -142,6 +142,7 @@ uint16_t gateway_port(const struct gateway *g)
 void gateway_drain(struct gateway *g, int64_t deadline_ns)
 {
     g->is_draining = true;
+    g->stop_deadline_ns = deadline_ns;
     if (g->server != NULL && server_drain(g->server, deadline_ns) != STATUS_OK)
         log_warn("gateway", "requests were still under way at the end of the drain");
 }

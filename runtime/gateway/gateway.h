@@ -70,7 +70,8 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
 enum status gateway_listen(struct gateway *g, struct error *err) MUST_USE;
 uint16_t gateway_port(const struct gateway *g);
 struct strview gateway_webhook_token_path(const struct gateway *g);
-/* Takes no new requests, lets those under way end (≤ deadline). From a fiber. */
+/* Takes no new requests, lets those under way end (≤ deadline). The functions' own end is to keep to the
+ * deadline as well, as far as it leaves them a second. From a fiber. */
 void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);

@@ -32,6 +32,7 @@
 #define FUNCTION_LOG_BYTES (256 * 1024)    /* newest output kept per deployment, for `faas-cli logs` */
 #define FUNCTION_ENV_MAX   64              /* variables a deployment may set */
 #define STOP_GRACE_NS      (10 * NS_PER_S) /* SIGTERM to SIGKILL */
+#define STOP_GRACE_MIN_NS  NS_PER_S        /* the same, where a stop has used up its time */
 #define KILL_GRACE_NS      (5 * NS_PER_S)  /* for the shim to kill its tree, before it is killed itself */
 #define FUNCTION_NAMESPACE "openfaas-fn"   /* the only one */
 
@@ -158,6 +159,7 @@ struct gateway {
     unsigned serial; /* of replicas and deployments */
     int run_dir_fd;  /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
     bool is_draining, is_frozen, is_reloading;
+    int64_t stop_deadline_ns; /* since the drain: when all should have ended; 0: no drain yet */
     struct fiber_scope scope; /* replicas' and the watcher's fibers */
     struct fiber_event acts_ended, reload_ended;
 };

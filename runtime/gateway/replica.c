@@ -381,6 +381,15 @@ static int64_t drain_deadline(const struct deployment *d)
     return clock_monotonic_ns() + longest_ns + NS_PER_S;
 }
 
+/* From SIGTERM to SIGKILL, within the time that stopping may take as a whole. */
+static int64_t kill_deadline(const struct gateway *g)
+{
+    int64_t now_ns = clock_monotonic_ns(), grace_ns = STOP_GRACE_NS;
+    if (g->stop_deadline_ns != 0 && g->stop_deadline_ns - now_ns < grace_ns)
+        grace_ns = g->stop_deadline_ns - now_ns;
+    return now_ns + (grace_ns > STOP_GRACE_MIN_NS ? grace_ns : STOP_GRACE_MIN_NS);
+}
+
 static void retire_fiber(void *arg)
 {
     struct replica *r = arg;
@@ -389,7 +398,7 @@ static void retire_fiber(void *arg)
     fiber_shield_begin();
     (void)!fiber_wait_any(idle_or_exited, 2, drain_deadline(r->deployment), &index);
     if (!r->has_exited) (void)!process_kill(r->process, SIGTERM);
-    if (fiber_event_wait(&r->exited, clock_monotonic_ns() + STOP_GRACE_NS) != STATUS_OK) {
+    if (fiber_event_wait(&r->exited, kill_deadline(r->deployment->gateway)) != STATUS_OK) {
         log_warn("gateway", "function did not end after SIGTERM: it is killed",
                  LOG_SV("function", r->deployment->spec.name), LOG_INT("replica", r->number));
         replica_kill(r);

@@ -50,7 +50,7 @@ static void open_intake(bool fold)
 
 static void close_intake(void)
 {
-    alerts_function.stop(bench.state);
+    alerts_function.stop(bench.state, 0);
     journal_close(bench.journal);
 }
 

@@ -167,7 +167,7 @@ static enum status open_stage(struct error *err)
 
 static void close_stage(void)
 {
-    if (dispatcher != NULL) dispatcher_function.stop(dispatcher);
+    if (dispatcher != NULL) dispatcher_function.stop(dispatcher, clock_monotonic_ns() + 10 * NS_PER_S);
     journal_close(journal);
 }
 
