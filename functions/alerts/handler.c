@@ -15,7 +15,6 @@
 #define DURABLE_WAIT_NS    (5 * NS_PER_S)
 #define EXPIRY_LOOK_MAX_NS (5 * NS_PER_S)
 #define EXPIRY_LOOK_MIN_NS (100 * NS_PER_MS)
-#define CLOCK_JUMP_NS      (5 * NS_PER_S) /* design §4: records */
 
 /* ---- answers ---- */
 

@@ -85,29 +85,28 @@ enum status clockwork_check_start(struct dispatcher *d)
     return append_clock(d, true, -behind_ns);
 }
 
-/* The wall clock against the monotonic one. After a jump nothing acts until both have gone side by side for
- * CLOCK_SETTLE_NS. */
+void clockwork_look(struct dispatcher *d)
+{
+    int64_t now_ns = clock_monotonic_ns(), jump_ns = clock_watch_look(&d->clock, now_ns, clock_unix_ns());
+    bool is_unsteady = dispatcher_state(d)->is_clock_settling && !clock_watch_is_steady(&d->clock);
+    if (jump_ns != 0 || is_unsteady) d->clock_hold_until_ns = now_ns + CLOCK_SETTLE_NS;
+    if (jump_ns != 0)
+        log_warn("dispatcher", "the clock jumped; nothing acts until it has settled",
+                 LOG_INT("jump_ms", jump_ns / NS_PER_MS));
+    d->unrecorded_jump_ns += jump_ns;
+    if (d->unrecorded_jump_ns != 0 && append_clock(d, true, d->unrecorded_jump_ns) == STATUS_OK)
+        d->unrecorded_jump_ns = 0;
+}
+
+/* Both clocks have gone side by side for CLOCK_SETTLE_NS: acts may go on. */
 void clockwork_watch(void *arg)
 {
     struct dispatcher *d = arg;
-    int64_t offset_ns = clock_unix_ns() - clock_monotonic_ns(),
-            settled_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
-    int64_t unrecorded_jump_ns = 0; /* there and back before it could be recorded: nothing was moved */
-    if (dispatcher_state(d)->is_clock_settling)
-        d->clock_hold_until_ns = settled_ns; /* the last process ended in the middle of it */
+    if (dispatcher_state(d)->is_clock_settling) /* the last process ended in the middle of it */
+        d->clock_hold_until_ns = clock_monotonic_ns() + CLOCK_SETTLE_NS;
     while (sleep_ms(WATCH_MS) == STATUS_OK) {
-        int64_t now_ns = clock_monotonic_ns(), offset_now_ns = clock_unix_ns() - now_ns,
-                jump_ns = offset_now_ns - offset_ns;
-        offset_ns = offset_now_ns; /* slow drift is no jump */
-        if (jump_ns > CLOCK_JUMP_NS || jump_ns < -CLOCK_JUMP_NS) {
-            settled_ns = d->clock_hold_until_ns = now_ns + CLOCK_SETTLE_NS;
-            unrecorded_jump_ns += jump_ns;
-            log_warn("dispatcher", "the clock jumped; nothing acts until it has settled",
-                     LOG_INT("jump_ms", jump_ns / NS_PER_MS));
-        }
-        if (unrecorded_jump_ns != 0 && append_clock(d, true, unrecorded_jump_ns) == STATUS_OK)
-            unrecorded_jump_ns = 0;
-        if (dispatcher_state(d)->is_clock_settling && unrecorded_jump_ns == 0 && now_ns >= settled_ns)
-            (void)append_clock(d, false, 0);
+        clockwork_look(d);
+        bool is_settled = d->unrecorded_jump_ns == 0 && clock_monotonic_ns() >= d->clock_hold_until_ns;
+        if (is_settled && dispatcher_state(d)->is_clock_settling) (void)append_clock(d, false, 0);
     }
 }

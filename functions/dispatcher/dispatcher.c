@@ -383,6 +383,15 @@ static void release(struct dispatcher *d)
     free(d);
 }
 
+/* What was dated just before the clock was set back would take the fold's time ahead of it. */
+static void before_append(struct journal_usher *u, struct record *records, size_t n)
+{
+    clockwork_look(container_of(u, struct dispatcher, usher));
+    int64_t now_ns = clock_unix_ns();
+    for (size_t i = 0; i < n; i++)
+        if (records[i].time_ns > now_ns) records[i].time_ns = now_ns;
+}
+
 static enum status start(const struct core_env *env, void **ret_state, struct error *err)
 {
     struct dispatcher *d = mem_zalloc(1, sizeof(*d));
@@ -399,6 +408,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
                                             .version = STATE_SAVED_VERSION,
                                             .on_save = on_save,
                                             .on_load = on_load};
+    d->usher = (struct journal_usher){.before_append = before_append};
     fiber_scope_init(&d->workers);
     fiber_scope_init(&d->invokers);
     fiber_event_init(&d->timers_changed);
@@ -425,6 +435,8 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
 static enum status ready(void *state, struct error *err)
 {
     struct dispatcher *d = state;
+    (void)clock_watch_look(&d->clock, clock_monotonic_ns(), clock_unix_ns());
+    journal_set_usher(d->env.journal, &d->usher);
     enum status s = clockwork_check_start(d);
     if (s != STATUS_OK) return error_set(err, s, "the clock's jump could not be recorded");
     fiber_event_reset(&d->epoch_wanted); /* by a snapshot that did not load */
@@ -466,6 +478,7 @@ static void stop(void *state, int64_t deadline_ns)
     fiber_scope_cancel(&d->workers);
     fiber_scope_join(&d->workers);
     fiber_shield_end();
+    journal_set_usher(d->env.journal, NULL);
     journal_unfollow(d->env.journal, &d->follower);
     journal_unkeep(d->env.journal, &d->keeper);
     release(d);

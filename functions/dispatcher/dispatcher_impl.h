@@ -23,7 +23,6 @@
 
 #define INVOKERS        16   /* half of them never take calls (queue.h) */
 #define DECIDED_TIMES   8192 /* of the newest intents: when they were decided, for their stages */
-#define CLOCK_JUMP_NS   (5 * NS_PER_S)
 #define CLOCK_SETTLE_NS (10 * NS_PER_S)
 /* Acts under way may end by themselves at least so long, however little the drain has left them. */
 #define STOP_GRACE_NS NS_PER_S
@@ -72,6 +71,7 @@ struct dispatcher {
     struct queue *queue;
     struct journal_follower follower;
     struct journal_keeper keeper;
+    struct journal_usher usher;
     struct fiber_scope workers, invokers;
     struct fiber_event timers_changed, schedules_changed, epoch_wanted;
     struct runbook_set *set;   /* owned; of the files, as last switched to */
@@ -84,7 +84,10 @@ struct dispatcher {
     bool is_braked;    /* somebody asked to stop and nobody to resume since, recorded or not */
     struct brake brake;
     struct reloader reloader;
-    int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it */
+    struct clock_watch clock;
+    int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it, nor is the clock said to be
+                                    settled */
+    int64_t unrecorded_jump_ns;  /* there and back before it could be recorded: nothing was moved */
     struct decided_time decided[DECIDED_TIMES];
     struct dispatcher_metrics metrics;
     struct selfwatch watch;
@@ -132,6 +135,9 @@ void brake_fiber(void *arg);
 /* clockwork.c. Before the epoch is taken: a clock that was set back while nobody ran is recorded as a jump.
  */
 enum status clockwork_check_start(struct dispatcher *d) MUST_USE;
+/* Has the wall clock jumped? If so nothing is handed out from now on, and the journal has it before anything
+ * that is dated by the new time. Called before each record is appended, before each act, and each second. */
+void clockwork_look(struct dispatcher *d);
 /* Fibers. */
 void clockwork_timers(void *arg);
 void clockwork_watch(void *arg);

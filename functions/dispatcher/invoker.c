@@ -146,6 +146,13 @@ static void give_up(const struct job *job, struct strview state, struct strview 
     finish(job, job->item->has_lost_answer ? SV("unknown") : state, code, message);
 }
 
+/* Of the intent, by the clock of today; 0: none. */
+static int64_t deadline_of(const struct job *job)
+{
+    const struct record *r = job->item->record;
+    return r->deadline_ns != 0 ? r->deadline_ns + job->item->turned_ns : 0;
+}
+
 static void expire(const struct job *job)
 {
     const struct queue_item *item = job->item;
@@ -181,6 +188,7 @@ static bool may_begin(struct job *job)
 {
     const struct record *r = job->item->record;
     const struct state *s = dispatcher_state(job->d);
+    clockwork_look(job->d);
     int64_t hold_ns = job->d->clock_hold_until_ns - clock_monotonic_ns();
     if (s->is_frozen || job->d->is_braked || !decider_is_active(job->d->decider)) {
         repeat(job, false, FROZEN_SNOOZE_NS, SV("CANCELLED"), SV("acting is stopped"));
@@ -190,7 +198,7 @@ static bool may_begin(struct job *job)
         repeat(job, false, hold_ns, SV("UNAVAILABLE"), SV("the clock jumped and has not settled"));
         return false;
     }
-    if (r->deadline_ns != 0 && clock_unix_ns() >= r->deadline_ns) {
+    if (r->deadline_ns != 0 && clock_unix_ns() >= deadline_of(job)) {
         expire(job);
         return false;
     }
@@ -237,7 +245,7 @@ static struct strview why_unsent(const struct job *job, const struct error *err)
 /* The bot was never reached, which is no attempt of the act: again and again until the intent's deadline. */
 static void snooze_unsent(const struct job *job, struct strview why)
 {
-    int64_t deadline_ns = job->item->record->deadline_ns;
+    int64_t deadline_ns = deadline_of(job);
     if (deadline_ns == 0) /* nothing else would end it */
         repeat(job, true, 0, SV("UNAVAILABLE"), why);
     else if (clock_unix_ns() + UNSENT_SNOOZE_NS < deadline_ns)
@@ -282,11 +290,12 @@ static void act(struct job *job)
                              .target = r->target,
                              .epoch = r->epoch,
                              .attempt = job->item->attempt,
-                             .intent_unix_ns = r->time_ns,
+                             .intent_unix_ns = r->time_ns + job->item->turned_ns,
                              .arena = job->arena};
     job->invoked_unix_ns = clock_unix_ns();
     inv.deadline_unix_ns = job->invoked_unix_ns + step_timeout(r->detail);
-    if (r->deadline_ns != 0 && r->deadline_ns < inv.deadline_unix_ns) inv.deadline_unix_ns = r->deadline_ns;
+    if (r->deadline_ns != 0 && deadline_of(job) < inv.deadline_unix_ns)
+        inv.deadline_unix_ns = deadline_of(job);
     s = d->env.invoker->invoke(d->env.invoker_arg, &inv, r->params.len > 0 ? r->params : SV("{}"), job->arena,
                                &job->reply, &err);
     if (s == STATUS_CANCELLED && fiber_is_cancelled())

@@ -301,6 +301,7 @@ static void turn_clock(struct state *s, const struct clock_turn *turn)
     for (struct list *node = s->incidents_list.next; node != &s->incidents_list; node = node->next) {
         struct incident *inc = container_of(node, struct incident, node);
         inc->phase_ns = clock_turn_apply(turn, inc->phase_ns);
+        if (inc->deadline_ns != 0) inc->deadline_ns = clock_turn_ahead(turn, inc->deadline_ns);
     }
     for (struct list *node = s->slots_list.next; node != &s->slots_list; node = node->next) {
         struct runbook_slot *slot = container_of(node, struct runbook_slot, node);

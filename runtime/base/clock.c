@@ -28,6 +28,32 @@ int64_t clock_unix_ns(void)
     return read_clock(CLOCK_REALTIME);
 }
 
+#define SLEW_MAX_PART 10 /* chrony slews by a twelfth at most, adjtime(3) by far less */
+#define STEADY_NS     (NS_PER_S / 4)
+
+int64_t clock_watch_look(struct clock_watch *w, int64_t monotonic_ns, int64_t unix_ns)
+{
+    int64_t follow_ns = (monotonic_ns - w->looked_ns) / SLEW_MAX_PART;
+    w->looked_ns = monotonic_ns;
+    w->apart_ns = unix_ns - monotonic_ns - w->offset_ns;
+    if (w->apart_ns > CLOCK_JUMP_NS || w->apart_ns < -CLOCK_JUMP_NS) {
+        int64_t jump_ns = w->apart_ns;
+        w->offset_ns += jump_ns;
+        w->apart_ns = 0;
+        return jump_ns;
+    }
+    if (follow_ns > w->apart_ns && w->apart_ns >= 0) follow_ns = w->apart_ns;
+    if (w->apart_ns < 0) follow_ns = -follow_ns < w->apart_ns ? w->apart_ns : -follow_ns;
+    w->offset_ns += follow_ns;
+    w->apart_ns -= follow_ns;
+    return 0;
+}
+
+bool clock_watch_is_steady(const struct clock_watch *w)
+{
+    return w->apart_ns < STEADY_NS && w->apart_ns > -STEADY_NS;
+}
+
 /* Calendar arithmetic on eras of 400 years that begin on 1 March, so that the leap day is a year's last day.
  * Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" (days_from_civil, civil_from_days) */
 int64_t days_from_civil(int64_t year, unsigned month, unsigned day)

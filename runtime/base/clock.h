@@ -3,6 +3,7 @@
 #ifndef BALM_BASE_CLOCK_H
 #define BALM_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/strview.h"
@@ -19,6 +20,21 @@ struct arena;
 int64_t clock_monotonic_ns(void);
 /* Wall clock, for what leaves the process; may jump. */
 int64_t clock_unix_ns(void);
+
+/* The wall clock against the monotonic one: has somebody set it? Slewing by up to a tenth is followed and no
+ * jump; small steps, and a clock that stands still, add up to one. Zeroed and then told once by
+ * clock_watch_look() whose answer does not matter. */
+#define CLOCK_JUMP_NS (5 * NS_PER_S)
+struct clock_watch {
+    int64_t offset_ns; /* from the monotonic to the wall clock, as far as it was followed */
+    int64_t apart_ns;  /* how far it is from there */
+    int64_t looked_ns;
+};
+/* What both clocks show now. Returns by how much the wall clock has jumped since, which is more than
+ * CLOCK_JUMP_NS either way, or 0. */
+int64_t clock_watch_look(struct clock_watch *w, int64_t monotonic_ns, int64_t unix_ns);
+/* When last looked, both went side by side. */
+bool clock_watch_is_steady(const struct clock_watch *w);
 
 /* Days since 1970-01-01 of a day in the Gregorian calendar (month and day from 1), and back. Back only within
  * what nanoseconds reach, 1677 to 2262. */

@@ -158,12 +158,27 @@ static struct journal_frame *dispatch(struct journal *j, struct journal_position
     return last;
 }
 
+void journal_set_usher(struct journal *j, struct journal_usher *u)
+{
+    j->usher = u;
+}
+
+static void usher_in(struct journal *j, struct record *records, size_t n)
+{
+    struct journal_usher *u = j->usher;
+    if (u == NULL || j->is_dispatching) return;
+    j->usher = NULL;
+    u->before_append(u, records, n);
+    j->usher = u;
+}
+
 enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
                            struct error *err)
 {
     assert(!j->is_dispatching || ret_last_seq == NULL);
     enum status s = check_can_append(j, err);
     if (s != STATUS_OK) return s;
+    usher_in(j, records, n);
     struct journal_position start = j->log.end;
     s = push_records(j, records, n, err);
     if (s != STATUS_OK) return s;

@@ -119,6 +119,7 @@ struct journal { /* first member of a store's own struct */
     uint64_t generation;
     size_t pending_max_bytes;
     bool is_healthy, is_folding, is_closing, is_dispatching;
+    struct journal_usher *usher; /* NULL while it is at work, too */
     char why_unhealthy[ERROR_MESSAGE_MAX];
     struct list followers;
     struct list *next_follower; /* of the dispatch under way: followers may leave in it */

@@ -24,7 +24,7 @@ struct lease {
     unsigned attempt;
     bool has_lost_answer;                    /* of an attempt before */
     bool is_ending;                          /* its holder is recording the end */
-    int64_t time_ns;                         /* of the item's record */
+    int64_t time_ns;                         /* of the item's record, by the clock of today */
     struct strview intent, target, function; /* into text */
     char text[];
 };
@@ -61,6 +61,12 @@ static void wake_one(struct queue *q)
 {
     struct list *node = list_pop_front(&q->takers);
     if (node != NULL) fiber_event_set(&container_of(node, struct taker, node)->woken);
+}
+
+static void wake_all(struct queue *q)
+{
+    while (!list_is_empty(&q->takers))
+        wake_one(q);
 }
 
 static bool has_room(const struct queue *q)
@@ -147,8 +153,20 @@ static void fold_end(struct queue *q, struct work *w, uint64_t seq, const struct
     if (w->lease == NULL) end_work(q, w);
 }
 
+/* Ages and distances stay what they were: else a retry would wait for hours after the clock was set back. */
+static void turn_clock(struct queue *q, const struct clock_turn *turn)
+{
+    work_index_turn(&q->index, turn);
+    for (struct list *node = q->leases.next; node != &q->leases; node = node->next) {
+        struct lease *l = container_of(node, struct lease, node);
+        l->time_ns = clock_turn_apply(turn, l->time_ns);
+    }
+    wake_all(q);
+}
+
 static void on_record(struct journal_follower *f, const struct journal_entry *e)
 {
+    struct clock_turn turn;
     struct queue *q = container_of(f, struct queue, follower);
     const struct record *r = e->record;
     switch (r->kind) {
@@ -167,6 +185,9 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     }
     case RECORD_EPOCH:
         if (r->epoch > q->epoch) q->epoch = r->epoch;
+        return;
+    case RECORD_CLOCK:
+        if (record_clock_turn(r, &turn)) turn_clock(q, &turn);
         return;
     default:
         return;
@@ -283,12 +304,6 @@ void queue_free(struct queue *q)
 struct journal_follower *queue_follower(struct queue *q)
 {
     return &q->follower;
-}
-
-static void wake_all(struct queue *q)
-{
-    while (!list_is_empty(&q->takers))
-        wake_one(q);
 }
 
 void queue_freeze(struct queue *q, bool is_frozen)
@@ -469,7 +484,8 @@ static enum status record_durably(struct queue *q, struct lease *l, struct recor
 static bool is_last_attempt(const struct queue *q, const struct lease *l, const struct record *r,
                             int64_t now_ns)
 {
-    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < r->deadline_ns;
+    int64_t turned_ns = l->time_ns - r->time_ns;
+    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < r->deadline_ns + turned_ns;
     return l->attempt >= q->cfg.max_attempts && !is_patient;
 }
 
@@ -511,6 +527,7 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
 {
     struct queue_item item = {.seq = l->seq, .token = l->token, .is_interrupted = l->work->is_past};
     enum status s = read_record(q, l, a, &item.record, err);
+    if (s == STATUS_OK) item.turned_ns = l->time_ns - item.record->time_ns;
     if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record, err);
     if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
         item.attempt = l->attempt;

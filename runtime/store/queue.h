@@ -12,8 +12,8 @@
  *   go by sequence; one that waits for its due time lets later ones pass. No target: no order; a call has
  *   none, whatever its record says
  * - per function at most `max_inflight_function` leased, and no more than it leaves to the others: a function
- *   that has n leased gets another only while n places are free. So bots that hang cannot take all places, and
- *   one alone gets half of them and one
+ *   that has n leased gets another only while n places are free. So bots that hang cannot take all places,
+ * and one alone gets half of them and one
  * - intents go before calls, and calls may have at most half of what can be in flight, over all and per
  *   function (rounded up): anybody may add calls, and however many and slow they are, an act finds a place
  * - attempts count at the take, so a crash loop is seen: RECORD_RETRY with state "failed", "interrupted"
@@ -28,6 +28,8 @@
  * - a lease is in memory: it ends with its holder; a store with many invokers adds its own (consumer ack
  *   wait). It survives a reset of the journal.
  * - an item is handed out only once its intent is durable; an intent of an epoch that is over is void
+ *
+ * - a jump of the clock (RECORD_CLOCK) moves every due time and age with it
  *
  * The identity in the journal is `intent`; a call without one is known as "call-SEQ". */
 #ifndef BALM_STORE_QUEUE_H
@@ -80,6 +82,8 @@ struct queue_item {
      * UNKNOWN. A definite end is the holder's to record; a person who has it retried has looked. */
     bool has_lost_answer;
     const struct record *record; /* arena */
+    /* How far the clock has jumped since the record was written: its times are by the clock of then. */
+    int64_t turned_ns;
 };
 
 /* Suspends until an item is ready; leases it. After queue_stop(): STATUS_CANCELLED. STATUS_DATA_LOSS: its

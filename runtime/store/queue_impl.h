@@ -27,8 +27,8 @@ struct work { /* one item */
     enum work_kind kind;
     size_t heap_at; /* place in the heap it is in; WORK_NOT_IN_HEAP */
     uint64_t seq;
-    uint64_t changed_seq; /* of the newest record about it */
-    int64_t time_ns, due_ns;
+    uint64_t changed_seq;       /* of the newest record about it */
+    int64_t time_ns, due_ns;    /* by the clock of today: they move when it jumps */
     unsigned attempts;          /* used up */
     bool has_ended, has_died;   /* its outcome is in the fold; leased until its holder knows it durable */
     bool is_past;               /* nothing about it was recorded by this process yet */
@@ -103,6 +103,8 @@ const struct work_function *work_function_find(const struct work_index *x, struc
 void work_settle_past(struct work_index *x);
 /* The lowest sequence of all items, the dead too; UINT64_MAX: none. */
 uint64_t work_oldest_seq(const struct work_index *x);
+/* Of all items, the dead too; keeps their order. */
+void work_index_turn(struct work_index *x, const struct clock_turn *turn);
 /* The dead, oldest first, then all others but those whose end is in the fold. Nobody holds a lease on what is
  * loaded. into: empty. False: damaged, and `into` is to be released. */
 void work_index_save(const struct work_index *x, struct pack *p);

@@ -376,8 +376,8 @@ static bool has_place(const size_t counts[], const size_t calls[], unsigned max,
     return kind != WORK_CALL || calls[WORK_LEASED] < (max + 1) / 2;
 }
 
-/* Of what is free a function gets no more than it leaves: however many of its acts hang until their deadlines, a
- * function that has nothing under way finds a place. */
+/* Of what is free a function gets no more than it leaves: however many of its acts hang until their
+ * deadlines, a function that has nothing under way finds a place. */
 static bool leaves_room(const struct work_index *x, const struct work_function *f, unsigned max)
 {
     return f->counts[WORK_LEASED] <= max - x->counts[WORK_LEASED];
@@ -405,6 +405,15 @@ struct work *work_pick(const struct work_index *x, const struct queue_cfg *limit
 struct work *work_first_due(const struct work_index *x)
 {
     return x->waiting.n > 0 ? x->waiting.items[0] : NULL;
+}
+
+void work_index_turn(struct work_index *x, const struct clock_turn *turn)
+{
+    for (size_t i = 0; i < x->n_buckets; i++)
+        for (struct work *w = x->items[i]; w != NULL; w = w->hash_next) {
+            w->time_ns = clock_turn_apply(turn, w->time_ns);
+            w->due_ns = clock_turn_ahead(turn, w->due_ns);
+        }
 }
 
 /* Ready since it was added, and not begun or not ended since: nothing that has to wait for it was begun. */

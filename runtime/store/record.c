@@ -506,6 +506,13 @@ bool record_clock_turn(const struct record *r, struct clock_turn *ret_turn)
     return is_turn;
 }
 
+int64_t clock_turn_ahead(const struct clock_turn *turn, int64_t due_ns)
+{
+    int64_t moved;
+    if (!__builtin_add_overflow(due_ns, turn->jump_ns, &moved)) return moved;
+    return turn->jump_ns < 0 ? 0 : INT64_MAX;
+}
+
 int64_t clock_turn_apply(const struct clock_turn *turn, int64_t then_ns)
 {
     int64_t moved;

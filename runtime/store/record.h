@@ -140,6 +140,8 @@ bool record_clock_turn(const struct record *r, struct clock_turn *ret_turn);
 /* A time from before the turn as it would read now, so that what lies between it and now stays as it was;
  * never later than now. */
 int64_t clock_turn_apply(const struct clock_turn *turn, int64_t then_ns);
+/* The same of a time that may lie ahead: it keeps its distance. */
+int64_t clock_turn_ahead(const struct clock_turn *turn, int64_t due_ns);
 /* Value of a label, or the empty view. */
 struct strview record_label(const struct record_labels *labels, struct strview name);
 /* Sorts items bytewise; a name given twice keeps the last value. For whoever builds a label set. */

@@ -24,6 +24,7 @@ struct retention {
     struct fiber_scope scope;
     struct retention_report report;
     int64_t complained_ns; /* monotonic */
+    int64_t offset_ns;     /* from the monotonic to the wall clock, at the start */
     bool is_looking, has_warned;
     /* What was announced and not yet carried out: the record's sequence, and where the rest begins; 0:
      * nothing. */
@@ -245,10 +246,18 @@ static void note_size(struct retention *r, const struct look *l, int64_t oldest_
              LOG_INT("bytes", r->report.bytes), LOG_INT("max_bytes", r->cfg.max_bytes));
 }
 
+/* What the wall clock showed at the start, gone on by the monotonic one: records do not become old because
+ * somebody sets the clock forward, by mistake or to the right time at last. */
+static int64_t age_now(const struct retention *r)
+{
+    int64_t now_ns = clock_unix_ns(), gone_on_ns = clock_monotonic_ns() + r->offset_ns;
+    return now_ns < gone_on_ns ? now_ns : gone_on_ns;
+}
+
 static enum status look(struct retention *r, struct look *l, uint64_t *ret_removed, struct error *err)
 {
     struct journal *j = r->journal;
-    int64_t now_ns = clock_unix_ns(), oldest_ns = 0;
+    int64_t now_ns = age_now(r), oldest_ns = 0;
     enum status s = j->ops->segments(j, &l->arena, &l->segments, &l->n, err);
     if (s == STATUS_OK && l->n > 0 &&
         l->segments[0].first_seq < j->first_seq) { /* the last cut failed half-way */
@@ -297,6 +306,7 @@ struct retention *retention_new(struct journal *j, const struct retention_cfg *c
     struct retention *r = mem_zalloc(1, sizeof(*r));
     r->journal = j;
     r->cfg = *cfg;
+    r->offset_ns = clock_unix_ns() - clock_monotonic_ns();
     if (r->cfg.look_ns == 0) r->cfg.look_ns = LOOK_NS;
     r->report = (struct retention_report){.max_bytes = cfg->max_bytes, .max_age_ns = cfg->max_age_ns};
     metric_set(catalog_series(CATALOG_JOURNAL_BYTES_MAX, NULL), (double)cfg->max_bytes);

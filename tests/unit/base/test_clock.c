@@ -241,3 +241,57 @@ Test(clock, clocks_run)
     cr_assert_geq(clock_monotonic_ns(), before);
     cr_assert_leq(llabs(wall / NS_PER_S - (int64_t)time(NULL)), 2);
 }
+
+/* Both clocks: the monotonic one at `at_s`, the wall clock ahead of it by 1 000 000 s and `off_ms`. */
+static int64_t look(struct clock_watch *w, double at_s, int64_t off_ms)
+{
+    int64_t monotonic_ns = (int64_t)(at_s * 1e9);
+    return clock_watch_look(w, monotonic_ns, monotonic_ns + 1000000 * NS_PER_S + off_ms * NS_PER_MS);
+}
+
+Test(clock_watch, a_jump_is_told_once_with_its_size)
+{
+    struct clock_watch w = {0};
+    (void)look(&w, 1, 0);
+    cr_assert_eq(look(&w, 2, 0), 0);
+    cr_assert_eq(look(&w, 2.1, 3600000), 3600 * NS_PER_S);
+    cr_assert_eq(look(&w, 2.2, 3600000), 0);
+    cr_assert(clock_watch_is_steady(&w));
+    cr_assert_eq(look(&w, 2.3, -1000), -3601 * NS_PER_S);
+    cr_assert_eq(look(&w, 3, -1000), 0);
+}
+
+Test(clock_watch, slewing_is_followed)
+{
+    struct clock_watch w = {0};
+    (void)look(&w, 1, 0);
+    for (int s = 1; s <= 1000; s++) {
+        cr_assert_eq(look(&w, 1 + s, 83 * s), 0, "a twelfth, for a quarter of an hour");
+        cr_assert(clock_watch_is_steady(&w));
+    }
+}
+
+Test(clock_watch, small_steps_add_up)
+{
+    struct clock_watch w = {0};
+    (void)look(&w, 1, 0);
+    cr_assert_eq(look(&w, 2, 4000), 0);
+    cr_assert_not(clock_watch_is_steady(&w));
+    cr_assert_neq(look(&w, 3, 8000), 0);
+    cr_assert_eq(look(&w, 1000, 8000), 0);
+    cr_assert_eq(look(&w, 1001, 4000), 0);
+    for (int s = 0; s < 60; s++)
+        cr_assert_eq(look(&w, 1002 + s, 4000), 0);
+    cr_assert(clock_watch_is_steady(&w), "it is followed in the end");
+    cr_assert_eq(look(&w, 1063, 0), 0);
+}
+
+Test(clock_watch, a_clock_that_stands_still_is_a_jump_again_and_again)
+{
+    struct clock_watch w = {0};
+    int64_t sum_ns = 0;
+    (void)look(&w, 1, 0);
+    for (int s = 1; s <= 30; s++)
+        sum_ns += look(&w, 1 + s, -1000 * s);
+    cr_assert_lt(sum_ns, -20 * NS_PER_S);
+}

@@ -941,6 +941,7 @@ Test(dispatcher, a_timer_that_came_due_while_down_fires_at_the_start)
 /* The newest record is from a clock that ran a year ahead. */
 static void check_clock_behind(void)
 {
+    journal_set_usher(journal, NULL); /* who would date it anew */
     append((struct record){
         .kind = RECORD_NOTE, .time_ns = clock_unix_ns() + 365 * 86400 * NS_PER_S, .message = SV("early")});
     restart_stage();
@@ -950,6 +951,23 @@ static void check_clock_behind(void)
     const struct record *refusal = wait_record(RECORD_REFUSAL, "i1", NULL);
     cr_assert(sv_eq(refusal->gate, SV("clock")));
     cr_assert_lt(refusal->time_ns, clock_unix_ns() + NS_PER_S, "decided at the time that it is");
+}
+
+/* Recorded by who does not know it yet: nothing in the journal is ahead of the clock. */
+static void check_not_ahead(void)
+{
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_OUTCOME, "i1", "done");
+    int64_t ahead_ns = clock_unix_ns() + 3600 * NS_PER_S;
+    struct record note = {
+        .kind = RECORD_NOTE, .time_ns = ahead_ns, .message = SV("dated just before it was set back")};
+    append(note);
+    cr_assert_lt(wait_record(RECORD_NOTE, NULL, NULL)->time_ns, ahead_ns - 3000 * NS_PER_S);
+}
+
+Test(dispatcher, no_record_is_of_a_time_to_come)
+{
+    run(act_runbook, check_not_ahead);
 }
 
 Test(dispatcher, a_clock_that_was_set_back_while_down_is_a_jump)

@@ -303,6 +303,36 @@ Test(queue, the_total_in_flight_is_limited, .init = set_limit_of_two)
     in_fiber(the_total_is_limited);
 }
 
+static void append_jump(int64_t jump_ns)
+{
+    char detail[64];
+    (void)snprintf(detail, sizeof(detail), "{\"jumpNs\":%lld}", (long long)jump_ns);
+    (void)append((struct record){.kind = RECORD_CLOCK, .on = true, .detail = sv(detail)});
+}
+
+/* A retry set while the clock ran an hour ahead is due in a moment all the same once it is set right, and the
+ * item's times say by how much they were turned. */
+static void due_times_turn(void)
+{
+    (void)add("i1", "f", "");
+    struct queue_item one = take();
+    struct error err;
+    cr_assert_eq(one.turned_ns, 0);
+    cr_assert_eq(queue_retry(queue, &one, true, 3600 * NS_PER_S, SV("UNAVAILABLE"), SV("later"), &err),
+                 STATUS_OK);
+    expect_nothing_ready();
+    append_jump(-3600 * NS_PER_S);
+    struct queue_item again = take();
+    cr_assert(is_intent(&again, "i1"));
+    cr_assert_eq(again.turned_ns, -3600 * NS_PER_S);
+    cr_assert_eq(done(&again), STATUS_OK);
+}
+
+Test(queue, due_times_move_with_the_clock)
+{
+    in_fiber(due_times_turn);
+}
+
 static void set_limit_of_eight(void)
 {
     cfg = (struct queue_cfg){.max_inflight = 8};
