@@ -1,0 +1,293 @@
+"""The wall clock is set back, forward, stopped and turned at random while alerts come in and bots act; a preloaded library moves it for the platform and
+its bots alike (preload_clock.c), as it moves for all of a machine. The observer counts by the monotonic clock, which no jump moves.
+"""
+import http.client
+import json
+import mmap
+import os
+import random
+import shutil
+import signal
+import struct
+import tempfile
+import threading
+import time
+
+import bots
+from harness import BUILD, PATIENCE, Platform, alert, wait_until, webhook
+
+NAME = "clock"
+PRELOAD = os.path.join(BUILD, "tests", "crash", "preload_clock.so")
+HOUR, YEARS = 3600, 10 * 365 * 86400
+JUMP_MIN, SETTLE = 5, 10  # functions/dispatcher: a jump, and how long nothing acts after it
+COOLDOWN, RATE_MAX, RATE_PER = 4, 4, 30
+LEEWAY = 0.5  # what had been sent before a jump may begin a moment after it
+TARGETS = 4
+TICKS = """
+- name: ticks
+  schedule: '@every 4s'
+  target: tick/one
+  mode: act
+  steps: [{bot: good, timeout: 2s}]
+  guardrails: {cooldown: 1s, rate: {max: 1000, per: 1h}}
+"""
+
+
+class Clock:
+    """The platform's wall clock, by its distance from the real one; and when it jumped."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "clock")
+        with open(self.path, "wb") as f:
+            f.write(bytes(4096))
+        with open(self.path, "r+b") as f:
+            self.map = mmap.mmap(f.fileno(), 4096)
+        self.offset, self.jumps = 0.0, []
+
+    def env(self, variable):
+        libraries = [os.environ["BALM_ASAN_LIBRARY"]] if "BALM_ASAN_LIBRARY" in os.environ else []
+        return {variable: ":".join(libraries + [PRELOAD]), "BALM_TEST_CLOCK": self.path}
+
+    def set(self, offset):
+        by = offset - self.offset
+        self.offset = offset
+        self.map[0:16] = struct.pack("=qq", int(offset * 1e9), 0)
+        if abs(by) > JUMP_MIN:
+            self.jumps.append(time.monotonic())
+
+    def stop_for(self, seconds):
+        """It stands still, and goes on from there: in the end it is late by as much."""
+        self.map[8:16] = struct.pack("=q", time.time_ns() + int(self.offset * 1e9))
+        time.sleep(seconds)
+        self.offset -= seconds
+        self.map[0:16] = struct.pack("=qq", int(self.offset * 1e9), 0)
+        self.jumps.append(time.monotonic())
+
+
+class Load(threading.Thread):
+    """Alerts on a few targets, each an incident of its own, all the time; what was accepted is noted."""
+
+    def __init__(self, platform, per_second=10):
+        super().__init__(daemon=True)
+        self.platform, self.per_second, self.over, self.accepted, self.n = platform, per_second, threading.Event(), [], 0
+
+    def post(self, name, target):
+        self.n += 1
+        firing = alert(name, n=target, number=str(self.n))
+        connection = http.client.HTTPConnection("127.0.0.1", self.platform.port, timeout=20 * PATIENCE)
+        try:
+            connection.request("POST", "/function/alerts", json.dumps(webhook(firing)), self.platform.bearer())
+            if connection.getresponse().status == 202:
+                self.accepted.append(str(self.n))
+        except OSError:
+            pass  # a connection that the jump cut: nothing was accepted
+        finally:
+            connection.close()
+
+    def run(self):
+        while not self.over.wait(1 / self.per_second):
+            self.post("good", f"t{self.n % TARGETS}")
+            if self.n % 10 == 0:
+                self.post("slow", f"s{self.n % TARGETS}")
+            if self.n % 40 == 0:
+                self.post("close-at-once", f"c{self.n}")
+
+    def end(self):
+        self.over.set()
+        self.join()
+
+
+class Scene:
+    def __init__(self, arguments=()):
+        self.folder = tempfile.mkdtemp(prefix="balm-clock-")
+        self.clock = Clock(self.folder)
+        names = ["good", "slow", "close-at-once"]
+        rate = f"{{max: {RATE_MAX}, per: {RATE_PER}s}}"
+        books = bots.runbook("good", "2s", f"{COOLDOWN}s") + bots.runbook("slow", "2s", "1s", rate) + bots.runbook("close-at-once", "2s") + TICKS
+        self.platform = Platform(self.folder, runbooks={"r.yaml": books}, functions=bots.functions_folder(self.folder, names),
+                                 stack=bots.stack(self.folder, names, **self.clock.env("BALM_TEST_PRELOAD")), arguments=list(arguments), env=self.clock.env("LD_PRELOAD"))
+
+    def end(self):
+        if self.platform.process is not None:
+            self.platform.kill()
+        bots.left_behind(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Findings:
+    """What an observer counts: marks of bots (monotonic) against the journal (what they belong to)."""
+
+    def __init__(self, scene, load):
+        marks = bots.marks(scene.folder)  # first: what has begun is on record
+        self.records = scene.platform.records()
+        self.intents = {r["intent"]: r for r in self.records if r["kind"] == "intent"}
+        self.began = sorted(((m.at, self.intents[m.intent]) for m in marks if m.what == "began" and m.intent in self.intents), key=lambda pair: pair[0])
+        self.ended = {m.intent: m.at for m in marks if m.what == "ended"}
+        self.strangers = sum(m.intent not in self.intents for m in marks)
+        self.jumps, self.load = scene.clock.jumps, load
+
+    def lost(self):
+        there = {r["labels"].get("number") for r in self.records if r["kind"] == "signal"}
+        return sum(n not in there for n in self.load.accepted)
+
+    def first_begun(self):
+        """Without the repeated attempts of an act."""
+        seen = set()
+        for at, intent in self.began:
+            if intent["intent"] not in seen:
+                seen.add(intent["intent"])
+                yield at, intent
+
+    def unsettled(self):
+        """Acts that began while the clock had not settled."""
+        return sum(any(jump + LEEWAY < at < jump + SETTLE - LEEWAY for jump in self.jumps) for at, _ in self.began)
+
+    def cooled_too_little(self, allowance=0.0):
+        last, n = {}, 0
+        for at, intent in self.first_begun():
+            if intent["function"] != "good" or intent["target"].startswith("tick/"):
+                continue
+            before = last.get(intent["target"])
+            n += before is not None and before[1] != intent["incident"] and at - before[0] < COOLDOWN - allowance - 0.1
+            last[intent["target"]] = (self.ended.get(intent["intent"], at), intent["incident"])
+        return n
+
+    def too_often(self):
+        n, by_target = 0, {}
+        for at, intent in self.first_begun():
+            if intent["function"] == "slow":
+                times = by_target.setdefault(intent["target"], [])
+                times.append(at)
+                n += len(times) > RATE_MAX and at - times[-1 - RATE_MAX] < RATE_PER - 0.5
+        return n
+
+    def open_acts(self):
+        ended = {r["intent"] for r in self.records if r["kind"] == "outcome"}
+        return sum(intent not in ended for intent in self.intents)
+
+
+def wait_for_outcomes(scene, load, seconds):
+    """Once the clock is right again every act must come to its end."""
+    try:
+        wait_until(lambda: Findings(scene, load).open_acts() == 0, seconds, "every act has its outcome")
+    except AssertionError as e:
+        print(e)
+
+
+def judge(table, what, scene, load, allowance=0.0):
+    wait_for_outcomes(scene, load, 60)
+    found = Findings(scene, load)
+    violated = {"alerts lost": found.lost(), "acts while unsettled": found.unsettled(), "cooldowns cut short": found.cooled_too_little(allowance),
+                "rates exceeded": found.too_often(), "acts without intent": found.strangers, "acts without outcome": found.open_acts()}
+    code = scene.platform.stop(seconds=60)
+    faults = bots.journal_faults(scene.platform)
+    if faults:
+        print(faults)
+    violated.update({"exit code": code, "faults of the journal": len(faults.splitlines())})
+    bad = {name: n for name, n in violated.items() if n}
+    if bad:
+        print("\n".join(f"{at:.3f} {intent['target']} {intent['intent']}" for at, intent in found.began), "\njumps", found.jumps)
+    acts = len(found.began)
+    table.row(what, f"{len(load.accepted)} alerts, {acts} acts, {len(found.jumps)} jumps",
+              ", ".join(f"{n} {name}" for name, n in bad.items()) or "0", not bad and acts > 0)
+
+
+def under_load(table, what, turns, arguments=(), allowance=0.0):
+    """turns: what to do with the clock while the load goes on."""
+    scene = Scene(arguments)
+    try:
+        scene.platform.start()
+        load = Load(scene.platform)
+        load.start()
+        time.sleep(2)
+        turns(scene.clock)
+        load.end()
+        judge(table, what, scene, load, allowance)
+    except Exception:
+        print(scene.platform.log_text())
+        raise
+    finally:
+        scene.end()
+
+
+def one_jump(by):
+    def turns(clock):
+        clock.set(by)
+        time.sleep(SETTLE + 6)
+        clock.set(0)
+        time.sleep(SETTLE + 6)
+    return turns
+
+
+def small_steps(clock):
+    """Each too small to be a jump: together they must not add up to one that nobody sees."""
+    for i in range(1, 8):
+        clock.set(4 * i)
+        time.sleep(0.7)
+    clock.jumps.append(time.monotonic())
+    time.sleep(SETTLE + 4)
+
+
+def stopped(clock):
+    clock.stop_for(8)
+    time.sleep(SETTLE + 6)
+    clock.set(0)
+    time.sleep(SETTLE + 4)
+
+
+def at_random(chance, n):
+    def turns(clock):
+        for _ in range(n):
+            clock.set(chance.choice([-HOUR, -1, 0, 1, HOUR, YEARS, -YEARS, chance.uniform(-30, 30)]))
+            time.sleep(chance.choice([0.05, 0.3, 1.5, 4, SETTLE + 3]))
+        clock.set(0)
+        time.sleep(SETTLE + 4)
+    return turns
+
+
+def across_restart(table, by, sig):
+    """It jumps while no platform runs."""
+    scene = Scene()
+    try:
+        p = scene.platform.start()
+        load = Load(p)
+        load.start()
+        time.sleep(3)
+        load.end()
+        p.stop(sig)
+        bots.left_behind(scene.folder)
+        scene.clock.set(by)
+        p.start()
+        again = Load(p)
+        again.n, again.accepted = load.n + 1, load.accepted
+        again.start()
+        time.sleep(SETTLE + 6)
+        again.end()
+        judge(table, f"the clock is {named(by)} while the platform is down ({signal.Signals(sig).name})", scene, again)
+    except Exception:
+        print(scene.platform.log_text())
+        raise
+    finally:
+        scene.end()
+
+
+def named(by):
+    names = {-HOUR: "set back by 1 h", -1: "set back by 1 s", HOUR: "set forward by 1 h", YEARS: "set forward by 10 years", -YEARS: "set back by 10 years"}
+    return names[by]
+
+
+def campaign(scale, seed, table):
+    chance = random.Random(seed)
+    if scale == "sample":
+        under_load(table, "the clock jumps back and forth at random under load", at_random(chance, 8))
+        across_restart(table, chance.choice([-HOUR, HOUR]), chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        return
+    for by in (-HOUR, -1, HOUR, YEARS, -YEARS):
+        under_load(table, f"the clock is {named(by)}, and right again 16 s later", one_jump(by), ["--retention-interval", "1s"])
+    under_load(table, "the clock stops for 8 s, goes on late, is set right", stopped)
+    under_load(table, "the clock steps forward by 4 s, seven times in 5 s", small_steps, allowance=JUMP_MIN)
+    for _ in range(6):
+        under_load(table, "the clock jumps back and forth at random under load", at_random(chance, 20))
+    for by in (-HOUR, -1, HOUR, YEARS):
+        for sig in (signal.SIGKILL, signal.SIGTERM):
+            across_restart(table, by, sig)
