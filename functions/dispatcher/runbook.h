@@ -22,7 +22,7 @@
 #define RUNBOOK_NAME_MAX  100
 #define RUNBOOK_SET_MAX   1000  /* runbooks in a folder */
 #define RUNBOOK_RATE_MAX  10000 /* acts a window: bounds what is kept of each target (24 bytes an act) */
-/* Of windows and cooldowns: acts older than this are forgotten. */
+/* Of windows and cooldowns: acts older than this are forgotten (state.h: ACTS_KEPT). */
 #define RUNBOOK_PERIOD_MAX_NS (7 * 24 * 3600 * NS_PER_S)
 #define TARGET_MAX            512
 

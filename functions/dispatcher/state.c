@@ -208,6 +208,8 @@ void state_add_runbook(struct state *s, uint64_t seq, struct strview hash, struc
         s->runbook_items = mem_realloc(s->runbook_items, s->runbooks_capacity * sizeof(struct runbook *));
     }
     rb->seq = seq;
+    if (rb->guardrails.cooldown_ns > s->acts_window_ns) s->acts_window_ns = rb->guardrails.cooldown_ns;
+    if (rb->guardrails.rate_per_ns > s->acts_window_ns) s->acts_window_ns = rb->guardrails.rate_per_ns;
     s->runbook_items[s->n_runbooks++] = rb;
     table_put(&s->runbooks, sv(rb->hash), rb);
 }

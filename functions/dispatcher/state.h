@@ -40,6 +40,9 @@
 #define CLOSED_MAX         1000   /* closed incidents remembered for the list */
 #define DISMISSED_MAX      10000 /* closed by a person while the alert fired; beyond, the oldest is forgotten */
 #define SOURCES_MAX        32
+/* Of each target, however old: so a runbook that brings a longer window than all before it knows what
+ * happened within it, unless it allows more acts than this. 24 bytes an act. */
+#define ACTS_KEPT 100
 
 enum incident_phase {
     INCIDENT_NEW,       /* not decided yet */
@@ -78,7 +81,8 @@ struct target {
     /* Open ones; first the busy ones (acting … holding), then those that are delayed or following. */
     struct list incidents;
     size_t n_incidents, n_busy;
-    struct act *acts; /* owned; oldest first, none older than RUNBOOK_PERIOD_MAX_NS */
+    struct act *acts; /* owned; oldest first: the newest ACTS_KEPT, and those that any window known so far can
+                         still ask about; none older than RUNBOOK_PERIOD_MAX_NS */
     size_t n_acts, acts_capacity;
     struct list node; /* state.targets_list, in order of creation */
 };
@@ -179,6 +183,7 @@ struct state {
     size_t n_incidents, incident_bytes, n_targets, n_phase[INCIDENT_PHASES];
     struct runbook **runbook_items; /* owned; all contents there ever were */
     size_t n_runbooks, runbooks_capacity;
+    int64_t acts_window_ns;        /* the longest cooldown or rate window of all of them */
     struct active_runbook *active; /* owned; in file order */
     size_t n_active;
     struct timer **timers; /* owned heap: due first, then incident, then sequence */

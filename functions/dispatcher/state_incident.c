@@ -67,11 +67,18 @@ void state_free_target(struct target *t)
     free(t);
 }
 
+static bool is_past(const struct state *s, const struct target *t, size_t i)
+{
+    int64_t ended_ns = t->acts[i].ended_ns;
+    if (ended_ns == 0) return false;
+    int64_t kept_ns = t->n_acts - i > ACTS_KEPT ? s->acts_window_ns : RUNBOOK_PERIOD_MAX_NS;
+    return ended_ns < s->now_ns - kept_ns;
+}
+
 static void forget_old_acts(const struct state *s, struct target *t)
 {
     size_t old = 0;
-    while (old < t->n_acts && t->acts[old].ended_ns != 0 &&
-           t->acts[old].ended_ns < s->now_ns - RUNBOOK_PERIOD_MAX_NS)
+    while (old < t->n_acts && is_past(s, t, old))
         old++;
     if (old == 0) return;
     t->n_acts -= old;

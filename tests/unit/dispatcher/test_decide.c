@@ -324,6 +324,37 @@ Test(decide, a_busy_target_refuses_and_the_one_who_waits_is_decided_later)
     cr_assert_not_null(sim_last(&sim, RECORD_INTENT, "i2"));
 }
 
+static void act_often(int n, int64_t seconds_between)
+{
+    for (int i = 0; i < n; i++) {
+        const char *incident = arena_printf(&sim.arena, "often%lld-%d", (long long)sim.now_ns, i).ptr;
+        fire(incident, "nginx");
+        sim_outcome(&sim, incident, "done");
+        pass(seconds_between);
+    }
+}
+
+/* A target that is acted on all week long must not cost memory for all of it. */
+Test(decide, of_a_target_only_the_acts_that_count_are_remembered)
+{
+    sim_activate(
+        &sim, ACT("rb", "      verify: check\n  guardrails: {cooldown: 1s, rate: {max: 10000, per: 10m}}\n"));
+    fire("i0", "nginx");
+    const struct target *t = state_incident(decider_state(sim.decider), SV("i0"))->target;
+    sim_outcome(&sim, "i0", "done");
+    pass(2);
+    act_often(700, 2);
+    cr_assert_eq(t->n_acts, 301, "the last ten minutes': %zu", t->n_acts);
+    pass(3600);
+    act_often(1, 2);
+    cr_assert_eq(t->n_acts, ACTS_KEPT, "and as many in any case: %zu", t->n_acts);
+    sim_restart_from_snapshot(&sim);
+    sim_epoch(&sim, 2);
+    sim_activate(&sim, ACT("rb", "  guardrails: {cooldown: 1s, rate: {max: 100, per: 24h}}\n"));
+    fire("i1", "nginx");
+    expect_refused("i1", "rate");
+}
+
 Test(decide, two_alerts_of_one_batch_do_not_pass_together)
 {
     sim_activate(&sim, ACT("rb", ""));
