@@ -213,6 +213,10 @@ up: deps ## the platform in the foreground
 bench: deps-test ## figures beside their floors, from one run
 	@$(MAKE) --no-print-directory -j$$(nproc) bench-binaries
 	@BALM_BUILD=$(B) python3 tests/bench/bench.py
+.PHONY: soak
+soak: deps-test ## hours at half the sustained rate: memory, descriptors and latency stay flat (SOAK_MINUTES=120)
+	@$(MAKE) --no-print-directory -j$$(nproc) all crash-binaries
+	@BALM_BUILD=$(B) python3 tests/bench/soak.py
 crash: deps-test ## kills, power loss, full disks, hostile peers: a table of what was tried and what was lost (CAMPAIGN=..., BALM_SEED=N)
 	@$(MAKE) --no-print-directory -j$$(nproc) crash-binaries
 	@tests/crash/run.py --build $(B) $(CAMPAIGN)
