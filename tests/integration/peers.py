@@ -4,22 +4,30 @@ They are fetched once with `apt-get download` and unpacked with `dpkg-deb -x` in
 installed, enabled or started as a service on this host. Each runs on ports that were free a moment ago, with a config of ours, in a folder of its own.
 """
 import base64
+import datetime
 import glob
+import http.server
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+import urllib.error
 import urllib.request
 
-from harness import free_port, wait_until
+from harness import free_port, rfc3339, wait_until
 
 PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "promtool": ["prometheus"],
             "alertmanager": ["prometheus-alertmanager"], "amtool": ["prometheus-alertmanager"]}
 BINARIES = {"nginx": "usr/sbin/nginx", "prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool",
             "alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool"}
+
+
+# How soon balm asks Alertmanager, in tests.
+MARGIN = ["--group-interval", "1s", "--reconcile-interval", "1s", "--reconcile-margin", "2s"]
 
 
 class Unavailable(Exception):
@@ -237,9 +245,75 @@ receivers:
     def listed(self):
         return [a["labels"]["alertname"] for a in self.call("GET", "/api/v2/alerts")]
 
+    def mesh(self):
+        """(how many it sees, in what state)"""
+        cluster = self.call("GET", "/api/v2/status")["cluster"]
+        return len(cluster["peers"]), cluster["status"]
+
+    def started(self):
+        """Since when it runs, by its own clock; Unix time."""
+        uptime = self.call("GET", "/api/v2/status")["uptime"].replace("Z", "+00:00")
+        return datetime.datetime.fromisoformat(uptime[:19] + "+00:00").timestamp()
+
     def forget(self):
         """Everything it has on its disk; while it is stopped."""
         shutil.rmtree(os.path.join(self.folder, "data"), ignore_errors=True)
+
+
+class Line:
+    """The way of a webhook to the platform, with a load balancer's bad habits: while `loses`, it answers 200 and passes nothing on; while
+    `fails`, it answers 503. `senders` are those who came while it failed, `delivered` those who were passed on."""
+
+    def __init__(self, port):
+        self.loses, self.fails, self.lost, line = False, False, 0, self
+        self.senders, self.delivered = set(), set()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                sender, status = json.loads(body)["externalURL"], 200
+                if line.fails:
+                    line.senders.add(sender)
+                    status = 503
+                elif line.loses:
+                    line.lost += 1
+                else:
+                    status = line.pass_on(port, body, self.headers)
+                    line.delivered.add(sender)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    @staticmethod
+    def pass_on(port, body, headers):
+        head = {name: headers[name] for name in ("Authorization", "Content-Type")}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/function/alerts", body, head), timeout=10) as response:
+                return response.status
+        except urllib.error.HTTPError as e:
+            return e.code
+        except OSError:
+            return 503
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def fires(name, since=None, **labels):
+    return {"labels": {"alertname": name, **labels}, "startsAt": rfc3339(since or time.time() - 30), "endsAt": rfc3339(time.time() + 3600)}
+
+
+def ended(alert):
+    return dict(alert, endsAt=rfc3339(time.time()))
 
 
 class Prometheus(Peer):

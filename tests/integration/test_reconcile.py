@@ -1,75 +1,10 @@
 """What deliveries failed to tell, asked from real Alertmanagers: lost deliveries and resolves, a mesh of two, one that forgot everything."""
-import datetime
-import http.server
-import json
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.request
 
 from harness import PATIENCE, PlatformTest, free_port, main, rfc3339, wait_until
-from peers import Alertmanager, Nginx, Prometheus, Unavailable
+from peers import MARGIN, Alertmanager, Line, Nginx, Prometheus, Unavailable, ended, fires
 from test_heal import STACK, runbook
-
-MARGIN = ["--group-interval", "1s", "--reconcile-interval", "1s", "--reconcile-margin", "2s"]
-
-
-class Line:
-    """The way of a webhook to the platform, with a load balancer's bad habits: while `loses`, it answers 200 and passes nothing on; while
-    `fails`, it answers 503. `senders` are those who came while it failed, `delivered` those who were passed on."""
-
-    def __init__(self, port):
-        self.loses, self.fails, self.lost, line = False, False, 0, self
-        self.senders, self.delivered = set(), set()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                sender, status = json.loads(body)["externalURL"], 200
-                if line.fails:
-                    line.senders.add(sender)
-                    status = 503
-                elif line.loses:
-                    line.lost += 1
-                else:
-                    status = line.pass_on(port, body, self.headers)
-                    line.delivered.add(sender)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    @staticmethod
-    def pass_on(port, body, headers):
-        head = {name: headers[name] for name in ("Authorization", "Content-Type")}
-        try:
-            with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/function/alerts", body, head), timeout=10) as response:
-                return response.status
-        except urllib.error.HTTPError as e:
-            return e.code
-        except OSError:
-            return 503
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-def fires(name, since=None, **labels):
-    return {"labels": {"alertname": name, **labels}, "startsAt": rfc3339(since or time.time() - 30), "endsAt": rfc3339(time.time() + 3600)}
-
-
-def ended(alert):
-    return dict(alert, endsAt=rfc3339(time.time()))
-
 
 class Reconcile(PlatformTest):
     def prepared(self, **more):
@@ -110,11 +45,6 @@ class Reconcile(PlatformTest):
         self.addCleanup(nginx.stop)
         return nginx
 
-    @staticmethod
-    def mesh(am):
-        cluster = am.call("GET", "/api/v2/status")["cluster"]
-        return len(cluster["peers"]), cluster["status"]
-
     def rounds(self, p, n, result="ok"):
         """Waits until n more rounds have ended so."""
         line = f'balm_reconcile_total{{result="{result}"}}'
@@ -122,11 +52,7 @@ class Reconcile(PlatformTest):
         wait_until(lambda: self.metric(p, line) >= goal, 30, f"{n} rounds {result}")
 
     def old_enough(self, am, seconds):
-        wait_until(lambda: am.call("GET", "/api/v2/status") and time.time() - self.started(am) > seconds, 30, "it runs for long enough")
-
-    @staticmethod
-    def started(am):
-        return datetime.datetime.fromisoformat(am.call("GET", "/api/v2/status")["uptime"].replace("Z", "+00:00")[:19] + "+00:00").timestamp()
+        wait_until(lambda: am.call("GET", "/api/v2/status") and time.time() - am.started() > seconds, 30, "it runs for long enough")
 
     def test_a_lost_delivery_is_found_after_a_start(self):
         p = self.prepared(runbooks=runbook(mode="shadow"), stack=STACK)
@@ -207,7 +133,7 @@ class Reconcile(PlatformTest):
         ports = free_port(), free_port()
         pair = [self.alertmanager(name=f"am{i}", cluster_port=ports[i], cluster_peers=[ports[1 - i]]) for i in (0, 1)]
         for am in pair:
-            wait_until(lambda: self.mesh(am) == (2, "ready"), 60, "the mesh is whole and settled")
+            wait_until(lambda: am.mesh() == (2, "ready"), 60, "the mesh is whole and settled")
         nginx.stop()
         self.asks(p, *pair).start()
         # A receiver that fails makes both of them send: the doubles of a pair.
@@ -252,7 +178,7 @@ class Reconcile(PlatformTest):
         am.forget()
         am.start()
         self.assertEqual(am.listed(), [])
-        began = self.started(am)
+        began = am.started()
         self.rounds(p, 5)
         self.assertEqual(p.records("expired"), [])
         am.post(a)  # Prometheus tells it again
