@@ -296,6 +296,10 @@ static const char *hand_over(struct decision *d, const struct incident *inc)
 static const char *attempt(struct decision *d, const struct incident *inc, int64_t number, bool is_woken)
 {
     if (inc->runbook->n_steps == 0) return hand_over(d, inc);
+    if (number > (int64_t)inc->runbook->n_steps) { /* its follow-up, refused by a predecessor cut off there */
+        emit_closed_well(d, inc);
+        return NULL;
+    }
     const struct runbook_step *step = &inc->runbook->steps[number - 1];
     struct strview missing, params = make_params(d, inc, step, (struct strview){0}, &missing);
     struct gate_question q = ask(d, inc, missing);

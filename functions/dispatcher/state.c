@@ -367,12 +367,20 @@ static void apply_input(struct state *s, uint64_t seq, const struct record *r)
 
 /* ---- folding: what was decided ---- */
 
+/* A journal is read as it is: a step that the runbook does not have was not decided by us, and is passed
+ * over. One more than the last is the follow-up; a runbook without steps is refused at step 0. */
+static bool has_step(const struct incident *inc, int64_t step)
+{
+    return step >= 1 && step <= (int64_t)inc->runbook->n_steps + 1 && inc->runbook->n_steps > 0;
+}
+
 static void apply_intent(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
 {
     if (is_escalation(r)) { /* a message to a person: nothing else of the incident hangs on it */
         state_settle_untold(inc);
         return;
     }
+    if (!has_step(inc, r->step)) return;
     state_drop_timer(s, inc);
     inc->step = r->step;
     inc->intent_seq = seq;
@@ -418,10 +426,18 @@ static void apply_refusal(struct state *s, struct incident *inc, const struct re
             state_settle_untold(inc);
         return;
     }
+    if (!has_step(inc, r->step) && (inc->runbook->n_steps > 0 || r->step != 0)) return;
     state_drop_timer(s, inc);
     inc->step = r->step;
     if (sv_eq(r->gate, SV("mode")) && sv_eq(r->mode, SV("shadow"))) inc->slot->n_shadowed++;
     state_set_phase(s, inc, state_phase_after(r->gate, &inc->gate));
+}
+
+/* What waits does so behind a step of its ladder; without a ladder nothing but a gate is waited for. */
+static bool may_wait(const struct incident *inc, struct strview purpose)
+{
+    if (inc->runbook->n_steps == 0) return sv_eq(purpose, SV("recheck"));
+    return has_step(inc, inc->step) && !incident_is_following_up(inc);
 }
 
 static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, const struct record *r)
@@ -430,6 +446,7 @@ static void apply_timer(struct state *s, uint64_t seq, struct incident *inc, con
         if (r->incident.len == 0) (void)state_timer_add(s, seq, r);
         return;
     }
+    if (!may_wait(inc, r->purpose)) return;
     state_drop_timer(s, inc);
     inc->timer = state_timer_add(s, seq, r);
     if (sv_eq(r->purpose, SV("verify"))) state_set_phase(s, inc, INCIDENT_VERIFYING);

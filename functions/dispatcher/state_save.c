@@ -322,6 +322,30 @@ static bool load_escalation(struct loading *l, struct incident *inc)
     return !l->u->is_bad;
 }
 
+/* As state.c folds it: what has acted or waits has a step, and only an act may be the follow-up. */
+static bool is_step_of_phase(const struct incident *inc, enum incident_phase phase)
+{
+    uint64_t n = inc->runbook->n_steps, step = (uint64_t)inc->step; /* negative: beyond all */
+    switch (phase) {
+    case INCIDENT_ACTING:
+    case INCIDENT_ENDED:
+        return n > 0 && step >= 1 && step <= n + 1;
+    case INCIDENT_VERIFYING:
+    case INCIDENT_HOLDING:
+    case INCIDENT_FOLLOWING:
+        return step >= 1 && step <= n;
+    case INCIDENT_WAITING:
+    case INCIDENT_DELAYED:
+    case INCIDENT_REFUSED:
+        return n == 0 ? step == 0 : step >= 1 && step <= n + 1;
+    case INCIDENT_NEW:
+    case INCIDENT_ESCALATED:
+    case INCIDENT_PHASES:
+        break;
+    }
+    return n == 0 ? step == 0 : step <= n + 1;
+}
+
 /* Everything behind the texts. */
 static bool load_progress(struct loading *l, struct incident *inc)
 {
@@ -337,9 +361,8 @@ static bool load_progress(struct loading *l, struct incident *inc)
     inc->intent_seq = unpack_u64(l->u);
     inc->deadline_ns = unpack_i64(l->u);
     uint64_t outcome = unpack_u64(l->u);
-    if (inc->step < 0 || (uint64_t)inc->step > inc->runbook->n_steps + 1)
-        return false; /* one more: the follow-up */
     if (phase >= INCIDENT_PHASES || alert > ALERT_EXPIRED || outcome > OUTCOME_EXPIRED) return false;
+    if (!is_step_of_phase(inc, (enum incident_phase)phase)) return false;
     inc->phase = (enum incident_phase)phase;
     inc->alert = (enum alert_state)alert;
     inc->outcome = (enum outcome_state)outcome;
