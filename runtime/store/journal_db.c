@@ -97,6 +97,17 @@ enum status journal_db_get_u64(sqlite3 *db, const char *sql, uint64_t *ret_value
     return s;
 }
 
+static enum status check_schema(sqlite3 *db, const char *path, struct error *err)
+{
+    uint64_t is_ours = 0;
+    enum status s = journal_db_get_u64(
+        db, "SELECT count(*) = 1 AND max(type = 'table' AND sql = '" JOURNAL_TABLE "') FROM sqlite_schema",
+        &is_ours, err);
+    if (s != STATUS_OK) return error_prefix(err, s, "'%s'", path);
+    if (is_ours == 1) return STATUS_OK;
+    return error_set(err, STATUS_DATA_LOSS, "'%s' has something else in it than the records", path);
+}
+
 enum status journal_db_check_format(sqlite3 *db, const char *path, struct error *err)
 {
     uint64_t id = 0, version = 0;
@@ -110,5 +121,5 @@ enum status journal_db_check_format(sqlite3 *db, const char *path, struct error 
     if (version > JOURNAL_USER_VERSION)
         return error_set(err, STATUS_FAILED_PRECONDITION, "'%s' has format %llu, this version reads up to %d",
                          path, (unsigned long long)version, JOURNAL_USER_VERSION);
-    return STATUS_OK;
+    return check_schema(db, path, err);
 }

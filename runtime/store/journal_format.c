@@ -61,8 +61,9 @@ static enum status check_newest(const char *path, struct error *err)
     sqlite3_stmt *stmt = NULL;
     enum status s = STATUS_OK;
     if (journal_db_open(path, SQLITE_OPEN_READONLY, &db, NULL) != STATUS_OK) return STATUS_OK;
-    if (journal_db_prepare(db, "SELECT seq, bytes FROM records ORDER BY seq DESC LIMIT 1", &stmt, NULL) ==
-        STATUS_OK)
+    if (journal_db_check_format(db, path, NULL) == STATUS_OK &&
+        journal_db_prepare(db, "SELECT seq, bytes FROM records ORDER BY seq DESC LIMIT 1", &stmt, NULL) ==
+            STATUS_OK)
         s = decode_newest(stmt, path, err);
     (void)sqlite3_finalize(stmt);
     journal_db_close(db);

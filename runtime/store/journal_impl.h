@@ -208,8 +208,10 @@ void journal_run_blocking(void (*fn)(void *arg), void *arg);
 
 /* ---- journal_db.c ---- */
 
-#define JOURNAL_APPLICATION_ID  0x62616c6d /* "balm" */
-#define JOURNAL_USER_VERSION    1
+#define JOURNAL_APPLICATION_ID 0x62616c6d /* "balm" */
+#define JOURNAL_USER_VERSION   1
+/* The only thing in the schema, as SQLite keeps it. Of format 1, so never to be written otherwise. */
+#define JOURNAL_TABLE           "CREATE TABLE records(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)"
 #define JOURNAL_BUSY_TIMEOUT_MS 5000 /* a reader that recovers a WAL holds the lock for a moment */
 
 struct sqlite3;
@@ -229,7 +231,8 @@ enum status journal_db_prepare(struct sqlite3 *db, const char *sql, struct sqlit
 /* The single integer that `sql` yields. */
 enum status journal_db_get_u64(struct sqlite3 *db, const char *sql, uint64_t *ret_value,
                                struct error *err) MUST_USE;
-/* STATUS_FAILED_PRECONDITION: written by a newer version. STATUS_DATA_LOSS: not one of our files. */
+/* STATUS_FAILED_PRECONDITION: written by a newer version. STATUS_DATA_LOSS: not one of our files, or with
+ * another schema: a view of that name could keep a reader for ever. */
 enum status journal_db_check_format(struct sqlite3 *db, const char *path, struct error *err) MUST_USE;
 
 /* ---- journal_segment.c ---- */

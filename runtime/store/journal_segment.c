@@ -213,8 +213,7 @@ static enum status write_empty(const char *path, struct error *err)
     if (s != STATUS_OK) return s;
     char sql[256];
     (void)snprintf(sql, sizeof(sql),
-                   "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d;"
-                   "CREATE TABLE records(seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL); COMMIT",
+                   "BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d;" JOURNAL_TABLE "; COMMIT",
                    JOURNAL_APPLICATION_ID, JOURNAL_USER_VERSION);
     s = journal_db_exec(db, "PRAGMA page_size = 8192; PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL",
                         err);
