@@ -151,7 +151,7 @@ static enum status read_deadline(const json_t *message, int64_t *ret_deadline_ns
     if (text.len == 0) return STATUS_OK;
     if (rfc3339_parse(text, &unix_ns) != STATUS_OK)
         return error_set(err, STATUS_INVALID_ARGUMENT, "'deadline' is no RFC 3339 time");
-    int64_t left_ns = unix_ns - clock_unix_ns();
+    int64_t unix_now_ns = clock_unix_ns(), left_ns = unix_ns > unix_now_ns ? unix_ns - unix_now_ns : 0;
     if (left_ns < ASK_TIMEOUT_NS) *ret_deadline_ns = now_ns + left_ns;
     return STATUS_OK;
 }

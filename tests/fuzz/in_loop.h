@@ -5,6 +5,7 @@
 #include <assert.h>
 
 #include "base/clock.h"
+#include "log/log.h"
 #include "loop/loop.h"
 
 static inline struct loop *the_loop(void)
@@ -12,6 +13,7 @@ static inline struct loop *the_loop(void)
     static struct loop *loop;
     struct error err;
     if (loop == NULL) {
+        log_set_level(LOG_LEVEL_ERROR);
         enum status s = loop_new(&loop, &err);
         assert(s == STATUS_OK);
     }
