@@ -3,24 +3,40 @@
  *
  * Input: one byte that chooses the part, then the part.
  *
- * Reads: functions/dispatcher/state_save.c store/queue_save.c base/pack.c functions/audit/index.c */
+ * Reads: functions/dispatcher/state_save.c store/queue_save.c store/snapshot_file.c base/pack.c
+ * functions/audit/index.c */
 #include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
 
+#include "folder.h"
 #include "functions/audit/index.h"
-#include "functions/dispatcher/state.h"
+#include "functions/dispatcher/decide.h"
 #include "replay.h"
 #include "store/episode.h"
+#include "store/journal_impl.h"
 #include "store/queue_impl.h"
 
+enum { FILE_HEAD_BYTES = 16 + SHA256_BYTES, FILE_TAIL_BYTES = 16 }; /* snapshot_file.c */
+
+/* Whoever loads takes a new epoch, which looks at every incident. */
 static void load_state(struct unpack *u)
 {
-    struct state *s = NULL;
-    if (state_load(u, &s, NULL) != STATUS_OK) return;
+    struct decider *d = decider_new();
     struct pack saved;
+    struct record *decided;
+    size_t n;
     pack_init(&saved, NULL, NULL);
-    state_save(s, &saved);
-    state_apply(s, s->last_seq + 1, &(struct record){.kind = RECORD_FREEZE, .time_ns = 1, .on = true});
-    state_free(s);
+    if (decider_load(d, u, NULL) == STATUS_OK) {
+        decider_save(d, &saved);
+        decider_set_active(d, true);
+        const struct state *s = decider_state(d);
+        const struct record epoch = {.kind = RECORD_EPOCH, .time_ns = 1, .epoch = s->epoch + 1};
+        decider_apply(d, s->last_seq + 1, &epoch);
+        decider_next(d, &decided, &n);
+    }
+    decider_free(d);
     pack_release(&saved);
 }
 
@@ -57,9 +73,34 @@ static void load_index(struct unpack *u)
     index_release(&x);
 }
 
+/* The file around the parts, with the CRC that it should have. */
+static void load_file(struct unpack *u)
+{
+    size_t n = (size_t)(u->end - u->at);
+    struct snapshot *snapshot = NULL;
+    unsigned char *bytes = malloc(n + 1);
+    assert(bytes != NULL);
+    memcpy(bytes, u->at, n);
+    if (n > FILE_HEAD_BYTES + FILE_TAIL_BYTES) {
+        uint32_t crc = (uint32_t)crc32_z(0, bytes + FILE_HEAD_BYTES, n - FILE_HEAD_BYTES - FILE_TAIL_BYTES);
+        for (size_t i = 0; i < 4; i++)
+            bytes[n - 8 + i] = (unsigned char)(crc >> 8 * i);
+    }
+    (void)folder_put("00000000000000000007.snapshot", sv_n((const char *)bytes, n));
+    if (snapshot_open(folder(), 7, &snapshot, NULL) == STATUS_OK) {
+        assert(snapshot->seq == 7 && snapshot->n_parts <= SNAPSHOT_PARTS_MAX);
+        for (size_t i = 0; i < snapshot->n_parts; i++)
+            assert(snapshot_find(snapshot, snapshot->parts[i].name) != NULL &&
+                   snapshot->parts[i].bytes.len <= n);
+        snapshot_close(snapshot);
+    }
+    free(bytes);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    static void (*const loaders[])(struct unpack * u) = {load_state, load_episodes, load_queue, load_index};
+    static void (*const loaders[])(struct unpack * u) = {load_state, load_episodes, load_queue, load_index,
+                                                         load_file};
     struct unpack u;
     if (n == 0) return 0;
     unpack_init(&u, sv_n((const char *)bytes + 1, n - 1));
