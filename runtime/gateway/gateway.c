@@ -55,6 +55,8 @@ static enum status make_run_dir(struct gateway *g, struct error *err)
         else
             replica_clean_run_dir(g);
     }
+    /* What is in there is made at each start of a function, without fsync. */
+    if (s == STATUS_OK) s = dir_make(arena_printf(&a, "%s/secrets", path).ptr, 0700, err);
     arena_release(&a);
     return s;
 }

@@ -174,7 +174,10 @@ static enum status copy_secret(const struct deployment *d, struct arena *a, cons
 
 static enum status prepare_secrets(const struct deployment *d, struct arena *a, struct error *err)
 {
-    enum status s = dir_make(d->secrets_folder, 0700, err);
+    enum status s = STATUS_OK;
+    if (mkdir(d->secrets_folder, 0700) != 0 && errno != EEXIST)
+        s = error_set(err, status_from_errno(errno), "make folder %s: %s", d->secrets_folder,
+                      strerror(errno));
     if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, d->secrets_folder, err);
     for (size_t i = 0; i < d->spec.n_secrets && s == STATUS_OK; i++)
         s = copy_secret(d, a, d->secrets_folder, arena_cstr(a, d->spec.secrets[i]), err);
