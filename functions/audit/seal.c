@@ -13,6 +13,7 @@
 #define PAUSE_NS           (1 * NS_PER_S) /* between checkpoints while records come, and between tries */
 #define CHECKPOINT_IDLE_NS (60 * NS_PER_S)
 #define LAST_WAIT_NS       (5 * NS_PER_S) /* when a stop has to wait: for what was appended to become durable */
+#define CATCH_UP_WAIT_NS   (2 * NS_PER_S) /* of a start, at most: it must not hang on an audit folder */
 #define CHECK_MIN_REST_MS  1              /* between batches of the comparison, which is in no hurry */
 
 struct seal {
@@ -20,8 +21,9 @@ struct seal {
     struct journal_keeper keeper;
     struct seal_files files;
     struct fiber_scope scope;
-    uint64_t opened_seq;   /* where the journal ended when it was opened */
-    int64_t checkpoint_ns; /* monotonic, of the newest one of this process; 0: none yet */
+    struct fiber_event caught_up; /* what was there at the start is signed, or was tried */
+    uint64_t opened_seq;          /* where the journal ended when it was opened */
+    int64_t checkpoint_ns;        /* monotonic, of the newest one of this process; 0: none yet */
     bool is_started, is_stopped_for_good, is_failing;
     bool is_late_recorded, is_rest_settled; /* nothing is signed before the latter */
     struct metric *records, *last_seq, *last_checkpoint, *failures;
@@ -372,14 +374,17 @@ static void seal_fiber(void *arg)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
     while (s != STATUS_CANCELLED && !seal->is_stopped_for_good) {
         int64_t idle_end_ns = next_checkpoint_ns(seal);
+        if (seal->files.newest.size >= journal_durable_seq(seal->journal)) fiber_event_set(&seal->caught_up);
         s = journal_wait_after(seal->journal, seal->files.tree.size, idle_end_ns);
         if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) {
             s = seal_pending(seal, &err);
             if (s == STATUS_OK) s = checkpoint(seal, &err);
             note_result(seal, s, &err);
         } /* else the journal says for itself what ails it */
+        fiber_event_set(&seal->caught_up);
         if (s != STATUS_CANCELLED) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
     }
+    fiber_event_set(&seal->caught_up);
 }
 
 /* ---- life cycle ---- */
@@ -431,6 +436,7 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
         return error_prefix(err, w.status, "open the audit log");
     }
     fiber_scope_init(&seal->scope);
+    fiber_event_init(&seal->caught_up);
     seal->records = catalog_series(CATALOG_AUDIT_RECORDS, NULL);
     seal->last_seq = catalog_series(CATALOG_AUDIT_LAST_SEQ, NULL);
     seal->last_checkpoint = catalog_series(CATALOG_AUDIT_LAST_CHECKPOINT, NULL);
@@ -451,6 +457,7 @@ enum status seal_start(struct seal *seal, struct error *err)
 {
     enum status s = fiber_scope_spawn(&seal->scope, seal_fiber, seal, err);
     seal->is_started = s == STATUS_OK;
+    if (s == STATUS_OK) (void)!fiber_event_wait(&seal->caught_up, clock_monotonic_ns() + CATCH_UP_WAIT_NS);
     return s;
 }
 

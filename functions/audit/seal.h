@@ -22,6 +22,9 @@ struct seal;
 /* Opens the files; suspends. Nothing is sealed before seal_start(). dir: the data folder. */
 enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
                      struct error *err) MUST_USE;
+/* What an earlier process left unsealed is signed when it returns, if that takes no longer than two seconds:
+ * so a platform that is killed moments after each of its starts leaves no more behind than its last life.
+ * Suspends. */
 enum status seal_start(struct seal *seal, struct error *err) MUST_USE;
 /* Seals what is durable by now, signs the last checkpoint, frees. Suspends. */
 void seal_free(struct seal *seal);

@@ -52,6 +52,9 @@ class Scene:
         for name, value in (("notify-url", self.receiver.url), ("notify-hmac-key", "k3y")):
             assert self.platform.request("POST", "/system/secrets", {"name": name, "value": value}, self.platform.basic())[0] in (201, 202)
 
+    def bad_news(self):
+        return "\n".join(str(line) for line in list(self.platform.log) if line.get("level") not in ("INFO", "DEBUG"))
+
     def log_has(self, *words):
         return any(all(word in str(line) for word in words) for line in list(self.platform.log))
 
@@ -62,7 +65,7 @@ class Scene:
         self.begin_load(clients=2, pause=0.02)
         self.hosts += 1
         host = f"h{self.hosts}"
-        wait_until(lambda: self.platform.post_alerts(alert("DiskFull", host=host))[0] == 202, 30, "the disk alert is accepted\n" + self.platform.log_text())
+        wait_until(lambda: self.platform.post_alerts(alert("DiskFull", host=host))[0] == 202, 30, "the disk alert is accepted")
         self.platform.wait_record("closed", 60, target="host/" + host, state="healed")
         assert not os.listdir(self.disk.junk), "disk-clean left something"
 
@@ -77,14 +80,14 @@ class Scene:
             n += 1
             self.disk.fill(f"young-{n}", old=False)
             return os.path.getsize(reserve) == 0 and self.platform.post_alerts(alert("Nobody", annotations={"p": "y" * 9000}, last=str(n)))[0] == 503
-        wait_until(is_over, 120, "503 once the reserve is used up\n" + self.platform.log_text())
-        assert self.log_has("a piece of the reserve is given up"), self.platform.log_text()
-        wait_until(lambda: self.log_has("the disk is full, nothing is accepted until there is room"), 10, "a clear word\n" + self.platform.log_text())
+        wait_until(is_over, 120, "503 once the reserve is used up")
+        assert self.log_has("a piece of the reserve is given up")
+        wait_until(lambda: is_over() and self.log_has("the disk is full, nothing is accepted until there is room"), 60, "a clear word")
 
     def recover(self):
         self.disk.clear()
         before = len(self.load.accepted)
-        wait_until(lambda: len(self.load.accepted) > before, 60, "accepted again without a restart\n" + self.platform.log_text())
+        wait_until(lambda: len(self.load.accepted) > before, 60, "accepted again without a restart")
         wait_until(lambda: os.path.getsize(os.path.join(self.platform.data, "reserve")) > 8 * MIB, 60, "the reserve comes back")
         self.end_load()
 
@@ -196,7 +199,7 @@ def fill_at(step, kind, where, rng, tally):
         scene.recover()
         scene.finish(tally, what)
     except AssertionError as e:
-        tally.violated(f"{what}: {e}")
+        tally.violated(f"{what}: {e}\n{scene.bad_news()}")
     finally:
         scene.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -113,7 +113,7 @@ class Tally:
 
     def violated(self, what):
         self.violations.append(" ".join(what.split())[:200])
-        print("  " + what[:4000], flush=True)
+        print("  " + what, flush=True)
 
     def what_is_lost(self):
         return self.lost or (self.violations[0] if self.violations else 0)
@@ -188,8 +188,10 @@ class Series:
     def accepts_again(self):
         """A 202 for what was sent from now on."""
         now = time.time()
-        wait_until(lambda: next(reversed(self.load.accepted.values()), 0) > now, 60,
-                   "alerts are accepted again without a restart\n" + self.platform.log_text())
+        try:
+            wait_until(lambda: next(reversed(self.load.accepted.values()), 0) > now, 60, "alerts are accepted again without a restart")
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.platform.log_text()}") from e
 
     # ---- the power cut ----
 

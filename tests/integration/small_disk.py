@@ -40,13 +40,13 @@ class SmallDisk:
             os.unlink(self.image)
 
     def fill(self, name, old=True):
-        """To the last byte. disk-clean takes only what is old."""
+        """To the last byte, and no more: what is given up meanwhile stays free. disk-clean takes only what is old."""
         path = os.path.join(self.junk, name)
-        for size in (MIB, 4096, 1):
+        for size, times in ((MIB, 1 << 20), (4096, 256), (1, 4096)):
             try:
                 with open(path, "ab", buffering=0) as f:
-                    while f.write(b"x" * size):
-                        pass
+                    for _ in range(times):
+                        f.write(b"x" * size)
             except OSError:
                 pass  # not even room for the name, it may be
         if old:

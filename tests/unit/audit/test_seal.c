@@ -224,6 +224,21 @@ SEAL_TEST(a_checkpoint_torn_at_its_last_byte_is_no_damage)
     open_all();
 }
 
+/* A platform that is killed again and again moments after its start: what one life left is signed before the
+ * next one accepts anything, or all of them together would look like more than a crash explains. */
+SEAL_TEST(what_a_crash_left_is_sealed_before_the_start_is_over)
+{
+    append(3);
+    WAIT_UNTIL(verify().sealed_records == 3, 5000);
+    struct strview notes = folder_read(&arena, dir, "audit/checkpoints");
+    append(RECORDS - 3);
+    close_all();
+    folder_write(dir, "audit/checkpoints", notes);
+    cr_assert_eq(verify().sealed_records, 3);
+    open_all();
+    cr_assert_eq(verify().sealed_records, RECORDS);
+}
+
 /* Comes before the C library's: the next sync of the leaves fails, and what it was to write is gone. */
 static bool leaves_sync_fails;
 static off_t leaves_synced;
