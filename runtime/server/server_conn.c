@@ -170,6 +170,7 @@ static void on_connection_closed(void *conn_ptr)
     struct server_conn *c = conn_ptr;
     struct server *s = c->server;
     c->sock = NULL;
+    http2_forget(c);
     list_remove(&c->node);
     peer_leave(c->peer);
     c->peer = NULL;

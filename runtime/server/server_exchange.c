@@ -170,16 +170,20 @@ static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
  * of a turn then use one warm stack instead of one each (measured: a tenth more requests a second). Only
  * where it is the one ready fiber, so that no other code runs inside this callback, and not from a fiber's
  * stack, where h2o may find the next pipelined request. */
-static bool can_run_now(struct server_conn *c)
+static bool can_run_now(const struct server_conn *c)
 {
-    /* h2o goes on with a pipelined request as soon as the last one is answered, before it looks at any other
-     * connection: thousands in one write would keep all others waiting. h2o's clock stands still in a turn.
-     */
+    return c->requests_in_turn <= SERVER_REQUESTS_A_TURN && fiber_current() == NULL &&
+           !fiber_scheduler_has_ready(fiber_scheduler_current());
+}
+
+/* h2o goes on with a pipelined request as soon as the last one is answered, before it looks at any other
+ * connection: thousands in one write would keep all others waiting. Its clock stands still in a turn. */
+static void count_in_turn(struct server_conn *c)
+{
     uint64_t turn_ms = h2o_now(loop_h2o(c->server->loop));
     if (c->turn_ms != turn_ms) c->requests_in_turn = 0;
     c->turn_ms = turn_ms;
-    if (++c->requests_in_turn > SERVER_REQUESTS_A_TURN) return false;
-    return fiber_current() == NULL && !fiber_scheduler_has_ready(fiber_scheduler_current());
+    c->requests_in_turn++;
 }
 
 /* Small ones are bounded by the number of connections, and are served however short room is. */
@@ -253,7 +257,8 @@ int on_request(h2o_handler_t *handler, h2o_req_t *req)
     struct server *s = ((struct server_handler *)(void *)handler)->server;
     struct server_conn *c = conn_of(req);
     c->is_http2 = req->version >= 0x200;
-    if (c->is_http2) http2_explain(c, req);
+    count_in_turn(c);
+    if (c->is_http2 && !http2_admit(c, req)) return 0; /* gone with its connection */
     const char *why = NULL;
     int status = request_check(req, &why);
     if (status != 0) {
@@ -323,12 +328,12 @@ void exchange_send_head(struct server_exchange *x, h2o_req_t *req)
  * the final part nothing of req may be touched. */
 static void send_part(struct server_exchange *x, h2o_req_t *req)
 {
-    struct strview part = sv_sub(x->resp.body, x->sent_bytes, x->sent_bytes + SERVER_PART_BYTES);
-    h2o_iovec_t bytes = h2o_iovec_init(part.ptr, part.len);
-    x->sent_bytes += part.len;
+    size_t left = x->resp.body.len - x->sent_bytes;
+    size_t n = left <= SERVER_PART_BYTES ? left : SERVER_PART_BYTES;
+    h2o_iovec_t part = h2o_iovec_init(x->resp.body.ptr + x->sent_bytes, n);
+    x->sent_bytes += n;
     x->progress_ns = loop_now_ns(x->server->loop);
-    h2o_send(req, &bytes, part.len > 0 ? 1 : 0,
-             x->sent_bytes == x->resp.body.len ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
+    h2o_send(req, &part, n > 0 ? 1 : 0, n == left ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
 }
 
 static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)

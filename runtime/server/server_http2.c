@@ -46,15 +46,27 @@ bool http2_is_flood(const struct server_conn *c)
            s->cfg.max_body_bytes + SERVER_H2_CONTROL_MAX_BYTES + age_s * SERVER_H2_CONTROL_A_SECOND;
 }
 
-void http2_explain(struct server_conn *c, const h2o_req_t *req)
+/* Cut while h2o works through what it has read: the frames that are left are not worth it. */
+static _Thread_local const struct server_conn *given_up;
+
+bool http2_admit(struct server_conn *c, const h2o_req_t *req)
 {
     size_t bytes = EXPLAINED_A_REQUEST + req->path.len + req->authority.len + req->entity.len;
     for (size_t i = 0; i < req->headers.size; i++)
         bytes += req->headers.entries[i].name->len + req->headers.entries[i].value.len;
     c->explained_bytes += bytes;
+    /* More than may be open at once, without an answer in between: they have been reset. */
+    if (c->requests_in_turn > SERVER_H2_REQUESTS_A_TURN) conn_abort(c);
+    if (c->is_cut) given_up = c;
+    return !c->is_cut;
 }
 
-/* ---- frames that h2o does not know ---- */
+void http2_forget(const struct server_conn *c)
+{
+    if (given_up == c) given_up = NULL;
+}
+
+/* ---- in place of h2o's decoder of frames ---- */
 
 struct http2_frame { /* h2o_http2_frame_t of 2.2.5, whose header Debian's package cannot be compiled with */
     uint32_t length;
@@ -67,20 +79,32 @@ typedef ssize_t decode_frame_fn(struct http2_frame *frame, const uint8_t *src, s
                                 const void *settings, const char **err_desc);
 decode_frame_fn h2o_http2_decode_frame;
 
-/* h2o skips them as it should, but with a line on stderr for each: nine bytes make thirty of log. It calls
- * its decoder by name, so that this one is called in its place; they are shown to it as what it skips in
- * silence, an answer to a PING. */
+static decode_frame_fn *find_decoder(void)
+{
+    static decode_frame_fn *decode;
+    if (decode != NULL) return decode;
+    void *symbol = dlsym(RTLD_NEXT, "h2o_http2_decode_frame");
+    assert(symbol != NULL);
+    memcpy(&decode, &symbol, sizeof(decode)); /* ISO C has no conversion to a function */
+    return decode;
+}
+
+static bool is_given_up(const uint8_t *src)
+{
+    if (given_up == NULL || given_up->sock == NULL) return false;
+    const h2o_buffer_t *input = given_up->sock->input;
+    return (const char *)src >= input->bytes && (const char *)src < input->bytes + input->size;
+}
+
+/* h2o calls its decoder by name, so that this one is called in its place. Frames that h2o does not know it
+ * skips as it should, but with a line on stderr for each (nine bytes make thirty of log): they are shown to
+ * it as what it skips in silence, an answer to a PING. */
 ssize_t h2o_http2_decode_frame(struct http2_frame *frame, const uint8_t *src, size_t len,
                                const void *settings, const char **err_desc)
 {
-    static decode_frame_fn *decode;
     static const uint8_t nothing[8];
-    if (decode == NULL) {
-        void *symbol = dlsym(RTLD_NEXT, "h2o_http2_decode_frame");
-        assert(symbol != NULL);
-        memcpy(&decode, &symbol, sizeof(decode)); /* ISO C has no conversion to a function */
-    }
-    ssize_t n = decode(frame, src, len, settings, err_desc);
+    if (is_given_up(src)) return H2O_HTTP2_ERROR_PROTOCOL_CLOSE_IMMEDIATELY;
+    ssize_t n = find_decoder()(frame, src, len, settings, err_desc);
     if (n > 0 && frame->type > LAST_KNOWN_FRAME)
         *frame = (struct http2_frame){
             .length = sizeof(nothing), .type = FRAME_PING, .flags = FRAME_FLAG_ACK, .payload = nothing};

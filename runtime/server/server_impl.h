@@ -47,6 +47,10 @@
 #define SERVER_IDLE_EXCHANGES_MAX 128
 /* An HTTP/2 connection: streams that are reset leave their handlers running (rapid reset, CVE-2023-44487). */
 #define SERVER_H2_EXCHANGES_MAX 128
+/* In one turn of the loop; h2o lets 100 be open at once. */
+#define SERVER_H2_REQUESTS_A_TURN 400
+/* What the kernel takes in for a connection until we read it, and h2o then works through in one go. */
+#define SERVER_H2_RECEIVE_BYTES (64 * 1024)
 /* It may reset that many more than it lets us answer. */
 #define SERVER_H2_RESETS_MAX 100
 /* A connection has at least so long to say what it wants before it may have to give way. */
@@ -204,8 +208,10 @@ bool server_sweep_answers(struct server *s, size_t more_bytes);
 size_t http2_unexplained_bytes(const struct server_conn *c);
 /* More than one unfinished body and a few frames beside. */
 bool http2_is_flood(const struct server_conn *c);
-/* A request has come in whole. */
-void http2_explain(struct server_conn *c, const h2o_req_t *req);
+/* A request has come in whole. False: the connection is cut, and h2o only works through what it has read. */
+bool http2_admit(struct server_conn *c, const h2o_req_t *req);
+/* It is closed. */
+void http2_forget(const struct server_conn *c);
 
 /* ---- server_chunks.c ---- */
 

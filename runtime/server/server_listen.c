@@ -103,11 +103,12 @@ static uint16_t bound_port(int fd)
 }
 
 /* One that is given may listen already, with a queue of its own length. A port that was only bound can be
- * lost to another socket with SO_REUSEADDR. */
+ * lost to another socket with SO_REUSEADDR. Connections inherit the buffer's size. */
 static enum status start_listening(const struct server *s, int fd, struct error *err)
 {
-    int is_listening = 0;
+    int is_listening = 0, receive_bytes = SERVER_H2_RECEIVE_BYTES;
     socklen_t len = sizeof(is_listening);
+    if (s->cfg.http2) (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof(receive_bytes));
     (void)getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &len);
     if (is_listening || listen(fd, LISTEN_BACKLOG) == 0) return STATUS_OK;
     int errnum = errno;

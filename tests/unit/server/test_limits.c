@@ -18,7 +18,7 @@ struct scene {
     struct harness *h;
     uint16_t port;
     bool is_small_served;
-    unsigned cut;
+    unsigned cut, handled;
     bool is_cut;
     const struct flood *flood;
 };
@@ -170,6 +170,52 @@ Test(limits, http2_frames_that_are_no_requests_end_the_connection, .timeout = 60
         run_with_server(&cfg, flood_script, &s);
         cr_expect(s.is_cut, "%s", floods[i].name);
     }
+}
+
+/* HEADERS and RST_STREAM of 3000 streams in one write. */
+static void reset_rapidly(void *arg)
+{
+    struct scene *s = arg;
+    static const uint8_t settings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};
+    static uint8_t part[3000 * (15 + 13)];
+    uint8_t *at = part;
+    for (uint32_t i = 0; i < 3000; i++) {
+        const uint8_t id[2] = {(uint8_t)((2 * i + 1) >> 8), (uint8_t)(2 * i + 1)};
+        const uint8_t frames[] = {0,   0, 6, 1, 5, 0, 0, 0, 0, 0x82, 0x86, 0x84, 0x41, 1,
+                                  'h', 0, 0, 4, 3, 0, 0, 0, 0, 0,    0,    0,    0,    8};
+        memcpy(at, frames, sizeof(frames));
+        memcpy(at + 7, id, 2);
+        memcpy(at + 22, id, 2);
+        at += sizeof(frames);
+    }
+    int fd = dial(s->port);
+    send_text(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    send_bytes(fd, settings, sizeof(settings));
+    send_bytes(fd, part, sizeof(part));
+    s->is_cut = is_closed(fd);
+    (void)close(fd);
+}
+
+static void count(void *arg, const struct http_req *req, struct http_resp *resp)
+{
+    struct scene *s = arg;
+    s->handled++;
+    handler(arg, req, resp);
+}
+
+static void reset_script(struct harness *h)
+{
+    run_on_worker(h, reset_rapidly);
+}
+
+Test(limits, http2_streams_that_are_reset_by_the_thousand_end_the_connection, .timeout = 30)
+{
+    struct scene s = {0};
+    const struct server_cfg cfg = {
+        .host = "127.0.0.1", .listen_fd = -1, .handler = count, .arg = &s, .http2 = true};
+    run_with_server(&cfg, reset_script, &s);
+    cr_assert(s.is_cut);
+    cr_assert_lt(s.handled, 2000, "%u", s.handled);
 }
 
 /* A byte of the body now and then keeps h2o's idle timer from ever firing. */
