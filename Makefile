@@ -159,10 +159,10 @@ $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CRASH_BIN) $(CANARY_BIN): $(B)/tests/%: $
 tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
 bench-binaries: all $(BENCH_BIN)
 crash-binaries: all $(CRASH_BIN) $(PRELOAD_BIN)
-# Put between a program and libc by LD_PRELOAD.
+# Put between a program and libc by LD_PRELOAD; in front of the sanitizers too, which it must not need.
 $(PRELOAD_BIN): $(B)/tests/crash/%.so: tests/crash/%.c
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(CFLAGS_ALL) -fPIC -shared -o $@ $< -ldl -lpthread
+	$(call say,LD)$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(filter-out $(SANFLAGS),$(CFLAGS_ALL)) -fPIC -shared -o $@ $< -ldl -lpthread
 
 .PHONY: test check check-asan check-tsan check-all check-upgrade fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
