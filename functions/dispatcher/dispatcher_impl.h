@@ -1,18 +1,16 @@
 /* Shared by the dispatcher's impure files alone:
  *
  *   dispatcher.c  life cycle, follower, taking the epoch, activating runbooks
- *   clockwork.c   fires timers, watches the clock
- *   ticker.c      fires schedules
- *   invoker.c     takes intents and calls from the queue, reaches the bot, records what came of it
- *   handler.c, steer.c, dead.c   the HTTP side (handler_impl.h)
- *   reloader.c    runbooks that changed on disk
- *   brake.c       balm stop and resume, SIGUSR1, the file DIR/stop
- *   observe.c     metrics and log lines made from records as they come
- *   gauges.c      metrics that are computed when asked
+ *   clockwork.c   fires timers, watches the clock, and (clock_anchor.c) finds that it was set while nobody
+ * ran ticker.c      fires schedules invoker.c     takes intents and calls from the queue, reaches the bot,
+ * records what came of it handler.c, steer.c, dead.c   the HTTP side (handler_impl.h) reloader.c    runbooks
+ * that changed on disk brake.c       balm stop and resume, SIGUSR1, the file DIR/stop observe.c     metrics
+ * and log lines made from records as they come gauges.c      metrics that are computed when asked
  *   selfwatch*.c  is the platform itself well? */
 #ifndef BALM_DISPATCHER_DISPATCHER_IMPL_H
 #define BALM_DISPATCHER_DISPATCHER_IMPL_H
 
+#include "functions/dispatcher/clock_anchor.h"
 #include "functions/dispatcher/decide.h"
 #include "functions/dispatcher/dispatcher.h"
 #include "functions/dispatcher/runbook.h"
@@ -85,6 +83,7 @@ struct dispatcher {
     struct brake brake;
     struct reloader reloader;
     struct clock_watch clock;
+    struct clock_anchor anchor;  /* as in its file, if that could be written */
     int64_t clock_hold_until_ns; /* monotonic; no invocation starts before it, nor is the clock said to be
                                     settled */
     int64_t unrecorded_jump_ns;  /* there and back before it could be recorded: nothing was moved */
@@ -132,8 +131,7 @@ void brake_load(struct brake *b, struct unpack *u);
 enum status brake_check_start(struct dispatcher *d, struct error *err) MUST_USE;
 void brake_fiber(void *arg);
 
-/* clockwork.c. Before the epoch is taken: a clock that was set back while nobody ran is recorded as a jump.
- */
+/* clockwork.c. Before the epoch is taken: a clock that was set while nobody ran is recorded as a jump. */
 enum status clockwork_check_start(struct dispatcher *d) MUST_USE;
 /* Has the wall clock jumped? If so nothing is handed out from now on, and the journal has it before anything
  * that is dated by the new time. Called before each record is appended, before each act, and each second. */

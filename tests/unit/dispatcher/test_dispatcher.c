@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/list.h"
+#include "functions/dispatcher/clock_anchor.h"
 #include "functions/dispatcher/decide.h"
 #include "functions/dispatcher/explain.h"
 #include "functions/dispatcher/preview.h"
@@ -222,6 +223,7 @@ static void prepare(const char *runbook)
     (void)snprintf(dir, sizeof(dir), "%s/balm-dispatcher-XXXXXX", tmp != NULL ? tmp : "/tmp");
     cr_assert_not_null(mkdtemp(dir));
     cr_assert_eq(dir_make(arena_printf(&arena, "%s/runbooks", dir).ptr, 0700, &err), STATUS_OK);
+    cr_assert_eq(dir_make(arena_printf(&arena, "%s/run", dir).ptr, 0700, &err), STATUS_OK);
     write_runbook(runbook);
     memset(&bots, 0, sizeof(bots));
     bots.state = "done";
@@ -236,6 +238,7 @@ static void clean_up(void)
     loop_free(loop);
     remove_tree(arena_printf(&arena, "%s/runbooks", dir).ptr);
     remove_tree(arena_printf(&arena, "%s/journal", dir).ptr);
+    remove_tree(arena_printf(&arena, "%s/run", dir).ptr);
     cr_assert_eq(rmdir(dir), 0);
     arena_release(&arena);
 }
@@ -973,6 +976,45 @@ Test(dispatcher, no_record_is_of_a_time_to_come)
 Test(dispatcher, a_clock_that_was_set_back_while_down_is_a_jump)
 {
     run(act_runbook, check_clock_behind);
+}
+
+static size_t count_jumps(void)
+{
+    struct journal_entry *entries;
+    struct error err;
+    size_t n = 0, jumps = 0;
+    cr_assert_eq(journal_read(journal, 1, 1000, true, &arena, &entries, &n, &err), STATUS_OK, "%s",
+                 err.message);
+    for (size_t i = 0; i < n; i++)
+        jumps += entries[i].record->kind == RECORD_CLOCK;
+    return jumps;
+}
+
+/* When the last one ran, it was an hour earlier by the wall clock. */
+static void check_set_forward(void)
+{
+    struct clock_anchor anchor;
+    struct error err;
+    clock_anchor_look(&anchor);
+    anchor.before_ns -= 3600 * NS_PER_S;
+    anchor.seq = journal_last_seq(journal); /* no clock record: killed before that was written */
+    cr_assert_eq(clock_anchor_write(dir, &anchor, &err), STATUS_OK, "%s", err.message);
+    restart_stage();
+    const struct record *turn = wait_record(RECORD_CLOCK, NULL, NULL);
+    cr_assert(turn->on && (sv_contains(turn->detail, SV("\"jumpNs\":3599")) ||
+                           sv_contains(turn->detail, SV("\"jumpNs\":3600"))),
+              "%.*s", SV_ARG(turn->detail));
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_REFUSAL, "i1", NULL)->gate, SV("clock")));
+    cr_assert_eq(clock_anchor_read(dir, &anchor), STATUS_OK);
+    cr_assert_lt(anchor.before_ns, anchor.offset_ns - 3000 * NS_PER_S, "killed right after it was written");
+    restart_stage();
+    cr_assert_eq(count_jumps(), 1);
+}
+
+Test(dispatcher, a_clock_that_was_set_forward_while_down_is_a_jump_once)
+{
+    run(act_runbook, check_set_forward);
 }
 
 static const struct reload_cause by_test = {.actor = {"test", 4}};
