@@ -30,7 +30,7 @@ JOBS = int(os.environ.get("FUZZ_JOBS", str(os.cpu_count() or 1)))
 # Per input and process. A real input takes milliseconds; a machine that is busy may take a hundred times as long.
 LIMITS = ["-timeout=30", "-rss_limit_mb=1024", "-max_len=65536"]
 # What the repository takes of one target.
-CORPUS_BYTES_MAX, INPUT_BYTES_MAX = 1 << 20, 64 << 10
+CORPUS_BYTES_MAX, INPUT_BYTES_MAX = 512 << 10, 16 << 10
 AIM_H = 8
 
 
