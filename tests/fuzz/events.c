@@ -3,7 +3,7 @@
  *
  * Input: header lines "name: value" up to an empty line, then the body.
  *
- * Reads: functions/alerts/events.c functions/alerts/body.c functions/alerts/event_ids.c */
+ * Reads: functions/alerts/events.c functions/alerts/body.c */
 #include "functions/alerts/events.h"
 
 #include "alert_check.h"

@@ -177,7 +177,7 @@ def merge(build):
 def covered(name, build, folder):
     """[(file, lines, reached)]"""
     program, raw, profile = f"{build}/tests/fuzz/{name}", f"{folder}/{name}.raw", f"{folder}/{name}.profile"
-    subprocess.run([program, f"{HERE}/corpus/{name}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
+    subprocess.run([program, *files_of(f"{HERE}/corpus/{name}")], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT,
                    env=dict(os.environ, LLVM_PROFILE_FILE=raw))
     subprocess.run(["llvm-profdata", "merge", "-sparse", raw, "-o", profile], check=True)
     report = subprocess.run(["llvm-cov", "export", "-summary-only", program, f"-instr-profile={profile}", *files_read(name)], check=True,

@@ -18,8 +18,9 @@
 static inline struct sockaddr_un wire_address(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    assert(strlen(path) < sizeof(address.sun_path));
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    size_t len = strlen(path);
+    assert(len < sizeof(address.sun_path));
+    memcpy(address.sun_path, path, len);
     return address;
 }
 
