@@ -53,7 +53,7 @@ def random_instants(scale, seed, table):
         lives.p.wait_quiet()
         found = lives.hold_to_promises()
         report(table, "kill -9 of the platform at random instants",
-               f"{lives.kills} kills, {busy} of them while alerts came in; {len(lives.load.accepted)} alerts, {say(found)}", lives.wrongs)
+               f"{lives.kills} kills, {busy} of them while alerts came in; {lives.load.say()}, {say(found)}", lives.wrongs)
 
 
 # ---- the platform, at every call that changes a file ----
@@ -126,9 +126,7 @@ def die_at(seed, at, when, arguments, template):
     with Lives(seed + at, SMALL + arguments, template=template) as lives:
         counter = Counter(os.path.join(lives.folder, "count"))
         lives.p.env.update(LD_PRELOAD=os.path.join(BUILD, "tests", "crash", "preload_kill.so"), KILL_DIR=lives.p.data, KILL_COUNT=counter.path,
-                           KILL_AT=str(at), KILL_WHEN=when)
-        if "ASAN_OPTIONS" in os.environ:
-            lives.p.env["ASAN_OPTIONS"] += ":verify_asan_link_order=0"
+                           KILL_AT=str(at), KILL_WHEN=when, ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0")
         try:
             code = go_through(lives, template is not None)
             if code != 0:
@@ -158,13 +156,14 @@ def boundaries(what, scale, seed, table):
     with tempfile.TemporaryDirectory(prefix="balm-kill-") as folder:
         template = make_template(folder, seed, n_old) if n_old else None
         wrongs, calls, _ = die_at(seed, 0, "before", arguments, template)
-        whole = [(at, when) for at in range(1, calls + 1) for when in ("before", "after", "within")]
+        # Between two calls: once as the end of the first, and at each second one as the beginning of, or in the middle of, the next.
+        whole = [(at, when) for at in range(1, calls + 1) for when in ("after", ("before", "within")[(at + seed) % 2])]
         chosen = whole if scale == "whole" else rng.sample(whole, 12)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             results = list(pool.map(lambda one: die_at(seed, *one, arguments, template), chosen))
     for result in results:
         wrongs += result[0]
-    report(table, f"kill -9 before, after and within every call that changes a file: {what}",
+    report(table, f"kill -9 before, within or after each call that changes a file: {what}",
            f"{calls} calls, {sum(kills for *_, kills in results)} kills", wrongs)
 
 
@@ -185,7 +184,7 @@ def is_at_work(p, bot, since_ns):
 
 def kill_at_work(lives, bot, since_ns):
     """The function's process or its shim, once something of it is under way. Whether there was something."""
-    wait_until(lambda: is_at_work(lives.p, bot, since_ns) or lives.p.is_quiet(), 120, f"{bot} is at work")
+    wait_until(lambda: is_at_work(lives.p, bot, since_ns) or lives.p.is_quiet(bot), 120, f"{bot} is at work")
     if not is_at_work(lives.p, bot, since_ns):
         return False
     time.sleep(lives.rng.uniform(0, 0.1))

@@ -84,12 +84,13 @@ class Lives:
         is_whole: no record was removed."""
         records, steps = self.p.records(), self.p.steps()
         found, unasked = acts.acts_of(records, steps)
-        self.wrongs += self.load.surprises + acts.lost_alerts(records, self.load.accepted) + unasked
+        self.wrongs += [*self.load.surprises, *acts.lost_alerts(records, self.load), *unasked]
         self.wrongs += acts.wrong_acts(found, set(os.listdir(self.p.marks)))
         before = what_is_known(self.p)
         counted = sum(s["signals"] for s in self.p.status()["sources"] if s["name"] == "alertmanager")
-        if is_whole and counted != len(self.load.accepted):
-            self.wrongs.append(f"{counted} signals are counted of {len(self.load.accepted)} that were accepted")
+        accepted = len(self.load.accepted) + len(self.load.resolved)
+        if is_whole and counted != accepted:
+            self.wrongs.append(f"{counted} signals are counted of {accepted} that were accepted")
         if self.p.stop() != 0:
             self.wrongs.append("did not stop by itself")
         self._prove("verify", "genuine and complete\n", *(["--checkpoint", self.checkpoints] if os.path.exists(self.checkpoints) else []))

@@ -6,13 +6,14 @@ import threading
 import time
 
 from acts import BOTS
-from harness import PATIENCE, alert, webhook
+from harness import PATIENCE, alert, rfc3339, webhook
 
 PAUSE_S = 0.1  # at most, between two requests of a sender: the alerts of a life shall come in all along
 CALLS_PAUSE_S = 0.2
 CALL_MS_MAX = 300
 AGAIN_S = 0.01  # while nobody listens
 ACTING = 11     # one alert of so many leads to an act
+RESOLVING = 5   # one request of so many is followed by the resolves
 ACT_MS_MAX = 150
 
 
@@ -60,8 +61,9 @@ class Load(Senders):
     def __init__(self, platform, seed, senders=6):
         super().__init__(platform, senders)
         self.seed = seed
-        self.accepted = set()  # numbers of alerts that were answered with 202
+        self.accepted, self.resolved = set(), set()  # numbers of alerts that were answered with 202, firing and over
         self.made = self.allowed = 0
+        self.idle = 0  # senders that have nothing to send
 
     def allow(self, n):
         with self.lock:
@@ -70,13 +72,17 @@ class Load(Senders):
 
     def is_under_way(self):
         with self.lock:
-            return self.made < self.allowed or len(self.accepted) < self.made
+            return self.made < self.allowed or self.idle < len(self.threads)
 
     def make(self, number, name=None):
-        """The alert of that number."""
+        """The alert of that number: of one of the bots' names, or one that nobody acts on."""
         rng = random.Random(self.seed * 1000003 + number)
         drawn = rng.choice(list(BOTS)) if rng.randrange(ACTING) == 0 else "Noise"
         return alert(name or drawn, annotations={"ms": str(rng.randrange(ACT_MS_MAX))}, x=str(number))
+
+    def _resolve(self, alerts):
+        """Those that nobody acts on: whether an act is still right is another test's."""
+        return [dict(a, status="resolved", endsAt=rfc3339(time.time())) for a in alerts if a["labels"]["alertname"] == "Noise"]
 
     def take(self, n):
         """The next n numbers: they are the caller's to send, and to note once they are accepted."""
@@ -90,10 +96,15 @@ class Load(Senders):
         with self.lock:
             self.accepted.update(numbers)
 
+    def say(self):
+        return f"{len(self.accepted)} alerts and {len(self.resolved)} resolves"
+
     def _next(self, rng, most):
         with self.lock:
+            self.idle += 1
             while not self.is_over and self.made >= self.allowed:
                 self.lock.wait()
+            self.idle -= 1
             first = self.made
             self.made += 0 if self.is_over else min(self.allowed - self.made, rng.randint(1, most))
             return range(first, self.made)
@@ -101,15 +112,23 @@ class Load(Senders):
     def _run(self, i):
         rng, connection = random.Random(self.seed + i), None
         while numbers := self._next(rng, 1 if i % 2 else 20):
-            body, status = json.dumps(webhook(*map(self.make, numbers))), None
-            while status in (None, 503) and not self.is_over:
-                connection, status, answer = self._ask(connection, "/function/alerts", body, self.platform.bearer())
-            if status == 202:
-                self.note(numbers)
-            elif not self.is_over:
-                self.surprises.append(f"alerts {numbers} were answered with {status}: {answer[:200]}")
-                return
+            alerts = list(map(self.make, numbers))
+            connection = self._insist(connection, alerts, numbers, self.accepted)
+            over = self._resolve(alerts) if rng.randrange(RESOLVING) == 0 else []
+            if over:
+                connection = self._insist(connection, over, [int(a["labels"]["x"]) for a in over], self.resolved)
             time.sleep(rng.uniform(0, PAUSE_S))
+
+    def _insist(self, connection, alerts, numbers, accepted):
+        body, status = json.dumps(webhook(*alerts)), None
+        while status in (None, 503) and not self.is_over:
+            connection, status, answer = self._ask(connection, "/function/alerts", body, self.platform.bearer())
+        if status == 202:
+            with self.lock:
+                accepted.update(numbers)
+        elif not self.is_over:
+            self.surprises.append(f"alerts {numbers} were answered with {status}: {answer[:200]}")
+        return connection
 
 
 class Calls(Senders):
