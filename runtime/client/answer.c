@@ -34,14 +34,15 @@ static bool take_line(struct strview *bytes, struct strview *ret_line)
 
 /* ---- head ---- */
 
-/* "HTTP/1.1 200 OK"; the reason may be missing, with its blank or without. */
+/* "HTTP/1.1 200 OK"; the reason may be missing, with its blank or without. A status that nobody could pass on
+ * is malformed, and so is 101: nobody here asks for another protocol. */
 static void read_status(struct answer *a, struct strview line)
 {
     uint64_t status = 0;
     bool is_ok = line.len >= 12 && sv_starts_with(line, SV("HTTP/1.")) && line.ptr[7] >= '0' &&
                  line.ptr[7] <= '9' && line.ptr[8] == ' ' && (line.len == 12 || line.ptr[12] == ' ') &&
-                 sv_parse_u64(sv_sub(line, 9, 12), &status) == STATUS_OK && status >= 100 &&
-                 is_header_text(line);
+                 sv_parse_u64(sv_sub(line, 9, 12), &status) == STATUS_OK && status >= 100 && status <= 599 &&
+                 status != 101 && is_header_text(line);
     if (!is_ok) {
         give_up(a);
         return;
@@ -119,11 +120,10 @@ static void begin_body(struct answer *a)
     if (a->state == ANSWER_BODY_UNTIL_CLOSE) a->is_keepable = false;
 }
 
-/* 101 is the last word: nobody here asks for another protocol. */
+/* Of an interim answer (1xx) a head of its own follows. */
 static void end_head(struct answer *a)
 {
-    if (a->status >= 200 || a->status == 101) {
-        if (a->status == 101) a->is_keepable = false;
+    if (a->status >= 200) {
         begin_body(a);
         return;
     }

@@ -64,9 +64,10 @@ static void peer_fiber(void *arg)
 
 /* ---- the clients ---- */
 
-static void check_reply(const struct http_reply *reply)
+/* libcurl takes any three digits: whoever asked looks at them. */
+static void check_reply(const struct http_reply *reply, int max_status)
 {
-    assert(reply->status >= 100 && reply->status <= 999 && reply->body.len <= BODY_MAX);
+    assert(reply->status >= 100 && reply->status <= max_status && reply->body.len <= BODY_MAX);
     for (size_t i = 0; i < reply->n_headers; i++) {
         struct strview name = reply->headers[i].name, value = reply->headers[i].value;
         assert(name.len > 0 && sv_find(name, '\n') == name.len && sv_find(value, '\n') == value.len &&
@@ -89,7 +90,7 @@ static void forward(struct arena *a)
     assert(s == STATUS_OK);
     for (int i = 0; i < 2; i++) {
         s = http_forward(u, &spec, a, &reply, &err);
-        if (s == STATUS_OK) check_reply(&reply);
+        if (s == STATUS_OK) check_reply(&reply, 599);
         assert(s == STATUS_OK || err.message[0] != '\0');
         if (s == STATUS_DEADLINE_EXCEEDED) break;
     }
@@ -148,7 +149,7 @@ static void curl(struct arena *a)
                                    .max_body_bytes = BODY_MAX,
                                    .unix_path = path};
     enum status s = http_request(&call, a, &reply, &err);
-    if (s == STATUS_OK) check_reply(&reply);
+    if (s == STATUS_OK) check_reply(&reply, 999);
     assert(s == STATUS_OK || err.message[0] != '\0');
 }
 
