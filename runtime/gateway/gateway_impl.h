@@ -132,6 +132,9 @@ struct deployment {
     int64_t idle_ns; /* 0: never to zero */
     unsigned inflight, acting_inflight;
     uint64_t invocations;
+    /* Of plain calls: where they are counted, so that not each has to look for it. NULL: none yet. */
+    struct metric *durations, *counts;
+    int counted_status; /* which `counts` counts */
     int64_t created_unix_ns, last_used_ns;
     unsigned failures;     /* ends in a row without having served anything: backoff */
     int64_t not_before_ns; /* of the next start */

@@ -49,13 +49,17 @@ static void answer_error(const struct http_req *req, struct http_resp *resp, con
     if (status == 503) http_resp_header(resp, SV("retry-after"), SV("1"));
 }
 
-static void count_invocation(struct strview name, int status, int64_t began_ns)
+static void count_invocation(struct deployment *d, int status, int64_t began_ns)
 {
-    char code[16];
-    (void)snprintf(code, sizeof(code), "%d", status);
-    metric_add(catalog_series(CATALOG_FUNCTION_INVOCATIONS, (struct strview[]){sv(code), name}), 1);
-    metric_observe(catalog_series(CATALOG_FUNCTION_DURATION, &name),
-                   (double)(clock_monotonic_ns() - began_ns) / 1e9);
+    if (d->durations == NULL) d->durations = catalog_series(CATALOG_FUNCTION_DURATION, &d->spec.name);
+    if (d->counts == NULL || d->counted_status != status) {
+        char code[16];
+        (void)snprintf(code, sizeof(code), "%d", status);
+        d->counts = catalog_series(CATALOG_FUNCTION_INVOCATIONS, (struct strview[]){sv(code), d->spec.name});
+        d->counted_status = status;
+    }
+    metric_add(d->counts, 1);
+    metric_observe(d->durations, (double)(clock_monotonic_ns() - began_ns) / 1e9);
 }
 
 /* X-Start-Time is ours to say; X-Call-Id and X-Forwarded-* are added where the caller sent none. The answer
@@ -169,7 +173,7 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
     d->users++;
     enum status s = forward(d, &spec, req, resp, &status, &err);
     if (s != STATUS_OK) answer_error(req, resp, &err);
-    count_invocation(d->spec.name, s == STATUS_OK ? status : resp->status, req->received_ns);
+    count_invocation(d, s == STATUS_OK ? status : resp->status, req->received_ns);
     d->users--;
 }
 

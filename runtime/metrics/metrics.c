@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/escape.h"
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/memory.h"
@@ -76,8 +77,12 @@ static char *copy_text(struct strview s)
 /* Exposition format: backslash and line feed are escaped, in label values the quote too. */
 static void append_escaped(struct buf *b, struct strview s, bool is_value)
 {
-    while (s.len > 0) {
-        size_t n = sv_utf8_sequence(s); /* one invalid byte would make Prometheus drop the whole scrape */
+    for (;;) {
+        size_t n = json_plain_run(s); /* nothing in it that is escaped here either */
+        buf_append(b, sv_sub(s, 0, n));
+        s = sv_sub(s, n, s.len);
+        if (s.len == 0) return;
+        n = sv_utf8_sequence(s); /* one invalid byte would make Prometheus drop the whole scrape */
         if (n == 0)
             buf_append(b, SV("\xEF\xBF\xBD"));
         else if (s.ptr[0] == '\\')
@@ -199,7 +204,9 @@ static void format_labels(const struct metric_family *f, const struct strview *v
                 len--;
             value.len = len;
         }
-        buf_printf(out, "%s%s=\"", i ? "," : "", f->labels[i]);
+        if (i > 0) buf_append_char(out, ',');
+        buf_append(out, sv(f->labels[i]));
+        buf_append(out, SV("=\""));
         append_escaped(out, value, true);
         buf_append_char(out, '"');
     }

@@ -15,12 +15,13 @@ from test_gateway_hang import descendants
 MINUTES = float(os.environ.get("BENCH_MINUTES", "10"))
 TARGETS = 20_000
 GROUP = 20
-WINDOW = 2_000  # alerts that were sent and whose act has no outcome yet
+SHARDS = 10     # runbooks: each may have 100 acts in flight at most
+WINDOW = 800    # alerts that were sent and whose act has no outcome yet
 SLACK = 500     # acts may end in another order than they were sent in
 
 RUNBOOK = """
-name: bench
-match: ['alertname="Chain"']
+name: bench-SHARD
+match: ['alertname="Chain"', 'shard="SHARD"']
 target: bench/${labels.n}
 mode: act
 steps:
@@ -62,7 +63,7 @@ def platform(folder, name):
     functions = os.path.join(inside, "functions")
     os.makedirs(functions)
     shutil.copy(bench_program("nothing"), functions)
-    return Platform(inside, runbooks={"bench.yaml": RUNBOOK}, stack=stack_file("nothing"), functions=functions,
+    return Platform(inside, runbooks={f"bench-{i}.yaml": RUNBOOK.replace("SHARD", str(i)) for i in range(SHARDS)}, stack=stack_file("nothing"), functions=functions,
                     arguments=["--idle", "0s", "--retention-size", "16GiB"])
 
 
@@ -73,7 +74,7 @@ def idle(folder, table, n=400):
     try:
         intake = Webhook(p)
         for i in range(n + 20):
-            sent[str(i)] = intake.send([alert("Chain", n=str(i))])
+            sent[str(i)] = intake.send([alert("Chain", n=str(i), shard="0")])
             time.sleep(0.01)
         wait_until(lambda: len(p.records("outcome")) >= n + 20, 60, "all acts are done")
         number_of = {r["intent"]: r["target"].split("/")[1] for r in p.records("intent")}
@@ -97,11 +98,15 @@ class Chain:
         text = self.p.request("GET", "/metrics", headers=self.p.basic())[2].decode()
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("balm_outcomes_total{"))
 
+    @staticmethod
+    def alert(i):
+        return alert("Chain", n=str(i % TARGETS), run=str(i // TARGETS), shard=str(i % SHARDS))
+
     def step(self):
         """How many acts have an outcome by now."""
         done = int(self.outcomes())
         while self.sent - done < WINDOW:
-            firing = [alert("Chain", n=str((self.sent + i) % TARGETS), run=str((self.sent + i) // TARGETS)) for i in range(GROUP)]
+            firing = [self.alert(self.sent + i) for i in range(GROUP)]
             self.intake.send(firing)
             self.open.extend(firing)
             self.sent += GROUP
