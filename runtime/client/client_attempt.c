@@ -22,7 +22,6 @@ struct client_attempt {
     struct curl_slist *header_list; /* arena */
     char *bearer_line;              /* arena; one of header_list, wiped in the end */
     size_t bearer_size;
-    bool is_special;     /* set what not every call sets, see client_pool_put_back() */
     CURLcode setup_code; /* first option that curl refused */
     struct fiber_event done;
     CURLcode code;    /* valid once done */
@@ -165,14 +164,10 @@ static void set_method(struct client_attempt *t)
     if (wants_body) {
         set_size(t, CURLOPT_POSTFIELDSIZE_LARGE, c->body.len);
         set_ptr(t, CURLOPT_POSTFIELDS, c->body.len > 0 ? c->body.ptr : "");
-    } else {
-        set_long(t, CURLOPT_HTTPGET, 1);
     }
-    if (sv_eq(method, wants_body ? SV("POST") : SV("GET"))) return;
-    t->is_special = true;
     if (sv_eq(method, SV("HEAD")))
         set_long(t, CURLOPT_NOBODY, 1);
-    else
+    else if (!sv_eq(method, wants_body ? SV("POST") : SV("GET")))
         set_ptr(t, CURLOPT_CUSTOMREQUEST, arena_cstr(t->arena, method));
 }
 
@@ -187,9 +182,6 @@ static void set_peer(struct client_attempt *t)
     if (c->ca_file != NULL) set_ptr(t, CURLOPT_CAINFO, c->ca_file);
     if (c->client_cert_file != NULL) set_ptr(t, CURLOPT_SSLCERT, c->client_cert_file);
     if (c->client_key_file != NULL) set_ptr(t, CURLOPT_SSLKEY, c->client_key_file);
-    /* A user in the URL is one of this call alone. */
-    t->is_special = c->unix_path != NULL || c->ca_file != NULL || c->client_cert_file != NULL ||
-                    c->client_key_file != NULL || sv_find(c->url, '@') < c->url.len;
 }
 
 static void set_callbacks(struct client_attempt *t, size_t max_body)
@@ -201,14 +193,13 @@ static void set_callbacks(struct client_attempt *t, size_t max_body)
     set_ptr(t, CURLOPT_HEADERDATA, t);
     keep_first(t, client_curl.easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body));
     set_ptr(t, CURLOPT_WRITEDATA, t);
-    /* The length that an answer to HEAD names is not that of its body. */
-    set_size(t, CURLOPT_MAXFILESIZE_LARGE, sv_eq(t->call->method, SV("HEAD")) ? 0 : max_body);
+    if (!sv_eq(t->call->method, SV("HEAD"))) set_size(t, CURLOPT_MAXFILESIZE_LARGE, max_body);
 }
 
 static enum status set_up(struct client_attempt *t, struct error *err)
 {
     size_t max_body = t->call->max_body_bytes > 0 ? t->call->max_body_bytes : BODY_BYTES_DEFAULT;
-    t->easy = client_pool_take(t->pool);
+    t->easy = client_pool_easy_new(t->pool);
     if (t->easy == NULL) return error_set(err, STATUS_UNAVAILABLE, "no memory for a transfer");
     fiber_event_init(&t->done);
     buf_init(&t->body, max_body);
@@ -223,7 +214,7 @@ static enum status set_up(struct client_attempt *t, struct error *err)
 
 static void release(struct client_attempt *t)
 {
-    if (t->easy != NULL) client_pool_put_back(t->pool, t->easy, t->is_special || t->setup_code != CURLE_OK);
+    if (t->easy != NULL) client_curl.easy_cleanup(t->easy);
     if (t->bearer_line != NULL) mem_wipe(t->bearer_line, t->bearer_size);
     buf_release(&t->body);
 }

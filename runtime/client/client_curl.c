@@ -37,7 +37,6 @@ static enum status open_library(struct error *err)
     } symbols[] = {
         {"curl_global_init", &c->global_init},
         {"curl_easy_init", &c->easy_init},
-        {"curl_easy_reset", &c->easy_reset},
         {"curl_easy_cleanup", &c->easy_cleanup},
         {"curl_easy_setopt", &c->easy_setopt},
         {"curl_easy_getinfo", &c->easy_getinfo},

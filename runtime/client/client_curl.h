@@ -12,7 +12,6 @@
 struct client_curl {
     CURLcode (*global_init)(long flags);
     CURL *(*easy_init)(void);
-    void (*easy_reset)(CURL *easy);
     void (*easy_cleanup)(CURL *easy);
     CURLcode (*easy_setopt)(CURL *easy, CURLoption option, ...);
     CURLcode (*easy_getinfo)(CURL *easy, CURLINFO info, ...);

@@ -17,9 +17,8 @@
 
 #define CLIENT_TOTAL_CONNECTIONS_MAX                                                                         \
     480 /* of one loop, all hosts: descriptors are finite even if URLs come from a file */
-#define CLIENT_SPARE_HANDLES_MAX 64
-#define CLIENT_WRITERS_MAX       64
-#define CLIENT_IDLE_AGE_NS       (30 * NS_PER_S) /* idle connections beyond the kept ones are shut after this */
+#define CLIENT_WRITERS_MAX 64
+#define CLIENT_IDLE_AGE_NS (30 * NS_PER_S) /* idle connections beyond the kept ones are shut after this */
 
 /* What we know of a descriptor that curl has; found by its number. */
 struct client_socket {
@@ -42,19 +41,16 @@ struct client_pool {
     unsigned n_open;
     curl_socket_t writers[CLIENT_WRITERS_MAX]; /* see client_sockets_write() */
     unsigned n_writers;
-    CURL *spare[CLIENT_SPARE_HANDLES_MAX]; /* making one costs more than a request's bookkeeping */
-    unsigned n_spare, n_calls;
+    unsigned n_calls;
     unsigned n_closing; /* uv handles whose close callback is still to come */
     struct fiber_event all_closed;
 };
 
 /* The calling loop's pool, made on first use. */
 enum status client_pool_get(struct client_pool **ret_pool, struct error *err) MUST_USE;
-/* An easy handle. Of an earlier call it may still have what each sets anew: URL, method, body, headers,
- * callbacks and the limit of the body. NULL: out of memory. */
-CURL *client_pool_take(struct client_pool *p);
-/* `is_special`: something else was set as well, and is to be forgotten. */
-void client_pool_put_back(struct client_pool *p, CURL *easy, bool is_special);
+/* An easy handle with nothing set but what is the same for all; freed by easy_cleanup. NULL: out of memory.
+ */
+CURL *client_pool_easy_new(struct client_pool *p);
 /* Lets curl work: a descriptor is ready (CURL_CSELECT_*), or CURL_SOCKET_TIMEOUT. From the loop's stack. */
 void client_pool_drive(struct client_pool *p, curl_socket_t fd, int events);
 /* Shut the oldest idle connections that have been idle for min_age_ns, until CLIENT_IDLE_CONNECTIONS_KEPT

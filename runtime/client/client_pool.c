@@ -56,9 +56,13 @@ static int on_timer_wanted(CURLM *multi, long timeout_ms, void *arg)
 
 /* ---- easy handles ---- */
 
-/* What every call has; the rest is set anew by each. */
-static void set_constants(struct client_pool *p, CURL *easy)
+/* Debian's libcurl 7.88.1 keeps a pointer to the last header of a transfer beyond it: in a handle that is
+ * used again, an answer that begins with a folded line makes it read memory that was freed (fixed in 8.1,
+ * github.com/curl/curl/pull/11103). So each transfer has its own. */
+CURL *client_pool_easy_new(struct client_pool *p)
 {
+    CURL *easy = client_curl.easy_init();
+    if (easy == NULL) return NULL;
     (void)client_curl.easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, client_socket_open);
     (void)client_curl.easy_setopt(easy, CURLOPT_OPENSOCKETDATA, p);
     (void)client_curl.easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, client_socket_close);
@@ -70,27 +74,7 @@ static void set_constants(struct client_pool *p, CURL *easy)
     (void)client_curl.easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     /* A cancelled name lookup is left to its thread: joining it would stop the loop. */
     (void)client_curl.easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-}
-
-CURL *client_pool_take(struct client_pool *p)
-{
-    if (p->n_spare > 0) return p->spare[--p->n_spare];
-    CURL *easy = client_curl.easy_init();
-    if (easy != NULL) set_constants(p, easy);
     return easy;
-}
-
-void client_pool_put_back(struct client_pool *p, CURL *easy, bool is_special)
-{
-    if (p->n_spare == CLIENT_SPARE_HANDLES_MAX) {
-        client_curl.easy_cleanup(easy);
-        return;
-    }
-    if (is_special) {
-        client_curl.easy_reset(easy);
-        set_constants(p, easy);
-    }
-    p->spare[p->n_spare++] = easy;
 }
 
 /* ---- life cycle ---- */
@@ -158,8 +142,6 @@ void client_release(struct loop *l)
     client_plain_release(l);
     if (p == NULL || p->loop != l) return;
     assert(p->n_calls == 0);
-    while (p->n_spare > 0)
-        client_curl.easy_cleanup(p->spare[--p->n_spare]);
     (void)client_curl.multi_cleanup(p->multi); /* closes the idle connections */
     p->n_closing = 3;
     fiber_event_reset(&p->all_closed);

@@ -1,8 +1,8 @@
 /* The gateway's data path: one suspending call that sends a request to a function's replica and brings its
- * answer back, on h2o's sockets with a connection pool per upstream (design §7 says why not h2o's proxy handler
- * and not curl, answer.h why not its client). GET and HEAD are sent once more if a pooled connection died before
- * the first byte of the answer; everything else is sent once, since whoever read it may have executed it before
- * it died. Total deadline. Loop thread only. */
+ * answer back, on h2o's sockets with a connection pool per upstream (design §7 says why not h2o's proxy
+ * handler and not curl, answer.h why not its client). GET and HEAD are sent once more if a pooled connection
+ * died before the first byte of the answer; everything else is sent once, since whoever read it may have
+ * executed it before it died. Total deadline. Loop thread only. */
 #ifndef BALM_CLIENT_FORWARD_H
 #define BALM_CLIENT_FORWARD_H
 

@@ -361,6 +361,16 @@ TestBoth(answers_with_too_many_headers_are_refused)
 
 /* ---- retries ---- */
 
+/* With a handle used again, curl 7.88 read freed memory here: to be seen with ASan. */
+TestBoth(an_answer_that_begins_with_a_folded_header_is_no_answer)
+{
+    SERVE({.answer = OK_ANSWER}, {.answer = "HTTP/1.1 200 OK\r\n folded: x\r\nContent-Length: 0\r\n\r\n"});
+    struct outcome o = request((struct http_call){0});
+    cr_assert_eq(o.status, STATUS_OK, "%s", o.err.message);
+    o = request((struct http_call){0});
+    cr_assert_neq(o.status, STATUS_OK);
+}
+
 TestBoth(transient_answers_are_retried_after_a_second_and_the_peer_s_wish)
 {
     SERVE({.answer = BUSY_ANSWER},
