@@ -65,20 +65,23 @@ class ActingPlatform(Platform):
             raise OSError(f"status: {status} {body}")
         return json.loads(body)
 
-    def is_quiet(self):
-        """No work is pending."""
-        backlog = self.status()["backlog"]
-        return backlog["ready"] + backlog["leased"] + backlog["waiting"] == 0
+    def is_quiet(self, function=None):
+        """No work is pending, of that function or at all."""
+        status = self.status()
+        counted = [q for q in status["queues"] if q["function"] == function] if function else [status["backlog"]]
+        return not any(q[word] for q in counted for word in ("ready", "leased", "waiting"))
 
     def wait_quiet(self, seconds=120):
         wait_until(self.is_quiet, seconds, "all work has its end")
 
 
-def lost_alerts(records, accepted):
+def lost_alerts(records, load):
     """What was answered with 202 and is not in the journal exactly once."""
-    signals = collections.Counter(int(r["labels"]["x"]) for r in records if r["kind"] == "signal" and "x" in r.get("labels", ()))
-    lost = [f"alert {x} was answered with 202 and is lost" for x in accepted if x not in signals]
-    return lost + [f"alert {x} is in the journal {n} times" for x, n in signals.items() if n != 1]
+    for status, accepted in (("firing", load.accepted), ("resolved", load.resolved)):
+        signals = collections.Counter(int(r["labels"]["x"]) for r in records
+                                      if r["kind"] == "signal" and r["status"] == status and "x" in r.get("labels", ()))
+        yield from (f"alert {x} ({status}) was answered with 202 and is lost" for x in accepted if x not in signals)
+        yield from (f"alert {x} ({status}) is in the journal {n} times" for x, n in signals.items() if n != 1)
 
 
 def nanoseconds(rfc3339):
