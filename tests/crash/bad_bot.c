@@ -25,7 +25,7 @@
 #define BIG_BYTES   ((size_t)100 << 20)
 #define PIECE_BYTES ((size_t)64 << 10)
 #define REQUEST_MAX 65536
-#define LOG_BYTES   ((size_t)8 << 20)
+#define LOG_BYTES   ((size_t)2 << 20)
 #define CHILDREN    8
 #define BOMB_MAX    300 /* processes that one bomb may ever make: this machine has other users */
 #define ACT_MS      20
