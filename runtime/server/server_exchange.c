@@ -328,12 +328,12 @@ void exchange_send_head(struct server_exchange *x, h2o_req_t *req)
  * the final part nothing of req may be touched. */
 static void send_part(struct server_exchange *x, h2o_req_t *req)
 {
-    size_t left = x->resp.body.len - x->sent_bytes;
-    size_t n = left <= SERVER_PART_BYTES ? left : SERVER_PART_BYTES;
-    h2o_iovec_t part = h2o_iovec_init(x->resp.body.ptr + x->sent_bytes, n);
-    x->sent_bytes += n;
+    struct strview part = sv_sub(x->resp.body, x->sent_bytes, x->sent_bytes + SERVER_PART_BYTES);
+    h2o_iovec_t bytes = h2o_iovec_init(part.ptr, part.len);
+    x->sent_bytes += part.len;
     x->progress_ns = loop_now_ns(x->server->loop);
-    h2o_send(req, &part, n > 0 ? 1 : 0, n == left ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
+    h2o_send(req, &bytes, part.len > 0 ? 1 : 0,
+             x->sent_bytes == x->resp.body.len ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
 }
 
 static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
