@@ -89,6 +89,22 @@ static int uv_wait_ms(struct loop *l)
     return uv_loop_alive(&l->uv) ? uv_backend_timeout(&l->uv) : -1;
 }
 
+/* ---- at the end of a turn ---- */
+
+void loop_defer(struct loop *l, struct loop_deferred *d)
+{
+    if (d->node.next == NULL) list_push_back(&l->deferred, &d->node);
+}
+
+static void run_deferred(struct loop *l)
+{
+    struct list *node;
+    while ((node = list_pop_front(&l->deferred)) != NULL) {
+        struct loop_deferred *d = container_of(node, struct loop_deferred, node);
+        d->fn(d);
+    }
+}
+
 /* ---- the turn ---- */
 
 static int32_t wait_ms(struct loop *l)
@@ -113,6 +129,7 @@ static void loop_turn(struct loop *l)
     fiber_scheduler_forget_now(&l->scheduler);
     fiber_scheduler_begin_turn(&l->scheduler);
     int32_t wait = wait_ms(l);
+    run_deferred(l);                                                  /* by its callbacks */
     if (fiber_scheduler_has_ready(&l->scheduler)) on_fibers_ready(l); /* left by the last turn */
     fiber_scheduler_forget_now(&l->scheduler);                        /* it may sleep now */
     if (h2o_evloop_run(l->h2o, wait) != 0 && errno != EINTR) {
@@ -120,6 +137,7 @@ static void loop_turn(struct loop *l)
         (void)fprintf(stderr, "loop: h2o_evloop_run: %s (%d)\n", strerror(errno), errno);
         abort();
     }
+    run_deferred(l);
     fiber_scheduler_trim(&l->scheduler);
 }
 
@@ -276,6 +294,7 @@ enum status loop_new(struct loop **ret_loop, struct error *err)
     /* A peer that hangs up is an error of write(2), not the end of the process. */
     (void)signal(SIGPIPE, SIG_IGN);
     list_init(&l->posts);
+    list_init(&l->deferred);
     list_init(&l->signals);
     list_init(&l->processes);
     fiber_event_init(&l->signal_arrived);

@@ -50,6 +50,15 @@ struct loop_post {
  * Never fails: `post` is the caller's memory and must live until fn is called. */
 void loop_post(struct loop *l, struct loop_post *post);
 
+struct loop_deferred {
+    struct list node;
+    void (*fn)(struct loop_deferred *d);
+};
+/* Have d->fn(d) called once on the loop's own stack when this turn's work is done, before the loop may sleep:
+ * for what is cheaper to do once for all that a turn did. Nothing if it is deferred already. `d` is the
+ * caller's memory and must live until then. Loop thread only. */
+void loop_defer(struct loop *l, struct loop_deferred *d);
+
 /* ---- waits (in a fiber) ---- */
 
 /* STATUS_OK after the time; STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED by the fiber's own deadline. */

@@ -26,6 +26,8 @@ struct loop {
     bool is_turning;
     const bool *is_over; /* what ends the present run */
 
+    struct list deferred; /* of struct loop_deferred */
+
     pthread_mutex_t posts_lock;
     struct list posts;     /* under posts_lock */
     uv_async_t posts_wake; /* also the one handle that is always referenced */

@@ -1,7 +1,8 @@
 /* The SQLite store.
  *
  *   loop thread                                writer thread
- *   submit: published = end of log  --lock-->  takes all up to `published`: one transaction, one fsync
+ *   submit, and at the end of the turn:
+ *   published = end of log          --lock-->  takes all up to `published`: one transaction, one fsync
  *   on_news: journal_committed()    <--post--  reached, time
  *                                              what was published meanwhile is the next group: no timer
  *
@@ -73,6 +74,7 @@ struct sqlite_journal {
     int64_t tend_ns; /* when the reserve is looked at next */
 
     /* the loop's */
+    struct loop_deferred publishing; /* linked while something was appended in this turn */
     struct journal_reader *idle_readers[IDLE_READERS_MAX];
     size_t n_idle_readers;
     uint64_t readers_generation; /* when these were opened: after a reset the files may be others */
@@ -325,13 +327,20 @@ static void on_news(struct loop_post *post)
     if (news.has_reopened) journal_recovered(&s->base, news.reopened_seq);
 }
 
-static void sqlite_submit(struct journal *j)
+/* Groups are what a turn brings: a writer that wakes for the first alert of a burst pays an fsync for it
+ * alone. */
+static void on_turn_done(struct loop_deferred *d)
 {
-    struct sqlite_journal *s = sqlite_journal(j);
+    struct sqlite_journal *s = container_of(d, struct sqlite_journal, publishing);
     (void)pthread_mutex_lock(&s->lock);
-    s->published = j->log.end;
+    s->published = s->base.log.end;
     if (s->is_asleep) (void)pthread_cond_signal(&s->wake);
     (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void sqlite_submit(struct journal *j)
+{
+    loop_defer(j->loop, &sqlite_journal(j)->publishing);
 }
 
 static void sqlite_resume(struct journal *j)
@@ -615,6 +624,7 @@ static struct sqlite_journal *store_new(const struct journal_cfg *cfg)
     memcpy(s->dir, cfg->dir, len);
     s->segment_max_bytes = cfg->segment_max_bytes ? cfg->segment_max_bytes : SEGMENT_BYTES;
     s->post.fn = on_news;
+    s->publishing.fn = on_turn_done;
     pthread_condattr_t monotonic;
     (void)pthread_condattr_init(&monotonic);
     (void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -473,6 +473,56 @@ Test(loop, signal_wait_can_be_cancelled)
     in_fiber(cancel_signal_wait, NULL);
 }
 
+/* ---- at the end of a turn ---- */
+
+struct at_end {
+    struct loop_deferred deferred;
+    struct fiber_event called;
+    int n_calls;
+};
+
+static void on_turn_end(struct loop_deferred *d)
+{
+    struct at_end *e = container_of(d, struct at_end, deferred);
+    cr_assert_null(fiber_current(), "on the loop's own stack");
+    e->n_calls++;
+    fiber_event_set(&e->called);
+}
+
+struct deferring_post {
+    struct loop_post post;
+    struct at_end *end;
+};
+
+static void on_post_defer(struct loop_post *post)
+{
+    loop_defer(loop_current(), &container_of(post, struct deferring_post, post)->end->deferred);
+}
+
+/* Nothing else wakes the loop: whoever was deferred too late would be called with the next timer only. */
+static void defer_and_wait(void *arg)
+{
+    struct at_end e = {.deferred.fn = on_turn_end};
+    struct deferring_post from_uv = {.post.fn = on_post_defer, .end = &e};
+    (void)arg;
+    fiber_event_init(&e.called);
+    for (int turn = 1; turn <= 3; turn++) {
+        loop_defer(loop_current(), &e.deferred);
+        loop_defer(loop_current(), &e.deferred);
+        cr_assert_eq(e.n_calls, turn - 1, "not at once");
+        cr_assert_eq(fiber_event_wait(&e.called, clock_monotonic_ns() + NS_PER_S), STATUS_OK);
+        cr_assert_eq(e.n_calls, turn, "once a turn");
+        fiber_event_reset(&e.called);
+    }
+    loop_post(loop_current(), &from_uv.post);
+    cr_assert_eq(fiber_event_wait(&e.called, clock_monotonic_ns() + NS_PER_S), STATUS_OK);
+}
+
+Test(loop, what_is_deferred_is_called_once_before_the_loop_sleeps)
+{
+    in_fiber(defer_and_wait, NULL);
+}
+
 /* ---- posts ---- */
 
 enum { N_THREADS = 4, N_POSTS = 10000 };
