@@ -1,11 +1,14 @@
 #include "base/random.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/hash.h"
+#include "base/memory.h"
 
 void random_bytes(void *ret_bytes, size_t n)
 {
@@ -49,10 +52,39 @@ uint64_t random_below(uint64_t bound)
     return below(bound, next_from_system, NULL);
 }
 
+/* Each call through the gateway has one: 32 are fetched at a time. A child of fork() fetches its own. */
+static _Thread_local struct {
+    unsigned char bytes[32 * 16];
+    size_t n_left;
+} spare;
+
+static void forget_spare(void)
+{
+    spare.n_left = 0;
+}
+
+static void register_fork(void)
+{
+    if (pthread_atfork(NULL, NULL, forget_spare) != 0) abort();
+}
+
+static void take_spare(unsigned char ret_bytes[16])
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (spare.n_left == 0) {
+        (void)pthread_once(&once, register_fork);
+        random_bytes(spare.bytes, sizeof(spare.bytes));
+        spare.n_left = sizeof(spare.bytes);
+    }
+    spare.n_left -= 16;
+    memcpy(ret_bytes, spare.bytes + spare.n_left, 16);
+    mem_wipe(spare.bytes + spare.n_left, 16);
+}
+
 void random_uuid(char ret_text[UUID_LEN + 1])
 {
     unsigned char bytes[16];
-    random_bytes(bytes, sizeof(bytes));
+    take_spare(bytes);
     bytes[6] = (unsigned char)((bytes[6] & 0x0F) | 0x40); /* version 4 */
     bytes[8] = (unsigned char)((bytes[8] & 0x3F) | 0x80); /* variant of RFC 9562 */
     /* Groups of 4, 2, 2, 2 and 6 bytes; each hex_encode writes a NUL where the next dash goes. */

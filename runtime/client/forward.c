@@ -21,14 +21,7 @@
 
 /* ---- upstream ---- */
 
-union address {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-    struct sockaddr_un local;
-};
-
-static enum status address_of_unix(const char *path, union address *addr, socklen_t *ret_len,
+static enum status address_of_unix(const char *path, union forward_address *addr, socklen_t *ret_len,
                                    struct error *err)
 {
     size_t len = strlen(path);
@@ -43,8 +36,8 @@ static enum status address_of_unix(const char *path, union address *addr, sockle
     return STATUS_OK;
 }
 
-static enum status address_of_host(const char *host, uint16_t port, union address *addr, socklen_t *ret_len,
-                                   struct error *err)
+static enum status address_of_host(const char *host, uint16_t port, union forward_address *addr,
+                                   socklen_t *ret_len, struct error *err)
 {
     if (inet_pton(AF_INET, host, &addr->v4.sin_addr) == 1) {
         addr->v4.sin_family = AF_INET;
@@ -64,7 +57,7 @@ static enum status address_of_host(const char *host, uint16_t port, union addres
 enum status upstream_new(struct loop *l, const char *unix_path, const char *host, uint16_t port,
                          unsigned max_connections, struct upstream **ret_upstream, struct error *err)
 {
-    union address addr;
+    union forward_address addr;
     socklen_t len = 0;
     memset(&addr, 0, sizeof(addr));
     assert(unix_path != NULL || host != NULL);
@@ -79,8 +72,9 @@ enum status upstream_new(struct loop *l, const char *unix_path, const char *host
         (void)snprintf(u->name, sizeof(u->name), "unix:%s", unix_path);
     else
         (void)snprintf(u->name, sizeof(u->name), "%s:%u", host, port);
-    h2o_socketpool_init_by_address(&u->pool, &addr.any, len, 0, u->max_connections);
-    h2o_socketpool_set_timeout(&u->pool, loop_h2o(l), FORWARD_IDLE_MS);
+    u->address = addr;
+    u->address_len = len;
+    forward_pool_init(u);
     *ret_upstream = u;
     return STATUS_OK;
 }
@@ -89,7 +83,7 @@ void upstream_free(struct upstream *u)
 {
     if (u == NULL) return;
     assert(u->inflight == 0);
-    h2o_socketpool_dispose(&u->pool);
+    forward_pool_release(u);
     free(u);
 }
 
@@ -166,28 +160,19 @@ static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, s
     return c->status;
 }
 
-static void start_on_new_connection(struct forward_call *c)
-{
-    /* One pooled connection was dead, so the others are suspect: with an idle time of 0 h2o closes them all
-     * first. */
-    h2o_socketpool_t *pool = &c->upstream->pool;
-    uint64_t idle_ms = pool->timeout;
-    pool->timeout = 0;
-    forward_call_start(c);
-    pool->timeout = idle_ms;
-}
-
-static enum status call_run(struct forward_call *c, const struct forward_spec *spec, struct error *err)
+static enum status call_run(struct forward_call *c, struct upstream *u, const struct forward_spec *spec,
+                            struct error *err)
 {
     forward_call_start(c);
     enum status s = call_wait_head(c, spec->deadline_ns, err);
     bool has_died_silently = c->is_done && c->is_reused && c->is_silent;
     if (s == STATUS_OK || !has_died_silently || !c->is_repeatable) return s;
     forward_call_release(c);
-    c->is_done = c->is_reused = c->is_silent = false;
+    c->is_done = c->is_reused = c->is_silent = c->is_written = false;
     c->status = STATUS_OK;
     c->reply.attempts = 2;
-    start_on_new_connection(c);
+    forward_pool_empty(u); /* one was dead, so the others are suspect */
+    forward_call_start(c);
     return call_wait_head(c, spec->deadline_ns, err);
 }
 
@@ -204,7 +189,7 @@ static enum status forward_begin(struct forward_call *c, struct upstream *u, con
     call_prepare(c, u, spec, a);
     c->is_streaming = is_streaming;
     c->request[0] = h2o_iovec_init(head.ptr, head.len);
-    s = call_run(c, spec, err);
+    s = call_run(c, u, spec, err);
     c->reply.elapsed_ns = loop_now_ns(u->loop) - started_ns;
     if (s == STATUS_OK) return STATUS_OK;
     forward_call_release(c);

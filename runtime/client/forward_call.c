@@ -4,44 +4,54 @@
 
 #include <errno.h>
 
-static void on_connected(h2o_socket_t *sock, const char *h2o_err, void *arg);
+static void on_connected(h2o_socket_t *sock, const char *h2o_err);
+static void on_readable(h2o_socket_t *sock, const char *h2o_err);
+static void on_sent(h2o_socket_t *sock, const char *h2o_err);
+static void fail(struct forward_call *c, enum status s, bool can_retry, const char *what);
+
+static void send_request(struct forward_call *c)
+{
+    c->is_sent = c->is_silent = true;
+    h2o_socket_write(c->conn->sock, c->request, c->request[1].len > 0 ? 2 : 1, on_sent);
+}
 
 void forward_call_start(struct forward_call *c)
 {
-    struct upstream *u = c->upstream;
     fiber_event_init(&c->moved);
     buf_init(&c->body, c->is_streaming ? FORWARD_STREAM_MAX_BYTES : c->max_body_bytes);
     answer_init(&c->answer, c->is_head_method, c->arena);
-    errno = 0;
-    c->is_connecting = true;
-    h2o_socketpool_connect(&c->connecting, &u->pool, loop_h2o(u->loop), NULL, on_connected, c);
-    c->is_connecting = false;
+    c->conn = forward_pool_take(c->upstream);
+    c->is_reused = c->conn != NULL;
+    if (c->conn == NULL) c->conn = forward_conn_open(c->upstream, on_connected);
+    if (c->conn == NULL) {
+        fail(c, STATUS_UNAVAILABLE, true, strerror(errno));
+        return;
+    }
+    c->conn->call = c;
+    if (c->is_reused) send_request(c);
 }
 
 /* To the pool if it can be used again. */
 static void leave_connection(struct forward_call *c, bool is_kept)
 {
-    h2o_socket_t *sock = c->sock;
-    if (sock == NULL) return;
-    c->sock = NULL;
-    h2o_socket_read_stop(sock);
+    struct forward_conn *conn = c->conn;
+    c->conn = NULL;
+    if (conn == NULL) return;
     if (is_kept)
-        (void)h2o_socketpool_return(&c->upstream->pool, sock);
+        forward_pool_return(conn);
     else
-        h2o_socket_close(sock);
+        forward_conn_close(conn);
 }
 
 void forward_call_release(struct forward_call *c)
 {
-    if (c->connecting != NULL) h2o_socketpool_cancel_connect(c->connecting);
-    c->connecting = NULL;
     leave_connection(c, false);
     buf_release(&c->body);
 }
 
 static void finish(struct forward_call *c, enum status s)
 {
-    leave_connection(c, s == STATUS_OK && c->answer.is_keepable);
+    leave_connection(c, s == STATUS_OK && c->answer.is_keepable && !c->is_paused);
     c->is_done = true;
     c->status = s;
     fiber_event_set(&c->moved);
@@ -98,14 +108,14 @@ static void go_on(struct forward_call *c)
         finish(c, STATUS_OK);
     } else if (c->is_streaming && c->has_head) {
         c->is_paused = c->body.len >= FORWARD_STREAM_HIGH;
-        if (c->is_paused) h2o_socket_read_stop(c->sock);
+        if (c->is_paused) h2o_socket_read_stop(c->conn->sock);
         fiber_event_set(&c->moved);
     }
 }
 
-static void on_bytes(h2o_socket_t *sock, const char *h2o_err)
+static void read_answer(struct forward_call *c, const char *h2o_err)
 {
-    struct forward_call *c = sock->data;
+    h2o_socket_t *sock = c->conn->sock;
     if (sock->input->size > 0) c->is_silent = false;
     size_t used = answer_feed(&c->answer, sv_n(sock->input->bytes, sock->input->size), &c->body);
     bool has_rest = c->answer.state == ANSWER_END && used < sock->input->size;
@@ -114,35 +124,45 @@ static void on_bytes(h2o_socket_t *sock, const char *h2o_err)
     go_on(c);
 }
 
+/* Bytes or the end of the connection. The answer is read only once the request is out: a function that
+ * answers before it has read us gets no further either. */
+static void on_readable(h2o_socket_t *sock, const char *h2o_err)
+{
+    struct forward_conn *conn = sock->data;
+    if (conn->call == NULL)
+        forward_conn_close(conn); /* closed by its peer, or out of step */
+    else if (conn->call->is_written)
+        read_answer(conn->call, h2o_err);
+    else if (h2o_err != NULL)
+        fail_cut(conn->call);
+    else
+        h2o_socket_read_stop(sock);
+}
+
 void forward_call_resume(struct forward_call *c)
 {
-    if (!c->is_paused || c->sock == NULL) return;
+    if (!c->is_paused || c->conn == NULL) return;
     c->is_paused = false;
-    h2o_socket_read_start(c->sock, on_bytes);
+    h2o_socket_read_start(c->conn->sock, on_readable);
 }
 
-/* The answer is read only now: a function that answers before it has read us gets no further either. */
 static void on_sent(h2o_socket_t *sock, const char *h2o_err)
 {
-    struct forward_call *c = sock->data;
-    if (h2o_err != NULL)
-        fail_cut(c);
-    else
-        h2o_socket_read_start(sock, on_bytes);
-}
-
-static void on_connected(h2o_socket_t *sock, const char *h2o_err, void *arg)
-{
-    struct forward_call *c = arg;
-    c->connecting = NULL;
+    struct forward_call *c = ((struct forward_conn *)sock->data)->call;
     if (h2o_err != NULL) {
-        /* h2o keeps no errno; it is still there where connect(2) failed at once, as with unix sockets. */
-        fail(c, STATUS_UNAVAILABLE, true, c->is_connecting && errno != 0 ? strerror(errno) : h2o_err);
+        fail_cut(c);
         return;
     }
-    c->sock = sock;
-    c->is_reused = c->is_connecting;
-    c->is_sent = c->is_silent = true;
-    sock->data = c;
-    h2o_socket_write(sock, c->request, c->request[1].len > 0 ? 2 : 1, on_sent);
+    c->is_written = true;
+    if (!h2o_socket_is_reading(sock)) h2o_socket_read_start(sock, on_readable);
+    if (sock->input->size > 0) read_answer(c, NULL); /* it came early */
+}
+
+static void on_connected(h2o_socket_t *sock, const char *h2o_err)
+{
+    struct forward_call *c = ((struct forward_conn *)sock->data)->call;
+    if (h2o_err != NULL)
+        fail(c, STATUS_UNAVAILABLE, true, h2o_err);
+    else
+        send_request(c);
 }

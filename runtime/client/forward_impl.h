@@ -2,12 +2,15 @@
  *
  *   forward.c       upstream, the fiber's side: slot, attempt, retry, deadline
  *   forward_call.c  the socket's side: the callbacks of one attempt
+ *   forward_pool.c  connections
  *   answer.c        the answer's bytes (answer.h)
  *   forward_head.c  request head out, headers of the answer in */
 #ifndef BALM_CLIENT_FORWARD_IMPL_H
 #define BALM_CLIENT_FORWARD_IMPL_H
 
 #include <h2o.h>
+#include <netinet/in.h>
+#include <sys/un.h>
 
 #include "base/buf.h"
 #include "client/answer.h"
@@ -22,12 +25,31 @@
 /* One turn's reading never brings more than the socket's buffer. */
 #define FORWARD_STREAM_MAX_BYTES (16 * 1024 * 1024)
 
+union forward_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_un local;
+};
+
 struct upstream {
     struct loop *loop;
-    h2o_socketpool_t pool;
+    union forward_address address;
+    socklen_t address_len;
+    struct list idle; /* of struct forward_conn, newest first */
+    h2o_timeout_t idle_timeout;
     unsigned inflight, max_connections;
     struct list waiting; /* of struct slot_waiter */
     char name[160];      /* "unix:/run/echo.sock", "127.0.0.1:8081" */
+};
+
+/* Heap; owned by the call that uses it, else by upstream's `idle`. The socket's data. */
+struct forward_conn {
+    struct list node;
+    struct upstream *upstream;
+    h2o_socket_t *sock;
+    struct forward_call *call;  /* NULL: idle */
+    h2o_timeout_entry_t expiry; /* linked while idle */
 };
 
 /* One attempt: connect -> request out -> head in -> body in. On the fiber's stack; forward_call_release() is
@@ -35,19 +57,17 @@ struct upstream {
 struct forward_call {
     struct upstream *upstream;
     struct arena *arena;
-    /* At most one of the next two; both NULL: nobody will call back any more. */
-    h2o_socketpool_connect_request_t *connecting;
-    h2o_socket_t *sock;
-    struct fiber_event moved; /* head, more body, or the end */
-    h2o_iovec_t request[2];   /* head and body; borrowed until the call ends */
+    struct forward_conn *conn; /* NULL: nobody will call back any more */
+    struct fiber_event moved;  /* head, more body, or the end */
+    h2o_iovec_t request[2];    /* head and body; borrowed until the call ends */
     size_t max_body_bytes;
     bool is_head_method, is_streaming;
     bool is_repeatable; /* executed twice, it does no more than once */
 
-    bool is_connecting; /* inside h2o's connect call: a callback now means a pooled connection */
-    bool is_reused;     /* it came from the pool */
-    bool is_sent;       /* some connection has taken the request: it may be executed */
-    bool is_silent;     /* no byte of an answer was seen */
+    bool is_reused;  /* the connection came from the pool */
+    bool is_written; /* the request is out; nothing is read before */
+    bool is_sent;    /* some connection has taken the request: it may be executed */
+    bool is_silent;  /* no byte of an answer was seen */
     bool has_head;
     bool is_done; /* complete, or failed: `status` tells */
     enum status status;
@@ -75,6 +95,19 @@ void forward_call_start(struct forward_call *c);
 void forward_call_resume(struct forward_call *c);
 /* Cuts the connection if the call is still under way. */
 void forward_call_release(struct forward_call *c);
+
+/* ---- forward_pool.c ---- */
+
+void forward_pool_init(struct upstream *u);
+void forward_pool_release(struct upstream *u);
+void forward_pool_empty(struct upstream *u); /* closes those that are idle */
+/* NULL: none is idle. */
+struct forward_conn *forward_pool_take(struct upstream *u);
+/* It must be reading: who reads it is told of its end, too. */
+void forward_pool_return(struct forward_conn *conn);
+/* NULL: it failed at once; errno says why. */
+struct forward_conn *forward_conn_open(struct upstream *u, h2o_socket_cb on_connected);
+void forward_conn_close(struct forward_conn *conn);
 
 /* ---- forward_head.c ---- */
 

@@ -1,6 +1,8 @@
 #include "base/random.h"
 
 #include <criterion/criterion.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <string.h>
 
 Test(random, bytes_fill_any_length)
@@ -43,6 +45,25 @@ Test(random, uuids_are_version_4_and_differ)
     }
     random_uuid(second);
     cr_assert_str_neq(first, second);
+}
+
+/* They are fetched several at a time: a child must not go on with its parent's. */
+Test(random, a_child_has_other_uuids_than_its_parent)
+{
+    char ours[UUID_LEN + 1], theirs[UUID_LEN + 1] = "";
+    int fds[2];
+    random_uuid(ours);
+    cr_assert_eq(pipe(fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        random_uuid(ours);
+        _exit(write(fds[1], ours, UUID_LEN) == UUID_LEN ? 0 : 1);
+    }
+    cr_assert_eq(read(fds[0], theirs, UUID_LEN), UUID_LEN);
+    cr_assert_eq(waitpid(child, NULL, 0), child);
+    random_uuid(ours);
+    cr_assert_str_neq(ours, theirs);
+    (void)close(fds[0]), (void)close(fds[1]);
 }
 
 Test(random, seeded_sequence_is_splitmix64)
