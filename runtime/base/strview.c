@@ -14,11 +14,10 @@ static unsigned char lower(char c)
     return u >= 'A' && u <= 'Z' ? (unsigned char)(u + ('a' - 'A')) : u;
 }
 
-bool sv_eq_nocase(struct strview a, struct strview b)
+bool sv_eq_nocase_n(const char *a, const char *b, size_t len)
 {
-    if (a.len != b.len) return false;
-    for (size_t i = 0; i < a.len; i++)
-        if (lower(a.ptr[i]) != lower(b.ptr[i])) return false;
+    for (size_t i = 0; i < len; i++)
+        if (lower(a[i]) != lower(b[i])) return false;
     return true;
 }
 

@@ -29,7 +29,11 @@ static inline bool sv_eq(struct strview a, struct strview b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
-bool sv_eq_nocase(struct strview a, struct strview b); /* ASCII only */
+bool sv_eq_nocase_n(const char *a, const char *b, size_t len);
+static inline bool sv_eq_nocase(struct strview a, struct strview b) /* ASCII only */
+{
+    return a.len == b.len && sv_eq_nocase_n(a.ptr, b.ptr, a.len);
+}
 /* Byte order (unsigned), shorter first on a tie: <0, 0, >0. */
 int sv_cmp(struct strview a, struct strview b);
 bool sv_starts_with(struct strview s, struct strview prefix);
