@@ -29,18 +29,6 @@ static char *copy_text(const char *text)
     return memcpy(mem_alloc(n), text, n);
 }
 
-/* What clients may fill: a function of 256 MiB must not end because eight of them send much at once. */
-static size_t memory_share(size_t most)
-{
-    static const int kinds[] = {RLIMIT_AS, RLIMIT_DATA};
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-        struct rlimit limit;
-        if (getrlimit(kinds[i], &limit) == 0 && limit.rlim_cur / SERVER_MEMORY_SHARE < most)
-            most = limit.rlim_cur / SERVER_MEMORY_SHARE;
-    }
-    return most;
-}
-
 /* Half of the descriptors at most: what serves the connections needs some of its own. */
 static unsigned cap_connections(unsigned wanted)
 {
@@ -58,8 +46,8 @@ static void copy_cfg(struct server *s, const struct server_cfg *cfg)
     if (s->cfg.max_body_bytes == 0) s->cfg.max_body_bytes = SERVER_BODY_MAX_BYTES;
     if (s->cfg.max_connections == 0) s->cfg.max_connections = SERVER_CONNECTIONS_MAX;
     s->cfg.max_connections = cap_connections(s->cfg.max_connections);
-    s->held_max_bytes = memory_share(SERVER_HELD_MAX_BYTES);
-    s->input_max_bytes = memory_share(SERVER_INPUT_MAX_BYTES);
+    s->held_max_bytes = SERVER_HELD_MAX_BYTES;
+    s->input_max_bytes = SERVER_INPUT_MAX_BYTES;
     if (s->cfg.request_timeout_ns == 0) s->cfg.request_timeout_ns = SERVER_REQUEST_TIMEOUT_NS;
     if (s->cfg.write_timeout_ns == 0) s->cfg.write_timeout_ns = SERVER_WRITE_TIMEOUT_NS;
 }

@@ -196,6 +196,7 @@ static bool is_large(size_t bytes)
 static void exchange_hold(struct server_exchange *x, size_t bytes)
 {
     if (!is_large(bytes)) return;
+    server_limit_memory(x->server);
     x->held_bytes += bytes;
     x->server->held_bytes += bytes;
 }

@@ -3,8 +3,9 @@
  *   server.c           start, drain, free            server_check.c     requests refused before a handler
  *   server_listen.c    the port, accepting, its cap  server_exchange.c  request in, fiber, whole answer out
  *   server_conn.c      connections and their peers   server_stream.c    answers in parts
- *   server_sweep.c     what h2o has no limit for     response.c http.c  plain values
+ *   server_sweep.c     what h2o has no limit for     server_memory.c    how much clients may fill
  *   server_http2.c     the same for HTTP/2          server_chunks.c    chunked bodies, read strictly
+ *   response.c http.c  plain values
  *
  * Who lives how long:
  *
@@ -149,6 +150,7 @@ struct server {
     unsigned accept_failures, cuts; /* since the last line about them */
     int64_t accept_warned_ns, cut_warned_ns;
     size_t held_bytes, held_max_bytes, input_max_bytes;
+    bool is_memory_known; /* the two limits are what server_limit_memory() found */
     struct list conns;
     struct list peers[SERVER_PEER_BUCKETS];
     struct list exchanges, idle_exchanges;
@@ -162,6 +164,11 @@ struct server {
 /* ---- server.c ---- */
 
 void server_notice_quiet(struct server *s);
+
+/* ---- server_memory.c ---- */
+
+/* Before the first use of the two limits that matters: it reads files, which a start must not wait for. */
+void server_limit_memory(struct server *s);
 
 /* ---- server_listen.c ---- */
 

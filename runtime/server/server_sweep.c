@@ -7,7 +7,8 @@
 
 /* A sweep in every tenth of a second only while the connections could together hold more input than they may.
  */
-#define INPUT_PER_CONN_MAX (512 * 1024) /* h2o's head limit of 408 KiB, in a buffer that doubles */
+#define INPUT_PER_CONN_MAX (512 * 1024)  /* h2o's head limit of 408 KiB, in a buffer that doubles */
+#define INPUT_SMALL_BYTES  (1024 * 1024) /* of all together: within any limit */
 #define INPUT_CLASS_MIN    4096
 #define STUCK_NS           NS_PER_S /* an answer that has not moved for so long goes first when room is short */
 
@@ -92,6 +93,7 @@ static void bound_input(struct server *s)
     size_t total = 0;
     for (struct list *node = s->conns.next; node != &s->conns; node = node->next)
         total += input_bytes(container_of(node, struct server_conn, node));
+    if (total > INPUT_SMALL_BYTES) server_limit_memory(s);
     size_t least = 1;
     while (least <= total / 2)
         least *= 2;

@@ -18,7 +18,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TCP_REPAIR = 19
 LOOK_S = 1.5
 SLOW = "ASAN_OPTIONS" in os.environ
-P99_LIMIT_MS = 1000 * PATIENCE * (3 if SLOW else 1)
+# On a machine of two cores that others use as well; without the limits of runtime/server it is 3 to 16 s.
+P99_LIMIT_MS = 2000 * PATIENCE * (3 if SLOW else 1)
 MIB = 1024 * 1024
 # Of anonymous memory, beyond what it had before. Sanitizers keep freed memory for a while.
 GROWTH_LIMIT_MB = 450 * (3 if SLOW else 1)

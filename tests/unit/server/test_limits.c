@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -72,6 +73,7 @@ static void ask_and_never_read(void *arg)
 
 static void held_script(struct harness *h)
 {
+    h->server->is_memory_known = true;
     h->server->held_max_bytes = (size_t)4 * LARGE;
     run_on_worker(h, ask_and_never_read);
 }
@@ -109,6 +111,7 @@ static void post_large(void *arg)
 
 static void bodies_script(struct harness *h)
 {
+    h->server->is_memory_known = true;
     h->server->held_max_bytes = 200 * 1024;
     run_on_worker(h, post_large);
 }
@@ -120,6 +123,31 @@ Test(limits, large_bodies_under_way_have_a_common_limit_and_small_ones_are_serve
     run_with_server(&cfg, bodies_script, &s);
     cr_assert_eq(s.cut, 503);
     cr_assert(s.is_small_served);
+}
+
+static void look_at_limits(struct harness *h)
+{
+    struct rlimit before, low;
+    struct scene *s = h->arg;
+    server_limit_memory(h->server);
+    s->is_cut = h->server->held_max_bytes <= SERVER_HELD_MAX_BYTES && h->server->held_max_bytes > 0;
+    (void)getrlimit(RLIMIT_DATA, &before);
+    low = before;
+    low.rlim_cur = 64 * 1024 * 1024;
+    (void)setrlimit(RLIMIT_DATA, &low);
+    h->server->is_memory_known = false;
+    server_limit_memory(h->server);
+    (void)setrlimit(RLIMIT_DATA, &before);
+    s->is_small_served =
+        h->server->held_max_bytes == 8 * 1024 * 1024 && h->server->input_max_bytes == 8 * 1024 * 1024;
+}
+
+Test(limits, clients_may_fill_an_eighth_of_what_the_process_may_have)
+{
+    struct scene s = {0};
+    const struct server_cfg cfg = {.host = "127.0.0.1", .listen_fd = -1, .handler = handler, .arg = &s};
+    run_with_server(&cfg, look_at_limits, &s);
+    cr_assert(s.is_cut && s.is_small_served);
 }
 
 /* ---- HTTP/2 ---- */
