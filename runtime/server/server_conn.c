@@ -12,6 +12,9 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
+/* Not at each request of a busy connection: moving it touches three others. */
+#define REST_STEP_NS (5 * NS_PER_MS)
+
 /* ---- peers ---- */
 
 struct peer_address {
@@ -95,7 +98,9 @@ void conn_abort(struct server_conn *c)
 void conn_rest(struct server_conn *c)
 {
     struct server *s = c->server;
-    c->rest_ns = loop_now_ns(s->loop);
+    int64_t now_ns = loop_now_ns(s->loop);
+    if (now_ns - c->rest_ns < REST_STEP_NS) return;
+    c->rest_ns = now_ns;
     list_remove(&c->node);
     list_push_back(&s->conns, &c->node);
 }
