@@ -123,7 +123,11 @@ class Up:
         limit = [f"--{kind}={n}:{n}" for kind, n in self.limits]
         if limit:
             self.platform.command = lambda: ["prlimit", *limit, *command()]
-        self.platform.start()
+        try:
+            self.platform.start()
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         return Target("balm up", self.platform.port, self.platform.process.pid, "GET", "/healthz", platform=self.platform)
 
     def __exit__(self, *_):
