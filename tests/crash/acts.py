@@ -95,6 +95,7 @@ class Act:
     def __init__(self, intent):
         self.intent, self.bot = intent, intent["function"]
         self.retries, self.outcomes, self.steps = [], [], []
+        self.is_escalated = False
 
     def attempts(self, word):
         return [s.attempt for s in self.steps if s.word == word]
@@ -134,24 +135,30 @@ class Act:
             yield f"ended as {outcome['state']}: {outcome.get('message')}"
 
     def _wrongs_by_on_unknown(self):
+        """Dead: the platform was killed each time before it could say so."""
         state = self.outcomes[0]["state"]
         begun = self.attempts("begin")
         cut = set(begun) - set(self.attempts("end"))
         is_interrupted = bool(cut) or any(r.get("code") == "UNKNOWN" for r in self.retries)
         if self.bot != "rerunner" and len(begun) > 1:
             yield f"had its effect {len(begun)} times"
-        if self.bot == "escalator" and is_interrupted and state != "unknown":
+        if self.bot == "escalator" and is_interrupted and state not in ("unknown", "dead"):
             yield f"was interrupted, must not be asked again, and ended as {state}"
         if self.bot != "escalator" and state == "unknown":
             yield "was interrupted and not asked again"
+        if self.is_escalated != (state in ("unknown", "dead")):
+            yield f"ended as {state}, and a person was{'' if self.is_escalated else ' not'} asked"
 
 
 def acts_of(records, steps):
     """({intent id: Act}, what bots did without an intent)."""
     acts = {r["intent"]: Act(r) for r in records if r["kind"] == "intent"}
+    escalated = {r["incident"] for r in records if r["kind"] == "escalated"}
     for r in records:
         if r["kind"] in ("outcome", "retry") and r["intent"] in acts:
             (acts[r["intent"]].outcomes if r["kind"] == "outcome" else acts[r["intent"]].retries).append(r)
+    for act in acts.values():
+        act.is_escalated = act.intent["incident"] in escalated
     unasked = [f"{s.bot} acted for {s.id}, which nobody intended" for s in steps if s.bot in BOTS.values() and s.id not in acts]
     for s in steps:
         if s.id in acts:
