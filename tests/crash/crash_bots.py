@@ -23,7 +23,7 @@ DEAD, DONE, FAILED = "dead", "done", "failed"
 # What becomes of an act, by what its bot does. A bot that answers 200 has done it, whatever it says (a function may be any HTTP service).
 MODES = {
     "hang": DEAD, "spin": DEAD, "segv": DEAD, "exit": DEAD, "memory": DEAD, "bomb": DEAD, "fork": DONE, "log": DONE,
-    "refuse-term": DONE, "not-http": DEAD, "bad-status": FAILED, "bad-json": DONE, "bad-schema": DONE, "bad-length": DEAD, "two-lengths": DEAD,
+    "refuse-term": DONE, "not-http": DEAD, "bad-status": DEAD, "bad-json": DONE, "bad-schema": DONE, "bad-length": DEAD, "two-lengths": DEAD,
     "bad-chunk": DEAD, "close-at-once": DEAD, "close-in-head": DEAD, "close-in-body": DEAD, "close-in-chunk": DEAD, "no-answer": DEAD, "long-head": DEAD,
     "big-length": DEAD, "big-chunked": DEAD, "big-until-close": DEAD, "drip": DEAD,
 }
