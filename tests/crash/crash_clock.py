@@ -166,17 +166,20 @@ class Findings:
         return sum(intent not in ended for intent in self.intents)
 
 
-def wait_for_outcomes(scene, load, seconds):
-    """Once the clock is right again every act must come to its end."""
+def found_at_last(scene, load, seconds):
+    """Once the clock is right again every act must come to its end. The schedule goes on, so this is a moment at which none is under way."""
+    def look():
+        found = Findings(scene, load)
+        return found if found.open_acts() == 0 else None
     try:
-        wait_until(lambda: Findings(scene, load).open_acts() == 0, seconds, "every act has its outcome")
+        return wait_until(look, seconds, "every act has its outcome")
     except AssertionError as e:
         print(e)
+        return Findings(scene, load)
 
 
 def judge(table, what, scene, load, allowance=0.0):
-    wait_for_outcomes(scene, load, 60)
-    found = Findings(scene, load)
+    found = found_at_last(scene, load, 60)
     violated = {"alerts lost": found.lost(), "acts while unsettled": found.unsettled(), "cooldowns cut short": found.cooled_too_little(allowance),
                 "rates exceeded": found.too_often(), "acts without intent": found.strangers, "acts without outcome": found.open_acts()}
     code = scene.platform.stop(seconds=60)
