@@ -16,10 +16,11 @@
 #include "base/buf.h"
 #include "client/client.h"
 
-#define ANSWER_HEADERS_MAX    100         /* as many as our own server takes */
-#define ANSWER_HEAD_MAX_BYTES (64 * 1024) /* with all 1xx before it: headers without end would fill memory   \
-                                           */
-#define ANSWER_CHUNK_LINE_MAX 1024        /* a chunk's size with extensions, a trailer */
+#define ANSWER_HEADERS_MAX 100 /* as many as our own server takes */
+#define ANSWER_HEAD_MAX_BYTES                                                                                \
+    (64 * 1024)                    /* with all 1xx before it: headers without end would fill memory          \
+                                    */
+#define ANSWER_CHUNK_LINE_MAX 1024 /* a chunk's size with extensions, a trailer */
 
 enum answer_state {
     ANSWER_HEAD,

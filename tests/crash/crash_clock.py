@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -47,8 +48,10 @@ class Clock:
         self.stood, self.left = 0.0, 0.0  # the offset that last stood for a while, and when it was left
 
     def env(self, variable):
-        libraries = [os.environ["BALM_ASAN_LIBRARY"]] if "BALM_ASAN_LIBRARY" in os.environ else []
-        return {variable: ":".join(libraries + [PRELOAD]), "BALM_TEST_CLOCK": self.path}
+        libraries = [PRELOAD]
+        if "ASAN_OPTIONS" in os.environ:  # its runtime wants to be the first
+            libraries.insert(0, subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip())
+        return {variable: ":".join(libraries), "BALM_TEST_CLOCK": self.path}
 
     def set(self, offset):
         by, now = offset - self.offset, time.monotonic()
