@@ -26,6 +26,7 @@
 #define PROGRESS_RECORDS 100000
 #define OPEN_LISTED_MAX  100
 #define LEAVES_BUFFERED  4096
+#define ATTEMPTS_MAX     10
 
 struct verify {
     const struct audit_verify_cfg *cfg;
@@ -49,6 +50,8 @@ struct verify {
     /* The highest record that a record of kind "cut" says was removed: one met, one under a good checkpoint.
      */
     uint64_t cut_last, sealed_cut_last;
+    uint64_t first_seq,
+        removed_last; /* oldest kept when we began; the highest one that was gone when we came */
     struct open_intents open;
     struct arena scratch;
     struct error *err;
@@ -244,6 +247,7 @@ static void note_cut(struct verify *v, const struct journal_entry *e)
 static void take_removed(struct verify *v, uint64_t first)
 {
     struct merkle_hash leaf;
+    v->removed_last = first - 1;
     v->next_leaf = v->n_leaves = 0;
     if (v->leaves != NULL) (void)fseeko(v->leaves, (off_t)(v->tree.size * sizeof(leaf)), SEEK_SET);
     while (v->tree.size + 1 < first && next_leaf(v, &leaf)) {
@@ -263,11 +267,11 @@ static void take_removed(struct verify *v, uint64_t first)
  * it. */
 static void check_announced(struct verify *v)
 {
-    if (v->report->removed <= v->sealed_cut_last) return;
+    if (v->removed_last <= v->sealed_cut_last) return;
     found_bad(v, v->sealed_cut_last + 1,
               "records %" PRIu64 " to %" PRIu64
               " are missing and no sealed record says that they were removed",
-              v->sealed_cut_last + 1, v->report->removed);
+              v->sealed_cut_last + 1, v->removed_last);
 }
 
 static void note_kind(struct verify *v, const struct journal_entry *e, enum record_kind kind)
@@ -406,6 +410,7 @@ static enum status open_all(struct verify *v)
     if (signed_dir == NULL) signed_dir = arena_printf(&a, "%s/audit", dir).ptr;
     if (key_file == NULL) key_file = arena_printf(&a, "%s/key.pub", signed_dir).ptr;
     enum status s = journal_reader_open(arena_printf(&a, "%s/journal", dir).ptr, &v->reader, v->err);
+    if (s == STATUS_OK) v->first_seq = journal_reader_first_seq(v->reader);
     if (s == STATUS_OK) s = audit_key_read_public(key_file, &v->key, v->err);
     if (s == STATUS_OK)
         s = open_optional(arena_printf(&a, "%s/audit/leaves", dir).ptr, &v->leaves, &leaves_bytes, v->err);
@@ -447,16 +452,21 @@ static void finish(struct verify *v)
     r->n_open_intents = v->open.n;
 }
 
-enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, struct audit_report *ret_report,
-                         struct error *err)
+/* Retention went on meanwhile: what announces it may be sealed by a checkpoint that was not there when we
+ * began. */
+static bool is_outrun(const struct verify *v)
+{
+    return is_bad(v) && v->removed_last >= v->first_seq;
+}
+
+static enum status verify_once(const struct audit_verify_cfg *cfg, struct arena *a,
+                               struct audit_report *ret_report, bool *ret_is_outrun, struct error *err)
 {
     struct verify *v = mem_zalloc(1, sizeof(*v));
-    struct audit_report report = {0};
-    struct error own = {0};
     v->cfg = cfg;
-    v->report = &report;
+    v->report = ret_report;
     v->arena = a;
-    v->err = err != NULL ? err : &own;
+    v->err = err;
     v->began_unix_ns = clock_unix_ns();
     merkle_tree_init(&v->tree);
     open_intents_init(&v->open);
@@ -467,10 +477,26 @@ enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, st
         compare_kept(v);
         s = read_records(v);
     }
-    if (s == STATUS_OK) {
-        finish(v);
-        *ret_report = report;
-    }
+    if (s == STATUS_OK) finish(v);
+    *ret_is_outrun = is_outrun(v);
     close_all(v);
+    return s;
+}
+
+enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, struct audit_report *ret_report,
+                         struct error *err)
+{
+    struct audit_report report;
+    struct error own = {0};
+    bool is_late = true;
+    enum status s = STATUS_OK;
+    if (err == NULL) err = &own;
+    for (unsigned attempt = 0; s == STATUS_OK && is_late && attempt < ATTEMPTS_MAX; attempt++) {
+        report = (struct audit_report){0};
+        s = verify_once(cfg, a, &report, &is_late, err);
+    }
+    if (s == STATUS_OK && is_late)
+        s = error_set(err, STATUS_UNAVAILABLE, "retention removes records faster than they can be verified");
+    if (s == STATUS_OK) *ret_report = report;
     return s;
 }

@@ -47,7 +47,9 @@ struct audit_verify_cfg {
 };
 
 /* STATUS_OK: read to the end, the report says what was found. STATUS_NOT_FOUND: no journal there.
- * STATUS_INVALID_ARGUMENT: no checkpoints in checkpoints_file. */
+ * STATUS_INVALID_ARGUMENT: no checkpoints in checkpoints_file. Where retention of a running platform removes
+ * records meanwhile and the seal that was read does not say so yet, it begins again; STATUS_UNAVAILABLE: each
+ * time. */
 enum status audit_verify(const struct audit_verify_cfg *cfg, struct arena *a, struct audit_report *ret_report,
                          struct error *err) MUST_USE;
 

@@ -12,6 +12,8 @@
 #include "audit/notes.h"
 #include "base/clock.h"
 
+#define ATTEMPTS_MAX 10 /* against a retention that goes on meanwhile: mostly once a minute */
+
 struct backup_cfg {
     const char *data_dir;
     bool is_without_secrets, is_json;
@@ -123,13 +125,23 @@ static enum status write_manifest(struct backup *b)
     return s == STATUS_OK ? backup_manifest_write(b->draft.path, &b->manifest, b->err) : s;
 }
 
+static enum status copy_parts(struct backup *b)
+{
+    enum status s = STATUS_ABORTED;
+    for (unsigned attempt = 0; s == STATUS_ABORTED && attempt < ATTEMPTS_MAX; attempt++) {
+        s = attempt > 0 ? backup_draft_empty(&b->draft, b->err) : STATUS_OK;
+        if (s == STATUS_OK)
+            s = backup_parts_copy(b->data_dir, b->draft.path, b->cfg->is_without_secrets, &b->progress,
+                                  b->arena, &b->manifest, b->err);
+    }
+    return s;
+}
+
 /* The log first: verifying reads what the hashes are about to be compared with on the disk. */
 static enum status copy_and_check(struct backup *b)
 {
     enum status s = check_outside(b);
-    if (s == STATUS_OK)
-        s = backup_parts_copy(b->data_dir, b->draft.path, b->cfg->is_without_secrets, &b->progress, b->arena,
-                              &b->manifest, b->err);
+    if (s == STATUS_OK) s = copy_parts(b);
     if (s == STATUS_OK) {
         s = backup_log_verify(b->draft.path, &b->progress, b->arena, &b->report, b->err);
         if (s != STATUS_OK) s = error_prefix(b->err, s, "the copy does not verify, and nothing was kept");

@@ -85,6 +85,8 @@ struct backup_draft {
  * renamed to, being a mount point. STATUS_NOT_FOUND: the folder to put it in is not there. */
 enum status backup_draft_begin(struct backup_draft *d, const char *target, struct arena *a,
                                struct error *err) MUST_USE;
+/* Removes what is in it, to begin again. */
+enum status backup_draft_empty(const struct backup_draft *d, struct error *err) MUST_USE;
 /* Folders to disk, then the name. */
 enum status backup_draft_finish(struct backup_draft *d, struct error *err) MUST_USE;
 /* Removes it, unless it is finished. */
@@ -93,7 +95,8 @@ void backup_draft_abandon(struct backup_draft *d);
 /* ---- what is in a data folder (backup_parts.c) ---- */
 
 /* A data folder's content into `to`, which is there and empty, in an order in which each part is covered by
- * the next. Fills first_seq, last_seq and the files of *ret_manifest; those live in the arena. */
+ * the next. Fills first_seq, last_seq and the files of *ret_manifest; those live in the arena.
+ * STATUS_ABORTED: retention removed records meanwhile, and the parts do not belong together: begin again. */
 enum status backup_parts_copy(const char *from, const char *to, bool is_without_secrets,
                               struct backup_progress *p, struct arena *a,
                               struct backup_manifest *ret_manifest, struct error *err) MUST_USE;

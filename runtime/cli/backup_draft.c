@@ -28,6 +28,11 @@ static int on_remove(const char *path, const struct stat *st, int type, struct F
     return type == FTW_DP ? rmdir(path) : unlink(path);
 }
 
+static int on_empty(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    return at->level == 0 ? 0 : on_remove(path, st, type, at);
+}
+
 static int on_sync(const char *path, const struct stat *st, int type, struct FTW *at)
 {
     (void)st, (void)at;
@@ -164,6 +169,13 @@ enum status backup_draft_begin(struct backup_draft *d, const char *target, struc
     s = begin(d, err);
     (void)close(parent);
     return s;
+}
+
+enum status backup_draft_empty(const struct backup_draft *d, struct error *err)
+{
+    return nftw(d->path, on_empty, WALK_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) == 0
+               ? STATUS_OK
+               : failed(err, "empty", d->path);
 }
 
 enum status backup_draft_finish(struct backup_draft *d, struct error *err)

@@ -11,6 +11,7 @@
 
 #include "audit/notes.h"
 #include "base/file.h"
+#include "store/journal.h"
 #include "store/journal_copy.h"
 
 #define DEPTH_MAX 3 /* secrets/functions/NAME */
@@ -296,15 +297,38 @@ static int by_path(const void *a, const void *b)
     return sv_cmp(((const struct backup_file *)a)->path, ((const struct backup_file *)b)->path);
 }
 
+/* UINT64_MAX: it cannot be read, which copying it will say better. */
+static uint64_t oldest_kept(struct copying *c)
+{
+    struct journal_reader *reader;
+    if (journal_reader_open(source(c, "journal"), &reader, NULL) != STATUS_OK) return UINT64_MAX;
+    uint64_t first = journal_reader_first_seq(reader);
+    journal_reader_close(reader);
+    return first;
+}
+
+/* What was removed after the signatures were copied is announced by a record that those do not cover, and may
+ * be needed behind the snapshot that was copied. */
+static enum status check_unmoved(const struct copying *c, uint64_t first)
+{
+    if (c->manifest->first_seq <= first) return STATUS_OK;
+    return error_set(c->err, STATUS_ABORTED,
+                     "retention removed records before %" PRIu64 " while they were copied",
+                     c->manifest->first_seq);
+}
+
 enum status backup_parts_copy(const char *from, const char *to, bool is_without_secrets,
                               struct backup_progress *p, struct arena *a,
                               struct backup_manifest *ret_manifest, struct error *err)
 {
     struct copying c = {
         .from = from, .to = to, .progress = p, .arena = a, .manifest = ret_manifest, .err = err};
+    *ret_manifest = (struct backup_manifest){.n_files = 0};
+    uint64_t first = oldest_kept(&c);
     enum status s = make_folder(&c, "audit");
     for (size_t i = 0; i < ARRAY_LEN(parts) && s == STATUS_OK; i++)
         if (!is_without_secrets || !parts[i].is_secret) s = parts[i].copy(&c, &parts[i]);
+    if (s == STATUS_OK) s = check_unmoved(&c, first);
     if (s == STATUS_OK && ret_manifest->n_files > 1)
         qsort(ret_manifest->files, ret_manifest->n_files, sizeof(*ret_manifest->files), by_path);
     return s;

@@ -195,6 +195,27 @@ class UnderLoad(BackupTest):
         self.assertIn("is not in this log", report["restores"][0])
         self.assertEqual(records(p.data)[:ends[4] + 1], restored)
 
+    def test_what_retention_removes_meanwhile_is_no_tampering(self):
+        """Signatures, leaves and journal are read one after the other: what is cut in between is announced by a record that those read before
+        do not cover."""
+        self.refolds = False  # its past is gone
+        p = self.filled(20, arguments=["--retention-size", "1MiB", "--retention-interval", "100ms", "--reserve-size", "0", "--snapshot-every", "2000"])
+
+        def burst(i):
+            for k in range(8):
+                p.post_alerts(*[alert(f"Burst{n}", i=str(i), k=str(k), text="x" * 300) for n in range(50)])
+        first = set()
+        for i in range(8):  # a few segments come and go while each is made
+            writer = threading.Thread(target=burst, args=(i,))
+            writer.start()
+            try:
+                first.add(self.backup(p, f"b{i}")["first"])
+                self.assertEqual(self.verified(p.data)["firstBad"], 0)
+            finally:
+                writer.join()
+            self.assertEqual(self.verified(self.path(f"b{i}"))["firstBad"], 0)
+        self.assertGreater(len(first), 2, "retention went on")
+
     def test_an_input_and_what_was_decided_on_it_stay_together(self):
         shadow = RUNBOOK.replace("TIMEOUT", "5s").replace("mode: act", "mode: shadow")
         p = self.platform(runbooks={"tell.yaml": shadow}, stack=stack_file("notify"))
