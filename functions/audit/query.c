@@ -224,11 +224,12 @@ static enum status scan_block(struct query *q, struct journal *j, size_t block, 
     uint64_t seq = (uint64_t)block * INDEX_BLOCK_RECORDS + 1, end = seq + INDEX_BLOCK_RECORDS;
     enum status s = STATUS_OK;
     if (end > last_seq + 1) end = last_seq + 1;
-    if (seq < journal_first_seq(j)) seq = journal_first_seq(j);
     while (s == STATUS_OK && seq < end) {
         struct journal_entry *entries = NULL;
         struct batch b = {.query = q, .deadline_ns = deadline_ns, .err = err};
-        s = journal_read(j, seq, (size_t)(end - seq), false, &a, &entries, &b.n, err);
+        s = journal_read_kept(j, seq, (size_t)(end - seq), false, &a, &entries, &b.n, err);
+        while (s == STATUS_OK && b.n > 0 && entries[b.n - 1].seq >= end)
+            b.n--; /* the whole block is gone, and these are another's */
         if (s != STATUS_OK || b.n == 0) break;
         seq = entries[b.n - 1].seq + 1;
         b.entries = entries;

@@ -51,8 +51,7 @@ void records_handle(struct journal *j, const struct http_req *req, struct http_r
         answer_error(resp, req->arena, 400, SV("from is a sequence number, limit a number from 1 to 1000"));
         return;
     }
-    if (from < journal_first_seq(j)) from = journal_first_seq(j);
-    if (journal_read(j, from, (size_t)limit, false, req->arena, &entries, &n, &err) != STATUS_OK) {
+    if (journal_read_kept(j, from, (size_t)limit, false, req->arena, &entries, &n, &err) != STATUS_OK) {
         http_resp_error(resp, req->arena, &err);
         return;
     }

@@ -23,7 +23,10 @@ struct seal {
     struct fiber_scope scope;
     struct fiber_event caught_up; /* what was there at the start is signed, or was tried */
     uint64_t opened_seq;          /* where the journal ended when it was opened */
-    int64_t checkpoint_ns;        /* monotonic, of the newest one of this process; 0: none yet */
+    /* As the loop's thread knows it, while a worker may be at the files: up to where leaves and a signature
+     * are on the disk; and what was sealed at the start, which is compared with its leaves. */
+    uint64_t signed_seq, compared_seq;
+    int64_t checkpoint_ns; /* monotonic, of the newest one of this process; 0: none yet */
     bool is_started, is_stopped_for_good, is_failing;
     bool is_late_recorded, is_rest_settled; /* nothing is signed before the latter */
     struct metric *records, *last_seq, *last_checkpoint, *failures;
@@ -90,6 +93,14 @@ static void do_restart(void *arg)
 {
     struct seal_work *w = arg;
     w->status = seal_files_restart(w->files, w->err);
+}
+
+/* On the loop's thread, with no work on the files under way but comparing. */
+static void note_signed(struct seal *seal)
+{
+    const struct seal_files *f = &seal->files;
+    seal->signed_seq = f->tree.size < f->newest.size ? f->tree.size : f->newest.size;
+    if (f->are_leaves_bad) seal->signed_seq = 0; /* they are to be made anew */
 }
 
 /* ---- what was found ---- */
@@ -255,7 +266,7 @@ static void check_fiber(void *arg)
     struct seal *seal = arg;
     struct arena a = {0};
     struct error err = {0};
-    uint64_t size = seal->files.newest.size, seq = journal_first_seq(seal->journal);
+    uint64_t size = seal->compared_seq, seq = journal_first_seq(seal->journal);
     struct seal_work w = {.files = &seal->files, .err = &err};
     if (journal_durable_seq(seal->journal) < size)
         found_tampering(seal, "the journal is shorter than what was sealed",
@@ -263,11 +274,9 @@ static void check_fiber(void *arg)
     while (seq <= size) {
         int64_t began_ns = clock_monotonic_ns();
         struct journal_entry *entries = NULL;
-        if (seq < journal_first_seq(seal->journal)) seq = journal_first_seq(seal->journal); /* retention */
-        if (seq > size) break;
         uint64_t left = size - seq + 1;
-        enum status s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a,
-                                     &entries, &w.n, &err);
+        enum status s = journal_read_kept(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a,
+                                          &entries, &w.n, &err);
         if (s != STATUS_OK || w.n == 0) break;
         seq = entries[w.n - 1].seq + 1;
         w.entries = entries;
@@ -321,6 +330,7 @@ static enum status seal_pending(struct seal *seal, struct error *err)
         if (s == STATUS_OK) {
             metric_add(seal->records, (double)w.n);
             metric_set(seal->last_seq, (double)seal->files.tree.size);
+            note_signed(seal);
             check_remade(seal, before, &newest);
         }
         arena_reset(&a);
@@ -336,6 +346,7 @@ static enum status checkpoint(struct seal *seal, struct error *err)
     struct seal_work w = {.files = &seal->files, .err = err};
     work_run(do_checkpoint, &w);
     if (w.status != STATUS_OK) return w.status;
+    note_signed(seal);
     seal->checkpoint_ns = clock_monotonic_ns();
     metric_set(seal->last_checkpoint, (double)seal->files.newest.time_unix_ns / 1e9);
     return STATUS_OK;
@@ -369,6 +380,8 @@ static void seal_fiber(void *arg)
     struct error err = {0};
     enum status s = settle_rest(seal);
     if (s == STATUS_OK) s = mend_leaves(seal);
+    note_signed(seal);
+    seal->compared_seq = seal->files.newest.size;
     if (s == STATUS_OK && !seal->is_stopped_for_good &&
         fiber_scope_spawn(&seal->scope, check_fiber, seal, &err) != STATUS_OK)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
@@ -412,9 +425,7 @@ static void on_collect(void *arg)
 static uint64_t oldest_needed(struct journal_keeper *k)
 {
     const struct seal *seal = container_of(k, struct seal, keeper);
-    uint64_t size = seal->files.tree.size;
-    if (size > seal->files.newest.size) size = seal->files.newest.size;
-    return seal->is_stopped_for_good ? UINT64_MAX : size + 1;
+    return seal->is_stopped_for_good ? UINT64_MAX : seal->signed_seq + 1;
 }
 
 enum status seal_new(struct journal *j, const char *dir, struct strview cluster, struct seal **ret_seal,
@@ -435,6 +446,7 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
         free(seal);
         return error_prefix(err, w.status, "open the audit log");
     }
+    note_signed(seal);
     fiber_scope_init(&seal->scope);
     fiber_event_init(&seal->caught_up);
     seal->records = catalog_series(CATALOG_AUDIT_RECORDS, NULL);

@@ -82,11 +82,10 @@ static enum status read_incident(const struct exchange *x, struct explain *expla
     uint64_t seq = first_seq_of(x->d, id);
     struct arena batch = {0};
     enum status s = STATUS_OK;
-    if (seq < journal_first_seq(x->d->env.journal)) seq = journal_first_seq(x->d->env.journal);
     for (size_t n = 1; s == STATUS_OK && n > 0;) {
         struct journal_entry *entries;
         arena_reset(&batch);
-        s = journal_read(x->d->env.journal, seq, 1000, true, &batch, &entries, &n, err);
+        s = journal_read_kept(x->d->env.journal, seq, 1000, true, &batch, &entries, &n, err);
         for (size_t i = 0; s == STATUS_OK && i < n; i++) {
             explain_add(explained, entries[i].seq, entries[i].record);
             seq = entries[i].seq + 1;
@@ -108,7 +107,7 @@ static enum status find_last_incident(const struct exchange *x, struct strview *
         struct journal_entry *entries;
         size_t n = 0, want = end - first < 1000 ? (size_t)(end - first) : 1000;
         arena_reset(&batch);
-        s = journal_read(j, end - want, want, true, &batch, &entries, &n, err);
+        s = journal_read_kept(j, end - want, want, true, &batch, &entries, &n, err);
         for (size_t i = n; s == STATUS_OK && i > 0 && id.len == 0; i--)
             id = arena_copy(x->req->arena, entries[i - 1].record->incident);
         end -= want;

@@ -390,6 +390,19 @@ enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decod
     return j->ops->read(j, seq, max, decode, a, ret_entries, ret_n, err);
 }
 
+enum status journal_read_kept(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
+                              struct journal_entry **ret_entries, size_t *ret_n, struct error *err)
+{
+    struct error why;
+    enum status s;
+    do {
+        if (seq < j->first_seq) seq = j->first_seq;
+        s = journal_read(j, seq, max, decode, a, ret_entries, ret_n, &why);
+    } while (s == STATUS_OUT_OF_RANGE && seq < j->first_seq);
+    if (s != STATUS_OK && err != NULL) *err = why;
+    return s;
+}
+
 /* ---- leases ---- */
 
 enum status journal_lease_acquire(struct journal *j, struct strview key, struct strview holder,

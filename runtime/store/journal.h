@@ -145,6 +145,9 @@ enum status journal_wait_after(struct journal *j, uint64_t seq, int64_t deadline
  * kept. */
 enum status journal_read(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
                          struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
+/* The same, from the oldest kept on where retention has removed seq, also while this was on its way. */
+enum status journal_read_kept(struct journal *j, uint64_t seq, size_t max, bool decode, struct arena *a,
+                              struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
 /* All durable records from seq on, in order, decoded, through f->on_record; suspends between batches. For
  * the fold at the start. */
 enum status journal_replay(struct journal *j, uint64_t seq, struct journal_follower *f,
