@@ -185,11 +185,13 @@ def sample(p, cpu_before, seconds):
 
 def is_flat(values, share, least):
     """(flat?, how much the line through the second half rises, its noise, what is allowed)"""
-    half = values[len(values) // 2:]
+    half = [v for v in values[len(values) // 2:] if v == v]  # without minutes in which nothing was acted
     n = len(half)
+    if n < 3:
+        return False, float("nan"), float("nan"), 0
     mean_x, mean_y = (n - 1) / 2, statistics.mean(half)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in enumerate(half)) / sum((x - mean_x) ** 2 for x in range(n))
-    noise = statistics.pstdev([float(y - mean_y - slope * (x - mean_x)) for x, y in enumerate(half)])
+    noise = statistics.pstdev([y - mean_y - slope * (x - mean_x) for x, y in enumerate(half)])
     rise, allowed = slope * (n - 1), max(share * mean_y, least, 2 * noise)
     return rise <= allowed, rise, noise, allowed
 
