@@ -121,6 +121,8 @@ $(foreach f,$(FUNCTIONS),$(eval $(call function_rules,$(f))))
 UNIT     := $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard tests/unit/*/test_*.c)))))
 PROPERTY := $(sort $(basename $(notdir $(wildcard tests/property/test_*.c))))
 FUZZ     := $(sort $(basename $(notdir $(wildcard tests/fuzz/*.c))))
+# Fibers and what stands on them, up to the wire; what opens files and databases runs under ASan.
+VALGRIND := base fiber loop server client cloudevents
 TSAN     := $(sort $(basename $(notdir $(wildcard tests/tsan/*.c))))
 BENCH    := $(sort $(basename $(notdir $(wildcard tests/bench/*.c))))
 CRASH    := $(sort $(filter-out preload_%,$(basename $(notdir $(wildcard tests/crash/*.c)))))
@@ -164,7 +166,7 @@ $(PRELOAD_BIN): $(B)/tests/crash/%.so: tests/crash/%.c
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -D_GNU_SOURCE $(CPPFLAGS) $(filter-out $(SANFLAGS),$(CFLAGS_ALL)) -fPIC -shared -o $@ $< -ldl -lpthread
 
-.PHONY: test check check-asan check-tsan check-all check-upgrade fuzz-replay integration
+.PHONY: test check check-asan check-tsan check-valgrind check-all check-upgrade fuzz-replay integration
 test: deps-test ## every test, with its own set-up; ends in `N passed, N failed`
 	@$(MAKE) --no-print-directory -j$$(nproc) tests
 	@tests/run.py --build $(B) unit property contract fuzz integration upgrade
@@ -173,9 +175,12 @@ check: tests ## unit and property tests, parallel, under a minute
 check-asan: deps-test ## ASan, UBSan and leaks over unit and integration tests
 	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/asan SAN=asan tests
 	@tests/run.py --asan --build $(B)/asan unit property contract fuzz integration upgrade
-check-tsan: deps-test ## TSan on the threaded parts
-	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan SAN=tsan $(TSAN:%=$(B)/tsan/tests/tsan/%)
+check-tsan: deps-test ## TSan on the threaded parts, and on the whole platform
+	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/tsan SAN=tsan all $(TSAN:%=$(B)/tsan/tests/tsan/%)
 	@tests/run.py --build $(B)/tsan tsan
+check-valgrind: deps-valgrind ## memcheck over the fiber core, its stacks registered: fibers, loop, server, client
+	@$(MAKE) --no-print-directory -j$$(nproc) B=$(B)/valgrind $(VALGRIND:%=$(B)/valgrind/tests/unit/%)
+	@tests/run.py --valgrind --build $(B)/valgrind unit
 check-all: ## everything, heavy targets too
 	@CI_ALL=1 .ci/run
 # libFuzzer's own build, and one that counts lines, beside the others.
@@ -291,7 +296,8 @@ DEPS_DEMO  := $(DEPS) python3 libcrypt1
 DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
 DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
-.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint
+DEPS_VALGRIND := $(DEPS_TEST) valgrind
+.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
 deps-test:
@@ -304,6 +310,8 @@ deps-fuzz:
 	@tests/deps.sh $(DEPS_FUZZ)
 deps-lint:
 	@tests/deps.sh $(DEPS_LINT)
+deps-valgrind:
+	@tests/deps.sh $(DEPS_VALGRIND)
 
 # ---- checks ----
 .PHONY: lint

@@ -129,7 +129,7 @@ static void many_deadlines(void *arg)
     (void)arg;
     fiber_event_init(&never);
     fiber_scope_init(&s);
-    int64_t base_ns = in_ms(20);
+    int64_t base_ns = in_ms(300); /* no deadline may pass before all of them wait */
     for (int i = 0; i < N; i++) { /* 7 is coprime to 200: a permutation, so the heap is really used */
         w[i] = (struct wait_for){.event = &never,
                                  .next_order = &next_order,

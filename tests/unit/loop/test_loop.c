@@ -331,7 +331,7 @@ static void ping_pong(void *arg)
     cr_assert_eq(uv_timer_start(&n.timer, on_timer_fired, 30, 0), 0);
     cr_expect_eq(fiber_event_wait(&n.fired, in_ms(3000)), STATUS_OK);
     nest_close(&n);
-    cr_expect_gt(one.count, 100);
+    cr_expect_gt(one.count, 10); /* thousands, but for a processor that is emulated */
     is_over = true;
     fiber_scope_join(&s);
 }
