@@ -31,13 +31,15 @@ check() { # TOOL NAME COMMAND...: "-" where there is no tool that could be missi
 
 files() { git ls-files -co --exclude-standard -- "$@" | while read -r f; do [ -f "$f" ] && echo "$f"; done; }
 sources() { files 'runtime/*.c' 'functions/*.c'; }
+# What is tested, and the plain programs that measure it.
+analyzed() { sources; files 'tests/tsan/*.c' 'tests/bench/*.c'; }
 everything() { files 'runtime/*.[ch]' 'functions/*.[ch]' 'tests/*.[ch]' 'templates/*.[ch]'; }
 
 # As the Makefile compiles; the functions' headers that are made from bot.yaml come from the first check's build.
 flags="-std=c11 -D_GNU_SOURCE -DH2O_USE_LIBUV=0 -Iruntime -I. -I$build/lint-gcc/gen -I$build/lint-gcc/gen/functions -include base/banned.h"
 
 compiles() { # COMPILER: a build folder each; -k, because later checks need what can be made
-    make --no-print-directory -k -j"$jobs" B="$build/lint-$1" DEV=1 CC="$1" tests bench-binaries
+    make --no-print-directory -k -j"$jobs" B="$build/lint-$1" DEV=1 CC="$1" tests bench-binaries crash-binaries
 }
 headers_alone() { # each header compiles by itself
     # shellcheck disable=SC2086 # flags are words
@@ -49,7 +51,7 @@ headers_alone() { # each header compiles by itself
 # gcc's path-sensitive analyser over what is ours. Without the paths, which are pages: `gcc -fanalyzer` shows them.
 analyze() {
     # shellcheck disable=SC2016 # the inner shell's
-    sources | xargs -P "$jobs" -n 4 sh -c 'for f; do gcc '"$flags"' -O1 -fanalyzer -fdiagnostics-path-format=none -Werror \
+    analyzed | xargs -P "$jobs" -n 4 sh -c 'for f; do gcc '"$flags"' -O1 -fanalyzer -fdiagnostics-path-format=none -Werror \
         -c "$f" -o /dev/null || bad=1; done; exit ${bad:-0}' sh
 }
 suspicious() {
@@ -61,7 +63,7 @@ EOF
     # normalCheckLevelMaxBranches: only says that a function was too large to follow every branch of it.
     cppcheck --quiet --error-exitcode=1 --std=c11 -j "$jobs" --enable=warning,portability --inline-suppr \
         --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE -D__CPPCHECK__ \
-        --include="$build/lint-macros.h" -Iruntime -I. runtime functions
+        --include="$build/lint-macros.h" -Iruntime -I. runtime functions tests/tsan tests/bench
 }
 tidy() {
     checks='-*,bugprone-*,cert-err34-c,misc-misleading-identifier,readability-misleading-indentation'
@@ -72,7 +74,7 @@ tidy() {
     checks="$checks,-bugprone-assignment-in-if-condition"  # `while ((x = next()) != NULL)` is how one walks
     checks="$checks,-bugprone-not-null-terminated-result"  # views and buffers carry their length: nothing ends in NUL
     # shellcheck disable=SC2016 # the inner shell's
-    sources | xargs -P "$jobs" -n 8 sh -c 'clang-tidy --quiet --warnings-as-errors="*" -checks='"$checks"' "$@" -- '"$flags" sh
+    analyzed | xargs -P "$jobs" -n 8 sh -c 'clang-tidy --quiet --warnings-as-errors="*" -checks='"$checks"' "$@" -- '"$flags" sh
 }
 formatted() { everything | xargs clang-format --dry-run --Werror; }
 no_own_paths() { ! git grep -nIE '(/(home|work|root)/[a-z.])' -- . ':!*.md'; }

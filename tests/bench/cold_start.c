@@ -120,8 +120,9 @@ int main(int argc, char **argv)
         }
     }
     qsort(took, (size_t)runs, sizeof(*took), by_value);
+    int64_t p50 = took[runs / 2], p90 = took[runs * 9 / 10];
     printf("cold start, %ld runs: p50 %.2f ms, p90 %.2f ms, max %.2f ms\n", runs,
-           (double)took[runs / 2] / (double)NS_PER_MS, (double)took[runs * 9 / 10] / (double)NS_PER_MS,
+           (double)p50 / (double)NS_PER_MS, (double)p90 / (double)NS_PER_MS,
            (double)took[runs - 1] / (double)NS_PER_MS);
     free(took);
     return 0;
