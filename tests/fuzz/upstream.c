@@ -5,8 +5,8 @@
  * Input: one byte, its bits: 1 libcurl; 2 passed on; 4 the connection stays open for a second request. Then
  * the bytes, in two parts at the first 0xFF.
  *
- * Reads: client/forward.c client/forward_call.c client/forward_head.c client/client.c client/client_attempt.c
- */
+ * Reads: client/answer.c client/forward.c client/forward_call.c client/forward_head.c client/client.c
+ * client/client_attempt.c */
 #include "client/forward.h"
 
 #include <stdlib.h>
