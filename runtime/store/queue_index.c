@@ -412,7 +412,7 @@ void work_index_turn(struct work_index *x, const struct clock_turn *turn)
     for (size_t i = 0; i < x->n_buckets; i++)
         for (struct work *w = x->items[i]; w != NULL; w = w->hash_next) {
             w->time_ns = clock_turn_apply(turn, w->time_ns);
-            w->due_ns = clock_turn_ahead(turn, w->due_ns);
+            if (w->due_ns != 0) w->due_ns = clock_turn_ahead(turn, w->due_ns); /* 0: it waits for nothing */
         }
 }
 
