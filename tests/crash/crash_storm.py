@@ -1,4 +1,5 @@
 """10 000 alerts in one second on 2 000 targets: memory stays bounded, no guardrail is exceeded, each alert is decided on within a second."""
+import bisect
 import collections
 import json
 import os
@@ -88,18 +89,20 @@ def moving(p):
 
 
 def decision_times(records, seen):
-    """Seconds from each alert's acceptance until what was decided on it was on disk, and how many were not decided on."""
-    first, times, at = {}, [], 0
+    """Seconds until what was decided on each alert was on disk, from its acceptance (it is on disk itself) and from its receipt; and how many were not
+    decided on."""
+    first, accepted, received, undecided, at = {}, [], [], 0, [seq for _, seq in seen]
     for seq, r in enumerate(records, 1):
-        if r["kind"] in ("intent", "refusal") and r.get("cause") not in first:
-            first[r["cause"]] = seq
-    signals = [(first.get(seq), r) for seq, r in enumerate(records, 1) if r["kind"] == "signal" and r["status"] == "firing"]
-    for decided, r in sorted((s for s in signals if s[0] is not None), key=lambda s: s[0]):
-        while at < len(seen) and seen[at][1] < decided:
-            at += 1
-        if at < len(seen) and r["labels"]["host"] != "warm-up":
-            times.append((seen[at][0] - unix_ns(r["time"])) / 1e9)
-    return times, sum(decided is None for decided, _ in signals)
+        if r["kind"] in ("intent", "refusal"):
+            first.setdefault(r.get("cause"), seq)
+    for seq, r in enumerate(records, 1):
+        if r["kind"] != "signal" or r["status"] != "firing" or r["labels"]["host"] == "warm-up":
+            continue
+        look, undecided = bisect.bisect_left(at, first.get(seq, 0)), undecided + (seq not in first)
+        if seq in first and look < len(seen):
+            accepted.append((seen[look][0] - seen[bisect.bisect_left(at, seq)][0]) / 1e9)
+            received.append((seen[look][0] - unix_ns(r["time"])) / 1e9)
+    return accepted, received, undecided
 
 
 def unix_ns(text):
@@ -200,10 +203,11 @@ def check_memory(before, costs, table):
 
 
 def check_times(records, seen, series, table):
-    times, undecided = decision_times(records, seen)
+    times, received, undecided = decision_times(records, seen)
     late = sum(t > DECIDED_WITHIN_S for t in times)
     table.row("storm: from acceptance to the decision on disk, by a reader of the journal",
-              f"{len(times)} alerts: p50 {percentile(times, .5) * 1e3:.0f} ms, p99 {percentile(times, .99) * 1e3:.0f} ms, max {max(times) * 1e3:.0f} ms",
+              f"{len(times)} alerts: p99 {percentile(times, .99) * 1e3:.0f} ms, max {max(times) * 1e3:.0f} ms; from the receipt, with the disk's time: "
+              f"p50 {percentile(received, .5) * 1e3:.0f} ms, p99 {percentile(received, .99) * 1e3:.0f} ms, max {max(received) * 1e3:.0f} ms",
               f"{undecided} undecided, {late} later than {DECIDED_WITHIN_S} s", undecided == 0 and late == 0)
     steps = buckets(series, "balm_stage_seconds", 'stage="decided"')
     total = steps[-1][1] if steps else 0
