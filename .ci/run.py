@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The project's own check, on a fresh clone: the core parts always, the heavy e2e-* targets that the changed paths touch.
+"""The project's own check, on a fresh clone: the core parts always, the heavy targets that the changed paths touch.
 
 Prints used and allowed minutes per part and ends in one line `N passed, N failed` over all parts. CI_ALL=1 runs every heavy target as well.
 CI_BASE names the commit to compare with (default: the parent of HEAD).
@@ -13,9 +13,11 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # part, allowed minutes. Together under 40.
-CORE = [("test", 13), ("demo", 1), ("check-asan", 18), ("check-tsan", 2), ("lint", 5)]
+CORE = [("test", 13), ("demo", 1), ("check-asan", 16), ("check-tsan", 4), ("lint", 5)]
 # heavy target, allowed minutes, the paths that call for it.
 HEAVY = [
+    ("crash-sample", 15, ["runtime/", "functions/", "tests/crash/", "tests/integration/harness.py", "Makefile"]),
+    ("check-valgrind", 10, ["runtime/base/", "runtime/fiber/", "runtime/loop/", "runtime/server/", "runtime/client/", "tests/valgrind"]),
     ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py"]),
     ("e2e-systemd", 10, ["Makefile", "runtime/cli/", "runtime/gateway/broker", "runtime/gateway/shim.c", "functions/service-restart/",
                          "tests/e2e/test_systemd.py", ".ci/"]),

@@ -210,7 +210,8 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
                                  .help = "Old records removed by this process."},
     [CATALOG_JOURNAL_COMMITS] = {.name = "balm_journal_commits_total",
                                  .type = METRIC_COUNTER,
-                                 .help = "Transactions of this process, each a group of records and one fsync."},
+                                 .help =
+                                     "Transactions of this process, each a group of records and one fsync."},
     [CATALOG_JOURNAL_PENDING] = {.name = "balm_journal_pending_bytes",
                                  .type = METRIC_GAUGE,
                                  .unit = "bytes",
