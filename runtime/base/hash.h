@@ -16,10 +16,10 @@ void sha256(struct strview data, uint8_t ret_digest[SHA256_BYTES]);
 /* Digest of the parts one after another, without copying them together. */
 void sha256_parts(const struct strview *parts, size_t n, uint8_t ret_digest[SHA256_BYTES]);
 void sha256_hex(struct strview data, char ret_hex[SHA256_HEX + 1]);
-/* The same of bytes that come in pieces: init, add, add …, end. A value, nothing to release. */
 struct sha256_stream {
     uint64_t state[14]; /* libcrypto's */
 };
+/* The same of bytes that come in pieces: init, add, add …, end. A value, nothing to release. */
 void sha256_stream_init(struct sha256_stream *s);
 void sha256_stream_add(struct sha256_stream *s, struct strview piece);
 void sha256_stream_end(struct sha256_stream *s, char ret_hex[SHA256_HEX + 1]);

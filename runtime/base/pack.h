@@ -41,6 +41,8 @@ struct unpack {
     bool is_bad;
 };
 
+/* Reads from the front of `bytes`, which are borrowed. What is not there is 0 or empty, and is_bad from then
+ * on. */
 void unpack_init(struct unpack *u, struct strview bytes);
 uint64_t unpack_u64(struct unpack *u);
 int64_t unpack_i64(struct unpack *u);

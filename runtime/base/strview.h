@@ -29,8 +29,9 @@ static inline bool sv_eq(struct strview a, struct strview b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
 }
+/* The same but for the case of ASCII letters. */
 bool sv_eq_nocase_n(const char *a, const char *b, size_t len);
-static inline bool sv_eq_nocase(struct strview a, struct strview b) /* ASCII only */
+static inline bool sv_eq_nocase(struct strview a, struct strview b)
 {
     return a.len == b.len && sv_eq_nocase_n(a.ptr, b.ptr, a.len);
 }

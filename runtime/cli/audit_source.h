@@ -17,6 +17,7 @@ enum status audit_source_open(const struct cli_platform *platform, const char *d
 /* As journal_reader_read(), decoded. */
 enum status audit_source_read(struct audit_source *s, uint64_t seq, size_t max, struct arena *a,
                               struct journal_entry **ret_entries, size_t *ret_n, struct error *err) MUST_USE;
+/* A zeroed one is fine. */
 void audit_source_close(struct audit_source *s);
 
 #endif

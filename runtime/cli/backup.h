@@ -54,6 +54,7 @@ struct backup_progress {
     bool is_shown;
     int64_t next_ns;
 };
+/* Shown only where stderr is a terminal and it is wanted. */
 void backup_progress_init(struct backup_progress *p, bool is_wanted);
 /* done of all, in `unit`; all 0: not known. */
 void backup_progress_show(struct backup_progress *p, const char *what, uint64_t done, uint64_t all,

@@ -23,6 +23,7 @@ struct doctor {
     unsigned n_failed, n_skipped;
 };
 
+/* One more line of the report. */
 void doctor_ok(struct doctor *d, const char *check, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* next: what to do about it, as a sentence without a full stop. */
 void doctor_fail(struct doctor *d, const char *check, const char *next, const char *fmt, ...)

@@ -49,6 +49,7 @@ struct answer {
     struct strview length, coding; /* as announced; empty: not */
 };
 
+/* Before the first byte. `arena` keeps the headers; is_to_head: no body follows, whatever the headers say. */
 void answer_init(struct answer *a, bool is_to_head, struct arena *arena);
 /* Takes what it can; body bytes are appended to *body. Returns how many bytes were used: less than all of an
  * unfinished line, which has to be given again with more behind it, or of what came behind the end. */

@@ -91,9 +91,9 @@ enum episode_verdict episodes_judge(const struct episodes *t, const struct episo
 /* Oldest-seen open episode whose last_seen_ns + lease_ns <= now_ns, or NULL: for the one who writes
  * RECORD_EXPIRED. */
 const struct episode *episodes_next_expired(const struct episodes *t, int64_t now_ns, int64_t lease_ns);
+#define EPISODES_LOOK_MAX 4096
 /* Oldest-seen open episode that is not of `source`; NULL: there is none among the EPISODES_LOOK_MAX oldest.
  */
-#define EPISODES_LOOK_MAX 4096
 const struct episode *episodes_oldest_but_of(const struct episodes *t, struct strview source);
 /* The table slot by slot, for who has to look at every open one and may wait in between. *cursor starts as 0;
  * false at the end. *ret_open: NULL where the slot holds none, else borrowed until the next apply. What is

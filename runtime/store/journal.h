@@ -81,12 +81,12 @@ void journal_close(struct journal *j);
  * STATUS_INVALID_ARGUMENT: a record over RECORD_BYTES_MAX or without time. */
 enum status journal_append(struct journal *j, struct record *records, size_t n, uint64_t *ret_last_seq,
                            struct error *err) MUST_USE;
-/* Sees records before they are appended, but for those of followers: it may date them anew, and append
- * records of its own that go before them (it does not see those). Must not suspend. One a journal; NULL:
- * nobody. */
 struct journal_usher {
     void (*before_append)(struct journal_usher *u, struct record *records, size_t n);
 };
+/* Sees records before they are appended, but for those of followers: it may date them anew, and append
+ * records of its own that go before them (it does not see those). Must not suspend. One a journal; NULL:
+ * nobody. */
 void journal_set_usher(struct journal *j, struct journal_usher *u);
 /* Suspends until seq is durable. Cancellation and deadlines end the wait, not the append.
  * STATUS_UNAVAILABLE: the commit failed; the record may not be there after a restart. */

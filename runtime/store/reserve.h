@@ -27,9 +27,9 @@ struct reserve;
 struct reserve *reserve_open(const char *path, uint64_t size);
 /* The file stays. NULL does nothing. */
 void reserve_close(struct reserve *r);
+#define RESERVE_PAUSE_NS (5 * NS_PER_S)
 /* The disk is full and a piece was given up: try again. False: it is not, nothing is left, or the last piece
  * was given up within RESERVE_PAUSE_NS. */
-#define RESERVE_PAUSE_NS (5 * NS_PER_S)
 bool reserve_give(struct reserve *r);
 /* Takes back what was given, once there is half as much room beside it. */
 void reserve_refill(struct reserve *r);
