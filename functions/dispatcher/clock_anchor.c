@@ -45,16 +45,36 @@ static void path_of(const char *dir, const char *name, char ret_path[4096])
     (void)snprintf(ret_path, 4096, "%s/%s", dir, name);
 }
 
+/* "name=" at the front of the next word; ret_value is what stands behind it. */
+static bool take(struct strview *line, struct strview name, struct strview *ret_value)
+{
+    struct strview word;
+    if (!sv_next(line, ' ', &word) || !sv_starts_with(word, name)) return false;
+    *ret_value = sv_sub(word, name.len, word.len);
+    return true;
+}
+
+static bool read_line(struct strview line, struct clock_anchor *a)
+{
+    struct strview boot, offset, before, seq;
+    if (!take(&line, SV("boot="), &boot) || !take(&line, SV("offset_ns="), &offset) ||
+        !take(&line, SV("before_ns="), &before) || !take(&line, SV("seq="), &seq) || boot.len > BOOT_ID_MAX)
+        return false;
+    (void)snprintf(a->boot_id, sizeof(a->boot_id), "%.*s", SV_ARG(boot));
+    return sv_parse_i64(offset, &a->offset_ns) == STATUS_OK &&
+           sv_parse_i64(before, &a->before_ns) == STATUS_OK &&
+           sv_parse_u64(sv_trim(seq), &a->seq) == STATUS_OK;
+}
+
 enum status clock_anchor_read(const char *dir, struct clock_anchor *ret_anchor)
 {
     char path[4096], text[LINE_MAX_BYTES + 1];
     struct clock_anchor now, a = {.seq = 0};
     path_of(dir, "run/clock", path);
     (void)read_text(path, text, LINE_MAX_BYTES);
-    int n = sscanf(text, "boot=%36s offset_ns=%" SCNd64 " before_ns=%" SCNd64 " seq=%" SCNu64 "\n", a.boot_id,
-                   &a.offset_ns, &a.before_ns, &a.seq);
     clock_anchor_look(&now);
-    if (n != 4 || now.boot_id[0] == '\0' || strcmp(a.boot_id, now.boot_id) != 0) return STATUS_NOT_FOUND;
+    if (!read_line(sv(text), &a) || now.boot_id[0] == '\0' || strcmp(a.boot_id, now.boot_id) != 0)
+        return STATUS_NOT_FOUND;
     *ret_anchor = a;
     return STATUS_OK;
 }

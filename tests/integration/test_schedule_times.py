@@ -143,7 +143,11 @@ class ScheduleTimes(unittest.TestCase):
                 self.assertIn("never comes", found, f"{e.text} seed {SEED}")
                 continue
             it = croniter(e.text, begin, max_years_between_matches=60)
-            self.assertEqual(found, [it.get_next(datetime.datetime) for _ in range(4)], f"{e.text} from {begin} seed {SEED}")
+            said = [it.get_next(datetime.datetime) for _ in range(4)]
+            ours, theirs = next(((a, b) for a, b in zip(found, said) if a != b), (None, None))
+            if ours is not None and ours < theirs and croniter.match(e.text, ours):
+                continue  # it passes over a time that it says matches (the 1st of March, for "*/5" among others): no witness
+            self.assertEqual(found, said, f"{e.text} from {begin} seed {SEED}")
             n_compared += 1
 
     def test_in_real_zones_minute_by_minute(self):
