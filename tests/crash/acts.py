@@ -40,7 +40,8 @@ class ActingPlatform(Platform):
         if not os.path.exists(self.acts):
             return []
         with open(self.acts) as f:
-            return [Step(word, bot, id_, int(attempt), int(ns)) for word, bot, id_, attempt, ns in map(str.split, f)]
+            lines = f.read().split("\n")[:-1]  # the last one may be under way: a write that crosses a page is seen in parts
+        return [Step(word, bot, id_, int(attempt), int(ns)) for word, bot, id_, attempt, ns in map(str.split, lines)]
 
     def others(self, name=""):
         """{(pid, start time): command} of the processes of this folder, but for the platform itself: functions (of that name), their shims, and
