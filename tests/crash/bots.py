@@ -50,7 +50,7 @@ def marks(folder):
     """What bots really did, in the order of the machine's monotonic clock (seconds)."""
     try:
         with open(marks_file(folder)) as f:
-            lines = [line.split() for line in f]
+            lines = [line.split() for line in f.read().split("\n")[:-1]]  # the last one may be under way
     except FileNotFoundError:
         return []
     return [Mark(intent, int(attempt), int(at) / 1e9, function, what) for intent, attempt, at, function, what in lines]

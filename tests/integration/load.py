@@ -178,7 +178,7 @@ class Ledger:
     def __init__(self, path):
         self.events = []
         with open(path) as f:
-            for line in f:
+            for line in f.read().split("\n")[:-1]:  # the last one may be under way
                 word, ns, intent, target = line.split()
                 self.events.append((word, int(ns), intent, target))
         self.begun = [e for e in self.events if e[0] == "begin"]
