@@ -68,9 +68,9 @@ class Floor:
 class Accepted:
     """One run of wrk against the intake: what the client saw, and what it cost the platform."""
 
-    def __init__(self, p, group, connections):
+    def __init__(self, p, group, connections, seconds):
         before, cpu = metrics(p), cpu_seconds(p.process.pid)
-        load = wrk(f"http://127.0.0.1:{p.port}", script(p, group), connections)
+        load = wrk(f"http://127.0.0.1:{p.port}", script(p, group), connections, seconds)
         cpu, after = cpu_seconds(p.process.pid) - cpu, metrics(p)
         self.bad, self.p99_ms, self.alerts_rate = load.bad, load.p99_ms, load.rate * group
         self.records = after["balm_journal_records"] - before["balm_journal_records"]
@@ -79,11 +79,12 @@ class Accepted:
         self.length = row_bytes(p, before["balm_journal_records"])
 
 
-def accept(table, folder, p, figure, group, connections, target):
+def accept(table, folder, p, figure, group, connections, seconds, target):
     ours, floors = [], []
+    pin(p.process.pid, SERVER_CPU)
     for _ in range(PAIRS):
-        ours.append(Accepted(p, group, connections))
-        floors.append(Floor(folder, max(20_000, int(ours[-1].alerts_rate * SECONDS)), ours[-1].length, ours[-1].group))
+        ours.append(Accepted(p, group, connections, seconds))
+        floors.append(Floor(folder, max(20_000, int(ours[-1].alerts_rate * seconds)), ours[-1].length, ours[-1].group))
     rate, floor = [a.alerts_rate for a in ours], [f.rate for f in floors]
     bad, cpu, times = sum(a.bad for a in ours), median([a.cpu_us for a in ours]), ratio(rate, floor)
     value = f"{median(rate):,.0f}/s, p99 {median([a.p99_ms for a in ours]):.1f} ms, {cpu:.0f} µs of CPU each" + (f", {bad} refused" if bad else "")
@@ -91,9 +92,13 @@ def accept(table, folder, p, figure, group, connections, target):
               f"{times:.2f}", f"≥ {target:,}/s, ≥ 0.6, ≤ 25 µs", median(rate) >= target and times >= 0.6 and cpu <= 25 and bad == 0)
 
 
-def preload(p):
+def preloaded(folder, name):
+    """A platform with that many open episodes, all sealed."""
+    p = Platform(os.path.join(folder, name), stack=stack_file("echo"), arguments=["--retention-size", "16GiB"]).start()
     while metrics(p)["balm_journal_records"] < PRELOADED:
-        wrk(f"http://127.0.0.1:{p.port}", script(p, 100), 16, 3)
+        wrk(f"http://127.0.0.1:{p.port}", script(p, 100), 16, 1)
+    wait_until(lambda: metrics(p)["balm_audit_lag_records"] == 0, 60, "all records are sealed")
+    return p
 
 
 def seconds_to_ready(p):
@@ -103,16 +108,18 @@ def seconds_to_ready(p):
 
 
 def alerts(folder, table):
-    p = Platform(os.path.join(folder, "alerts"), stack=stack_file("echo"), arguments=["--retention-size", "16GiB"])
+    """At most 2 000 000 alerts can be open: those that come in groups have a platform of their own, and less time."""
+    p = preloaded(folder, "single")
     try:
-        p.start()
-        preload(p)
-        wait_until(lambda: metrics(p)["balm_audit_lag_records"] == 0, 60, "all records are sealed")
-        pin(p.process.pid, SERVER_CPU)
-        accept(table, folder, p, "alerts accepted durably, 1 000 000 records there, one per request, 64 connections", 1, 64, 12_000)
-        accept(table, folder, p, "the same, 20 per request, 32 connections", 20, 32, 30_000)
+        accept(table, folder, p, "alerts accepted durably, 1 000 000 records there, one per request, 64 connections", 1, 64, SECONDS, 12_000)
         p.stop()
         start_with(table, p)
+    finally:
+        p.stop()
+    shutil.rmtree(p.folder)
+    p = preloaded(folder, "groups")
+    try:
+        accept(table, folder, p, "the same, 20 per request, 32 connections", 20, 32, SECONDS / 4, 30_000)
     finally:
         p.stop()
 
