@@ -139,7 +139,7 @@ class Reload(PlatformTest):
         wait_until(lambda: "disk-clean" in p.cli("status")[1], 30, "refused")
         self.assertEqual(len(self.activations(p)), 1)
         self.assertEqual(p.cli("reload", "--actor", "alice")[0], 0)
-        self.assertEqual([a["actor"] for a in self.activations(p)][1:], ["alice"])
+        wait_until(lambda: [a["actor"] for a in self.activations(p)][1:] == ["alice"], 10, "alice's reload is on disk")
         self.assertNotIn("refused", p.cli("status")[1])
 
     def test_an_edit_is_noticed_and_waits_to_be_asked_for(self):
