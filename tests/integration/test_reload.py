@@ -208,7 +208,7 @@ class Reload(PlatformTest):
         wait_until(lambda: "changed on disk" in p.cli("status")[1], 30, "status says it")
         self.assertEqual(len(self.activations(p)), 1)
         self.assertEqual(p.cli("reload")[0], 0)
-        self.assertEqual(len(self.activations(p)), 2)
+        wait_until(lambda: len(self.activations(p)) == 2, 10, "it is on disk, once")
 
     def test_odd_things_in_the_folder_keep_the_old_set(self):
         p = self.platform(runbooks={"a.yaml": runbook("a", 0)}, stack=stack_file("echo", "notify"), arguments=["--self-reload", "edit"])
