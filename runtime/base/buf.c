@@ -69,13 +69,8 @@ void buf_append_char(struct buf *b, char c)
 
 void buf_append_u64(struct buf *b, uint64_t v)
 {
-    char digits[20];
-    size_t at = sizeof(digits);
-    do {
-        digits[--at] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v > 0);
-    buf_append(b, sv_n(digits + at, sizeof(digits) - at));
+    char digits[SV_U64_MAX];
+    buf_append(b, sv_u64(v, digits));
 }
 
 /* All or nothing: an append made of several takes back its first parts if a later one did not fit. */

@@ -119,6 +119,16 @@ enum status sv_parse_i64(struct strview s, int64_t *ret_value)
     return STATUS_OK;
 }
 
+struct strview sv_u64(uint64_t v, char digits[SV_U64_MAX])
+{
+    size_t at = SV_U64_MAX;
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    return sv_n(digits + at, SV_U64_MAX - at);
+}
+
 bool sv_eq_constant_time(struct strview a, struct strview b)
 {
     /* With lengths that differ b is compared with itself, so that the work is the same. */

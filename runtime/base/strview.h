@@ -57,6 +57,9 @@ bool sv_next(struct strview *rest, char sep, struct strview *ret_part);
  * otherwise. */
 enum status sv_parse_u64(struct strview s, uint64_t *ret_value) MUST_USE;
 enum status sv_parse_i64(struct strview s, int64_t *ret_value) MUST_USE;
+#define SV_U64_MAX 20
+/* v in decimal digits, at the end of `digits`: borrowed from there. For where printf costs too much. */
+struct strview sv_u64(uint64_t v, char digits[SV_U64_MAX]);
 /* Length and content are compared in time that depends on len(b) alone: for secrets. */
 bool sv_eq_constant_time(struct strview a, struct strview b);
 /* Length 1 … 4 of the well-formed UTF-8 sequence `s` starts with; 0 if it starts with none or is empty. */

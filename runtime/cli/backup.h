@@ -59,6 +59,7 @@ void backup_progress_init(struct backup_progress *p, bool is_wanted);
 /* done of all, in `unit`; all 0: not known. */
 void backup_progress_show(struct backup_progress *p, const char *what, uint64_t done, uint64_t all,
                           const char *unit);
+/* The line it is on is free for others again. */
 void backup_progress_clear(const struct backup_progress *p);
 
 /* The first max_bytes of a file, at most, into a new one (0600), synced. STATUS_NOT_FOUND: no such file. */

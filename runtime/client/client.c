@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "client/client_impl.h"
 
+#define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
 #define URL_BYTES_MAX      ((size_t)8192)
 #define TIMEOUT_DEFAULT_NS (30 * NS_PER_S)
 #define BACKOFF_FIRST_NS   NS_PER_S
@@ -21,6 +22,11 @@ bool client_is_repeatable(const struct http_call *call)
 {
     return call->is_idempotent || call->method.len == 0 || sv_eq(call->method, SV("GET")) ||
            sv_eq(call->method, SV("HEAD"));
+}
+
+size_t client_max_body(const struct http_call *call)
+{
+    return call->max_body_bytes > 0 ? call->max_body_bytes : BODY_BYTES_DEFAULT;
 }
 
 struct strview client_describe(const struct http_call *call, struct arena *a)

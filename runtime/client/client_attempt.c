@@ -8,9 +8,8 @@
 #include "base/memory.h"
 #include "client/client_count.h"
 
-#define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
-#define EXPECT_BYTES       ((size_t)64 * 1024)
-#define HEADER_BYTES_MAX   ((size_t)256 * 1024) /* a peer that sends headers for ever */
+#define EXPECT_BYTES     ((size_t)64 * 1024)
+#define HEADER_BYTES_MAX ((size_t)256 * 1024) /* a peer that sends headers for ever */
 
 /* set-up -> in curl's hands until `done` is set (or the fiber leaves) -> taken out -> outcome read ->
  * released */
@@ -198,7 +197,7 @@ static void set_callbacks(struct client_attempt *t, size_t max_body)
 
 static enum status set_up(struct client_attempt *t, struct error *err)
 {
-    size_t max_body = t->call->max_body_bytes > 0 ? t->call->max_body_bytes : BODY_BYTES_DEFAULT;
+    size_t max_body = client_max_body(t->call);
     t->easy = client_pool_easy_new(t->pool);
     if (t->easy == NULL) return error_set(err, STATUS_UNAVAILABLE, "no memory for a transfer");
     fiber_event_init(&t->done);

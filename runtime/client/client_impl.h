@@ -84,6 +84,8 @@ bool client_plain_attempt(const struct http_call *call, int64_t deadline_ns, str
                           struct http_reply *ret_reply, struct client_hint *ret_hint, enum status *ret_status,
                           struct error *err) MUST_USE;
 void client_plain_release(struct loop *l);
+/* Its limit of the answer's body, or the default. */
+size_t client_max_body(const struct http_call *call);
 /* May it be sent twice? GET and HEAD always. */
 bool client_is_repeatable(const struct http_call *call);
 /* "POST http://host/path" for messages: no user, password or query in it. Arena. */

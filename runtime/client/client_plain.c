@@ -10,10 +10,9 @@
 #include "client/forward_impl.h"
 #include "server/http_text.h"
 
-#define BODY_BYTES_DEFAULT ((size_t)1024 * 1024)
-#define PEERS_MAX          32
-#define PEER_KEEP_NS       (60 * NS_PER_S) /* an unused one may go */
-#define PORT_DEFAULT       80
+#define PEERS_MAX    32
+#define PEER_KEEP_NS (60 * NS_PER_S) /* an unused one may go */
+#define PORT_DEFAULT 80
 
 /* Where a call goes. Borrowed from the call, or in its arena. */
 struct place {
@@ -133,20 +132,12 @@ void client_plain_release(struct loop *l)
 
 /* ---- one attempt ---- */
 
-/* The call's own description says where to. */
-static const char *without_place(const struct upstream *u, const char *message)
-{
-    size_t prefix = strlen("forward to : ") + strlen(u->name);
-    return strlen(message) > prefix ? message + prefix : message;
-}
-
-static enum status failed(const struct http_call *call, const struct upstream *u, enum status s,
-                          const struct forward_trace *t, int64_t started_ns, struct error *err)
+static enum status failed(const struct http_call *call, enum status s, const struct forward_trace *t,
+                          int64_t started_ns, struct error *err)
 {
     long long ms = (long long)((clock_monotonic_ns() - started_ns) / NS_PER_MS);
     bool may_have_run = t->is_sent && !client_is_repeatable(call);
     struct error why = *err;
-    const char *message = without_place(u, why.message);
     switch (s) {
     case STATUS_CANCELLED:
         return error_set(err, s, "cancelled%s", t->is_sent ? " after the request was sent" : "");
@@ -155,9 +146,9 @@ static enum status failed(const struct http_call *call, const struct upstream *u
     case STATUS_UNAVAILABLE:
     case STATUS_UNKNOWN:
         s = may_have_run ? STATUS_UNKNOWN : STATUS_UNAVAILABLE;
-        return error_set(err, s, "%s%s", message, may_have_run ? " after the request was sent" : "");
+        return error_set(err, s, "%s%s", why.message, may_have_run ? " after the request was sent" : "");
     default:
-        return error_set(err, s, "%s", message);
+        return s;
     }
 }
 
@@ -190,7 +181,7 @@ bool client_plain_attempt(const struct http_call *call, int64_t deadline_ns, str
         .n_headers = call->n_headers,
         .body = call->body,
         .deadline_ns = deadline_ns,
-        .max_body_bytes = call->max_body_bytes > 0 ? call->max_body_bytes : BODY_BYTES_DEFAULT,
+        .max_body_bytes = client_max_body(call),
         .is_repeatable = client_is_repeatable(call),
     };
     int64_t started_ns = clock_monotonic_ns();
@@ -198,7 +189,7 @@ bool client_plain_attempt(const struct http_call *call, int64_t deadline_ns, str
     if (s == STATUS_OK)
         ret_hint->retry_after_s = retry_after_s(ret_reply);
     else
-        s = failed(call, u, s, &trace, started_ns, &why);
+        s = failed(call, s, &trace, started_ns, &why);
     if (s != STATUS_OK && err != NULL) *err = why;
     *ret_status = s;
     return true;

@@ -111,8 +111,7 @@ static enum status slot_take(struct upstream *u, int64_t deadline_ns, struct err
     enum status s = fiber_event_wait(&w.given, deadline_ns);
     if (s == STATUS_OK) return STATUS_OK;
     list_remove(&w.node);
-    return error_set(err, s, "forward to %s: all %u connections were busy until the end", u->name,
-                     u->max_connections);
+    return error_set(err, s, "all %u connections were busy until the end", u->max_connections);
 }
 
 static void slot_leave(struct upstream *u)
@@ -150,7 +149,7 @@ static enum status call_wait_head(struct forward_call *c, int64_t deadline_ns, s
         enum status s = fiber_event_wait(&c->moved, deadline_ns);
         if (s == STATUS_OK) continue;
         forward_call_release(c);
-        (void)!error_set(err, s, "forward to %s: %s", c->upstream->name,
+        (void)!error_set(err, s, "%s",
                          s == STATUS_CANCELLED ? "the caller was cancelled"
                                                : "no complete answer before the deadline");
         if (err != NULL && c->is_sent) err->can_retry = false;
@@ -220,7 +219,8 @@ enum status http_forward(struct upstream *u, const struct forward_spec *spec, st
                          struct http_reply *ret_reply, struct error *err)
 {
     struct forward_trace trace;
-    return forward_run(u, spec, a, ret_reply, &trace, err);
+    enum status s = forward_run(u, spec, a, ret_reply, &trace, err);
+    return s == STATUS_OK ? s : error_prefix(err, s, "forward to %s", u->name);
 }
 
 /* ---- streamed ---- */
@@ -254,7 +254,7 @@ enum status http_forward_stream(struct upstream *u, const struct forward_spec *s
 {
     struct forward_call c;
     enum status s = forward_begin(&c, u, spec, req->arena, true, err);
-    if (s != STATUS_OK) return s;
+    if (s != STATUS_OK) return error_prefix(err, s, "forward to %s", u->name);
     *ret_status = resp->status = c.reply.status;
     for (size_t i = 0; i < c.reply.n_headers; i++)
         http_resp_header(resp, c.reply.headers[i].name, c.reply.headers[i].value);

@@ -59,15 +59,15 @@ static void finish(struct forward_call *c, enum status s)
 
 static void fail(struct forward_call *c, enum status s, bool can_retry, const char *what)
 {
-    (void)error_set(&c->err, s, "forward to %s: %s", c->upstream->name, what);
+    (void)error_set(&c->err, s, "%s", what);
     c->err.can_retry = can_retry;
     finish(c, s);
 }
 
 static void fail_too_large(struct forward_call *c)
 {
-    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "forward to %s: the answer is longer than %zu bytes",
-                    c->upstream->name, c->max_body_bytes);
+    (void)error_set(&c->err, STATUS_RESOURCE_EXHAUSTED, "the answer is longer than %zu bytes",
+                    c->max_body_bytes);
     c->err.can_retry = false; /* it was executed */
     finish(c, STATUS_RESOURCE_EXHAUSTED);
 }

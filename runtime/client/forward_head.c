@@ -53,8 +53,7 @@ static enum status check(const struct forward_spec *spec, struct error *err)
                 is_header_text(spec->headers[i].value);
     }
     if (is_ok) return STATUS_OK;
-    return error_set(err, STATUS_INVALID_ARGUMENT,
-                     "forward: method, target or a header holds blanks or line ends");
+    return error_set(err, STATUS_INVALID_ARGUMENT, "method, target or a header holds blanks or line ends");
 }
 
 static bool has_length(const struct forward_spec *spec)
