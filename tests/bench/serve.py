@@ -58,22 +58,17 @@ def echo(folder, table):
         times = ratio(rates(got), rates(floor))
         table.row("echo behind the full runtime, 1 KB POST, 64 connections, one core", say(got), "bare h2o-evloop " + say(floor),
                   f"{times:.2f}; p99 {p99:.2f}×", "≥ 0.90; p99 ≤ 1.5×", times >= 0.90 and p99 <= 1.5)
-        try:
-            nginx = Nginx(folder, 'location / { return 200 "ok"; }')
-            stops.append(nginx)
-            got, peer = in_pairs(load_on(ours.port), load_on(nginx.port))
+        peers = [("nginx", "nginx `return 200`", 0.9, lambda: Nginx(folder, 'location / { return 200 "ok"; }')),
+                 ("Go", "Go net/http", 1.7, lambda: Program(go_program(folder, os.path.join(HERE, "peer.go")), env={"GOMAXPROCS": "1"}))]
+        for name, what, least, start in peers:
+            try:
+                stops.append(start())
+            except (Missing, Unavailable) as e:
+                table.skip(f"the same against {name}", str(e))
+                continue
+            got, peer = in_pairs(load_on(ours.port), load_on(stops[-1].port))
             times = ratio(rates(got), rates(peer))
-            table.row("the same against nginx", say(got), "nginx `return 200` " + say(peer), f"{times:.2f}", "≥ 0.9", times >= 0.9)
-        except Unavailable as e:
-            table.skip("the same against nginx", str(e))
-        try:
-            go = Program(go_program(folder, os.path.join(HERE, "peer.go")), env={"GOMAXPROCS": "1"})
-            stops.append(go)
-            got, peer = in_pairs(load_on(ours.port), load_on(go.port))
-            times = ratio(rates(got), rates(peer))
-            table.row("the same against Go", say(got), "Go net/http " + say(peer), f"{times:.2f}", "≥ 1.7", times >= 1.7)
-        except Missing as e:
-            table.skip("the same against Go", str(e))
+            table.row(f"the same against {name}", say(got), f"{what} {say(peer)}", f"{times:.2f}", f"≥ {least}", times >= least)
     finally:
         for program in stops:
             program.stop()

@@ -4,6 +4,7 @@ Python's standard library only. BALM_BUILD names the build folder (default: buil
 """
 import base64
 import http.client
+import http.server
 import json
 import os
 import shutil
@@ -89,6 +90,14 @@ def request(port, method, path, body=None, headers=None, timeout=30, host="127.0
         return response.status, dict((k.lower(), v) for k, v in response.getheaders()), response.read()
     finally:
         connection.close()
+
+
+def serve(handler):
+    """An HTTP server on a port of its own, at work in threads until server.shutdown() and server_close()."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 class Platform:

@@ -13,7 +13,7 @@ import time
 import unittest
 
 import busy
-from harness import BALM, PATIENCE, PlatformTest, alert, main, stack_file, wait_until
+from harness import BALM, PATIENCE, PlatformTest, alert, main, serve, stack_file, wait_until
 
 RUNBOOK = """
 name: tell
@@ -50,10 +50,8 @@ class Receiver:
 
             def log_message(self, *arguments):
                 pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = serve(Handler)
         self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):
         self.answers.set()

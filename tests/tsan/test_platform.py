@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "integration"))
 import busy  # noqa: E402
-from harness import PlatformTest, alert, main, rfc3339, stack_file, wait_until, webhook  # noqa: E402
+from harness import PlatformTest, alert, main, rfc3339, serve, stack_file, wait_until, webhook  # noqa: E402
 from load import metrics, send  # noqa: E402
 
 SECONDS = 20
@@ -65,10 +65,8 @@ class Neighbour:
 
             def log_message(self, *arguments):
                 pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = serve(Handler)
         self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self):
         self.server.shutdown()
