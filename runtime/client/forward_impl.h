@@ -19,7 +19,8 @@
 #define FORWARD_CONNECTIONS_MAX 256               /* where upstream_new() says 0 */
 #define FORWARD_BODY_MAX_BYTES  (8 * 1024 * 1024) /* where the spec says 0 */
 /* Below a function's own idle time of 10 s, so that it is we who close first. */
-#define FORWARD_IDLE_MS 5000
+#define FORWARD_IDLE_MS  5000
+#define FORWARD_FRESH_MS 10
 /* More than that waiting for a slow client: stop reading from upstream. */
 #define FORWARD_STREAM_HIGH (64 * 1024)
 /* One turn's reading never brings more than the socket's buffer. */

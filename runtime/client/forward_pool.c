@@ -14,10 +14,13 @@ static void on_expired(h2o_timeout_entry_t *entry)
     forward_conn_close(container_of(entry, struct forward_conn, expiry));
 }
 
-/* What has closed it since the last poll is not known yet. */
+/* What has closed it since the last poll is not known yet. Upstreams close what has rested; one that answered
+ * a moment ago is taken without asking the kernel. */
 static bool is_open(const struct forward_conn *conn)
 {
     char byte;
+    uint64_t rested_ms = h2o_now(loop_h2o(conn->upstream->loop)) - conn->expiry.registered_at;
+    if (rested_ms < FORWARD_FRESH_MS) return true;
     return recv(h2o_socket_get_fd(conn->sock), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
            (errno == EAGAIN || errno == EWOULDBLOCK);
 }

@@ -77,6 +77,28 @@ struct server_conn *conn_of(const h2o_req_t *req)
     return req->conn->callbacks->get_socket(req->conn)->on_close.data;
 }
 
+/* The next request, or the end: it stays in the kernel until h2o wants it, and is not told again meanwhile.
+ */
+static void on_early(h2o_socket_t *sock, const char *err)
+{
+    (void)err;
+    h2o_socket_read_stop(sock);
+}
+
+void conn_watch(struct server_conn *c)
+{
+    if (c->is_http2) return;
+    h2o_socket_dont_read(c->sock, 1);
+    h2o_socket_read_start(c->sock, on_early);
+}
+
+void conn_unwatch(struct server_conn *c)
+{
+    if (c->is_http2) return;
+    h2o_socket_read_stop(c->sock);
+    h2o_socket_dont_read(c->sock, 0);
+}
+
 void conn_cut(struct server_conn *c)
 {
     if (c->sock == NULL || c->is_cut) return;

@@ -227,6 +227,7 @@ static enum status exchange_start(struct server *s, struct server_conn *c, h2o_r
     x->is_running = true;
     c->requests++;
     s->inflight++;
+    conn_watch(c);
     if (runs_now) fiber_scheduler_run_ready(fiber_scheduler_current()); /* x may be gone afterwards */
     return STATUS_OK;
 }
@@ -358,6 +359,7 @@ static size_t announced_bytes(const struct server_exchange *x)
 
 static void send_whole(struct server_exchange *x, h2o_req_t *req)
 {
+    conn_unwatch(x->conn);
     exchange_send_head(x, req);
     bool has_no_body = x->resp.status == 204 || x->resp.status == 304;
     if (!has_no_body) req->res.content_length = announced_bytes(x);

@@ -188,6 +188,11 @@ void conn_rest(struct server_conn *c);
 /* Who has rested longest, to give way to somebody new; NULL: all have requests under way, or have only just
  * come. */
 struct server_conn *conn_find_resting(const struct server *s);
+/* HTTP/1, while a handler runs: stay in the epoll without reading, until the last part of the answer is
+ * handed to h2o. h2o stops and starts reading around each request; where nothing comes in between, and the
+ * handler waited for something, that would be two epoll_ctl a request for nothing. */
+void conn_watch(struct server_conn *c);
+void conn_unwatch(struct server_conn *c);
 /* Both directions, at once; h2o closes it during this or the next turn. */
 void conn_cut(struct server_conn *c);
 /* The same with a reset, for one that abuses us: what is still on its way to the peer is lost. */

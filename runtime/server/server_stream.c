@@ -130,6 +130,7 @@ static void send_end(struct server_exchange *x, h2o_req_t *req)
     struct http_stream *st = &x->stream;
     bool is_short = st->is_broken || (st->has_length && st->left_bytes > 0);
     h2o_iovec_t last = h2o_iovec_init("0\r\n\r\n", 5);
+    conn_unwatch(x->conn);
     if (x->server->is_draining) req->http1_is_persistent = 0;
     if (is_short)
         send_parts(x, req, NULL, 0, H2O_SEND_STATE_ERROR);

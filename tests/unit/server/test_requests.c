@@ -248,6 +248,51 @@ Test(requests, pipelined_requests_are_answered_in_order)
     cr_assert_eq(good, 4);
 }
 
+static void slow_echo(void *arg, const struct http_req *req, struct http_resp *resp)
+{
+    (void)arg;
+    if (sv_eq(req->path, SV("/wait"))) (void)!sleep_ms(60);
+    http_resp_set(resp, 200, SV("text/plain"), req->body.len > 0 ? req->body : req->path);
+}
+
+static bool has_body(int fd, const char *body)
+{
+    struct answer a;
+    read_answer(fd, &a);
+    bool is_it = a.status == 200 && a.body_bytes == strlen(body) && memcmp(a.body, body, a.body_bytes) == 0;
+    answer_release(&a);
+    return is_it;
+}
+
+/* Twice on one connection: a part of the next request comes while a handler waits, the rest after its answer;
+ * then the end of the client's side does. */
+static void early_client(uint16_t port, void *arg)
+{
+    unsigned *good = arg;
+    int fd = dial(port);
+    for (int i = 0; i < 2; i++) {
+        send_text(fd, GET("/wait"));
+        (void)usleep(20000);
+        send_text(fd, "POST /next HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\nabc");
+        *good += has_body(fd, "/wait");
+        send_text(fd, "def");
+        *good += has_body(fd, "abcdef");
+    }
+    send_text(fd, GET("/wait"));
+    (void)usleep(20000);
+    (void)shutdown(fd, SHUT_WR);
+    *good += has_body(fd, "/wait");
+    *good += is_closed(fd);
+    (void)close(fd);
+}
+
+Test(requests, what_comes_while_a_handler_waits_is_served_after_it)
+{
+    unsigned good = 0;
+    with_server((struct server_cfg){.handler = slow_echo}, early_client, &good);
+    cr_assert_eq(good, 6);
+}
+
 #define FLOOD_N 20000
 
 struct flood {
