@@ -2,51 +2,12 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "log/log.h"
-
-#define RECHECK_NS    NS_PER_S       /* due times are wall-clock: a jump is noticed within this */
-#define STORE_WAIT_MS 100            /* between tries while the journal takes nothing */
-#define STOP_WAIT_NS  (5 * NS_PER_S) /* for a journal that stays away while we stop */
 
 enum { CALL_KEY_MAX = 32 };
-
-/* Who works on an item. It keeps item and target busy until the end of the attempt is durable, not only
- * recorded: if that commit fails, the journal is folded again and the item has to find its lease. */
-struct lease {
-    struct list node;
-    struct work *work; /* NULL only while the journal is folded again */
-    uint64_t token, seq;
-    unsigned attempt;
-    bool has_lost_answer;                    /* of an attempt before */
-    bool is_ending;                          /* its holder is recording the end */
-    int64_t time_ns;                         /* of the item's record, by the clock of today */
-    struct strview intent, target, function; /* into text */
-    char text[];
-};
-
-struct taker {
-    struct list node;
-    struct fiber_event woken;
-};
-
-struct queue {
-    struct journal *journal;
-    struct queue_cfg cfg;
-    struct journal_follower follower;
-    struct journal_keeper keeper;
-    struct work_index index;
-    struct list leases;
-    size_t n_leases;
-    struct list takers; /* fibers that found nothing */
-    uint64_t past_seq, epoch, next_token;
-    bool is_settled, is_frozen, is_stopped;
-    int64_t stopped_at_ns;
-};
 
 /* ---- the fold ---- */
 
@@ -69,15 +30,14 @@ static void wake_all(struct queue *q)
         wake_one(q);
 }
 
-static bool has_room(const struct queue *q)
+bool queue_has_room(const struct queue *q)
 {
     return !q->is_frozen && q->n_leases < q->cfg.max_inflight;
 }
 
-/* One sleeper has to look again: at an item, or at the clock, since its timer may be set for a later one. */
-static void wake_if_useful(struct queue *q)
+void queue_wake_if_useful(struct queue *q)
 {
-    if (!has_room(q)) return;
+    if (!queue_has_room(q)) return;
     if (work_pick(&q->index, &q->cfg) != NULL || work_first_due(&q->index) != NULL) wake_one(q);
 }
 
@@ -107,7 +67,7 @@ static void fold_new(struct queue *q, const struct journal_entry *e)
     attach_lease(q, w);
 }
 
-static bool is_lost(struct strview code)
+bool queue_is_lost(struct strview code)
 {
     return sv_eq(code, SV("UNKNOWN"));
 }
@@ -121,7 +81,7 @@ static void fold_retry(struct queue *q, struct work *w, uint64_t seq, const stru
     w->attempts = r->attempt <= 0 ? 0 : (unsigned)r->attempt - (is_snooze ? 1 : 0);
     w->changed_seq = seq;
     w->is_past = seq <= q->past_seq;
-    w->has_lost_answer = r->attempt > 0 && (w->has_lost_answer || is_lost(r->code));
+    w->has_lost_answer = r->attempt > 0 && (w->has_lost_answer || queue_is_lost(r->code));
     /* While it is leased the holder of the lease decides when it is ready again: once this record is durable.
      */
     if (w->lease != NULL)
@@ -135,7 +95,7 @@ static bool is_persons_end(const struct record *r)
     return record_is_retried_anew(r) || (r->kind == RECORD_OUTCOME && sv_eq(r->state, SV("dropped")));
 }
 
-static void end_work(struct queue *q, struct work *w)
+void queue_end_work(struct queue *q, struct work *w)
 {
     if (w->has_died)
         work_set_state(&q->index, w, WORK_DEAD, 0);
@@ -150,7 +110,7 @@ static void fold_end(struct queue *q, struct work *w, uint64_t seq, const struct
     w->changed_seq = seq;
     w->has_ended = true;
     w->has_died = sv_eq(r->state, SV("dead"));
-    if (w->lease == NULL) end_work(q, w);
+    if (w->lease == NULL) queue_end_work(q, w);
 }
 
 /* Ages and distances stay what they were: else a retry would wait for hours after the clock was set back. */
@@ -192,7 +152,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     default:
         return;
     }
-    wake_if_useful(q);
+    queue_wake_if_useful(q);
 }
 
 static void on_reset(struct journal_follower *f, uint64_t durable_seq)
@@ -281,14 +241,6 @@ enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct que
     return STATUS_OK;
 }
 
-static void lease_end(struct queue *q, struct lease *l)
-{
-    if (l->work != NULL) l->work->lease = NULL;
-    list_remove(&l->node);
-    q->n_leases--;
-    free(l);
-}
-
 void queue_free(struct queue *q)
 {
     if (q == NULL) return;
@@ -296,7 +248,7 @@ void queue_free(struct queue *q)
     journal_unfollow(q->journal, &q->follower);
     journal_unkeep(q->journal, &q->keeper);
     while (!list_is_empty(&q->leases)) /* of holders that were cut off by the end of the process */
-        lease_end(q, container_of(q->leases.next, struct lease, node));
+        queue_lease_end(q, container_of(q->leases.next, struct lease, node));
     work_index_release(&q->index);
     free(q);
 }
@@ -317,373 +269,4 @@ void queue_stop(struct queue *q)
     if (!q->is_stopped) q->stopped_at_ns = clock_monotonic_ns();
     q->is_stopped = true;
     wake_all(q);
-}
-
-static int64_t oldest_of(const struct work_function *f, int64_t oldest_ns)
-{
-    if (list_is_empty(&f->unfinished)) return oldest_ns;
-    int64_t time_ns = container_of(f->unfinished.next, struct work, age_node)->time_ns;
-    return oldest_ns == 0 || time_ns < oldest_ns ? time_ns : oldest_ns;
-}
-
-struct queue_depth queue_depth(const struct queue *q, struct strview function)
-{
-    const struct work_function *one = function.len > 0 ? work_function_find(&q->index, function) : NULL;
-    if (function.len > 0 && one == NULL) return (struct queue_depth){0};
-    const size_t *counts = one != NULL ? one->counts : q->index.counts;
-    struct queue_depth d = {.ready = counts[WORK_READY],
-                            .leased = counts[WORK_LEASED],
-                            .waiting = counts[WORK_WAITING],
-                            .dead = counts[WORK_DEAD]};
-    if (one != NULL) d.oldest_ns = oldest_of(one, 0);
-    for (const struct work_function *f = q->index.functions; one == NULL && f != NULL; f = f->next)
-        d.oldest_ns = oldest_of(f, d.oldest_ns);
-    return d;
-}
-
-void queue_each_function(const struct queue *q, void (*fn)(void *arg, struct strview function), void *arg)
-{
-    for (const struct work_function *f = q->index.functions; f != NULL; f = f->next)
-        fn(arg, sv_n(f->name, f->name_len));
-}
-
-size_t queue_list_dead(const struct queue *q, struct strview function, size_t max, struct arena *a,
-                       struct queue_dead **ret_dead, size_t *ret_total)
-{
-    size_t n = 0, n_dead = q->index.counts[WORK_DEAD], total = 0;
-    struct queue_dead *dead = arena_array(a, (n_dead < max ? n_dead : max) + 1, sizeof(*dead));
-    for (struct list *node = q->index.dead.next; node != &q->index.dead; node = node->next) {
-        const struct work *w = container_of(node, struct work, state_node);
-        struct strview name = sv_n(w->function->name, w->function->name_len);
-        if (function.len > 0 && !sv_eq(name, function)) continue;
-        if (total++ >= max) continue;
-        dead[n++] = (struct queue_dead){.seq = w->seq,
-                                        .ended_seq = w->changed_seq,
-                                        .id = arena_copy(a, sv_n(w->key, w->key_len)),
-                                        .function = arena_copy(a, name),
-                                        .is_call = w->kind == WORK_CALL};
-    }
-    *ret_dead = dead;
-    *ret_total = total;
-    return n;
-}
-
-bool queue_is_dead(const struct queue *q, struct strview id)
-{
-    const struct work *w = work_find(&q->index, id);
-    return w != NULL && w->state == WORK_DEAD;
-}
-
-bool queue_is_full(const struct queue *q)
-{
-    return q->index.n_items >= QUEUE_ITEMS_MAX;
-}
-
-enum status queue_admit_call(const struct queue *q, struct strview function, struct error *err)
-{
-    const struct work_function *f = work_function_find(&q->index, function);
-    size_t n = f != NULL ? f->calls[WORK_READY] + f->calls[WORK_WAITING] + f->calls[WORK_LEASED] : 0;
-    if (queue_is_full(q))
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d intents and calls wait already",
-                         QUEUE_ITEMS_MAX);
-    if (n >= QUEUE_CALLS_MAX)
-        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "%zu calls of function '%.*s' wait already", n,
-                         SV_ARG(function));
-    return STATUS_OK;
-}
-
-/* ---- taking ---- */
-
-static void promote_due(struct queue *q)
-{
-    struct work *w;
-    int64_t now = clock_unix_ns();
-    while ((w = work_first_due(&q->index)) != NULL && w->due_ns <= now)
-        work_set_state(&q->index, w, WORK_READY, 0);
-    if (q->is_settled) return;
-    work_settle_past(&q->index);
-    q->is_settled = true;
-}
-
-/* Until woken, the next due time or the deadline. OK: look again. */
-static enum status wait_for_work(struct queue *q, int64_t deadline_ns)
-{
-    int64_t now = clock_monotonic_ns(), until = deadline_ns;
-    const struct work *due = work_first_due(&q->index);
-    if (due != NULL && has_room(q)) {
-        int64_t wait = due->due_ns - clock_unix_ns() + NS_PER_MS;
-        if (wait > RECHECK_NS) wait = RECHECK_NS;
-        if (wait < NS_PER_MS) wait = NS_PER_MS;
-        if (until == 0 || now + wait < until) until = now + wait;
-    }
-    struct taker t;
-    fiber_event_init(&t.woken);
-    list_push_back(&q->takers, &t.node);
-    enum status s = fiber_event_wait(&t.woken, until);
-    list_remove(&t.node);
-    if (s != STATUS_DEADLINE_EXCEEDED) return s;
-    now = clock_monotonic_ns();
-    bool is_own =
-        (deadline_ns != 0 && now >= deadline_ns) || (fiber_deadline() != 0 && now >= fiber_deadline());
-    return is_own ? s : STATUS_OK;
-}
-
-static struct lease *lease_begin(struct queue *q, struct work *w)
-{
-    struct strview key = {w->key, w->key_len}, function = {w->function->name, w->function->name_len};
-    struct strview target =
-        w->target != NULL ? sv_n(w->target->name, w->target->name_len) : (struct strview){0};
-    struct lease *l = mem_zalloc(1, sizeof(*l) + key.len + target.len + function.len);
-    char *at = l->text;
-    l->intent = sv_put(&at, key);
-    l->target = sv_put(&at, target);
-    l->function = sv_put(&at, function);
-    l->work = w;
-    l->token = q->next_token++;
-    l->seq = w->seq;
-    l->attempt = w->attempts + 1;
-    l->has_lost_answer = w->has_lost_answer;
-    l->time_ns = w->time_ns;
-    w->lease = l;
-    list_push_back(&q->leases, &l->node);
-    q->n_leases++;
-    work_set_state(&q->index, w, WORK_LEASED, 0);
-    return l;
-}
-
-static enum status read_record(struct queue *q, const struct lease *l, struct arena *a,
-                               const struct record **ret_record, struct error *err)
-{
-    if (l->work != NULL && l->work->bytes != NULL) {
-        struct record *r = arena_alloc(a, sizeof(*r));
-        enum status s = record_decode(arena_copy(a, sv_n(l->work->bytes, l->work->bytes_len)), a, r, err);
-        *ret_record = r;
-        return s;
-    }
-    struct journal_entry *entries = NULL;
-    size_t n = 0;
-    enum status s = journal_read(q->journal, l->seq, 1, true, a, &entries, &n, err);
-    if (s == STATUS_OK && n == 0)
-        s = error_set(err, STATUS_DATA_LOSS, "queue: record %" PRIu64 " cannot be read", l->seq);
-    if (s == STATUS_OK) *ret_record = entries[0].record;
-    return s;
-}
-
-static struct lease *lease_find(const struct queue *q, uint64_t token)
-{
-    for (struct list *node = q->leases.next; node != &q->leases; node = node->next) {
-        struct lease *l = container_of(node, struct lease, node);
-        if (l->token == token) return l;
-    }
-    return NULL;
-}
-
-static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err);
-
-/* r: the item's record. */
-static bool is_last_attempt(const struct queue *q, const struct lease *l, const struct record *r,
-                            int64_t now_ns)
-{
-    int64_t turned_ns = l->time_ns - r->time_ns;
-    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < r->deadline_ns + turned_ns;
-    return l->attempt >= q->cfg.max_attempts && !is_patient;
-}
-
-/* An attempt of which nobody knows the end is used up; after the last one the item is dead. */
-static enum status count_interrupted(struct queue *q, struct lease *l, const struct record *item,
-                                     struct error *err)
-{
-    int64_t now = clock_unix_ns();
-    bool is_last = is_last_attempt(q, l, item, now);
-    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
-                       .attempt = l->attempt,
-                       .incident = item->incident,
-                       .state = is_last ? SV("dead") : SV("interrupted"),
-                       .code = SV("UNKNOWN"),
-                       .time_ns = now,
-                       .reason = SV("the platform stopped during the attempt; how it ended is not known")};
-    if (!is_last) r.due_ns = r.time_ns;
-    enum status s = record_durably(q, l, &r, err);
-    if (s == STATUS_OK) l->attempt++;
-    l->has_lost_answer = true;
-    return s;
-}
-
-/* `l` has its record, or is given up; the item becomes waiting or dead, or goes. */
-static void lease_settle(struct queue *q, struct lease *l)
-{
-    struct work *w = l->work;
-    lease_end(q, l);
-    if (w != NULL && w->has_ended)
-        end_work(q, w);
-    else if (w != NULL)
-        work_set_state(&q->index, w, WORK_WAITING, w->due_ns);
-    wake_if_useful(q);
-}
-
-/* With a new lease. OK with *ret_is_given false: look for another. */
-static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, struct queue_item *ret_item,
-                            bool *ret_is_given, struct error *err)
-{
-    struct queue_item item = {.seq = l->seq, .token = l->token, .is_interrupted = l->work->is_past};
-    enum status s = read_record(q, l, a, &item.record, err);
-    if (s == STATUS_OK) item.turned_ns = l->time_ns - item.record->time_ns;
-    if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record, err);
-    if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
-        item.attempt = l->attempt;
-        item.has_lost_answer = l->has_lost_answer;
-        *ret_item = item;
-        *ret_is_given = true;
-        return STATUS_OK;
-    }
-    if (s != STATUS_OK && l->work != NULL) l->work->due_ns = clock_unix_ns() + NS_PER_S;
-    lease_settle(q, l);
-    return s == STATUS_ABORTED ? STATUS_OK : s;
-}
-
-static enum status take_one(struct queue *q, int64_t deadline_ns, struct arena *a,
-                            struct queue_item *ret_item, bool *ret_is_given, struct error *err)
-{
-    if (!journal_is_healthy(q->journal)) { /* what has been folded may be half of it */
-        if (deadline_ns != 0 && clock_monotonic_ns() >= deadline_ns) return STATUS_DEADLINE_EXCEEDED;
-        return sleep_ms(STORE_WAIT_MS);
-    }
-    promote_due(q);
-    struct work *w = has_room(q) ? work_pick(&q->index, &q->cfg) : NULL;
-    if (w == NULL) return wait_for_work(q, deadline_ns);
-    if (w->changed_seq <= journal_durable_seq(q->journal))
-        return hand_out(q, lease_begin(q, w), a, ret_item, ret_is_given, err);
-    enum status s = journal_wait_durable(q->journal, w->changed_seq, deadline_ns, err);
-    return s == STATUS_UNAVAILABLE ? STATUS_OK : s; /* the journal has failed: seen above */
-}
-
-enum status queue_take(struct queue *q, int64_t deadline_ns, struct arena *a, struct queue_item *ret_item,
-                       struct error *err)
-{
-    bool is_given = false;
-    enum status s = STATUS_OK;
-    while (s == STATUS_OK && !is_given) {
-        if (q->is_stopped) return error_set(err, STATUS_CANCELLED, "queue: it has been stopped");
-        s = take_one(q, deadline_ns, a, ret_item, &is_given, err);
-    }
-    wake_if_useful(q); /* whatever woke us is for the next one now */
-    if (s == STATUS_CANCELLED || s == STATUS_DEADLINE_EXCEEDED)
-        return error_set(err, s, "queue: nothing was taken");
-    return s;
-}
-
-/* ---- ending a lease ---- */
-
-/* True if a record whose commit was reported as failed came back with the reopened journal all the same. */
-static bool is_recorded(const struct lease *l, uint64_t before_seq)
-{
-    return l->work != NULL && l->work->changed_seq > before_seq;
-}
-
-static enum status wait_for_store(struct queue *q, struct error *err)
-{
-    do {
-        if (q->is_stopped && clock_monotonic_ns() - q->stopped_at_ns > STOP_WAIT_NS)
-            return error_set(err, STATUS_UNAVAILABLE, "queue: stopping, and the journal still takes nothing");
-        enum status s = sleep_ms(STORE_WAIT_MS);
-        if (s != STATUS_OK) return s;
-    } while (!journal_is_healthy(q->journal));
-    return STATUS_OK;
-}
-
-static enum status append_durably(struct queue *q, struct record *r, struct error *err)
-{
-    uint64_t seq = 0;
-    enum status s = journal_append(q->journal, r, 1, &seq, err);
-    return s == STATUS_OK ? journal_wait_durable(q->journal, seq, 0, err) : s;
-}
-
-static enum status record_shielded(struct queue *q, struct lease *l, struct record *r, struct error *err)
-{
-    enum status s = journal_is_healthy(q->journal) ? STATUS_OK : wait_for_store(q, err);
-    if (s != STATUS_OK) return s;
-    if (l->work == NULL || l->work->has_ended)
-        return error_set(err, STATUS_ABORTED, "queue: somebody else recorded the outcome of '%.*s'",
-                         SV_ARG(l->intent));
-    uint64_t before_seq = l->work->changed_seq;
-    for (;;) {
-        s = append_durably(q, r, err);
-        if (s != STATUS_UNAVAILABLE) return s;
-        s = wait_for_store(q, err);
-        if (s != STATUS_OK || is_recorded(l, before_seq)) return s;
-    }
-}
-
-/* Append one record about the lease's item and wait until it is on disk, through failures of the store. */
-static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err)
-{
-    r->intent = l->intent;
-    r->target = l->target;
-    r->function = l->function;
-    l->is_ending = true;
-    fiber_shield_begin();
-    enum status s = record_shielded(q, l, r, err);
-    fiber_shield_end();
-    l->is_ending = false;
-    return s;
-}
-
-static struct lease *lease_get(const struct queue *q, const struct queue_item *item, struct error *err)
-{
-    struct lease *l = lease_find(q, item->token);
-    if (l != NULL && l->seq == item->seq && !l->is_ending) return l;
-    (void)error_set(err, STATUS_ABORTED, "queue: the lease of item %" PRIu64 " has ended", item->seq);
-    return NULL;
-}
-
-enum status queue_done(struct queue *q, const struct queue_item *item, struct record *outcome,
-                       struct error *err)
-{
-    struct lease *l = lease_get(q, item, err);
-    if (l == NULL) return STATUS_ABORTED;
-    outcome->kind = RECORD_OUTCOME;
-    outcome->attempt = l->attempt;
-    outcome->incident = item->record->incident;
-    enum status s = record_durably(q, l, outcome, err);
-    if (s == STATUS_INVALID_ARGUMENT) return s;
-    lease_settle(q, l);
-    return s;
-}
-
-static int64_t backoff_ns(const struct queue_cfg *cfg, unsigned attempt)
-{
-    int64_t limit = cfg->backoff_base_ns;
-    for (unsigned i = 1; i < attempt && limit < cfg->backoff_cap_ns; i++)
-        limit *= 2;
-    if (limit > cfg->backoff_cap_ns) limit = cfg->backoff_cap_ns;
-    return (int64_t)random_below((uint64_t)limit + 1); /* full jitter */
-}
-
-enum status queue_retry(struct queue *q, const struct queue_item *item, bool counts, int64_t retry_after_ns,
-                        struct strview code, struct strview reason, struct error *err)
-{
-    struct lease *l = lease_get(q, item, err);
-    if (l == NULL) return STATUS_ABORTED;
-    int64_t now = clock_unix_ns();
-    if (now - l->time_ns > QUEUE_SNOOZE_MAX_NS) counts = true;
-    bool is_last = counts && is_last_attempt(q, l, item->record, now);
-    struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
-                       .time_ns = now,
-                       .attempt = l->attempt,
-                       .code = code,
-                       .reason = reason,
-                       .incident = item->record->incident,
-                       .state = is_last  ? SV("dead")
-                                : counts ? SV("failed")
-                                         : SV("snoozed")};
-    if (is_last && l->has_lost_answer && !is_lost(code)) {
-        r.code = SV("UNKNOWN");
-        r.message = SV("an earlier attempt may have taken effect: its answer was lost");
-    }
-    if (retry_after_ns > QUEUE_RETRY_AFTER_MAX_NS) retry_after_ns = QUEUE_RETRY_AFTER_MAX_NS;
-    if (!is_last) r.due_ns = now + (retry_after_ns > 0 ? retry_after_ns : backoff_ns(&q->cfg, l->attempt));
-    enum status s = record_durably(q, l, &r, err);
-    if (s == STATUS_INVALID_ARGUMENT) return s;
-    lease_settle(q, l);
-    return s;
 }

@@ -1,8 +1,10 @@
 /* Inside of the queue: for runtime/store/queue*.c alone.
  *
  *   queue_index.c  the folded state: items by intent, each in one of four states; cheap picking
- *   queue.c        fold, take, done, retry
  *   queue_save.c   the folded state in a snapshot, and back
+ *   queue.c        the fold, life cycle
+ *   queue_lease.c  take, done, retry
+ *   queue_view.c   what can be asked: depths, the dead, whether there is room
  *
  *   function --candidates (heap by seq)--> first ready item of each idle target; all without target; intents
  *                                          and calls apart
@@ -109,5 +111,54 @@ void work_index_turn(struct work_index *x, const struct clock_turn *turn);
  * loaded. into: empty. False: damaged, and `into` is to be released. */
 void work_index_save(const struct work_index *x, struct pack *p);
 bool work_index_load(struct work_index *into, struct unpack *u);
+
+/* ---- queue.c ---- */
+
+/* Who works on an item. It keeps item and target busy until the end of the attempt is durable, not only
+ * recorded: if that commit fails, the journal is folded again and the item has to find its lease. */
+struct lease {
+    struct list node;
+    struct work *work; /* NULL only while the journal is folded again */
+    uint64_t token, seq;
+    unsigned attempt;
+    bool has_lost_answer;                    /* of an attempt before */
+    bool is_ending;                          /* its holder is recording the end */
+    int64_t time_ns;                         /* of the item's record, by the clock of today */
+    struct strview intent, target, function; /* into text */
+    char text[];
+};
+
+struct taker {
+    struct list node;
+    struct fiber_event woken;
+};
+
+struct queue {
+    struct journal *journal;
+    struct queue_cfg cfg;
+    struct journal_follower follower;
+    struct journal_keeper keeper;
+    struct work_index index;
+    struct list leases;
+    size_t n_leases;
+    struct list takers; /* fibers that found nothing */
+    uint64_t past_seq, epoch, next_token;
+    bool is_settled, is_frozen, is_stopped;
+    int64_t stopped_at_ns;
+};
+
+/* May anything more be handed out at all? */
+bool queue_has_room(const struct queue *q);
+/* One sleeper has to look again: at an item, or at the clock, since its timer may be set for a later one. */
+void queue_wake_if_useful(struct queue *q);
+/* Its end is in the fold: it is dead, or goes. */
+void queue_end_work(struct queue *q, struct work *w);
+/* Does an attempt that ended with this code perhaps go on? */
+bool queue_is_lost(struct strview code);
+
+/* ---- queue_lease.c ---- */
+
+/* Frees it; what becomes of its item is the caller's to say. */
+void queue_lease_end(struct queue *q, struct lease *l);
 
 #endif

@@ -3,7 +3,7 @@
  *
  * Input: one record a line. Lines that are none are left out.
  *
- * Reads: store/queue.c store/queue_index.c store/queue_save.c */
+ * Reads: store/queue.c store/queue_index.c store/queue_lease.c store/queue_save.c */
 #include "store/queue.h"
 
 #include "folder.h"
