@@ -6,6 +6,7 @@
  *
  * Reads: functions/dispatcher/state.c functions/dispatcher/state_incident.c
  * functions/dispatcher/state_timer.c functions/dispatcher/state_tick.c functions/dispatcher/decide.c
+ * functions/dispatcher/decide_incident.c functions/dispatcher/decide_act.c functions/dispatcher/decide_emit.c
  * functions/dispatcher/gates.c store/episode.c functions/audit/index.c */
 #include <assert.h>
 
