@@ -240,7 +240,7 @@ bool state_uses_runbook(const struct state *s, const struct runbook *rb);
 /* Earliest timer, or NULL. */
 struct timer *state_next_timer(const struct state *s);
 
-/* ---- snapshots (state_save.c) ---- */
+/* ---- snapshots (state_save.c, state_load.c) ---- */
 
 #define STATE_SAVED_VERSION 1
 void state_save(const struct state *s, struct pack *p);

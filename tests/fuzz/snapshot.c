@@ -3,8 +3,8 @@
  *
  * Input: one byte that chooses the part, then the part.
  *
- * Reads: functions/dispatcher/state_save.c store/queue_save.c store/snapshot_file.c base/pack.c
- * functions/audit/index.c */
+ * Reads: functions/dispatcher/state_save.c functions/dispatcher/state_load.c store/queue_save.c
+ * store/snapshot_file.c base/pack.c functions/audit/index.c */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
