@@ -14,6 +14,7 @@
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
  *                  drain, logs
+ *   replica_env.c  what it is given: environment and secrets
  *   invoker.c      signed invocations for the dispatcher, balm stop
  *   shim.c         static little program between platform and function: subreaper, dies with the platform,
  *                  kills its tree

@@ -240,6 +240,21 @@ enum status replica_connect(const struct replica *r, struct upstream **ret_upstr
 /* What an earlier platform left in DIR/run. */
 void replica_clean_run_dir(struct gateway *g);
 
+/* ---- replica_env.c ---- */
+
+/* Where a function finds what it inherits: HOST_ACT_FD (3), then: */
+#define REPLICA_LISTEN_FD   4
+#define REPLICA_LIFELINE_FD 5
+
+/* Fills the folder that its secrets are read from: what it was deployed with, and its invocation key if it
+ * acts. */
+enum status replica_prepare_secrets(const struct deployment *d, struct arena *a, struct error *err) MUST_USE;
+/* The last replica leaves no secrets behind. */
+void replica_remove_secrets(const struct deployment *d);
+/* Ends in NULL; in the arena. First what must not be changed, then what was deployed, then defaults. Nothing
+ * of our own environment goes on: it may hold secrets. */
+const char *const *replica_env(const struct deployment *d, struct arena *a);
+
 /* ---- gateway_metrics.c ---- */
 
 void gateway_metrics_init(struct gateway *g);

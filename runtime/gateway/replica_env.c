@@ -1,0 +1,131 @@
+/* What a process of a function is given: environment and secrets. */
+#include "gateway/gateway_impl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/memory.h"
+#include "gateway/function_secrets.h"
+
+/* Made anew at each start, so it need not survive power loss: no fsync on the way to a first answer. Renamed
+ * into place: another replica may be reading. */
+static enum status write_secret(struct arena *a, const char *folder, const char *name, struct strview content,
+                                struct error *err)
+{
+    const char *path = arena_printf(a, "%s/%s", folder, name).ptr,
+               *fresh = arena_printf(a, "%s/.new", folder).ptr;
+    (void)unlink(fresh);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
+    if (fd < 0) return error_set(err, status_from_errno(errno), "make %s: %s", fresh, strerror(errno));
+    ssize_t n = write(fd, content.ptr, content.len);
+    int failed = errno;
+    (void)close(fd);
+    if (n != (ssize_t)content.len)
+        return error_set(err, STATUS_RESOURCE_EXHAUSTED, "write %s: %s", fresh,
+                         n < 0 ? strerror(failed) : "disk is full");
+    if (rename(fresh, path) != 0)
+        return error_set(err, status_from_errno(errno), "make %s: %s", path, strerror(errno));
+    return STATUS_OK;
+}
+
+static enum status write_invocation_key(const struct deployment *d, struct arena *a, const char *folder,
+                                        struct error *err)
+{
+    char key[SHA256_HEX + 1];
+    invocation_derive_key(d->gateway->secrets.invocation_key, d->spec.name, key);
+    enum status s = write_secret(a, folder, INVOCATION_KEY_SECRET, sv(key), err);
+    mem_wipe(key, sizeof(key));
+    return s;
+}
+
+static enum status copy_secret(const struct deployment *d, struct arena *a, const char *folder,
+                               const char *name, struct error *err)
+{
+    struct strview content;
+    const char *from = arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr;
+    enum status s = secret_file_check(from, err);
+    if (s == STATUS_OK) s = file_read(a, from, FUNCTION_SECRET_BYTES_MAX, &content, err);
+    if (s == STATUS_NOT_FOUND)
+        return error_set(err, s, "secret '%s' of function '%.*s' is not there: faas-cli secret create %s",
+                         name, SV_ARG(d->spec.name), name);
+    if (s != STATUS_OK)
+        return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
+    s = write_secret(a, folder, name, content, err);
+    mem_wipe((char *)(uintptr_t)content.ptr, content.len);
+    return s;
+}
+
+enum status replica_prepare_secrets(const struct deployment *d, struct arena *a, struct error *err)
+{
+    enum status s = STATUS_OK;
+    if (mkdir(d->secrets_folder, 0700) != 0 && errno != EEXIST)
+        s = error_set(err, status_from_errno(errno), "make folder %s: %s", d->secrets_folder,
+                      strerror(errno));
+    if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, d->secrets_folder, err);
+    for (size_t i = 0; i < d->spec.n_secrets && s == STATUS_OK; i++)
+        s = copy_secret(d, a, d->secrets_folder, arena_cstr(a, d->spec.secrets[i]), err);
+    return s;
+}
+
+void replica_remove_secrets(const struct deployment *d)
+{
+    DIR *dir = opendir(d->secrets_folder);
+    if (dir == NULL) return;
+    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
+        if (e->d_type == DT_REG) (void)unlinkat(dirfd(dir), e->d_name, 0);
+    (void)closedir(dir);
+    (void)rmdir(d->secrets_folder);
+}
+
+struct env {
+    const char **items;
+    size_t n;
+};
+
+static bool has_variable(const struct env *env, const char *key)
+{
+    size_t len = strlen(key);
+    for (size_t i = 0; i < env->n; i++)
+        if (strncmp(env->items[i], key, len) == 0 && env->items[i][len] == '=') return true;
+    return false;
+}
+
+/* The first one that sets a variable has it. */
+static void add_variable(struct env *env, struct arena *a, const char *key, struct strview value)
+{
+    if (!has_variable(env, key)) env->items[env->n++] = arena_printf(a, "%s=%.*s", key, SV_ARG(value)).ptr;
+}
+
+const char *const *replica_env(const struct deployment *d, struct arena *a)
+{
+    static const char *const defaults[][2] = {
+        {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        {"LANG", "C.UTF-8"},
+        {"TMPDIR", "/tmp"},
+        {"MALLOC_ARENA_MAX", "1"}};
+    struct env env = {.items = arena_array(a, FUNCTION_ENV_MAX + 16, sizeof(*env.items))};
+    char text[DURATION_TEXT_MAX];
+    add_variable(&env, a, "BALM_LISTEN_FD", arena_printf(a, "%d", REPLICA_LISTEN_FD));
+    add_variable(&env, a, "BALM_METRICS", SV("off"));
+    add_variable(&env, a, "BALM_FROZEN", d->gateway->is_frozen ? SV("true") : SV("false"));
+    add_variable(&env, a, "OPENFAAS_NAMESPACE", SV(FUNCTION_NAMESPACE));
+    add_variable(&env, a, "OPENFAAS_NAME", d->spec.name);
+    add_variable(&env, a, "secret_mount_path", sv(d->secrets_folder));
+    const char *key;
+    json_t *value;
+    json_object_foreach(d->spec.env, key, value) add_variable(&env, a, key, sv(json_string_value(value)));
+    if (d->info.timeout_ns > 0)
+        add_variable(&env, a, "exec_timeout", sv(duration_format(d->info.timeout_ns, text)));
+    for (size_t i = 0; i < ARRAY_LEN(defaults); i++)
+        add_variable(&env, a, defaults[i][0], sv(defaults[i][1]));
+    if (getenv("ASAN_OPTIONS") != NULL) add_variable(&env, a, "ASAN_OPTIONS", sv(getenv("ASAN_OPTIONS")));
+    return env.items;
+}
