@@ -6,8 +6,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
-#include "base/json.h"
 #include "base/json_scan.h"
 #include "base/list.h"
 
@@ -415,51 +413,6 @@ enum status record_decode(struct strview bytes, struct arena *a, struct record *
     return STATUS_OK;
 }
 
-/* ---- label sets ---- */
-
-struct strview record_label(const struct record_labels *labels, struct strview name)
-{
-    for (size_t i = 0; i < labels->n; i++)
-        if (sv_eq(labels->items[i].name, name)) return labels->items[i].value;
-    return (struct strview){NULL, 0};
-}
-
-void record_labels_sort(struct http_header *items, size_t *n)
-{
-    /* Insertion: sets are small (RECORD_LABELS_MAX) and nearly always sorted already. */
-    size_t kept = 0;
-    for (size_t i = 0; i < *n; i++) {
-        struct http_header item = items[i];
-        size_t at = kept;
-        int order = 1;
-        while (at > 0 && (order = sv_cmp(item.name, items[at - 1].name)) < 0)
-            at--;
-        if (at > 0 && order == 0) {
-            items[at - 1].value = item.value;
-            continue;
-        }
-        memmove(&items[at + 1], &items[at], (kept - at) * sizeof(items[0]));
-        items[at] = item;
-        kept++;
-    }
-    *n = kept;
-}
-
-void record_fingerprint(const struct record_labels *labels, char ret_hex[17])
-{
-    uint64_t state = FNV1A_START;
-    for (size_t i = 0; i < labels->n; i++) {
-        state = fnv1a_add(state, labels->items[i].name);
-        state = fnv1a_add(state, SV("\xFF"));
-        state = fnv1a_add(state, labels->items[i].value);
-        state = fnv1a_add(state, SV("\xFF"));
-    }
-    uint8_t big_endian[8];
-    for (int i = 0; i < 8; i++)
-        big_endian[i] = (uint8_t)(state >> (56 - 8 * i));
-    hex_encode(big_endian, sizeof(big_endian), ret_hex);
-}
-
 /* ---- documentation ---- */
 
 static const char *type_name(enum field_type type)
@@ -491,31 +444,4 @@ void record_print_fields(struct buf *out)
         const struct field *f = &record_fields[i];
         buf_printf(out, "| `%s` | %s | %s |\n", f->name.ptr, type_name(f->type), f->help);
     }
-}
-
-bool record_clock_turn(const struct record *r, struct clock_turn *ret_turn)
-{
-    json_t *detail = NULL;
-    if (r->kind != RECORD_CLOCK || !r->on || r->detail.len == 0 ||
-        json_parse(r->detail, 0, &detail, NULL) != STATUS_OK)
-        return false;
-    const json_t *jump = json_object_get(detail, "jumpNs");
-    bool is_turn = json_is_integer(jump);
-    if (is_turn) *ret_turn = (struct clock_turn){json_integer_value(jump), r->time_ns};
-    json_release(detail);
-    return is_turn;
-}
-
-int64_t clock_turn_ahead(const struct clock_turn *turn, int64_t due_ns)
-{
-    int64_t moved;
-    if (!__builtin_add_overflow(due_ns, turn->jump_ns, &moved)) return moved;
-    return turn->jump_ns < 0 ? 0 : INT64_MAX;
-}
-
-int64_t clock_turn_apply(const struct clock_turn *turn, int64_t then_ns)
-{
-    int64_t moved;
-    if (__builtin_add_overflow(then_ns, turn->jump_ns, &moved)) return turn->jump_ns < 0 ? 0 : turn->now_ns;
-    return moved < turn->now_ns ? moved : turn->now_ns;
 }
