@@ -1,67 +1,22 @@
-#include "functions/audit/seal.h"
+#include "functions/audit/seal_impl.h"
 
 #include <string.h>
 
-#include "audit/unsealed.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "functions/audit/seal_files.h"
 #include "log/log.h"
 #include "metrics/catalog.h"
 
-#define BATCH              1000
-#define PAUSE_NS           (1 * NS_PER_S) /* between checkpoints while records come, and between tries */
 #define CHECKPOINT_IDLE_NS (60 * NS_PER_S)
-#define LAST_WAIT_NS       (5 * NS_PER_S) /* when a stop has to wait: for what was appended to become durable */
 #define CATCH_UP_WAIT_NS   (2 * NS_PER_S) /* of a start, at most: it must not hang on an audit folder */
 #define CHECK_MIN_REST_MS  1              /* between batches of the comparison, which is in no hurry */
 
-struct seal {
-    struct journal *journal;
-    struct journal_keeper keeper;
-    struct seal_files files;
-    struct fiber_scope scope;
-    struct fiber_event caught_up; /* what was there at the start is signed, or was tried */
-    uint64_t opened_seq;          /* where the journal ended when it was opened */
-    /* As the loop's thread knows it, while a worker may be at the files: up to where leaves and a signature
-     * are on the disk; and what was sealed at the start, which is compared with its leaves. */
-    uint64_t signed_seq, compared_seq;
-    int64_t checkpoint_ns; /* monotonic, of the newest one of this process; 0: none yet */
-    bool is_started, is_stopped_for_good, is_failing;
-    bool is_late_recorded, is_rest_settled; /* nothing is signed before the latter */
-    struct metric *records, *last_seq, *last_checkpoint, *failures;
-};
-
 /* ---- work for the worker thread ---- */
-
-struct seal_work {
-    struct seal_files *files;
-    const struct journal_entry *entries;
-    size_t n;
-    uint64_t bad_seq;
-    struct merkle_tree *tree;
-    const char *dir;
-    struct strview origin;
-    enum status status;
-    struct error *err;
-};
 
 static void do_open(void *arg)
 {
     struct seal_work *w = arg;
     w->status = seal_files_open(w->files, w->dir, w->origin, w->n, w->err);
-}
-
-static void do_cut_rest(void *arg)
-{
-    struct seal_work *w = arg;
-    w->status = seal_files_cut_rest(w->files, w->err);
-}
-
-static void do_set_aside(void *arg)
-{
-    struct seal_work *w = arg;
-    w->status = seal_files_set_aside(w->files, clock_unix_ns(), w->err);
 }
 
 static void do_append(void *arg)
@@ -82,19 +37,6 @@ static void do_compare(void *arg)
     w->status = seal_files_compare(w->files, w->entries, w->n, &w->bad_seq, w->err);
 }
 
-static void do_hash(void *arg)
-{
-    struct seal_work *w = arg;
-    for (size_t i = 0; i < w->n; i++)
-        merkle_tree_add(w->tree, merkle_leaf(w->entries[i].bytes));
-}
-
-static void do_restart(void *arg)
-{
-    struct seal_work *w = arg;
-    w->status = seal_files_restart(w->files, w->err);
-}
-
 /* On the loop's thread, with no work on the files under way but comparing. */
 static void note_signed(struct seal *seal)
 {
@@ -105,156 +47,19 @@ static void note_signed(struct seal *seal)
 
 /* ---- what was found ---- */
 
-static void found_tampering(struct seal *seal, const char *message, uint64_t seq, const char *detail)
+void seal_found_tampering(struct seal *seal, const char *message, uint64_t seq, const char *detail)
 {
     metric_add(seal->failures, 1);
     log_error("audit", message, LOG_INT("seq", seq), LOG_STR("detail", detail),
               LOG_STR("advice", "run balm audit verify"));
 }
 
-/* One failure is one line in the log; the next success another. */
-static void note_result(struct seal *seal, enum status s, const struct error *err)
+void seal_note_result(struct seal *seal, enum status s, const struct error *err)
 {
     if (s == STATUS_OK && seal->is_failing) log_info("audit", "sealing again");
     if (s != STATUS_OK && s != STATUS_CANCELLED && !seal->is_failing)
         log_error("audit", "cannot seal, repeating", LOG_STR("error", err->message));
     if (s != STATUS_CANCELLED) seal->is_failing = s != STATUS_OK;
-}
-
-static bool is_found_out(enum status s)
-{
-    return s == STATUS_DATA_LOSS || s == STATUS_OUT_OF_RANGE;
-}
-
-/* The leaves are a fold: if the journal has the signed root, only they were damaged, and are made anew. A
- * journal that cannot be read just now says nothing: try again. */
-static enum status rebuild_leaves(struct seal *seal, struct error *err)
-{
-    struct arena a = {0};
-    struct merkle_tree tree;
-    merkle_tree_init(&tree);
-    enum status s = STATUS_OK;
-    while (s == STATUS_OK && tree.size < seal->files.newest.size) {
-        uint64_t left = seal->files.newest.size - tree.size;
-        struct seal_work w = {.tree = &tree, .status = STATUS_OK};
-        struct journal_entry *entries = NULL;
-        s = journal_read(seal->journal, tree.size + 1, left < BATCH ? (size_t)left : BATCH, false, &a,
-                         &entries, &w.n, err);
-        if (s != STATUS_OK || w.n == 0) break;
-        w.entries = entries;
-        work_run(do_hash, &w);
-        arena_reset(&a);
-        s = fiber_yield();
-    }
-    arena_release(&a);
-    if (s != STATUS_OK && !is_found_out(s)) return s;
-    struct merkle_hash root = merkle_tree_root(&tree);
-    if (s == STATUS_OK && tree.size == seal->files.newest.size &&
-        memcmp(&root, &seal->files.newest.root, sizeof(root)) == 0) {
-        log_warn("audit", "the leaves were damaged and the journal is not: leaves are made anew",
-                 LOG_INT("records", tree.size));
-        struct seal_work w = {.files = &seal->files, .err = err};
-        work_run(do_restart, &w);
-        seal->files.are_leaves_bad = w.status != STATUS_OK;
-        return w.status;
-    }
-    found_tampering(seal, "neither journal nor leaves have the root that was signed: sealing has stopped",
-                    seal->files.newest.size, s != STATUS_OK && err != NULL ? err->message : "");
-    seal->is_stopped_for_good = true;
-    return STATUS_OK;
-}
-
-/* ---- what an earlier process left without a seal ---- */
-
-/* Is it more than a crash explains? */
-static enum status measure_rest(struct seal *seal, bool *ret_is_late, struct error *err)
-{
-    struct arena a = {0};
-    struct unsealed rest;
-    uint64_t seq = seal->files.newest.size + 1;
-    enum status s = STATUS_OK;
-    unsealed_init(&rest, seal->files.newest.time_unix_ns);
-    while (s == STATUS_OK && seq <= seal->opened_seq && rest.span_ns <= UNSEALED_START_MAX_NS) {
-        struct journal_entry *entries = NULL;
-        size_t n = 0;
-        uint64_t left = seal->opened_seq - seq + 1;
-        s = journal_read(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, true, &a, &entries, &n,
-                         err);
-        if (s != STATUS_OK || n == 0) break;
-        for (size_t i = 0; i < n; i++)
-            unsealed_add(&rest, entries[i].record->time_ns);
-        seq = entries[n - 1].seq + 1;
-        arena_reset(&a);
-    }
-    arena_release(&a);
-    *ret_is_late = rest.span_ns > UNSEALED_START_MAX_NS;
-    return s;
-}
-
-static struct strview describe_rest(const struct seal *seal, uint64_t records, struct arena *a)
-{
-    const struct checkpoint *newest = &seal->files.newest;
-    char time[RFC3339_LEN + 1];
-    if (!seal->files.has_checkpoint)
-        return arena_printf(a, "sealing resumed over %llu unsealed records: %s", (unsigned long long)records,
-                            seal->files.why);
-    rfc3339_format(newest->time_unix_ns, time);
-    return arena_printf(a, "sealing resumed over %llu unsealed records after checkpoint %llu of %s%s%s",
-                        (unsigned long long)records, (unsigned long long)newest->size, time,
-                        seal->files.is_checkpoint_lost ? ": " : ", which is more than a crash leaves",
-                        seal->files.why);
-}
-
-/* Durable when it returns; a stop does not cut it short, or the last seal would write a second one. */
-static enum status record_late(struct seal *seal, struct error *err)
-{
-    struct arena a = {0};
-    uint64_t size = seal->files.newest.size, seq = 0;
-    uint64_t records = seal->opened_seq > size ? seal->opened_seq - size : 0;
-    struct record r = {.kind = RECORD_UNSEALED,
-                       .time_ns = clock_unix_ns(),
-                       .function = SV("audit"),
-                       .message = describe_rest(seal, records, &a),
-                       .detail = arena_printf(&a, "{\"checkpoint\":%llu,\"records\":%llu}",
-                                              (unsigned long long)size, (unsigned long long)records)};
-    fiber_shield_begin();
-    enum status s = journal_append(seal->journal, &r, 1, &seq, err);
-    if (s == STATUS_OK)
-        s = journal_wait_durable(seal->journal, seq, clock_monotonic_ns() + LAST_WAIT_NS, err);
-    fiber_shield_end();
-    if (s == STATUS_OK && !seal->files.is_checkpoint_lost)
-        found_tampering(seal, "records were left unsealed for longer than a crash explains", size + 1,
-                        r.message.ptr);
-    arena_release(&a);
-    return s;
-}
-
-/* The record comes first: if it cannot be written, the next start finds all as it is now. */
-static enum status look_at_rest(struct seal *seal, struct error *err)
-{
-    bool is_late = seal->files.is_checkpoint_lost;
-    struct seal_work w = {.files = &seal->files, .err = err};
-    enum status s = is_late ? STATUS_OK : measure_rest(seal, &is_late, err);
-    if (s == STATUS_OK && is_late && !seal->is_late_recorded) {
-        s = record_late(seal, err);
-        seal->is_late_recorded = s == STATUS_OK;
-    }
-    if (s != STATUS_OK) return s;
-    work_run(is_late ? do_set_aside : do_cut_rest, &w);
-    seal->is_rest_settled = w.status == STATUS_OK;
-    return w.status;
-}
-
-static enum status settle_rest(struct seal *seal)
-{
-    struct error err = {0};
-    enum status s = STATUS_OK;
-    while (s == STATUS_OK && !seal->is_rest_settled) {
-        enum status settled = look_at_rest(seal, &err);
-        note_result(seal, settled, &err);
-        if (settled != STATUS_OK) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
-    }
-    return s;
 }
 
 /* ---- comparing ---- */
@@ -269,14 +74,14 @@ static void check_fiber(void *arg)
     uint64_t size = seal->compared_seq, seq = journal_first_seq(seal->journal);
     struct seal_work w = {.files = &seal->files, .err = &err};
     if (journal_durable_seq(seal->journal) < size)
-        found_tampering(seal, "the journal is shorter than what was sealed",
-                        journal_durable_seq(seal->journal) + 1, "records are missing");
+        seal_found_tampering(seal, "the journal is shorter than what was sealed",
+                             journal_durable_seq(seal->journal) + 1, "records are missing");
     while (seq <= size) {
         int64_t began_ns = clock_monotonic_ns();
         struct journal_entry *entries = NULL;
         uint64_t left = size - seq + 1;
-        enum status s = journal_read_kept(seal->journal, seq, left < BATCH ? (size_t)left : BATCH, false, &a,
-                                          &entries, &w.n, &err);
+        enum status s = journal_read_kept(seal->journal, seq, left < SEAL_BATCH ? (size_t)left : SEAL_BATCH,
+                                          false, &a, &entries, &w.n, &err);
         if (s != STATUS_OK || w.n == 0) break;
         seq = entries[w.n - 1].seq + 1;
         w.entries = entries;
@@ -288,7 +93,8 @@ static void check_fiber(void *arg)
             break;
     }
     if (w.bad_seq != 0)
-        found_tampering(seal, "a record is not the one that was sealed", w.bad_seq, "its hash is another");
+        seal_found_tampering(seal, "a record is not the one that was sealed", w.bad_seq,
+                             "its hash is another");
     else if (err.code != STATUS_OK && err.code != STATUS_CANCELLED)
         log_warn("audit", "journal not compared with its seal", LOG_STR("error", err.message));
     arena_release(&a);
@@ -302,8 +108,8 @@ static void check_remade(struct seal *seal, uint64_t before, const struct checkp
     if (before >= newest->size || seal->files.tree.size != newest->size) return;
     struct merkle_hash root = merkle_tree_root(&seal->files.tree);
     if (memcmp(&root, &newest->root, sizeof(root)) == 0) return;
-    found_tampering(seal, "the journal has not the root that was signed: sealing has stopped", newest->size,
-                    "leaves made anew differ");
+    seal_found_tampering(seal, "the journal has not the root that was signed: sealing has stopped",
+                         newest->size, "leaves made anew differ");
     seal->is_stopped_for_good = true;
 }
 
@@ -317,8 +123,9 @@ static enum status seal_pending(struct seal *seal, struct error *err)
         struct journal_entry *entries = NULL;
         uint64_t before = seal->files.tree.size;
         struct checkpoint newest = seal->files.newest;
-        size_t max =
-            before < newest.size && newest.size - before < BATCH ? (size_t)(newest.size - before) : BATCH;
+        size_t max = before < newest.size && newest.size - before < SEAL_BATCH
+                         ? (size_t)(newest.size - before)
+                         : SEAL_BATCH;
         s = journal_read(seal->journal, before + 1, max, false, &a, &entries, &w.n, err);
         if (s == STATUS_OK && w.n == 0)
             s = error_set(err, STATUS_DATA_LOSS, "record %llu cannot be read",
@@ -352,19 +159,6 @@ static enum status checkpoint(struct seal *seal, struct error *err)
     return STATUS_OK;
 }
 
-/* Until the leaves are those of the newest checkpoint, or it is known that they cannot be. */
-static enum status mend_leaves(struct seal *seal)
-{
-    struct error err = {0};
-    enum status s = STATUS_OK;
-    while (s == STATUS_OK && seal->files.are_leaves_bad && !seal->is_stopped_for_good) {
-        enum status mended = rebuild_leaves(seal, &err);
-        note_result(seal, mended, &err);
-        if (mended != STATUS_OK) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
-    }
-    return s;
-}
-
 /* If no record comes before. The first of a process is due at once; there is one of the empty tree already,
  * and the first record must not wait behind another. */
 static int64_t next_checkpoint_ns(const struct seal *seal)
@@ -378,8 +172,8 @@ static void seal_fiber(void *arg)
 {
     struct seal *seal = arg;
     struct error err = {0};
-    enum status s = settle_rest(seal);
-    if (s == STATUS_OK) s = mend_leaves(seal);
+    enum status s = seal_settle_rest(seal);
+    if (s == STATUS_OK) s = seal_mend_leaves(seal);
     note_signed(seal);
     seal->compared_seq = seal->files.newest.size;
     if (s == STATUS_OK && !seal->is_stopped_for_good &&
@@ -392,10 +186,10 @@ static void seal_fiber(void *arg)
         if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) {
             s = seal_pending(seal, &err);
             if (s == STATUS_OK) s = checkpoint(seal, &err);
-            note_result(seal, s, &err);
+            seal_note_result(seal, s, &err);
         } /* else the journal says for itself what ails it */
         fiber_event_set(&seal->caught_up);
-        if (s != STATUS_CANCELLED) s = sleep_until(clock_monotonic_ns() + PAUSE_NS);
+        if (s != STATUS_CANCELLED) s = sleep_until(clock_monotonic_ns() + SEAL_PAUSE_NS);
     }
     fiber_event_set(&seal->caught_up);
 }
@@ -456,8 +250,8 @@ enum status seal_new(struct journal *j, const char *dir, struct strview cluster,
     metric_set(seal->last_seq, (double)seal->files.tree.size);
     metric_set(seal->last_checkpoint, (double)seal->files.newest.time_unix_ns / 1e9);
     if (seal->files.is_checkpoint_lost)
-        found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
-                        seal->files.why);
+        seal_found_tampering(seal, "checkpoints are missing or do not hold", seal->files.newest.size,
+                             seal->files.why);
     metrics_on_collect(on_collect, seal);
     seal->keeper = (struct journal_keeper){.name = "audit", .oldest_needed = oldest_needed, .is_seal = true};
     journal_keep(j, &seal->keeper);
@@ -475,10 +269,10 @@ enum status seal_start(struct seal *seal, struct error *err)
 
 static enum status seal_last(struct seal *seal, struct error *err)
 {
-    enum status s = seal->is_rest_settled ? STATUS_OK : look_at_rest(seal, err);
+    enum status s = seal->is_rest_settled ? STATUS_OK : seal_look_at_rest(seal, err);
     if (s != STATUS_OK || seal->files.are_leaves_bad) return s;
     s = journal_wait_durable(seal->journal, journal_last_seq(seal->journal),
-                             clock_monotonic_ns() + LAST_WAIT_NS, err);
+                             clock_monotonic_ns() + SEAL_LAST_WAIT_NS, err);
     if (s == STATUS_OK || s == STATUS_DEADLINE_EXCEEDED) s = seal_pending(seal, err);
     return s == STATUS_OK ? checkpoint(seal, err) : s;
 }
