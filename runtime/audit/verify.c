@@ -7,7 +7,7 @@
  *
  * The leaves file carries no signature, so a leaf that differs proves nothing by itself; once a checkpoint
  * fails, the leaves are hashed and believed if they have the signed root. */
-#include "audit/verify.h"
+#include "audit/verify_impl.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,198 +16,12 @@
 #include <sys/stat.h>
 
 #include "audit/hasher.h"
-#include "audit/notes.h"
-#include "audit/open_intents.h"
-#include "audit/unsealed.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "store/journal.h"
 
 #define PROGRESS_RECORDS 100000
 #define OPEN_LISTED_MAX  100
-#define LEAVES_BUFFERED  4096
 #define ATTEMPTS_MAX     10
-
-struct verify {
-    const struct audit_verify_cfg *cfg;
-    struct audit_report *report;
-    struct arena *arena; /* of the report */
-    struct audit_key *key;
-    struct journal_reader *reader;
-    FILE *checkpoints, *leaves; /* NULL: not there */
-    uint64_t checkpoint_bytes;  /* left to read of those there at the start: a running platform adds some for
-                                   records that we shall not see */
-    struct checkpoint next;     /* the first that is not compared yet */
-    bool has_next, has_met_any;
-    struct checkpoint *kept; /* owned; of elsewhere, by size */
-    size_t n_kept, next_kept;
-    struct unsealed rest;  /* behind the last good checkpoint, once there is no other */
-    int64_t began_unix_ns; /* what a running platform writes from then on it seals later */
-    struct merkle_tree tree;
-    uint64_t first_other_leaf; /* since the last good checkpoint; 0: none */
-    struct merkle_hash leaf_buffer[LEAVES_BUFFERED];
-    size_t n_leaves, next_leaf; /* in the buffer */
-    /* The highest record that a record of kind "cut" says was removed: one met, one under a good checkpoint.
-     */
-    uint64_t cut_last, sealed_cut_last;
-    uint64_t first_seq,
-        removed_last; /* oldest kept when we began; the highest one that was gone when we came */
-    struct open_intents open;
-    struct arena scratch;
-    struct error *err;
-};
-
-/* Only the first finding is kept. */
-static void found_bad(struct verify *v, uint64_t seq, const char *fmt, ...) PRINTF_LIKE(3, 4);
-static void found_bad(struct verify *v, uint64_t seq, const char *fmt, ...)
-{
-    if (v->report->first_bad_seq != 0) return;
-    char text[ERROR_MESSAGE_MAX];
-    va_list args;
-    va_start(args, fmt);
-    (void)vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    v->report->first_bad_seq = seq > 0 ? seq : 1;
-    v->report->bad_reason = arena_copy(v->arena, sv(text));
-}
-
-static bool is_bad(const struct verify *v)
-{
-    return v->report->first_bad_seq != 0;
-}
-
-/* ---- checkpoints ---- */
-
-static void next_checkpoint(struct verify *v)
-{
-    struct buf note;
-    struct error err = {0};
-    uint64_t last_size = v->has_next ? v->next.size : 0;
-    v->has_next = false;
-    if (v->checkpoints == NULL || is_bad(v)) return;
-    buf_init(&note, NOTE_MAX);
-    if (!notes_next(v->checkpoints, &v->checkpoint_bytes, &note)) {
-        /* What is torn was never announced: its writer died there, or is at it now. */
-        if (!checkpoint_is_torn(v->key, buf_view(&note), last_size))
-            found_bad(v, last_size + 1, "the checkpoint behind the one of size %" PRIu64 " is damaged",
-                      last_size);
-        v->has_met_any = v->has_met_any || note.len > 0;
-        goto out;
-    }
-    v->has_met_any = true;
-    uint64_t claimed = checkpoint_claimed_size(buf_view(&note));
-    if (buf_status(&note) != STATUS_OK)
-        found_bad(v, last_size + 1, "a checkpoint behind the one of size %" PRIu64 " is longer than %d bytes",
-                  last_size, NOTE_MAX);
-    else if (checkpoint_verify(v->key, buf_view(&note), &v->scratch, &v->next, &err) != STATUS_OK)
-        found_bad(v, claimed > 0 ? claimed : last_size + 1,
-                  "the checkpoint behind the one of size %" PRIu64 " does not hold: %s", last_size,
-                  err.message);
-    else if (v->next.size < last_size)
-        found_bad(v, last_size, "a checkpoint of size %" PRIu64 " stands behind one of size %" PRIu64,
-                  v->next.size, last_size);
-    else
-        v->has_next = true;
-out:
-    arena_reset(&v->scratch);
-    buf_release(&note);
-}
-
-/* ---- leaves ---- */
-
-static bool next_leaf(struct verify *v, struct merkle_hash *ret_leaf)
-{
-    if (v->next_leaf == v->n_leaves) {
-        v->next_leaf = 0;
-        v->n_leaves = v->leaves != NULL
-                          ? fread(v->leaf_buffer, sizeof(v->leaf_buffer[0]), LEAVES_BUFFERED, v->leaves)
-                          : 0;
-        if (v->n_leaves == 0) return false;
-    }
-    *ret_leaf = v->leaf_buffer[v->next_leaf++];
-    return true;
-}
-
-/* Have the leaves the root of v->next? Then they are what was sealed, whoever holds the file. Reads it again:
- * only after a finding. */
-static bool leaves_are_sealed(struct verify *v)
-{
-    struct merkle_tree tree;
-    struct merkle_hash leaf;
-    merkle_tree_init(&tree);
-    if (v->leaves == NULL || fseeko(v->leaves, 0, SEEK_SET) != 0) return false;
-    v->next_leaf = v->n_leaves = 0;
-    while (tree.size < v->next.size && next_leaf(v, &leaf))
-        merkle_tree_add(&tree, leaf);
-    struct merkle_hash root = merkle_tree_root(&tree);
-    return tree.size == v->next.size && memcmp(&root, &v->next.root, sizeof(root)) == 0;
-}
-
-/* ---- records against checkpoints ---- */
-
-static void compare_root(struct verify *v)
-{
-    struct merkle_hash root = merkle_tree_root(&v->tree);
-    if (memcmp(&root, &v->next.root, sizeof(root)) == 0) {
-        v->report->checkpoints++;
-        v->report->sealed_records = v->next.size;
-        v->report->sealed_unix_ns = v->next.time_unix_ns;
-        v->first_other_leaf = 0;
-        v->sealed_cut_last = v->cut_last;
-        unsealed_init(&v->rest, v->next.time_unix_ns);
-        return;
-    }
-    if (v->first_other_leaf != 0 && leaves_are_sealed(v))
-        found_bad(v, v->first_other_leaf,
-                  "record %" PRIu64 " is not the one that was sealed: its hash is another",
-                  v->first_other_leaf);
-    else
-        found_bad(v, v->next.size,
-                  "the root over %" PRIu64
-                  " records is not the signed one; the change lies behind record %" PRIu64
-                  " (the leaves do not say where)",
-                  v->next.size, v->report->sealed_records);
-}
-
-/* All checkpoints of the size reached. */
-static void compare_checkpoints(struct verify *v)
-{
-    while (v->has_next && v->next.size == v->tree.size && !is_bad(v)) {
-        compare_root(v);
-        next_checkpoint(v);
-    }
-}
-
-/* ---- checkpoints kept elsewhere ---- */
-
-static enum status load_kept(struct verify *v)
-{
-    if (v->cfg->checkpoints_file == NULL) return STATUS_OK;
-    enum status s = notes_read_kept(v->key, v->cfg->checkpoints_file, &v->kept, &v->n_kept, v->err);
-    if (s != STATUS_UNAUTHENTICATED) return s;
-    found_bad(v, 1, "%s", v->err->message);
-    return STATUS_OK;
-}
-
-/* Whoever has our key can sign another past, but not take back what was carried away before. */
-static void compare_kept(struct verify *v)
-{
-    struct merkle_hash root = merkle_tree_root(&v->tree);
-    for (; v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size; v->next_kept++)
-        if (memcmp(&root, &v->kept[v->next_kept].root, sizeof(root)) != 0)
-            found_bad(v, v->tree.size,
-                      "the checkpoint of size %" PRIu64
-                      " in '%s' has another root: this is not the past that was sealed then",
-                      v->tree.size, v->cfg->checkpoints_file);
-}
-
-static void check_kept_tail(struct verify *v)
-{
-    if (v->next_kept == v->n_kept) return;
-    found_bad(v, v->tree.size + 1,
-              "records %" PRIu64 " to %" PRIu64 " were sealed by a checkpoint in '%s' and are missing",
-              v->tree.size + 1, v->kept[v->n_kept - 1].size, v->cfg->checkpoints_file);
-}
 
 /* ---- records ---- */
 
@@ -250,17 +64,18 @@ static void take_removed(struct verify *v, uint64_t first)
     v->removed_last = first - 1;
     v->next_leaf = v->n_leaves = 0;
     if (v->leaves != NULL) (void)fseeko(v->leaves, (off_t)(v->tree.size * sizeof(leaf)), SEEK_SET);
-    while (v->tree.size + 1 < first && next_leaf(v, &leaf)) {
+    while (v->tree.size + 1 < first && verify_next_leaf(v, &leaf)) {
         merkle_tree_add(&v->tree, leaf);
         v->report->removed++;
         v->report->records++;
-        if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
-        if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
+        if (v->has_next && v->next.size == v->tree.size) verify_checkpoints(v);
+        if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) verify_kept(v);
     }
     if (v->tree.size + 1 < first)
-        found_bad(v, v->tree.size + 1,
-                  "records %" PRIu64 " to %" PRIu64 " were removed and audit/leaves has no hashes of them",
-                  v->tree.size + 1, first - 1);
+        verify_found_bad(v, v->tree.size + 1,
+                         "records %" PRIu64 " to %" PRIu64
+                         " were removed and audit/leaves has no hashes of them",
+                         v->tree.size + 1, first - 1);
 }
 
 /* What goes is announced in the journal, and goes only once that is sealed: else somebody else has removed
@@ -268,10 +83,10 @@ static void take_removed(struct verify *v, uint64_t first)
 static void check_announced(struct verify *v)
 {
     if (v->removed_last <= v->sealed_cut_last) return;
-    found_bad(v, v->sealed_cut_last + 1,
-              "records %" PRIu64 " to %" PRIu64
-              " are missing and no sealed record says that they were removed",
-              v->sealed_cut_last + 1, v->removed_last);
+    verify_found_bad(v, v->sealed_cut_last + 1,
+                     "records %" PRIu64 " to %" PRIu64
+                     " are missing and no sealed record says that they were removed",
+                     v->sealed_cut_last + 1, v->removed_last);
 }
 
 static void note_kind(struct verify *v, const struct journal_entry *e, enum record_kind kind)
@@ -284,16 +99,16 @@ static void note_kind(struct verify *v, const struct journal_entry *e, enum reco
 static void take_record(struct verify *v, const struct journal_entry *e, struct merkle_hash leaf)
 {
     struct merkle_hash sealed;
-    if (!is_bad(v) && v->first_other_leaf == 0 && next_leaf(v, &sealed) &&
+    if (!verify_is_bad(v) && v->first_other_leaf == 0 && verify_next_leaf(v, &sealed) &&
         memcmp(&leaf, &sealed, sizeof(leaf)) != 0)
         v->first_other_leaf = e->seq;
-    bool is_behind_all = !v->has_next && !is_bad(v);
+    bool is_behind_all = !v->has_next && !verify_is_bad(v);
     /* Before a checkpoint covers it. */
     note_kind(v, e, open_intents_look(&v->open, e->seq, e->bytes, &v->scratch));
     merkle_tree_add(&v->tree, leaf);
     v->report->records++;
-    if (v->has_next && v->next.size == v->tree.size) compare_checkpoints(v);
-    if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) compare_kept(v);
+    if (v->has_next && v->next.size == v->tree.size) verify_checkpoints(v);
+    if (v->next_kept < v->n_kept && v->kept[v->next_kept].size == v->tree.size) verify_kept(v);
     if (is_behind_all && v->rest.span_ns <= UNSEALED_VERIFY_MAX_NS) note_unsealed(v, e);
 }
 
@@ -359,33 +174,9 @@ static enum status read_records(struct verify *v)
         s = read_from(v, first, &told);
     }
     if (s != STATUS_DATA_LOSS && s != STATUS_OUT_OF_RANGE) return s;
-    found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1,
-              "record %" PRIu64 " cannot be read: %s", v->tree.size + 1, v->err->message);
+    verify_found_bad(v, v->first_other_leaf != 0 ? v->first_other_leaf : v->tree.size + 1,
+                     "record %" PRIu64 " cannot be read: %s", v->tree.size + 1, v->err->message);
     return STATUS_OK;
-}
-
-/* Checkpoints that cover more than there is. */
-static void check_tail(struct verify *v)
-{
-    if (is_bad(v) || !v->has_next) return;
-    uint64_t records = v->tree.size, changed = v->first_other_leaf;
-    while (v->has_next) { /* the newest says how much is missing */
-        struct checkpoint last = v->next;
-        next_checkpoint(v);
-        if (v->has_next) continue;
-        v->next = last;
-        break;
-    }
-    if (is_bad(v)) return;
-    if (changed != 0 && leaves_are_sealed(v))
-        found_bad(v, changed,
-                  "record %" PRIu64 " is not the one that was sealed, and records %" PRIu64 " to %" PRIu64
-                  " are missing",
-                  changed, records + 1, v->next.size);
-    else
-        found_bad(v, records + 1,
-                  "records %" PRIu64 " to %" PRIu64 " were sealed and are missing: the end was cut off",
-                  records + 1, v->next.size);
 }
 
 /* ---- opening ---- */
@@ -417,7 +208,7 @@ static enum status open_all(struct verify *v)
     if (s == STATUS_OK)
         s = open_optional(arena_printf(&a, "%s/checkpoints", signed_dir).ptr, &v->checkpoints,
                           &v->checkpoint_bytes, v->err);
-    if (s == STATUS_OK) s = load_kept(v);
+    if (s == STATUS_OK) s = verify_load_kept(v);
     arena_release(&a);
     return s;
 }
@@ -440,10 +231,10 @@ static void finish(struct verify *v)
     struct audit_report *r = v->report;
     size_t listed = 0;
     check_announced(v);
-    check_tail(v);
-    check_kept_tail(v);
+    verify_tail(v);
+    verify_kept_tail(v);
     if (!v->has_met_any && r->records > 0)
-        found_bad(v, 1, "there is no checkpoint at all: they were removed");
+        verify_found_bad(v, 1, "there is no checkpoint at all: they were removed");
     bool is_old = v->began_unix_ns - v->rest.last_ns > UNSEALED_FIRST_MAX_NS;
     r->is_end_unsealed = v->cfg->before_dir == NULL && (v->rest.span_ns > UNSEALED_VERIFY_MAX_NS ||
                                                         (r->sealed_records == 0 && r->records > 0 && is_old));
@@ -456,7 +247,7 @@ static void finish(struct verify *v)
  * began. */
 static bool is_outrun(const struct verify *v)
 {
-    return is_bad(v) && v->removed_last >= v->first_seq;
+    return verify_is_bad(v) && v->removed_last >= v->first_seq;
 }
 
 static enum status verify_once(const struct audit_verify_cfg *cfg, struct arena *a,
@@ -472,9 +263,9 @@ static enum status verify_once(const struct audit_verify_cfg *cfg, struct arena 
     open_intents_init(&v->open);
     enum status s = open_all(v);
     if (s == STATUS_OK) {
-        next_checkpoint(v);
-        compare_checkpoints(v);
-        compare_kept(v);
+        verify_next_checkpoint(v);
+        verify_checkpoints(v);
+        verify_kept(v);
         s = read_records(v);
     }
     if (s == STATUS_OK) finish(v);

@@ -4,7 +4,8 @@
  * Input: one byte: 0 genuine, 1 the third record was changed, 2 the last one is gone. Then the checkpoints,
  * and behind the first NUL the leaves.
  *
- * Reads: audit/verify.c audit/notes.c audit/checkpoint.c audit/key.c audit/open_intents.c audit/unsealed.c */
+ * Reads: audit/verify.c audit/verify_checkpoints.c audit/notes.c audit/checkpoint.c audit/key.c
+ * audit/open_intents.c audit/unsealed.c */
 #include "audit/verify.h"
 
 #include "audit/notes.h"

@@ -4,7 +4,7 @@
  * Input: the file.
  *
  * Reads: store/journal_segment.c store/journal_reader.c store/journal_db.c store/journal_format.c
- * audit/verify.c */
+ * audit/verify.c audit/verify_checkpoints.c */
 #include "audit/verify.h"
 
 #include "folder.h"
