@@ -6,7 +6,7 @@ struct record *decide_emit_plain(struct decision *d, enum record_kind kind)
 {
     if (d->n == d->capacity) {
         size_t capacity = d->capacity ? 2 * d->capacity : 8;
-        struct record *bigger = arena_array(d->arena, capacity, sizeof(*bigger));
+        struct record *bigger = arena_alloc(d->arena, capacity * sizeof(*bigger));
         if (d->n > 0) memcpy(bigger, d->out, d->n * sizeof(*bigger));
         d->out = bigger;
         d->capacity = capacity;

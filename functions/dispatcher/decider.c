@@ -97,18 +97,6 @@ static bool may_lead_to_something(const struct record *r)
            record_is_retried_anew(r);
 }
 
-static struct record keep(struct decider *d, const struct record *r)
-{
-    struct buf b;
-    buf_init(&b, RECORD_BYTES_MAX);
-    record_encode(r, &b);
-    struct strview bytes = arena_copy(&d->kept, buf_view(&b));
-    buf_release(&b);
-    struct record copy;
-    if (record_decode(bytes, &d->kept, &copy, NULL) != STATUS_OK) copy = (struct record){.kind = RECORD_NONE};
-    return copy;
-}
-
 void decider_apply(struct decider *d, uint64_t seq, const struct record *r)
 {
     state_apply(d->state, seq, r);
@@ -123,7 +111,10 @@ void decider_apply(struct decider *d, uint64_t seq, const struct record *r)
     if (!is_deferred) arena_reset(&d->kept); /* not earlier: what was decided last may still point into it */
     struct pending *p = arena_zalloc(&d->kept, sizeof(*p));
     p->seq = seq;
-    p->in = is_deferred ? keep(d, r) : *r;
+    if (is_deferred)
+        record_copy(r, &d->kept, &p->in);
+    else
+        p->in = *r;
     p->in.time_ns = d->state->now_ns;
     list_push_back(&d->pending, &p->node);
 }

@@ -28,7 +28,11 @@ static void append_stage(struct buf *b, const char *name, int64_t unix_ns)
     if (unix_ns == 0) return;
     char text[RFC3339_LEN + 1];
     rfc3339_format(unix_ns, text);
-    buf_printf(b, "%s\"%s\":\"%s\"", b->len > 1 ? "," : "", name, text);
+    buf_append(b, b->len > 1 ? SV(",\"") : SV("\""));
+    buf_append(b, sv(name));
+    buf_append(b, SV("\":\""));
+    buf_append(b, sv(text));
+    buf_append_char(b, '"');
 }
 
 /* When the alert and this process got where, as Unix time; 0: not seen (it was restarted in between). */

@@ -150,6 +150,20 @@ struct strview arena_copy(struct arena *a, struct strview s)
     return (struct strview){arena_cstr(a, s), s.len};
 }
 
+struct strview arena_join(struct arena *a, const struct strview parts[], size_t n)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++)
+        len += parts[i].len;
+    char *text = arena_alloc(a, len + 1), *at = text;
+    for (size_t i = 0; i < n; i++) {
+        if (parts[i].len > 0) memcpy(at, parts[i].ptr, parts[i].len);
+        at += parts[i].len;
+    }
+    *at = '\0';
+    return sv_n(text, len);
+}
+
 struct strview arena_printf(struct arena *a, const char *fmt, ...)
 {
     /* Most texts are short: format once on the stack, and a second time only if that was too small. */

@@ -30,6 +30,8 @@ void *arena_array(struct arena *a, size_t n, size_t size);
 /* Copy that lives in the arena; also NUL-terminated (the NUL is not counted). */
 struct strview arena_copy(struct arena *a, struct strview s);
 char *arena_cstr(struct arena *a, struct strview s);
+/* The parts behind one another, as arena_copy(). */
+struct strview arena_join(struct arena *a, const struct strview parts[], size_t n);
 struct strview arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 #endif

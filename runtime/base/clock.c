@@ -121,13 +121,23 @@ struct strview rfc3339_text(struct arena *a, int64_t unix_ns)
     return arena_copy(a, sv_n(text, RFC3339_LEN));
 }
 
+static void skip(struct strview *rest, size_t n)
+{
+    rest->ptr += n;
+    rest->len -= n;
+}
+
 /* `n` digits off the front of *rest. */
 static bool take_digits(struct strview *rest, size_t n, unsigned *ret_value)
 {
-    uint64_t value;
-    if (rest->len < n || sv_parse_u64(sv_sub(*rest, 0, n), &value) != STATUS_OK) return false;
-    *ret_value = (unsigned)value;
-    *rest = sv_sub(*rest, n, rest->len);
+    if (rest->len < n) return false;
+    *ret_value = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned digit = (unsigned)(unsigned char)rest->ptr[i] - '0';
+        if (digit > 9) return false;
+        *ret_value = *ret_value * 10 + digit;
+    }
+    skip(rest, n);
     return true;
 }
 
@@ -135,7 +145,7 @@ static bool take_char(struct strview *rest, char c)
 {
     if (rest->len == 0 || (rest->ptr[0] != c && !(c >= 'A' && c <= 'Z' && rest->ptr[0] == c + ('a' - 'A'))))
         return false;
-    *rest = sv_sub(*rest, 1, rest->len);
+    skip(rest, 1);
     return true;
 }
 
@@ -149,7 +159,7 @@ static bool take_fraction(struct strview *rest, unsigned *ret_nanos)
         *ret_nanos += (unsigned)(rest->ptr[n] - '0') * scale;
         scale /= 10; /* 0 after nine digits: the rest adds nothing */
     }
-    *rest = sv_sub(*rest, n, rest->len);
+    skip(rest, n);
     return n > 0;
 }
 

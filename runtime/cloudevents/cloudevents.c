@@ -240,8 +240,9 @@ static void list_header(struct header_list *l, struct arena *a, struct strview n
         l->is_full = true;
         return;
     }
-    l->headers[l->n++] = (struct http_header){.name = arena_printf(a, "ce-%.*s", SV_ARG(name)),
-                                              .value = encode_value(a, value)};
+    const struct strview parts[] = {SV("ce-"), name};
+    l->headers[l->n++] =
+        (struct http_header){.name = arena_join(a, parts, ARRAY_LEN(parts)), .value = encode_value(a, value)};
 }
 
 /* What the receiver would refuse is refused before it is sent. */

@@ -32,18 +32,21 @@ static enum status signature_of(const struct signed_part *p, struct strview key_
 {
     const struct strview fields[] = {p->function, p->intent,  p->incident, p->target,
                                      p->epoch,    p->attempt, p->time,     p->deadline};
-    struct strview text = SV("balm-invocation-v1");
+    struct strview lines[2 * ARRAY_LEN(fields) + 3] = {SV("balm-invocation-v1")};
     char body_hex[SHA256_HEX + 1];
     uint8_t mac[SHA256_BYTES];
+    size_t n = 1;
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
         /* A line feed inside a field would let one signature stand for two different invocations. */
         if (sv_find(fields[i], '\n') < fields[i].len)
             return error_set(err, STATUS_INVALID_ARGUMENT, "sign an invocation: a field has a line feed");
-        text = arena_printf(a, "%.*s\n%.*s", SV_ARG(text), SV_ARG(fields[i]));
+        lines[n++] = SV("\n");
+        lines[n++] = fields[i];
     }
     sha256_hex(body, body_hex);
-    text = arena_printf(a, "%.*s\n%s", SV_ARG(text), body_hex);
-    hmac_sha256(key_hex, text, mac);
+    lines[n++] = SV("\n");
+    lines[n++] = sv(body_hex);
+    hmac_sha256(key_hex, arena_join(a, lines, n), mac);
     hex_encode(mac, sizeof(mac), ret_hex);
     return STATUS_OK;
 }

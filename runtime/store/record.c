@@ -248,6 +248,30 @@ bool record_is_exact(const struct record *r, struct strview bytes)
     return is_exact;
 }
 
+static void copy_labels(struct record_labels *labels, struct arena *a)
+{
+    struct http_header *items = arena_array(a, labels->n, sizeof(*items));
+    for (size_t i = 0; i < labels->n; i++)
+        items[i] =
+            (struct http_header){arena_copy(a, labels->items[i].name), arena_copy(a, labels->items[i].value)};
+    labels->items = items;
+}
+
+void record_copy(const struct record *r, struct arena *a, struct record *ret_copy)
+{
+    *ret_copy = *r;
+    for (size_t i = 0; i < ARRAY_LEN(record_fields); i++) {
+        const struct field *f = &record_fields[i];
+        void *member = (char *)ret_copy + f->offset;
+        if (f->type == FIELD_LABELS) {
+            copy_labels(member, a);
+        } else if (f->type == FIELD_TEXT || f->type == FIELD_JSON) {
+            struct strview *text = member;
+            if (text->len > 0) *text = arena_copy(a, *text);
+        }
+    }
+}
+
 /* ---- decoding ---- */
 
 static int compare_field(const void *name, const void *field)

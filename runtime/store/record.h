@@ -123,6 +123,8 @@ void record_encode(const struct record *r, struct buf *out);
  * encode(decode(x)) != x, which `record_is_exact` says). */
 enum status record_decode(struct strview bytes, struct arena *a, struct record *ret_record,
                           struct error *err) MUST_USE;
+/* With everything it points at, in the arena. */
+void record_copy(const struct record *r, struct arena *a, struct record *ret_copy);
 /* Of an intent: is it void behind a record of epoch `newest`? The decider that wrote it had been relieved.
  * What has no epoch (0) is older than any. */
 bool record_epoch_is_void(uint64_t epoch, uint64_t newest);

@@ -248,6 +248,20 @@ static uint64_t first_seed(void)
     return text != NULL && sv_parse_u64(sv(text), &seed) == STATUS_OK ? seed : 20261122;
 }
 
+/* A copy has the same bytes, and has them still when what the record borrows from is gone; it destroys
+ * `bytes`. */
+static bool is_copied_whole(const struct record *r, struct buf *bytes)
+{
+    struct arena own = {0};
+    struct record copy;
+    struct strview before = arena_copy(&own, buf_view(bytes));
+    record_copy(r, &own, &copy);
+    memset(bytes->ptr, '?', bytes->len);
+    bool is_whole = record_is_exact(&copy, before);
+    arena_release(&own);
+    return is_whole;
+}
+
 Test(record_property, bytes_are_canonical_and_survive_decoding)
 {
     struct buf out, canonical, again;
@@ -271,6 +285,7 @@ Test(record_property, bytes_are_canonical_and_survive_decoding)
         record_encode(&back, &again);
         cr_assert(sv_eq(buf_view(&out), buf_view(&again)), "seed %llu", (unsigned long long)seed);
         cr_assert(record_is_exact(&back, buf_view(&out)));
+        cr_assert(is_copied_whole(&back, &out), "seed %llu", (unsigned long long)seed);
         json_release(tree);
         arena_reset(&arena);
     }
