@@ -110,8 +110,9 @@ static enum status push_record(struct journal *j, struct record *r, uint64_t seq
     if (!j->is_dispatching) return STATUS_OK;
     /* A follower's record dies with the follower's call, but is due only after it: keep one of our own. */
     struct record *kept = arena_alloc(&j->nested, sizeof(*kept));
+    record_copy(r, &j->nested, kept);
     f->record = kept;
-    return record_decode(sv_n(f->bytes, f->bytes_len), &j->nested, kept, err);
+    return STATUS_OK;
 }
 
 /* All or nothing. A follower's append is not held to the pending limit: what was decided on an accepted input
