@@ -17,6 +17,9 @@
 #define SEGMENT_MIN     ((size_t)64 * 1024)
 #define SEGMENT_MAX     ((size_t)64 * 1024 * 1024)
 #define WARN_PERCENT    80
+/* A start with a clock so far ahead of the newest record is believed only after so long. */
+#define AHEAD_MAX_NS (24 * 3600 * NS_PER_S)
+#define TRUST_NS     (24 * 3600 * NS_PER_S)
 
 struct retention {
     struct journal *journal;
@@ -25,6 +28,10 @@ struct retention {
     struct retention_report report;
     int64_t complained_ns; /* monotonic */
     int64_t offset_ns;     /* from the monotonic to the wall clock, at the start */
+    /* The newest record of the last run; 0: none. How far that clock is ahead of it, and until when records
+     * are as old as if it were not (monotonic; 0: it is believed). */
+    uint64_t past_seq;
+    int64_t ahead_ns, believed_ns;
     bool is_looking, has_warned;
     /* What was announced and not yet carried out: the record's sequence, and where the rest begins; 0:
      * nothing. */
@@ -246,19 +253,42 @@ static void note_size(struct retention *r, const struct look *l, int64_t oldest_
              LOG_INT("bytes", r->report.bytes), LOG_INT("max_bytes", r->cfg.max_bytes));
 }
 
+/* Either nothing ran for long, or the clock was set wrong meanwhile: that would take every record at once,
+ * and for good. Whoever watches gets a day to see it. */
+static enum status doubt_clock(struct retention *r, struct error *err)
+{
+    int64_t newest_ns = 0, started_ns = r->offset_ns + clock_monotonic_ns();
+    if (r->past_seq == 0) return STATUS_OK;
+    enum status s = time_of(r->journal, r->past_seq, &newest_ns, err);
+    if (s != STATUS_OK) return s;
+    r->past_seq = 0;
+    if (newest_ns > started_ns - AHEAD_MAX_NS) return STATUS_OK;
+    char hours[DURATION_TEXT_MAX], trust[DURATION_TEXT_MAX];
+    r->ahead_ns = started_ns - newest_ns;
+    r->believed_ns = clock_monotonic_ns() + TRUST_NS;
+    log_warn("journal",
+             "the clock is far ahead of the newest record: is it right? Nothing is removed by it yet",
+             LOG_STR("ahead", duration_format(r->ahead_ns / (3600 * NS_PER_S) * (3600 * NS_PER_S), hours)),
+             LOG_STR("believed_in", duration_format(TRUST_NS, trust)));
+    return STATUS_OK;
+}
+
 /* What the wall clock showed at the start, gone on by the monotonic one: records do not become old because
  * somebody sets the clock forward, by mistake or to the right time at last. */
 static int64_t age_now(const struct retention *r)
 {
-    int64_t now_ns = clock_unix_ns(), gone_on_ns = clock_monotonic_ns() + r->offset_ns;
+    int64_t now_ns = clock_unix_ns(), monotonic_ns = clock_monotonic_ns();
+    int64_t gone_on_ns = monotonic_ns + r->offset_ns - (monotonic_ns < r->believed_ns ? r->ahead_ns : 0);
     return now_ns < gone_on_ns ? now_ns : gone_on_ns;
 }
 
 static enum status look(struct retention *r, struct look *l, uint64_t *ret_removed, struct error *err)
 {
     struct journal *j = r->journal;
+    enum status s = doubt_clock(r, err);
+    if (s != STATUS_OK) return s;
     int64_t now_ns = age_now(r), oldest_ns = 0;
-    enum status s = j->ops->segments(j, &l->arena, &l->segments, &l->n, err);
+    s = j->ops->segments(j, &l->arena, &l->segments, &l->n, err);
     if (s == STATUS_OK && l->n > 0 &&
         l->segments[0].first_seq < j->first_seq) { /* the last cut failed half-way */
         s = j->ops->cut(j, j->first_seq, err);
@@ -305,6 +335,7 @@ struct retention *retention_new(struct journal *j, const struct retention_cfg *c
 {
     struct retention *r = mem_zalloc(1, sizeof(*r));
     r->journal = j;
+    r->past_seq = journal_last_seq(j);
     r->cfg = *cfg;
     r->offset_ns = clock_unix_ns() - clock_monotonic_ns();
     if (r->cfg.look_ns == 0) r->cfg.look_ns = LOOK_NS;

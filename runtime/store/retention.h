@@ -28,6 +28,7 @@ struct retention;
 
 /* The size of segment that fits max_bytes, for struct journal_cfg. */
 size_t retention_segment_bytes(uint64_t max_bytes);
+/* Before anything is appended: a clock that is far ahead of the newest record is not believed at once. */
 struct retention *retention_new(struct journal *j, const struct retention_cfg *cfg);
 /* Once the journal is folded and all keepers are there; looks for the first time at once. */
 enum status retention_start(struct retention *r, struct error *err) MUST_USE;

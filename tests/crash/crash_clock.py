@@ -283,6 +283,33 @@ def across_restart(table, by, sig):
         scene.end()
 
 
+def records_stay(table, by):
+    """It jumps while no platform runs, and retention looks often: nothing of what was accepted may go as too old by that."""
+    scene = Scene(["--retention-interval", "200ms", "--retention-age", "1m"])  # a segment is closed at an eighth of it
+    try:
+        p = scene.platform.start()
+        load = Load(p)
+        load.post("nobody acts on it", "t0")
+        wait_until(lambda: len(segments(scene)) > 1, 30, "a segment is closed")
+        p.stop()
+        scene.clock.set(by)
+        p.start()
+        wait_until(lambda: any("far ahead of the newest record" in line.get("message", "") for line in p.log), 20, "retention doubts the clock")
+        load.post("nobody acts on it", "t0")
+        time.sleep(3)  # some looks
+        lost = Findings(scene, load).lost()
+        table.row(f"the clock is {named(by)} while the platform is down, and records are removed after a minute", f"{len(load.accepted)} alerts", str(lost), lost == 0)
+    except Exception:
+        print(scene.platform.log_text())
+        raise
+    finally:
+        scene.end()
+
+
+def segments(scene):
+    return [name for name in os.listdir(os.path.join(scene.platform.data, "journal")) if name.endswith(".db") and name[0].isdigit()]
+
+
 def named(by):
     names = {-HOUR: "set back by 1 h", -1: "set back by 1 s", HOUR: "set forward by 1 h", YEARS: "set forward by 10 years", -YEARS: "set back by 10 years"}
     return names[by]
@@ -293,6 +320,7 @@ def campaign(scale, seed, table):
     if scale == "sample":
         under_load(table, "the clock jumps back and forth at random under load", at_random(chance, 8))
         across_restart(table, chance.choice([-HOUR, HOUR]), chance.choice([signal.SIGKILL, signal.SIGTERM]))
+        records_stay(table, YEARS)
         return
     for by in (-HOUR, -1, HOUR, YEARS, -YEARS):
         under_load(table, f"the clock is {named(by)}, and right again 16 s later", one_jump(by), ["--retention-interval", "1s"])
@@ -300,6 +328,7 @@ def campaign(scale, seed, table):
     under_load(table, "the clock steps forward by 4 s, seven times in 5 s", small_steps, allowance=JUMP_MIN)
     for _ in range(6):
         under_load(table, "the clock jumps back and forth at random under load", at_random(chance, 20))
+    records_stay(table, YEARS)
     for by in (-HOUR, -1, HOUR, YEARS):
         for sig in (signal.SIGKILL, signal.SIGTERM):
             across_restart(table, by, sig)
