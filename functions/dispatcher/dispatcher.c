@@ -150,7 +150,7 @@ static void reign_fiber(void *arg)
         if (s == STATUS_OK) {
             log_info("dispatcher", "took the epoch again",
                      LOG_INT("epoch", (int64_t)dispatcher_state(d)->epoch));
-            if (dispatcher_activate(d, sv(d->actor), &err) != STATUS_OK)
+            if (activation_apply(d, sv(d->actor), &err) != STATUS_OK)
                 log_error("dispatcher", "runbooks not activated", LOG_STR("error", err.message));
             if (dispatcher_apply_freeze(d, &err) != STATUS_OK)
                 log_error("dispatcher", "freeze not passed on", LOG_STR("error", err.message));
@@ -159,82 +159,6 @@ static void reign_fiber(void *arg)
             if (sleep_ms(EPOCH_RETRY_MS) != STATUS_OK) return;
         }
     }
-}
-
-/* ---- runbooks ---- */
-
-static bool is_in_force(const struct state *s, const struct runbook_set *set)
-{
-    if (s->activation_seq == 0 || s->n_active != set->n) return false;
-    for (size_t i = 0; i < set->n; i++)
-        if (!sv_eq(sv(s->active[i].runbook->hash), sv(set->items[i]->hash)) ||
-            s->active[i].mode != set->items[i]->mode)
-            return false;
-    return true;
-}
-
-/* One line at the start and at each change: a person should see at a glance what this process is allowed to
- * do. */
-static void log_what_may_act(const struct runbook_set *set)
-{
-    struct buf names;
-    size_t n[RUNBOOK_ACT + 1] = {0};
-    buf_init(&names, 4096);
-    for (size_t i = 0; i < set->n; i++) {
-        const struct runbook *rb = set->items[i];
-        n[rb->mode]++;
-        if (rb->mode != RUNBOOK_ACT) continue;
-        buf_printf(&names, "%s%.*s (", names.len > 0 ? ", " : "", SV_ARG(rb->name));
-        for (size_t k = 0; k < rb->n_steps; k++)
-            buf_printf(&names, "%s%.*s", k > 0 ? ", " : "", SV_ARG(rb->steps[k].bot));
-        if (rb->n_steps == 0) buf_append(&names, rb->escalate.bot);
-        if (rb->follow_up.bot.len > 0) buf_printf(&names, ", then %.*s", SV_ARG(rb->follow_up.bot));
-        buf_append(&names, SV(")"));
-    }
-    log_info(
-        "dispatcher", "runbooks active", LOG_SV("may_act", names.len > 0 ? buf_view(&names) : SV("nothing")),
-        LOG_INT("act", n[RUNBOOK_ACT]), LOG_INT("shadow", n[RUNBOOK_SHADOW]), LOG_INT("off", n[RUNBOOK_OFF]));
-    buf_release(&names);
-}
-
-static enum status append_content(struct dispatcher *d, const struct runbook *rb, struct error *err)
-{
-    struct record r = {.kind = RECORD_RUNBOOK,
-                       .time_ns = clock_unix_ns(),
-                       .tenant = d->env.tenant,
-                       .cluster = d->env.cluster,
-                       .runbook = rb->name,
-                       .runbook_hash = sv(rb->hash),
-                       .content = rb->content};
-    return journal_append(d->env.journal, &r, 1, NULL, err);
-}
-
-static enum status append_activation(struct dispatcher *d, struct strview actor, struct error *err)
-{
-    struct arena arena = {0};
-    struct record r = {.kind = RECORD_ACTIVATION,
-                       .time_ns = clock_unix_ns(),
-                       .tenant = d->env.tenant,
-                       .cluster = d->env.cluster,
-                       .runbooks = runbook_set_json(d->set, &arena),
-                       .actor = actor};
-    enum status s = journal_append(d->env.journal, &r, 1, NULL, err);
-    arena_release(&arena);
-    return s;
-}
-
-/* A content that retention has removed from the journal is not there for a later fold. */
-enum status dispatcher_activate(struct dispatcher *d, struct strview actor, struct error *err)
-{
-    enum status s = STATUS_OK;
-    for (size_t i = 0; i < d->set->n && s == STATUS_OK; i++) {
-        const struct runbook *known = state_runbook(dispatcher_state(d), sv(d->set->items[i]->hash));
-        if (known == NULL || known->seq < journal_first_seq(d->env.journal))
-            s = append_content(d, d->set->items[i], err);
-    }
-    if (s == STATUS_OK && !is_in_force(dispatcher_state(d), d->set)) s = append_activation(d, actor, err);
-    if (s == STATUS_OK) log_what_may_act(d->set);
-    return s;
 }
 
 /* ---- what retention must leave, or what can be said again ---- */
@@ -255,113 +179,21 @@ static void renew(struct journal_keeper *k, uint64_t seq)
     for (size_t i = 0; i < dispatcher_state(d)->n_runbooks && st == STATUS_OK; i++) {
         const struct runbook *rb =
             dispatcher_state(d)->runbook_items[i]; /* an append may fold the state anew */
-        if (rb->seq < seq && state_uses_runbook(dispatcher_state(d), rb)) st = append_content(d, rb, &err);
+        if (rb->seq < seq && state_uses_runbook(dispatcher_state(d), rb))
+            st = activation_append_content(d, rb, &err);
     }
     if (st == STATUS_OK && dispatcher_state(d)->activation_seq < seq)
-        st = append_activation(d, sv(d->actor), &err);
+        st = activation_append(d, sv(d->actor), &err);
     if (st == STATUS_OK && dispatcher_state(d)->epoch_seq < seq) st = take_epoch(d, &err);
     if (st == STATUS_OK) return;
     log_warn("dispatcher", "not recorded anew for retention", LOG_STR("error", err.message));
     if (!decider_is_active(d->decider)) fiber_event_set(&d->epoch_wanted); /* it was the epoch */
 }
 
-struct read_job {
-    const char *dir;
-    struct runbook_set *set;
-    struct error err;
-    enum status status;
-};
-
-static void read_set(void *arg)
-{
-    struct read_job *job = arg;
-    job->status = runbook_set_read(job->dir, job->set, &job->err);
-}
-
-static enum status read_and_check(struct dispatcher *d, const struct invoker_ops *functions,
-                                  void *functions_arg, struct runbook_set *ret_set, struct error *err)
-{
-    *ret_set = (struct runbook_set){.n = 0};
-    if (d->env.runbooks_dir == NULL) return STATUS_OK;
-    struct read_job job = {.dir = d->env.runbooks_dir, .set = ret_set, .err = {0}};
-    if (fiber_current() != NULL)
-        work_run(read_set, &job);
-    else
-        read_set(&job);
-    if (job.status != STATUS_OK) {
-        if (err != NULL) *err = job.err;
-        return job.status;
-    }
-    enum status s = runbook_set_check(ret_set, functions, functions_arg, err);
-    if (s != STATUS_OK) runbook_set_release(ret_set);
-    return s;
-}
-
-static void free_set(struct runbook_set *set)
-{
-    if (set != NULL) runbook_set_release(set);
-    free(set);
-}
-
-static enum status reload_prepare(void *state, const struct invoker_ops *functions, void *functions_arg,
-                                  struct error *err)
-{
-    struct dispatcher *d = state;
-    struct runbook_set *fresh = mem_zalloc(1, sizeof(*fresh));
-    enum status s = read_and_check(d, functions, functions_arg, fresh, err);
-    d->is_refused = s != STATUS_OK;
-    if (s == STATUS_OK)
-        d->fresh = fresh;
-    else
-        free_set(fresh);
-    return s;
-}
-
 static enum status admit_call(void *state, struct strview function, struct error *err)
 {
     const struct dispatcher *d = state;
     return queue_admit_call(d->queue, function, err);
-}
-
-/* What was missed is said once, not at each reload. */
-static void carry_over(const struct runbook_set *from, struct runbook_set *to)
-{
-    for (size_t i = 0; i < from->n; i++) {
-        const struct runbook *old = from->items[i];
-        for (size_t k = 0; old->schedule.passed_ns != 0 && k < to->n; k++)
-            if (sv_eq(to->items[k]->name, old->name))
-                to->items[k]->schedule.passed_ns = old->schedule.passed_ns;
-    }
-}
-
-static enum status reload_commit(void *state, const struct reload_cause *cause, struct error *err)
-{
-    struct dispatcher *d = state;
-    struct runbook_set *old = d->set;
-    d->set = d->fresh;
-    d->fresh = old;
-    enum status s = dispatcher_activate(d, cause->actor, err);
-    if (s != STATUS_OK) {
-        d->fresh = d->set;
-        d->set = old;
-    } else if (!cause->is_own || d->is_own_error) {
-        d->last_reload_error[0] = '\0';
-        d->is_own_error = false;
-    }
-    if (s == STATUS_OK) carry_over(old, d->set);
-    free_set(d->fresh);
-    d->fresh = NULL;
-    return s;
-}
-
-static void reload_discard(void *state, const struct reload_cause *cause, const struct error *why)
-{
-    struct dispatcher *d = state;
-    free_set(d->fresh);
-    d->fresh = NULL;
-    d->is_own_error = cause->is_own || d->is_refused;
-    d->is_refused = false;
-    (void)snprintf(d->last_reload_error, sizeof(d->last_reload_error), "%s", why->message);
 }
 
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
@@ -377,8 +209,8 @@ static void release(struct dispatcher *d)
 {
     gauges_release(d);
     queue_free(d->queue);
-    free_set(d->set);
-    free_set(d->fresh);
+    activation_free_set(d->set);
+    activation_free_set(d->fresh);
     decider_free(d->decider);
     free(d);
 }
@@ -416,7 +248,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_event_init(&d->epoch_wanted);
     fiber_event_init(&d->brake.changed);
     fiber_event_init(&d->reloader.changed);
-    enum status s = read_and_check(d, env->invoker, env->invoker_arg, d->set, err);
+    enum status s = activation_read_set(d, env->invoker, env->invoker_arg, d->set, err);
     if (s == STATUS_OK)
         s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
     if (s != STATUS_OK) {
@@ -442,7 +274,7 @@ static enum status ready(void *state, struct error *err)
     fiber_event_reset(&d->epoch_wanted); /* by a snapshot that did not load */
     s = brake_check_start(d, err);
     if (s == STATUS_OK) s = take_epoch(d, err);
-    if (s == STATUS_OK) s = dispatcher_activate(d, sv(d->actor), err);
+    if (s == STATUS_OK) s = activation_apply(d, sv(d->actor), err);
     if (s == STATUS_OK)
         s = journal_wait_durable(d->env.journal, journal_last_seq(d->env.journal),
                                  clock_monotonic_ns() + READY_WAIT_NS, err);
@@ -498,8 +330,8 @@ const struct core_function dispatcher_function = {
     .handle = dispatcher_handle,
     .admit_call = admit_call,
     .stop_acting = stop_acting,
-    .reload_prepare = reload_prepare,
-    .reload_commit = reload_commit,
-    .reload_discard = reload_discard,
+    .reload_prepare = activation_prepare,
+    .reload_commit = activation_commit,
+    .reload_discard = activation_discard,
     .stop = stop,
 };

@@ -1,12 +1,18 @@
 /* Shared by the dispatcher's impure files alone:
  *
- *   dispatcher.c  life cycle, follower, taking the epoch, activating runbooks
- *   clockwork.c   fires timers, watches the clock, and (clock_anchor.c) finds that it was set while nobody
- * ran ticker.c      fires schedules invoker.c     takes intents and calls from the queue, reaches the bot,
- * records what came of it handler.c, steer.c, dead.c   the HTTP side (handler_impl.h) reloader.c    runbooks
- * that changed on disk brake.c       balm stop and resume, SIGUSR1, the file DIR/stop observe.c     metrics
- * and log lines made from records as they come gauges.c      metrics that are computed when asked
- *   selfwatch*.c  is the platform itself well? */
+ *   dispatcher.c                life cycle, follower, taking the epoch
+ *   activation.c                which runbooks are in force
+ *   reloader.c                  runbooks that changed on disk
+ *   clockwork.c                 fires timers, watches the clock, and (clock_anchor.c) finds that it was set
+ *                               while nobody ran
+ *   ticker.c                    fires schedules
+ *   invoker.c                   takes intents and calls from the queue, reaches the bot, records what came
+ *                               of it
+ *   handler.c, steer.c, dead.c  the HTTP side (handler_impl.h)
+ *   brake.c                     balm stop and resume, SIGUSR1, the file DIR/stop
+ *   observe.c                   metrics and log lines made from records as they come
+ *   gauges.c                    metrics that are computed when asked
+ *   selfwatch*.c                is the platform itself well? */
 #ifndef BALM_DISPATCHER_DISPATCHER_IMPL_H
 #define BALM_DISPATCHER_DISPATCHER_IMPL_H
 
@@ -97,9 +103,6 @@ struct dispatcher {
 const struct state *dispatcher_state(const struct dispatcher *d);
 
 /* dispatcher.c */
-/* Append the contents that the journal does not have and an activation if the set differs from the one in
- * force. */
-enum status dispatcher_activate(struct dispatcher *d, struct strview actor, struct error *err) MUST_USE;
 /* Bring queue and bots in line with what the fold says. */
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUST_USE;
 
@@ -108,6 +111,24 @@ void dispatcher_stamp(const struct dispatcher *d, struct record *r);
 /* Stamp, append and wait until it is on disk. */
 enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
                                       struct error *err) MUST_USE;
+
+/* activation.c */
+/* Append the contents that the journal does not have and an activation if the set differs from the one in
+ * force. */
+enum status activation_apply(struct dispatcher *d, struct strview actor, struct error *err) MUST_USE;
+/* The same of one content, and of the set, whatever is in force. */
+enum status activation_append_content(struct dispatcher *d, const struct runbook *rb,
+                                      struct error *err) MUST_USE;
+enum status activation_append(struct dispatcher *d, struct strview actor, struct error *err) MUST_USE;
+/* The folder's runbooks, whose bots must be among the functions. Nothing is owned on failure. */
+enum status activation_read_set(struct dispatcher *d, const struct invoker_ops *functions,
+                                void *functions_arg, struct runbook_set *ret_set, struct error *err) MUST_USE;
+void activation_free_set(struct runbook_set *set);
+/* The dispatcher's part of a reload (struct core_function). */
+enum status activation_prepare(void *state, const struct invoker_ops *functions, void *functions_arg,
+                               struct error *err) MUST_USE;
+enum status activation_commit(void *state, const struct reload_cause *cause, struct error *err) MUST_USE;
+void activation_discard(void *state, const struct reload_cause *cause, const struct error *why);
 
 /* reloader.c: fiber */
 void reloader_fiber(void *arg);
