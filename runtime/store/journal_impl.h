@@ -6,7 +6,8 @@
  *   snapshot_file.c    what is in such a file
  *   retention.c        removing what is old
  *   journal_log.c      what was appended and is not yet durable, as frames in chunks
- *   journal_sqlite.c   the SQLite store: writer thread, hand-over, recovery  -> const struct journal_ops
+ *   journal_sqlite.c   the SQLite store: hand-over, reading, life cycle  -> const struct journal_ops
+ *   journal_writer.c   its writer thread: groups, checkpoints, recovery
  *   journal_segment.c  one segment file: create, open, insert a group, checkpoint
  *   journal_reader.c   reading segments, from this process and from others
  *   journal_lease.c    leased keys in a file of their own
