@@ -145,16 +145,31 @@ static void carry_over(const struct runbook_set *from, struct runbook_set *to)
     }
 }
 
+static enum status apply_durably(struct dispatcher *d, struct strview actor, struct error *err)
+{
+    enum status s = activation_apply(d, actor, err);
+    return s == STATUS_OK ? dispatcher_wait_durable(d, dispatcher_state(d)->activation_seq, err) : s;
+}
+
+/* The fold may have gone over to the set that is given up, and its record may still reach the disk, or come
+ * back with a journal that is reopened: another one behind it takes that back, now or with the next epoch. */
+static void go_back(struct dispatcher *d, struct runbook_set *old, struct strview actor)
+{
+    d->fresh = d->set;
+    d->set = old;
+    if (is_in_force(dispatcher_state(d), old)) return;
+    if (activation_apply(d, actor, NULL) != STATUS_OK) fiber_event_set(&d->epoch_wanted);
+}
+
 enum status activation_commit(void *state, const struct reload_cause *cause, struct error *err)
 {
     struct dispatcher *d = state;
     struct runbook_set *old = d->set;
     d->set = d->fresh;
     d->fresh = old;
-    enum status s = activation_apply(d, cause->actor, err);
+    enum status s = apply_durably(d, cause->actor, err);
     if (s != STATUS_OK) {
-        d->fresh = d->set;
-        d->set = old;
+        go_back(d, old, cause->actor);
     } else if (!cause->is_own || d->is_own_error) {
         d->last_reload_error[0] = '\0';
         d->is_own_error = false;

@@ -23,14 +23,17 @@ void dispatcher_stamp(const struct dispatcher *d, struct record *r)
     r->cluster = d->env.cluster;
 }
 
+enum status dispatcher_wait_durable(struct dispatcher *d, uint64_t seq, struct error *err)
+{
+    return journal_wait_durable(d->env.journal, seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err);
+}
+
 enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
                                       struct error *err)
 {
     dispatcher_stamp(d, r);
     enum status s = journal_append(d->env.journal, r, 1, ret_seq, err);
-    return s == STATUS_OK
-               ? journal_wait_durable(d->env.journal, *ret_seq, clock_monotonic_ns() + DURABLE_WAIT_NS, err)
-               : s;
+    return s == STATUS_OK ? dispatcher_wait_durable(d, *ret_seq, err) : s;
 }
 
 /* ---- following ---- */

@@ -108,6 +108,8 @@ enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err) MUS
 
 /* Fill in when, where and whose. */
 void dispatcher_stamp(const struct dispatcher *d, struct record *r);
+/* As journal_wait_durable(), for as long as somebody who asked may have to wait. */
+enum status dispatcher_wait_durable(struct dispatcher *d, uint64_t seq, struct error *err) MUST_USE;
 /* Stamp, append and wait until it is on disk. */
 enum status dispatcher_append_durably(struct dispatcher *d, struct record *r, uint64_t *ret_seq,
                                       struct error *err) MUST_USE;

@@ -118,7 +118,8 @@ struct core_function {
      * keep what they have. One reload at a time. All three or none.
      *   prepare   reads and checks, and keeps it aside; `functions`: what will be deployed (only info() may
      *             be asked). Suspends.
-     *   commit    what was prepared is in force; an error: what was before is. Touches the journal, no file
+     *   commit    what was prepared is in force, and the journal has that on disk; an error: what was before
+     *             is. Touches the journal, no file. Suspends.
      *   discard   instead of commit, also after a prepare that failed or did not come about: some part
      *             refused, and `why` is its sentence */
     enum status (*reload_prepare)(void *state, const struct invoker_ops *functions, void *functions_arg,

@@ -77,8 +77,9 @@ void gateway_drain(struct gateway *g, int64_t deadline_ns);
 /* Stops all functions (drain, SIGTERM, SIGKILL) and frees. From a fiber, after the core functions' stop(). */
 void gateway_free(struct gateway *g);
 /* stack.yml, the allow list and what core functions read (cause->is_own: that alone): all are read and
- * checked together, then all are in force; anything wrong with one of them keeps what was there of all. POST
- * /system/reload does the same. From a fiber. */
+ * checked together, then all are in force, and the journal has that on disk; anything wrong with one of them,
+ * or a journal that does not take it, keeps what was there of all. POST /system/reload does the same. From a
+ * fiber. */
 enum status gateway_reload(struct gateway *g, const struct reload_cause *cause, struct error *err) MUST_USE;
 
 /* What a stack file would deploy, without a platform: for checking runbooks against it. Of cfg, stack_file

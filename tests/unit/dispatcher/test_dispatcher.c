@@ -1027,6 +1027,52 @@ static enum status reload(struct error *err)
     return s;
 }
 
+static void check_durable_reload(void)
+{
+    struct error err;
+    write_runbook(RUNBOOK("off", "cooldown: 1s", ""));
+    cr_assert_eq(reload(&err), STATUS_OK, "%s", err.message);
+    const struct record *r = find_record(RECORD_ACTIVATION, NULL, NULL); /* what is on disk, without a wait */
+    cr_assert(sv_contains(r->runbooks, SV("\"off\"")), "%.*s", SV_ARG(r->runbooks));
+}
+
+Test(dispatcher, a_reload_is_done_once_its_activation_is_on_disk)
+{
+    run(act_runbook, check_durable_reload);
+}
+
+static bool is_in_force(const char *mode)
+{
+    json_t *json = http("GET", "/status", NULL, 200);
+    const json_t *rb = json_array_get(json_object_get(json, "runbooks"), 0);
+    bool yes = sv_eq(json_get_text(rb, "mode"), sv(mode));
+    json_decref(json);
+    return yes;
+}
+
+/* The folder of the journal is moved away under it, so that the commit fails. */
+static void check_reload_without_store(void)
+{
+    struct error err;
+    const char *folder = arena_printf(&arena, "%s/journal", dir).ptr,
+               *away = arena_printf(&arena, "%s/away", dir).ptr;
+    write_runbook(RUNBOOK("off", "cooldown: 1s", ""));
+    cr_assert_eq(rename(folder, away), 0);
+    cr_assert_eq(reload(&err), STATUS_UNAVAILABLE);
+    cr_assert_eq(rename(away, folder), 0);
+    while (!journal_is_healthy(journal) || !is_in_force("act")) /* its record came back with the folder */
+        cr_assert_eq(sleep_ms(10), STATUS_OK);
+    signal_alert("i1", "firing");
+    cr_assert(sv_eq(wait_record(RECORD_OUTCOME, "i1", NULL)->state, SV("done")), "the old set acts");
+    cr_assert_eq(reload(&err), STATUS_OK, "%s", err.message);
+    cr_assert(is_in_force("off"));
+}
+
+Test(dispatcher, a_reload_that_cannot_be_recorded_keeps_the_old_set)
+{
+    run(act_runbook, check_reload_without_store);
+}
+
 static void check_switched_off(void)
 {
     char text[] = RUNBOOK("off", "cooldown: 1s", "");
