@@ -2,15 +2,17 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "config/bytes.h"
 #include "log/log.h"
 
 #define DEPLOYMENT_BYTES_MAX (256 * 1024)
+#define CHANGE_WAIT_NS       (30 * NS_PER_S)
+#define REMOVED              ".removed" /* what is on its way out; left behind only by a crash */
 
 static enum status check_text_map(const json_t *map, const char *what, struct error *err)
 {
@@ -90,7 +92,7 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
 /* ---- files, on a worker thread: each change is synced ---- */
 
 struct file_work {
-    const char *folder, *path;
+    const char *folder, *path, *aside;
     struct strview content;
     enum status status;
     struct error *err;
@@ -100,7 +102,8 @@ static struct file_work file_work(const struct gateway *g, struct arena *a, stru
 {
     const char *folder = arena_printf(a, "%s/functions", g->cfg.dir).ptr;
     return (struct file_work){.folder = folder,
-                              .path = arena_printf(a, "%s/%.*s.json", folder, SV_ARG(name)).ptr};
+                              .path = arena_printf(a, "%s/%.*s.json", folder, SV_ARG(name)).ptr,
+                              .aside = arena_printf(a, "%s/%.*s" REMOVED, folder, SV_ARG(name)).ptr};
 }
 
 static void store_work(void *arg)
@@ -110,14 +113,22 @@ static void store_work(void *arg)
     if (w->status == STATUS_OK) w->status = file_write_atomic(w->path, w->content, 0600, w->err);
 }
 
+/* Set aside first: a folder that does not sync gives it back. One that an earlier call could not remove for
+ * good may be gone already, so the folder is synced in any case. */
 static void forget_work(void *arg)
 {
-    const struct file_work *w = arg;
-    if (unlink(w->path) != 0) return;
-    int fd = open(w->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)fsync(fd);
-    (void)close(fd);
+    struct file_work *w = arg;
+    bool is_aside = rename(w->path, w->aside) == 0;
+    if (!is_aside && errno != ENOENT) {
+        w->status = error_set(w->err, status_from_errno(errno), "remove %s: %s", w->path, strerror(errno));
+        return;
+    }
+    w->status = access(w->folder, F_OK) == 0 ? file_sync_name(w->path, w->err) : STATUS_OK;
+    if (!is_aside) return;
+    if (w->status == STATUS_OK)
+        (void)unlink(w->aside);
+    else
+        (void)rename(w->aside, w->path);
 }
 
 enum status deployed_store(struct gateway *g, struct strview name, const json_t *body, struct error *err)
@@ -131,12 +142,31 @@ enum status deployed_store(struct gateway *g, struct strview name, const json_t 
     return w.status;
 }
 
-void deployed_forget(struct gateway *g, struct strview name)
+enum status deployed_forget(struct gateway *g, struct strview name, struct error *err)
 {
     struct arena a = {0};
     struct file_work w = file_work(g, &a, name);
+    w.err = err;
     work_run(forget_work, &w);
     arena_release(&a);
+    return w.status;
+}
+
+enum status deployed_change_begin(struct gateway *g, struct error *err)
+{
+    while (g->is_changing) {
+        fiber_event_reset(&g->change_ended);
+        enum status s = fiber_event_wait(&g->change_ended, clock_monotonic_ns() + CHANGE_WAIT_NS);
+        if (s != STATUS_OK) return error_set(err, s, "another function is being deployed or removed");
+    }
+    g->is_changing = true;
+    return STATUS_OK;
+}
+
+void deployed_change_end(struct gateway *g)
+{
+    g->is_changing = false;
+    fiber_event_set(&g->change_ended);
 }
 
 /* ---- at the start ---- */
@@ -168,6 +198,7 @@ enum status deployed_load(struct gateway *g, struct error *err)
     }
     for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
         struct error why;
+        if (sv_ends_with(sv(e->d_name), SV(REMOVED))) (void)unlinkat(dirfd(dir), e->d_name, 0);
         if (!sv_ends_with(sv(e->d_name), SV(".json"))) continue;
         const char *path = arena_printf(&a, "%s/%s", folder, e->d_name).ptr;
         if (load_one(g, path, &a, &why) != STATUS_OK)

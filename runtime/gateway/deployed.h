@@ -12,8 +12,13 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
 /* Durable when it returns: deployed again at the next start. */
 enum status deployed_store(struct gateway *g, struct strview name, const json_t *body,
                            struct error *err) MUST_USE;
-/* A function that was never stored is fine. */
-void deployed_forget(struct gateway *g, struct strview name);
+/* Durable when it returns: not deployed at the next start. After a failure it still is, unless the power
+ * fails as well. A function that was never stored is fine. */
+enum status deployed_forget(struct gateway *g, struct strview name, struct error *err) MUST_USE;
+/* Both suspend, and the file and who has the name change together: one change at a time. STATUS_CANCELLED,
+ * STATUS_DEADLINE_EXCEEDED: it is not this one's turn, and nothing is to be ended. */
+enum status deployed_change_begin(struct gateway *g, struct error *err) MUST_USE;
+void deployed_change_end(struct gateway *g);
 /* Deploys all that are stored. One that cannot be is logged and left: the others must not suffer. */
 enum status deployed_load(struct gateway *g, struct error *err) MUST_USE;
 

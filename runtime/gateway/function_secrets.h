@@ -1,7 +1,7 @@
 /* Secrets of functions: DIR/secrets/functions/NAME, one file each (0600 in a folder 0700), made by
  * `faas-cli secret` or by hand. A replica gets a copy of those that its deployment lists when it starts
- * (replica_env.c), so a changed secret counts from the function's next start on. All of it touches files: from a
- * fiber it goes to a worker thread by work_run(), but for the look at what is missing. */
+ * (replica_env.c), so a changed secret counts from the function's next start on. All of it touches files:
+ * from a fiber it goes to a worker thread by work_run(), but for the look at what is missing. */
 #ifndef BALM_GATEWAY_FUNCTION_SECRETS_H
 #define BALM_GATEWAY_FUNCTION_SECRETS_H
 

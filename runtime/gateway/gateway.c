@@ -100,6 +100,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     fiber_scope_init(&g->scope);
     fiber_event_init(&g->acts_ended);
     fiber_event_init(&g->reload_ended);
+    fiber_event_init(&g->change_ended);
     gateway_metrics_init(g);
     g->logins = login_limit_new();
     struct stack_plan *plan;

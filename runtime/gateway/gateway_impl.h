@@ -162,9 +162,10 @@ struct gateway {
     unsigned serial; /* of replicas and deployments */
     int run_dir_fd;  /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
     bool is_draining, is_frozen, is_reloading;
+    bool is_changing;         /* deployed_change_begin() */
     int64_t stop_deadline_ns; /* since the drain: when all should have ended; 0: no drain yet */
     struct fiber_scope scope; /* replicas' and the watcher's fibers */
-    struct fiber_event acts_ended, reload_ended;
+    struct fiber_event acts_ended, reload_ended, change_ended;
 };
 
 /* ---- deployment.c ---- */

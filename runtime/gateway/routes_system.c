@@ -93,8 +93,19 @@ static void list_functions(struct gateway *g, const struct http_req *req, struct
     route_answer_json(req, resp, 200, list);
 }
 
-/* Whoever deploys wants to hear now whether it starts; and `faas-cli ready` waits for a replica. Stored
- * before it takes over: what was acknowledged is there after a restart. */
+/* Stored before it takes over: what was acknowledged is there after a restart. */
+static enum status store_and_commit(struct deployment *d, const json_t *body, struct error *err)
+{
+    struct gateway *g = d->gateway;
+    enum status s = deployed_change_begin(g, err);
+    if (s != STATUS_OK) return s;
+    s = deployed_store(g, d->spec.name, body, err);
+    if (s == STATUS_OK) supervisor_commit(d);
+    deployed_change_end(g);
+    return s;
+}
+
+/* Whoever deploys wants to hear now whether it starts; and `faas-cli ready` waits for a replica. */
 static enum status deploy(struct gateway *g, const struct deployment_spec *spec, const json_t *body,
                           struct error *err)
 {
@@ -103,12 +114,9 @@ static enum status deploy(struct gateway *g, const struct deployment_spec *spec,
     if (s != STATUS_OK) return s;
     d->users++;
     s = supervisor_try(d, err);
-    if (s == STATUS_OK) s = deployed_store(g, d->spec.name, body, err);
+    if (s == STATUS_OK) s = store_and_commit(d, body, err);
     d->users--;
-    if (s == STATUS_OK)
-        supervisor_commit(d);
-    else
-        supervisor_discard(d);
+    if (s != STATUS_OK) supervisor_discard(d);
     return s;
 }
 
@@ -135,6 +143,18 @@ static void deploy_function(struct gateway *g, const struct http_req *req, const
         resp->status = 202;
 }
 
+/* Forgotten before it goes: what was acknowledged does not come back at the next start, and what could not be
+ * forgotten is still there. */
+static enum status forget_and_remove(struct gateway *g, struct strview name, struct error *err)
+{
+    enum status s = deployed_change_begin(g, err);
+    if (s != STATUS_OK) return s;
+    s = deployed_forget(g, name, err);
+    if (s == STATUS_OK) s = supervisor_remove(g, name, err);
+    deployed_change_end(g);
+    return s;
+}
+
 static void remove_function(struct gateway *g, const struct http_req *req, const json_t *body,
                             struct http_resp *resp)
 {
@@ -150,12 +170,10 @@ static void remove_function(struct gateway *g, const struct http_req *req, const
         return;
     }
     name = arena_copy(req->arena, d->spec.name); /* as it is stored: without a namespace */
-    if (supervisor_remove(g, name, &err) != STATUS_OK) {
+    if (forget_and_remove(g, name, &err) != STATUS_OK)
         route_answer_error(req, resp, &err);
-        return;
-    }
-    deployed_forget(g, name);
-    resp->status = 202;
+    else
+        resp->status = 202;
 }
 
 bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
