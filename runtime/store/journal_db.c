@@ -1,7 +1,12 @@
 #include "store/journal_impl.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <unistd.h>
+
+#define SHM_PAGE_BYTES 4096 /* SQLite's unit of a -shm file, whatever the machine's page is */
 
 enum status status_from_sqlite(int rc)
 {
@@ -51,9 +56,38 @@ enum status journal_db_error(struct error *err, sqlite3 *db, int rc, const char 
                      db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc), rc, has_errno ? ": " : "", reason);
 }
 
+/* ---- the index of a WAL on a full disk ---- */
+
+_Static_assert(sizeof(off_t) == 8, "pwrite and pwrite64 are one function");
+
+/* SQLite gives a page of a -shm file its place on the disk by writing the page's last byte. Where a block is
+ * smaller than a page (ext4 below 512 MiB: 1 KiB) the rest of it stays a hole, and touching that through the
+ * mapping ends the process by SIGBUS when the disk is full. So all of the page is written; nobody has it
+ * mapped yet. */
+static ssize_t write_whole_page(int fd, const void *data, size_t n, off_t offset)
+{
+    static const char page[SHM_PAGE_BYTES];
+    if (n != 1 || (offset + 1) % SHM_PAGE_BYTES != 0) return pwrite(fd, data, n, offset);
+    ssize_t written = pwrite(fd, page, sizeof(page), offset + 1 - SHM_PAGE_BYTES);
+    if (written == SHM_PAGE_BYTES) return 1;
+    if (written >= 0) errno = ENOSPC; /* a part of it: the next byte would have said so */
+    return -1;
+}
+
+/* Which of the two it calls is up to how SQLite was built. */
+static void set_write(void)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    if (vfs == NULL || vfs->iVersion < 3) return;
+    (void)vfs->xSetSystemCall(vfs, "pwrite", (sqlite3_syscall_ptr)write_whole_page);
+    (void)vfs->xSetSystemCall(vfs, "pwrite64", (sqlite3_syscall_ptr)write_whole_page);
+}
+
 enum status journal_db_open(const char *path, int flags, sqlite3 **ret_db, struct error *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sqlite3 *db = NULL;
+    (void)pthread_once(&once, set_write);
     int rc = sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK) {
         enum status s = journal_db_error(err, db, rc, "open '%s'", path);

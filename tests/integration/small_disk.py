@@ -22,7 +22,8 @@ class SmallDisk:
         else:
             with open(self.image, "wb") as f:
                 f.truncate(mib * MIB)
-            subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "4096", self.image], check=True, capture_output=True)
+            # Blocks smaller than a page, as mkfs makes them by itself below 512 MiB.
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-N", "4096", "-b", "1024", self.image], check=True, capture_output=True)
             self.mount("-o", "loop", self.image)
             os.chmod(self.place, 0o700)
         self.data, self.junk = os.path.join(self.place, "data"), os.path.join(self.place, "junk")
@@ -51,6 +52,11 @@ class SmallDisk:
                 pass  # not even room for the name, it may be
         if old:
             os.utime(path, (0, 0))
+
+    def give_back(self, name, kib):
+        with open(os.path.join(self.junk, name), "ab") as f:
+            f.truncate(f.tell() - kib * 1024)
+            os.fsync(f.fileno())  # only then may others have it
 
     def clear(self):
         for name in os.listdir(self.junk):

@@ -299,9 +299,9 @@ class Retention(PlatformTest):
 
 
 class DiskFull(PlatformTest):
-    def start(self, mib=160, arguments=()):
+    def start(self, mib=160, arguments=(), kind="tmpfs"):
         try:
-            disk = SmallDisk(self.folder, mib)
+            disk = SmallDisk(self.folder, mib, kind)
         except NotAllowed as e:
             self.skipTest(str(e))
         self.addCleanup(disk.unmount)
@@ -377,6 +377,27 @@ class DiskFull(PlatformTest):
         p.start()
         self.assertEqual(p.post_alerts(alert("DiskFull", host="here"))[0], 202)
         p.wait_record("closed", state="healed")
+
+    def test_the_index_of_a_segment_has_its_place_on_the_disk(self):
+        """SQLite maps the -shm file: a hole in it that is touched once no block is left is SIGBUS, the end of the platform or of who reads."""
+        p, disk = self.start(mib=48, arguments=["--reserve-size", "0", "--retention-size", "4MiB"], kind="ext4")
+        for n in range(24):
+            alerts = [alert("Nobody", annotations={"padding": "y" * 600}, n=f"{n}-{i}") for i in range(50)]
+            self.assertEqual(p.post_alerts(*alerts)[0], 202)
+        self.assertGreater(len(glob.glob(os.path.join(p.data, "journal", "*.db"))), 3)
+        self.assertEqual(p.stop(), 0)
+        p.start()  # from an empty WAL little of the index is filled
+        indexes = [os.stat(path) for path in glob.glob(os.path.join(p.data, "journal", "*-shm"))]
+        self.assertTrue(indexes)
+        self.assertEqual([index.st_blocks * 512 - index.st_size for index in indexes if index.st_blocks * 512 < index.st_size], [])
+        for spare_kib in range(0, 36, 4):
+            disk.fill("old")
+            disk.give_back("old", spare_kib)
+            self.assertGreaterEqual(p.cli("audit", "verify")[0], 0, f"ended by a signal, {spare_kib} KiB left")
+            p.request("GET", "/function/audit/loki/api/v1/query_range?query=%7Bkind%3D%22signal%22%7D&start=0&direction=forward", headers=p.basic())
+            self.assertIsNone(p.process.poll(), f"{spare_kib} KiB left: {p.log_text()}")
+        disk.clear()
+        wait_until(lambda: p.post_alerts(alert("Nobody", n="again"))[0] == 202, 30, "accepted again without a restart")
 
 
 if __name__ == "__main__":
