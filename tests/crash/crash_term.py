@@ -144,16 +144,17 @@ def journal_faults(records, turn, ends):
     return lost, ghosts
 
 
-def acts_cut(records, folder):
-    """Acts that began without having ended, or that ended without an outcome on record."""
+def acts_cut(records, folder, settled):
+    """Acts that began without having ended, or that ended without an outcome on record. `settled`: intents that were whole at an earlier look; retention may
+    have removed them since."""
     ended = {m.intent for m in bots.marks(folder) if m.what == "ended"}
-    done = {r["intent"] for r in records if r["kind"] == "outcome"}
-    return sum(m.what == "began" and (m.intent not in ended or m.intent not in done) for m in bots.marks(folder))
+    settled |= ended & {r["intent"] for r in records if r["kind"] == "outcome"}
+    return sum(m.what == "began" and m.intent not in settled for m in bots.marks(folder))
 
 
 def under_load(table, chance, turns):
     scene = Scene(arguments=BUSY, BALM_TEST_ACT_MS=SLOW_MS)
-    totals, took, problems = collections.Counter(), [], collections.Counter()
+    totals, took, problems, settled = collections.Counter(), [], collections.Counter(), set()
     try:
         for turn in range(turns):
             p = scene.platform.start()
@@ -166,7 +167,7 @@ def under_load(table, chance, turns):
             records = p.records()
             totals += count(ends)
             lost, ghosts = journal_faults(records, turn, ends)
-            problems.update({"alerts lost": lost, "alerts taken without an answer": ghosts, "acts cut": acts_cut(records, scene.folder)})
+            problems.update({"alerts lost": lost, "alerts taken without an answer": ghosts, "acts cut": acts_cut(records, scene.folder, settled)})
         problems["answers cut"] = totals["cut"]
         problems["server errors"] = sum(n for status, n in totals.items() if isinstance(status, int) and status >= 500 and status != 503)
         problems["left behind"] = bots.left_behind(scene.folder)
@@ -268,6 +269,7 @@ def is_open(port):
 
 def campaign(scale, seed, table):
     chance = random.Random(seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would a platform until it listens
     few = scale == "sample"
     under_load(table, chance, 4 if few else 40)
     start_up(table, chance, 8 if few else 100)
