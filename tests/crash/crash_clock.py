@@ -45,6 +45,7 @@ class Clock:
         with open(self.path, "r+b") as f:
             self.map = mmap.mmap(f.fileno(), 4096)
         self.offset, self.since, self.jumps = 0.0, time.monotonic(), []
+        self.moves = [(self.since, 0.0)]  # when it was set, and to which distance
         self.stood, self.left = 0.0, 0.0  # the offset that last stood for a while, and when it was left
 
     def env(self, variable):
@@ -58,6 +59,7 @@ class Clock:
         if now - self.since > LOOK:
             self.stood, self.left = self.offset, now
         self.offset, self.since = offset, now
+        self.moves.append((now, offset))
         self.map[0:16] = struct.pack("=qq", int(offset * 1e9), 0)
         if abs(offset - self.stood) <= JUMP_MIN:  # there and back before anybody had to look: nothing was dated by it
             self.jumps = [jump for jump in self.jumps if jump < self.left]
@@ -70,7 +72,14 @@ class Clock:
         time.sleep(seconds)
         self.offset -= seconds
         self.map[0:16] = struct.pack("=qq", int(self.offset * 1e9), 0)
+        self.moves.append((time.monotonic(), self.offset))
         self.jumps.append(time.monotonic())
+
+    def crept(self, since, until):
+        """By how much it went ahead in between without a jump: so much less is a cooldown, which is counted by it."""
+        start = [offset for at, offset in self.moves if at <= since][-1]
+        by = max([offset for at, offset in self.moves if since < at <= until], default=start) - start
+        return by if 0 < by <= JUMP_MIN else 0
 
 
 class Load(threading.Thread):
@@ -133,7 +142,7 @@ class Findings:
         self.began = sorted(((m.at, self.intents[m.intent]) for m in marks if m.what == "began" and m.intent in self.intents), key=lambda pair: pair[0])
         self.ended = {m.intent: m.at for m in marks if m.what == "ended"}
         self.strangers = sum(m.intent not in self.intents for m in marks)
-        self.jumps, self.load = scene.clock.jumps, load
+        self.clock, self.jumps, self.load = scene.clock, scene.clock.jumps, load
 
     def lost(self):
         there = {r["labels"].get("number") for r in self.records if r["kind"] == "signal"}
@@ -157,7 +166,8 @@ class Findings:
             if intent["function"] != "good" or intent["target"].startswith("tick/"):
                 continue
             before = last.get(intent["target"])
-            n += before is not None and before[1] != intent["incident"] and at - before[0] < COOLDOWN - allowance - 0.1
+            if before is not None and before[1] != intent["incident"]:
+                n += at - before[0] < COOLDOWN - max(allowance, self.clock.crept(before[0], at)) - 0.1
             last[intent["target"]] = (self.ended.get(intent["intent"], at), intent["incident"])
         return n
 
