@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "function/openapi.h"
 
 #define OUTPUT_MAX    (4 * 1024 * 1024)
 #define LITERAL_WIDTH 96
@@ -231,6 +232,10 @@ static void append_definition(struct buf *b, struct arena *a, const struct manif
         buf_printf(b, "    .params_bytes = sizeof(struct %.*s_params),\n    .decode = decode,\n", SV_ARG(id));
     buf_append(b, SV("    .handle = handle,\n    .manifest_json =\n        "));
     append_literal(b, json_canonical(a, m->json), "        ");
+    json_t *document = openapi_document(m->json);
+    buf_append(b, SV(",\n    .openapi_json =\n        "));
+    append_literal(b, json_canonical(a, document), "        ");
+    json_release(document);
     buf_append(
         b,
         SV(",\n};\n\nint main(int argc, char **argv)\n{\n    return function_main(&def, argc, argv);\n}\n"));

@@ -4,7 +4,7 @@
  *
  *   balm generate bot FILE --out DIR     DIR/NAME.gen.h: struct NAME_params, prototype of NAME_handle
  *                                        DIR/NAME.gen.c: validating decoder, function_def with the manifest
- *                                        as JSON, main()
+ *                                        and the OpenAPI document as JSON, main()
  *   balm generate stack FILES…           stack.yml in OpenFaaS's form, on stdout
  *   balm generate readme FILES…          the README's table of functions, on stdout
  *   … --json                             which files were written; the stack file as JSON; the manifests

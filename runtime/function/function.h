@@ -3,6 +3,7 @@
  *
  *   port or PORT (8080)      every path but the private ones -> the handler
  *   /_/health  /_/ready      GET only; 200, 503 (draining), 429 (saturated, /_/ready)
+ *   /openapi.json            GET, HEAD: what it takes and answers (function/openapi.h)
  *   metrics_port (8081)      /metrics; a busy port is a warning
  *   SIGTERM                  health 503 -> healthcheck_interval (cut short when idle) -> listener closed ->
  * requests end (≤ write_timeout) -> exit 0 idle: nothing in flight and quiet for 1 s after a probe saw the
@@ -93,6 +94,7 @@ struct function_def {
     enum status (*handle)(struct invocation *inv, const void *params, struct result *ret, struct error *err);
     const char *manifest_json; /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when
                                   it is deployed */
+    const char *openapi_json;  /* what GET /openapi.json answers (function/openapi.h); NULL: the handler's */
 };
 
 /* main() of a function's executable. Options: --help, --version, --describe (manifest on stdout),

@@ -7,6 +7,7 @@
 #include "client/client_count.h"
 #include "cloudevents/cloudevents.h"
 #include "function/function_impl.h"
+#include "function/openapi.h"
 #include "function/secret.h"
 
 #define TEXT_PLAIN SV("text/plain; charset=utf-8")
@@ -299,6 +300,13 @@ static void serve_acting(struct function *f, struct invocation *inv, struct http
     struct result result = {.arena = inv->arena};
     struct run run = {0};
     struct error err = {0};
+    if (!sv_eq(inv->req->method, SV("POST"))) {
+        (void)error_set(&err, STATUS_INVALID_ARGUMENT, "this function acts: it takes POST alone");
+        http_resp_error(resp, inv->arena, &err);
+        resp->status = 405;
+        http_resp_header(resp, SV("allow"), SV("POST"));
+        return;
+    }
     enum status s = admit(f, inv, &err);
     if (s == STATUS_PERMISSION_DENIED) {
         http_resp_error(resp, inv->arena, &err);
@@ -424,6 +432,11 @@ static void serve_ready(struct function *f, const struct http_req *req, struct h
         serve_ready_path(f, req, resp);
 }
 
+static bool is_reading(const struct http_req *req)
+{
+    return sv_eq(req->method, SV("GET")) || sv_eq(req->method, SV("HEAD"));
+}
+
 void function_serve(void *arg, const struct http_req *req, struct http_resp *resp)
 {
     struct function *f = arg;
@@ -433,6 +446,8 @@ void function_serve(void *arg, const struct http_req *req, struct http_resp *res
     else if (sv_eq(req->path, SV("/_/ready")) ||
              (is_knative_probe && sv_eq(req->path, SV("/health/readiness"))))
         serve_ready(f, req, resp);
+    else if (f->def->openapi_json != NULL && sv_eq(req->path, SV(OPENAPI_PATH)) && is_reading(req))
+        http_resp_set(resp, 200, JSON_TYPE, sv(f->def->openapi_json));
     else
         serve_function(f, req, resp);
     /* A kept connection would bring its next request to a closed listener's process. */

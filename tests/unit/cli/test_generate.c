@@ -78,6 +78,7 @@ Test(generate, bot_makes_struct_prototype_decoder_and_definition)
 {
     cr_assert_eq(run("bot", path_of("clean.yaml"), "--out", path_of("out")), CLI_OK);
     struct strview h = content("out/disk-clean.gen.h"), c = content("out/disk-clean.gen.c");
+    expect_contains(c, ".openapi_json =\n        \"{\\\"components\\\":{");
     expect_contains(
         h,
         "struct disk_clean_params {\n    /* where /. it ./ starts */\n    struct strview root;\n    int64_t older_than_ns;\n"

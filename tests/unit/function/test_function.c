@@ -197,6 +197,25 @@ Test(function, answers_any_path_and_method_with_the_contract_s_headers)
     cr_assert_eq(stop(), 0);
 }
 
+Test(function, its_document_is_read_at_openapi_json_and_nothing_else_of_it_changes)
+{
+    static const struct function_def documented = {.name = "documented",
+                                                   .summary = "answers",
+                                                   .handle = plain_handle,
+                                                   .manifest_json = "{}",
+                                                   .openapi_json = "{\"openapi\":\"3.1.0\"}"};
+    START(&documented);
+    cr_assert_eq(get("/openapi.json"), 200);
+    assert_has("content-type: application/json\r\n");
+    cr_assert_str_eq(http_body(answer), "{\"openapi\":\"3.1.0\"}");
+    assert_has_not("x-duration-seconds"); /* the handler was not asked */
+    cr_assert_eq(post("/openapi.json", "", "mine"), 200);
+    cr_assert_str_eq(http_body(answer), "mine");
+    cr_assert_eq(get("/below/openapi.json"), 200);
+    assert_has("x-duration-seconds");
+    cr_assert_eq(stop(), 0);
+}
+
 Test(function, a_handler_s_error_is_a_sentence_with_its_status)
 {
     START(&plain);
@@ -477,7 +496,8 @@ Test(acting_function, nothing_unsigned_reaches_the_handler)
     START(&actor, secrets_env);
     cr_assert_eq(post("/", "", "{\"what\":\"work\"}"), 403);
     cr_assert(strncmp(http_body(answer), "{\"error\":\"", 10) == 0, "%s", answer);
-    cr_assert_eq(get("/"), 403);
+    cr_assert_eq(get("/"), 405);
+    assert_has("allow: POST\r\n");
     cr_assert_eq(post("/", signed_headers("{\"what\":\"work\"}", LIFE_NS), "{\"what\":\"else\"}"), 403);
     cr_assert_eq(invoke("{\"what\":\"work\"}", -1), 504);
     assert_has("\"code\":\"DEADLINE_EXCEEDED\"");
