@@ -66,7 +66,8 @@ CLI_OBJ  := $(call objects,$(CLI_SRC))
 CORE_OBJ := $(call objects,$(CORE_SRC))
 
 .PHONY: all
-all: $(B)/balm $(B)/balm-shim $(FUNCTIONS:%=$(B)/functions/%) ## all binaries: build/balm and build/functions/NAME
+DOCS := $(patsubst runtime/gateway/docs/%,$(B)/docs/%,$(wildcard runtime/gateway/docs/*))
+all: $(B)/balm $(B)/balm-shim $(FUNCTIONS:%=$(B)/functions/%) $(DOCS) ## all binaries: build/balm and build/functions/NAME
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -89,6 +90,14 @@ $(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
 $(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $<
+
+# ---- pages below /docs: ours, and Swagger UI where it has been fetched ----
+$(DOCS): $(B)/docs/%: runtime/gateway/docs/%
+	@mkdir -p $(@D)
+	$(call say,CP)cp $< $@
+.PHONY: swagger-ui
+swagger-ui: ## fetch Swagger UI for /docs (npm; once, then cached)
+	@runtime/cli/package/swagger-ui.sh $(B)/docs
 
 # ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
 # The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
@@ -261,12 +270,15 @@ $(B)/share/balm.service: runtime/cli/package/balm.service.in
 	$(call say,GEN)sed -e 's|@bindir@|$(bindir)|g' -e 's|@sysconfdir@|$(sysconfdir)|g' $< >$@
 
 .PHONY: install uninstall deb e2e-systemd
+# Without npm the pages say so; all else is there.
 install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
+	@runtime/cli/package/swagger-ui.sh $(B)/docs || echo "install: /docs comes without Swagger UI; later: make swagger-ui install" >&2
 	$(INSTALL) $(B)/balm $(DESTDIR)$(bindir)/balm
 	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim
 	$(INSTALL) -t $(DESTDIR)$(libdir)/balm/functions $(FUNCTIONS:%=$(B)/functions/%)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm stack.yml
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)
+	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/docs $(B)/docs/*
 	$(INSTALL) -m 644 $(B)/share/balm.1 $(DESTDIR)$(mandir)/man1/balm.1
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man5 $(wildcard runtime/cli/man/*.5)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man7 $(wildcard runtime/cli/man/*.7)

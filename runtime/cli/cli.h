@@ -175,8 +175,8 @@ struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
         *log_level, *watchdog, *alertmanagers, *alertmanager_token_file, *alertmanager_ca_file,
         *alertmanager_receiver, *self_reload;
-    const char *shim_path; /* found, not set */
-    int reloads_itself;    /* enum self_reload, by self_reload */
+    const char *shim_path, *docs_dir; /* found, not set */
+    int reloads_itself;               /* enum self_reload, by self_reload */
     int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
         reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every, retention_age_ns, retention_bytes,
         reserve_bytes, retention_interval_ns;

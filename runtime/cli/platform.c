@@ -209,6 +209,7 @@ static enum status make_gateway(struct platform *p)
         .stack_file = p->cfg->stack_file,
         .functions_dir = p->cfg->functions_dir,
         .shim_path = p->cfg->shim_path,
+        .docs_dir = p->cfg->docs_dir,
         .broker_file = p->cfg->host_acts_file,
         .host_files_max = p->files_max_before,
         .host = p->cfg->listen,

@@ -239,6 +239,7 @@ void cli_complete_defaults(struct up_cfg *cfg, struct arena *a)
     const char *exe_dir = cli_executable_dir(a);
     cfg->shim_path = cli_find_part(a, "balm-shim");
     if (cfg->shim_path == NULL) cfg->shim_path = arena_printf(a, "%s/balm-shim", exe_dir).ptr;
+    cfg->docs_dir = cli_find_part(a, "docs");
     if (cfg->functions_dir == NULL) cfg->functions_dir = cli_find_part(a, "functions");
     if (cfg->functions_dir == NULL) cfg->functions_dir = arena_printf(a, "%s/functions", exe_dir).ptr;
     if (cfg->runbooks_dir == NULL)

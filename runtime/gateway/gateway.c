@@ -12,7 +12,9 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/hash.h"
+#include "function/openapi.h"
 #include "gateway/deployed.h"
+#include "gateway/routes.h"
 #include "log/log.h"
 #include "metrics/metrics.h"
 
@@ -176,6 +178,13 @@ static void refuse(const struct http_req *req, struct http_resp *resp, enum stat
     http_resp_error(resp, req->arena, &err);
 }
 
+static bool take_prefix(struct strview path, struct strview prefix, struct strview *ret_rest)
+{
+    if (!sv_starts_with(path, prefix) || path.len == prefix.len) return false;
+    *ret_rest = sv_sub(path, prefix.len, path.len);
+    return true;
+}
+
 /* Plain text, as clients of OpenFaaS print it. */
 static void ask_for_login(struct http_resp *resp)
 {
@@ -229,10 +238,27 @@ static bool has_credentials(struct gateway *g, const struct http_req *req, crede
     return false;
 }
 
+/* A browser sends the login that it remembers (of /docs) with whatever another site's page has it send here.
+ * It says so; only a page of our own may change something. Following a link is fine. */
+static bool is_of_another_site(const struct http_req *req)
+{
+    struct strview site = http_req_header(req, SV("sec-fetch-site")), host;
+    if (route_is_reading(req)) return false;
+    if (site.len > 0) return !sv_eq(site, SV("none")) && !sv_eq(site, SV("same-origin"));
+    struct strview origin = http_req_header(req, SV("origin"));
+    if (origin.len == 0) return false;
+    bool is_http = take_prefix(origin, SV("http://"), &host) || take_prefix(origin, SV("https://"), &host);
+    return !is_http || !sv_eq_nocase(host, req->authority);
+}
+
 static bool is_authorized(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     if (!g->cfg.is_insecure) {
         bool is_answered;
+        if (is_of_another_site(req)) {
+            refuse(req, resp, STATUS_PERMISSION_DENIED, "a page of another site may change nothing here");
+            return false;
+        }
         if (has_credentials(g, req, gateway_secrets_check_basic, g->secrets.password, resp, &is_answered))
             return true;
         if (!is_answered) ask_for_login(resp);
@@ -300,6 +326,18 @@ static bool handle_core(struct gateway *g, const struct http_req *req, struct st
     return false;
 }
 
+/* GET /function/NAME/openapi.json of a deployed function, whether or not it runs. As open as the function. */
+static bool handle_document(struct gateway *g, const struct http_req *req, struct strview rest,
+                            struct http_resp *resp)
+{
+    struct strview name = sv_sub(rest, 0, sv_find(rest, '/'));
+    if (!route_is_reading(req) || !sv_eq(sv_sub(rest, name.len, rest.len), SV(OPENAPI_PATH))) return false;
+    const struct deployment *d = supervisor_find(g, name);
+    if (d == NULL || !routes_docs_has_document(d)) return false;
+    if (!d->info.acts || is_authorized(g, req, resp)) routes_docs_document(d, req, resp);
+    return true;
+}
+
 static void handle_health(const struct http_req *req, struct http_resp *resp)
 {
     if (!sv_eq(req->method, SV("GET")) && !sv_eq(req->method, SV("HEAD"))) {
@@ -320,19 +358,13 @@ static void handle_metrics(struct gateway *g, const struct http_req *req, struct
     buf_release(&text);
 }
 
-static bool take_prefix(struct strview path, struct strview prefix, struct strview *ret_rest)
-{
-    if (!sv_starts_with(path, prefix) || path.len == prefix.len) return false;
-    *ret_rest = sv_sub(path, prefix.len, path.len);
-    return true;
-}
-
 void gateway_handle(void *gateway, const struct http_req *req, struct http_resp *resp)
 {
     struct gateway *g = gateway;
     struct strview rest;
     if (take_prefix(req->path, SV("/function/"), &rest)) {
-        if (!handle_core(g, req, rest, resp)) routes_function(g, req, rest, resp);
+        if (!handle_core(g, req, rest, resp) && !handle_document(g, req, rest, resp))
+            routes_function(g, req, rest, resp);
     } else if (take_prefix(req->path, SV("/async-function/"), &rest)) {
         routes_async_function(g, req, rest, resp);
     } else if (sv_eq(req->path, SV("/healthz"))) {
@@ -341,8 +373,10 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
         handle_metrics(g, req, resp);
     } else if (sv_starts_with(req->path, SV("/system/"))) {
         if (is_authorized(g, req, resp) && is_readable(req, resp)) routes_system(g, req, resp);
+    } else if (sv_eq(req->path, SV("/docs")) || sv_starts_with(req->path, SV("/docs/"))) {
+        if (is_authorized(g, req, resp)) routes_docs(g, req, resp);
     } else {
         refuse(req, resp, STATUS_NOT_FOUND,
-               "no such path: /healthz, /metrics, /function/NAME, /async-function/NAME, /system/…");
+               "no such path: /docs, /healthz, /metrics, /function/NAME, /async-function/NAME, /system/…");
     }
 }

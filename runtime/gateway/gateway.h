@@ -5,6 +5,9 @@
  *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
  *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
  *                                    NAME or NAME.openfaas-fn
+ *          /function/NAME/openapi.json  of a deployed function: its document, made here; one that acts
+ *                                    shows it to the login only
+ *          /docs                     all of them for people, in Swagger UI: basic auth
  *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below);
  *                                    503 while too many of that function wait
  *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
@@ -47,6 +50,7 @@ struct gateway_cfg {
     const char *stack_file;    /* stack.yml; NULL: none */
     const char *functions_dir; /* executables: image NAME:tag -> functions_dir/NAME */
     const char *shim_path;     /* the supervision shim */
+    const char *docs_dir;      /* files of the pages below /docs; NULL: none */
     const char *broker_file;   /* allow list of host acts; NULL: none allowed */
     uint64_t host_files_max;   /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;

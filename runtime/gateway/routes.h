@@ -1,4 +1,4 @@
-/* Shared by routes_*.c below /system/: answers as clients of OpenFaaS print them, plain text where
+/* Shared by routes_*.c below /system/ and /docs: answers as clients of OpenFaaS print them, plain text where
  * something is wrong. */
 #ifndef BALM_GATEWAY_ROUTES_H
 #define BALM_GATEWAY_ROUTES_H
@@ -17,6 +17,15 @@ bool route_is_our_namespace(const struct http_req *req, const json_t *body);
 bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
                      json_t **ret_body) MUST_USE;
 
+/* GET or HEAD? */
+bool route_is_reading(const struct http_req *req);
+
+/* Does the function say what it takes and answers? Then this is its document, as it would answer itself; no
+ * process is started. Authorized already, where it needs to be. */
+bool routes_docs_has_document(const struct deployment *d);
+void routes_docs_document(const struct deployment *d, const struct http_req *req, struct http_resp *resp);
+/* /docs and what is below it; authorized already. Suspends. */
+void routes_docs(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* POST /system/check-function/NAME; authorized already. */
 void routes_check(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp);
 

@@ -35,6 +35,11 @@ void route_answer_error(const struct http_req *req, struct http_resp *resp, cons
     route_answer_text(req, resp, status, err->message);
 }
 
+bool route_is_reading(const struct http_req *req)
+{
+    return sv_eq(req->method, SV("GET")) || sv_eq(req->method, SV("HEAD"));
+}
+
 /* ---- functions ---- */
 
 static json_t *text_list(const struct strview *items, size_t n)

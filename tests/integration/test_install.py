@@ -47,11 +47,20 @@ class Install(PlatformTest):
         self.assertEqual({f.split("/")[0] for f in files}, {"opt", "etc"})
         for path in ("opt/balm/bin/balm", "opt/balm/lib/balm/balm-shim", "opt/balm/lib/balm/functions/service-restart",
                      "opt/balm/share/man/man1/balm.1", "opt/balm/share/man/man5/balm-runbook.5",
-                     "opt/balm/share/man/man7/balm-troubleshooting.7", "etc/balm/runbooks/service-down.yaml"):
+                     "opt/balm/share/man/man7/balm-troubleshooting.7", "etc/balm/runbooks/service-down.yaml",
+                     "opt/balm/share/balm/docs/docs.js"):
             self.assertIn(path, files)
         unit = self.read("opt/balm/lib/systemd/system/balm.service")
         self.assertIn("ExecStart=/opt/balm/bin/balm up\n", unit)
         self.assertNotIn("@", re.sub(r"SystemCallFilter=.*", "", unit))
+
+    def test_swagger_ui_comes_with_it(self):
+        self.install()
+        files = [f for f in self.files() if "/share/balm/docs/" in f]
+        if not shutil.which("npm") and not any("swagger-ui" in f for f in files):
+            self.skipTest("npm is not here to fetch Swagger UI")
+        for name in ("swagger-ui-bundle.js", "swagger-ui.css", "swagger-ui.LICENSE", "swagger-ui.NOTICE"):
+            self.assertIn("usr/local/share/balm/docs/" + name, files)
 
     def test_installing_again_keeps_what_was_configured(self):
         self.install()
@@ -89,6 +98,7 @@ class Install(PlatformTest):
         p.start()
         status, _, body = p.request("POST", "/function/echo", b"through the shim", {"Content-Type": "text/plain"})
         self.assertEqual((status, body), (200, b"through the shim"))
+        self.assertEqual(p.request("GET", "/docs/ui/docs.js", headers=p.basic())[0], 200)
         code, text, error = p.cli("status")
         self.assertEqual(code, 0, error)
         self.assertIn("systemd-service-failed", text)

@@ -22,6 +22,10 @@ make --no-print-directory -s B="$build" DESTDIR="$root" PREFIX=/usr sysconfdir=/
 find "$root/usr/bin" "$root/usr/lib/balm" -type f -exec strip --strip-unneeded {} +
 find "$root/usr/share/man" -type f -exec gzip -9n {} +
 install -D -m 644 LICENSE "$root/usr/share/doc/balm/copyright"
+if [ -e "$root/usr/share/balm/docs/swagger-ui.css" ]; then
+    printf '\nusr/share/balm/docs/swagger-ui*: Swagger UI, under the Apache License 2.0, see swagger-ui.LICENSE and swagger-ui.NOTICE there.\n' \
+        >>"$root/usr/share/doc/balm/copyright"
+fi
 install -m 644 README.md "$root/usr/share/doc/balm/README.md"
 
 # The shim is static. What dpkg-shlibdeps says beside its answer is about a tree that is not a source package's.

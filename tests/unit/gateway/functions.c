@@ -119,18 +119,21 @@ static enum status bot_handle(struct invocation *inv, const void *params, struct
     return result_done(ret, "asked");
 }
 
-static const struct function_def plain_def = {.name = "plain",
-                                              .summary = "answers",
-                                              .handle = plain_handle,
-                                              .manifest_json =
-                                                  "{\"acts\":false,\"name\":\"plain\",\"timeout\":\"20s\"}"};
+static const struct function_def plain_def = {
+    .name = "plain",
+    .summary = "answers",
+    .handle = plain_handle,
+    .manifest_json = "{\"acts\":false,\"name\":\"plain\",\"summary\":\"<b>answers</b>\","
+                     "\"schema\":{},\"reply\":{},\"timeout\":\"20s\"}"};
 static const struct function_def bot_def = {
     .name = "bot",
     .summary = "acts",
     .acts = true,
     .on_unknown = ON_UNKNOWN_RERUN,
     .handle = bot_handle,
-    .manifest_json = "{\"acts\":true,\"name\":\"bot\",\"on_unknown\":\"rerun\",\"timeout\":\"20s\"}"};
+    .manifest_json =
+        "{\"acts\":true,\"name\":\"bot\",\"on_unknown\":\"rerun\",\"summary\":\"acts\",\"schema\":{},"
+        "\"reply\":{},\"timeout\":\"20s\"}"};
 
 int test_function_main(const char *name, int argc, char **argv)
 {
