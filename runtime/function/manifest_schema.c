@@ -6,12 +6,12 @@
 
 /* params.c decides; these say the same to whoever reads the schema (ECMA 262 regular expressions). */
 static const char *const pattern_expressions[] = {
-    [PARAM_ANY] = NULL,
+    [PARAM_ANY] = "^[^\\u0000]*$",
     [PARAM_LINE] = "^[^\\u0000-\\u001f\\u007f]*$",
     [PARAM_NAME] = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
     [PARAM_UNIT] = "^[A-Za-z0-9_@][A-Za-z0-9_@:.\\\\-]*$",
     [PARAM_PATH_ABSOLUTE] = "^(/|(/(?!\\.{1,2}(/|$))[^/\\u0000-\\u001f\\u007f]+)+)$",
-    [PARAM_URL] = "^https?://[^\\s/?#@:][^\\s/?#@]*([/?#][!-~]*)?$",
+    [PARAM_URL] = "^https?://[!\"$-.0-9;->A-~][!\"$-.0->A-~]*([/?#][!-~]*)?$",
 };
 
 static json_t *two_types(const char *first, const char *second)
@@ -29,16 +29,18 @@ static json_t *names_array(const struct yaml_text_list *names)
 
 static void add_text_rules(json_t *schema, const struct manifest_param *p)
 {
-    if (pattern_expressions[p->pattern] != NULL)
-        json_object_set_new(schema, "pattern", json_string(pattern_expressions[p->pattern]));
+    bool is_any_name = p->pattern == PARAM_ANY && p->names.n > 0; /* the names say it all */
+    if (!is_any_name) json_object_set_new(schema, "pattern", json_string(pattern_expressions[p->pattern]));
     if (p->names.n > 0) json_object_set_new(schema, "enum", names_array(&p->names));
 }
 
-/* Bounds that every int64_t meets say nothing. */
+/* Rounded inwards: the decoder takes each number that the schema allows. Also the bounds of int64_t: to JSON
+ * a number has none. */
 static void add_number_bounds(json_t *schema, const struct manifest_param *p, int64_t unit)
 {
-    if (p->min != INT64_MIN) json_object_set_new(schema, "minimum", json_integer(p->min / unit));
-    if (p->max != INT64_MAX) json_object_set_new(schema, "maximum", json_integer(p->max / unit));
+    int64_t minimum = p->min / unit + (p->min > 0 && p->min % unit != 0);
+    json_object_set_new(schema, "minimum", json_integer(minimum));
+    json_object_set_new(schema, "maximum", json_integer(p->max / unit));
 }
 
 /* A number is also taken from a text that spells one; minimum and maximum then are the decoder's alone. */

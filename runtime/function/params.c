@@ -164,10 +164,24 @@ static enum status check_range(const struct param_field *f, int64_t value, const
                      number_text(f->type, f->max, max));
 }
 
-static bool read_number(enum param_type type, const json_t *value, int64_t *ret_number)
+/* 52.0 and 1e3 are whole numbers too, to JSON Schema and to languages that know only one kind. */
+static bool read_whole(const json_t *value, int64_t *ret_number)
 {
     if (json_is_integer(value)) {
-        int64_t number = json_integer_value(value);
+        *ret_number = json_integer_value(value);
+        return true;
+    }
+    double real = json_real_value(value);
+    if (!json_is_real(value) || !(real >= -0x1p63 && real < 0x1p63) || (double)(int64_t)real != real)
+        return false;
+    *ret_number = (int64_t)real;
+    return true;
+}
+
+static bool read_number(enum param_type type, const json_t *value, int64_t *ret_number)
+{
+    int64_t number;
+    if (read_whole(value, &number)) {
         if (type == PARAM_DURATION && (number < 0 || __builtin_mul_overflow(number, NS_PER_S, &number)))
             return false;
         if (type == PARAM_BYTES && number < 0) return false;

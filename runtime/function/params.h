@@ -4,7 +4,7 @@
  * Everything in them came from alerts, so nothing is taken on trust: an unknown parameter is refused (with
  * the nearest known name), each limit and pattern is checked, and texts are copied to the arena,
  * NUL-terminated. A runbook fills parameters from labels, which are texts; so numbers and booleans are
- * taken from a text that spells one, too. Pure. */
+ * taken from a text that spells one, too, and a whole number as JSON may write it (52.0, 1e3). Pure. */
 #ifndef BALM_FUNCTION_PARAMS_H
 #define BALM_FUNCTION_PARAMS_H
 

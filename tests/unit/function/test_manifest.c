@@ -132,9 +132,10 @@ Test(manifest, params_keep_order_types_limits_and_defaults)
                              "  age: {type: duration, default: 24h, min: 1m, max: 8760h}\n"
                              "  size: {type: bytes, default: 64MiB, min: 1KiB}\n"
                              "  roots: {type: text-list, default: [/a, /b], pattern: path-absolute}\n"
+                             "  wait: {type: duration, min: 300ms, max: 2500ms}\n"
                              "  how: {type: text, enum: [soft, hard], default: soft, example: hard}\n"),
                  STATUS_OK, "%s", err.message);
-    cr_assert_eq(m.n_params, 7);
+    cr_assert_eq(m.n_params, 8);
     cr_assert(m.params[0].is_required);
     cr_assert_eq(m.params[0].pattern, PARAM_UNIT);
     cr_assert_eq(m.params[0].max, 9);
@@ -147,14 +148,19 @@ Test(manifest, params_keep_order_types_limits_and_defaults)
     cr_assert_eq(m.params[4].min, 1024);
     cr_assert_eq(m.params[4].max, INT64_MAX);
     cr_assert_eq(m.params[5].default_list.n, 2);
-    cr_assert(sv_eq(m.params[6].default_text, SV("soft")));
+    cr_assert(sv_eq(m.params[7].default_text, SV("soft")));
     cr_assert(sv_eq(manifest_member(&arena, &m.params[3]), SV("age_ns")));
     cr_assert(sv_eq(manifest_member(&arena, &m.params[4]), SV("size_bytes")));
     cr_assert_str_eq(json_at("schema", "required"), "[\"unit\"]");
     json_t *properties = json_object_get(json_object_get(m.json, "schema"), "properties");
     cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "age"), "maximum")),
                  8760 * 3600);
-    cr_assert_null(json_object_get(json_object_get(properties, "size"), "maximum"));
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "size"), "maximum")),
+                 INT64_MAX);
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "n"), "minimum")), -3);
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "wait"), "minimum")),
+                 1); /* of 0.3 s */
+    cr_assert_eq(json_integer_value(json_object_get(json_object_get(properties, "wait"), "maximum")), 2);
     cr_assert_str_eq(
         json_canonical(&arena, json_object_get(properties, "how")).ptr,
         "{\"default\":\"soft\",\"enum\":[\"soft\",\"hard\"],\"examples\":[\"hard\"],\"maxLength\":1024,\"type\":\"string\"}");

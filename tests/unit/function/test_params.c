@@ -78,6 +78,9 @@ Test(params, fills_every_type_from_json)
 
 Test(params, texts_that_spell_numbers_are_taken_for_labels_are_texts)
 {
+    cr_assert_eq(decode("{\"unit\":\"a\",\"count\":-5.0,\"settle\":6e1,\"max_bytes\":4096.0}"), STATUS_OK,
+                 "%s", err.message);
+    cr_assert(got.count == -5 && got.settle_ns == 60 * NS_PER_S && got.max_bytes == 4096);
     cr_assert_eq(
         decode("{\"unit\":\"a\",\"count\":\"42\",\"settle\":5,\"max_bytes\":4096,\"dry_run\":\"true\"}"),
         STATUS_OK, "%s", err.message);
@@ -118,6 +121,9 @@ Test(params, wrong_types_are_shown)
     expect_message("{\"unit\":7}", "parameter 'unit' must be a text, not a number");
     expect_message("{\"unit\":null}", "parameter 'unit' must be a text, not null");
     expect_message("{\"count\":1.5}", "parameter 'count' must be a whole number, not a fraction");
+    expect_message("{\"count\":1e300}", "parameter 'count' must be a whole number, not a fraction");
+    expect_message("{\"max_bytes\":9223372036854775808.0}",
+                   "parameter 'max_bytes' must be a size such as 64KiB or 8MiB, not a fraction");
     expect_message("{\"count\":\"many\"}", "parameter 'count' must be a whole number, not 'many'");
     expect_message("{\"count\":true}", "parameter 'count' must be a whole number, not true");
     expect_message("{\"settle\":\"-1s\"}",
