@@ -11,6 +11,7 @@
 #ifndef BALM_LOOP_LOOP_H
 #define BALM_LOOP_LOOP_H
 
+#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -81,6 +82,12 @@ enum status signal_wait(int64_t deadline_ns, int *ret_signal) MUST_USE;
 
 /* ---- processes ---- */
 
+enum process_stderr {
+    PROCESS_STDERR_KEPT,   /* collected */
+    PROCESS_STDERR_SHOWN,  /* collected, and whole lines go on to our own stderr as they come */
+    PROCESS_STDERR_JOINED, /* one stream with stdout */
+};
+
 struct process_spec {
     const char *const *argv; /* NULL-terminated; argv[0] is a path with a slash or is looked up in env's PATH
                                 (/usr/bin:/bin without one), never in our own */
@@ -89,8 +96,15 @@ struct process_spec {
     int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */
     const int *extra_fds;               /* become 3, 4, … in the child */
     unsigned n_extra_fds;
-    bool new_session; /* setsid(): outlives our terminal and process group */
+    bool new_session;               /* setsid(): outlives our terminal and process group */
+    enum process_stderr run_stderr; /* process_run() alone */
 };
+
+/* What argv[0] `name` would run with `env`, as process_start() looks for it. STATUS_NOT_FOUND, or
+ * STATUS_PERMISSION_DENIED where there is only one that cannot be executed. A name with a slash is not looked
+ * at. */
+enum status process_find(const char *name, const char *const *env, char ret_path[PATH_MAX],
+                         struct error *err) MUST_USE;
 
 struct process; /* heap; freed by process_free, which kills nothing */
 
@@ -119,11 +133,11 @@ void session_kill(pid_t session, int signal);
  */
 void process_free(struct process *p);
 
-#define PROCESS_OUTPUT_MAX ((size_t)1024 * 1024)
+#define PROCESS_OUTPUT_MAX ((size_t)8 * 1024 * 1024)
 struct process_result {
     int exit_code;                           /* 128 + signal where it was killed */
     struct strview stdout_text, stderr_text; /* arena; cut at max_output_bytes */
-    bool is_truncated;
+    bool is_truncated;                       /* what was SHOWN counts for nothing here */
 };
 /* Start in a session of its own, feed `input`, collect both outputs, wait. At the deadline (or cancellation)
  * the whole session is killed: SIGTERM, SIGKILL as soon as the child has exited or after 2 s;

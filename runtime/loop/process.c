@@ -170,6 +170,15 @@ static int find_program(const char *name, const char *const *env, char ret_path[
     return failed;
 }
 
+enum status process_find(const char *name, const char *const *env, char ret_path[PATH_MAX], struct error *err)
+{
+    int failed = find_program(name, env, ret_path);
+    if (failed == 0) return STATUS_OK;
+    struct strview path = path_of(env);
+    return error_set(err, status_from_errno(failed), "no program '%s' in %.*s", name,
+                     SV_ARG(sv_sub(path, 0, 200)));
+}
+
 /* posix_spawn rather than fork: vfork's speed whatever our size, and the errno of a failed exec. */
 static int spawn_child(const struct process_spec *spec, pid_t *ret_pid, const char **ret_step)
 {

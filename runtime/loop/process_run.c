@@ -69,10 +69,14 @@ struct feeder {
     struct strview input;
 };
 
+#define LINE_MAX_BYTES 4096 /* of what is shown; longer ones go on in pieces */
+
 struct collector {
-    int fd;
+    int fd; /* -1: nothing comes here */
     struct buf text;
     bool is_truncated;
+    bool is_shown; /* lines go on to our stderr */
+    struct buf line;
 };
 
 static void close_fd(int *fd)
@@ -94,6 +98,32 @@ static void feed(void *arg)
     close_fd(&f->fd);
 }
 
+static void show_line(struct collector *c)
+{
+    struct strview rest = buf_view(&c->line);
+    while (rest.len > 0) {
+        ssize_t n = write(STDERR_FILENO, rest.ptr, rest.len);
+        if (n < 0 && errno != EINTR) break; /* nobody listens: it is said in vain */
+        if (n > 0) rest = sv_sub(rest, (size_t)n, rest.len);
+    }
+    buf_reset(&c->line);
+}
+
+/* Line by line, so that what several processes and we ourselves say does not run into one another. */
+static void show(struct collector *c, struct strview bytes)
+{
+    while (bytes.len > 0) {
+        size_t len = sv_find(bytes, '\n'), room = LINE_MAX_BYTES - 1 - c->line.len;
+        bool is_whole = len < bytes.len && len <= room;
+        if (len > room) len = room;
+        buf_append(&c->line, sv_sub(bytes, 0, len));
+        bytes = sv_sub(bytes, is_whole ? len + 1 : len, bytes.len);
+        if (!is_whole && c->line.len < LINE_MAX_BYTES - 1) return;
+        buf_append_char(&c->line, '\n');
+        show_line(c);
+    }
+}
+
 static void collect(void *arg)
 {
     struct collector *c = arg;
@@ -103,11 +133,15 @@ static void collect(void *arg)
         ssize_t n = read(c->fd, bytes, sizeof(bytes));
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (n <= 0) break;
+        if (c->is_shown) show(c, sv_n(bytes, (size_t)n));
         size_t room = c->text.max_bytes - c->text.len;
         size_t kept = (size_t)n < room ? (size_t)n : room;
         buf_append(&c->text, sv_n(bytes, kept));
         if (kept < (size_t)n) c->is_truncated = true; /* and reads on, or the child would block */
     }
+    if (c->line.len == 0) return;
+    buf_append_char(&c->line, '\n');
+    show_line(c);
 }
 
 struct run {
@@ -133,7 +167,11 @@ static enum status run_open(struct run *r, const struct process_spec *spec, stru
     int rc = 0;
     if (r->in.input.len > 0) rc = pipe_open(&r->in.fd, &r->child_fds[0], true);
     if (rc == 0) rc = pipe_open(&r->out.fd, &r->child_fds[1], false);
-    if (rc == 0) rc = pipe_open(&r->err.fd, &r->child_fds[2], false);
+    if (rc == 0 && spec->run_stderr == PROCESS_STDERR_JOINED)
+        r->child_fds[2] = fcntl(r->child_fds[1], F_DUPFD_CLOEXEC, 3);
+    else if (rc == 0)
+        rc = pipe_open(&r->err.fd, &r->child_fds[2], false);
+    if (rc == 0 && r->child_fds[2] < 0) rc = errno;
     if (rc != 0)
         return error_set(err, status_from_errno(rc), "run '%s': pipe: %s", spec->argv[0], strerror(rc));
 
@@ -153,7 +191,7 @@ static enum status run_wait(struct run *r, int64_t deadline_ns, int *ret_exit, s
     enum status s = STATUS_OK;
     if (r->in.fd >= 0) s = fiber_scope_spawn(&r->scope, feed, &r->in, err);
     if (s == STATUS_OK) s = fiber_scope_spawn(&r->scope, collect, &r->out, err);
-    if (s == STATUS_OK) s = fiber_scope_spawn(&r->scope, collect, &r->err, err);
+    if (s == STATUS_OK && r->err.fd >= 0) s = fiber_scope_spawn(&r->scope, collect, &r->err, err);
     if (s == STATUS_OK) {
         s = process_wait(r->process, deadline_ns, ret_exit);
         if (s != STATUS_OK)
@@ -180,6 +218,7 @@ static void run_close(struct run *r)
     process_free(r->process);
     buf_release(&r->out.text);
     buf_release(&r->err.text);
+    buf_release(&r->err.line);
 }
 
 enum status process_run(const struct process_spec *spec, struct strview input, size_t max_output_bytes,
@@ -198,6 +237,8 @@ enum status process_run(const struct process_spec *spec, struct strview input, s
     int exit_code = 0;
     buf_init(&r.out.text, max_bytes);
     buf_init(&r.err.text, max_bytes);
+    buf_init(&r.err.line, LINE_MAX_BYTES);
+    r.err.is_shown = spec->run_stderr == PROCESS_STDERR_SHOWN;
     fiber_scope_init(&r.scope);
 
     s = run_open(&r, spec, err);
@@ -211,7 +252,7 @@ enum status process_run(const struct process_spec *spec, struct strview input, s
         .exit_code = exit_code,
         .stdout_text = arena_copy(a, buf_view(&r.out.text)),
         .stderr_text = arena_copy(a, buf_view(&r.err.text)),
-        .is_truncated = r.out.is_truncated || r.err.is_truncated,
+        .is_truncated = r.out.is_truncated || (r.err.is_truncated && !r.err.is_shown),
     };
 out:
     run_close(&r);

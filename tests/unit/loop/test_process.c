@@ -366,7 +366,7 @@ Test(process, name_is_looked_up_in_the_path_it_is_given_and_not_in_ours)
 static void feed_and_collect(void *arg)
 {
     struct ran r;
-    size_t len = 1024 * 1024;
+    size_t len = PROCESS_OUTPUT_MAX;
     char *big = malloc(len);
     (void)arg;
     for (size_t i = 0; i < len; i++)
@@ -404,6 +404,50 @@ static void feed_and_collect(void *arg)
 Test(process, run_feeds_collects_and_cuts)
 {
     in_fiber(feed_and_collect);
+}
+
+/* ---- stderr, joined and shown ---- */
+
+static void join_and_show(void *arg)
+{
+    struct arena a = {0};
+    struct process_result result;
+    struct error err;
+    int pipe_ends[2], saved = dup(STDERR_FILENO);
+    char shown[20000];
+    struct process_spec spec = {
+        .argv = (const char *const[]){"sh", "-c", "echo one; echo two >&2; echo three", NULL},
+        .run_stderr = PROCESS_STDERR_JOINED};
+    cr_assert_eq(process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err), STATUS_OK, "%s",
+                 err.message);
+    cr_expect(sv_eq(result.stdout_text, SV("one\ntwo\nthree\n")), "%.*s", SV_ARG(result.stdout_text));
+    cr_expect_eq(result.stderr_text.len, 0);
+
+    cr_assert_eq(pipe(pipe_ends), 0);
+    cr_assert_eq(dup2(pipe_ends[1], STDERR_FILENO), STDERR_FILENO);
+    spec.argv = (const char *const[]){"sh", "-c",
+                                      "printf 'a\\nb' >&2; head -c 9000 /dev/zero | tr '\\0' x >&2", NULL};
+    spec.run_stderr = PROCESS_STDERR_SHOWN;
+    enum status s = process_run(&spec, SV(""), 100, in_ms(10000), &a, &result, &err);
+    (void)dup2(saved, STDERR_FILENO);
+    (void)close(pipe_ends[1]);
+    cr_assert_eq(s, STATUS_OK, "%s", err.message);
+    cr_expect_eq(result.stderr_text.len, 100, "kept up to the limit");
+    cr_expect_not(result.is_truncated, "and shown as a whole");
+    size_t n = 0;
+    for (ssize_t got = 1; got > 0; n += got > 0 ? (size_t)got : 0)
+        got = read(pipe_ends[0], shown + n, sizeof(shown) - n);
+    cr_expect_eq(n, 2 + 1 + 9000 + 3, "%zu bytes: a line, and one in three pieces", n);
+    cr_expect(sv_starts_with(sv_n(shown, n), SV("a\nbxxx")) && shown[n - 1] == '\n');
+    (void)close(pipe_ends[0]);
+    (void)close(saved);
+    arena_release(&a);
+    (void)arg;
+}
+
+Test(process, stderr_is_joined_to_stdout_or_shown_line_by_line)
+{
+    in_fiber(join_and_show);
 }
 
 static bool is_alive(pid_t pid)
