@@ -53,8 +53,9 @@ LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz -lm $(LIBS_FUNCTION)
 # ---- the parts ----
 SHIM_SRC    := runtime/gateway/shim.c
 GEN_SRC     := runtime/cli/generate_main.c
+DOG_SRC     := runtime/function/watchdog_main.c
 CLI_SRC     := $(filter-out $(GEN_SRC),$(sort $(wildcard runtime/cli/*.c)))
-LIB_SRC     := $(filter-out $(CLI_SRC) $(GEN_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
+LIB_SRC     := $(filter-out $(CLI_SRC) $(GEN_SRC) $(DOG_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
 # Core functions are linked into balm; every other folder of functions/ is a function with an executable of its own.
 CORE        := alerts dispatcher audit
 CORE_SRC    := $(sort $(wildcard $(CORE:%=functions/%/*.c)))
@@ -67,7 +68,7 @@ CORE_OBJ := $(call objects,$(CORE_SRC))
 
 .PHONY: all
 DOCS := $(patsubst runtime/gateway/docs/%,$(B)/docs/%,$(wildcard runtime/gateway/docs/*))
-all: $(B)/balm $(B)/balm-shim $(FUNCTIONS:%=$(B)/functions/%) $(DOCS) ## all binaries: build/balm and build/functions/NAME
+all: $(B)/balm $(B)/balm-shim $(B)/balm-watchdog $(FUNCTIONS:%=$(B)/functions/%) $(DOCS) ## all binaries: build/balm and build/functions/NAME
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -98,6 +99,10 @@ $(DOCS): $(B)/docs/%: runtime/gateway/docs/%
 .PHONY: swagger-ui
 swagger-ui: ## fetch Swagger UI for /docs (npm; once, then cached)
 	@runtime/cli/package/swagger-ui.sh $(B)/docs
+
+# Stands in the place of a function in another language.
+$(B)/balm-watchdog: $(call objects,$(DOG_SRC)) $(B)/libbalm.a
+	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
 
 # ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
 # The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
@@ -274,7 +279,7 @@ $(B)/share/balm.service: runtime/cli/package/balm.service.in
 install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
 	@runtime/cli/package/swagger-ui.sh $(B)/docs || echo "install: /docs comes without Swagger UI; later: make swagger-ui install" >&2
 	$(INSTALL) $(B)/balm $(DESTDIR)$(bindir)/balm
-	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim
+	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim $(B)/balm-watchdog
 	$(INSTALL) -t $(DESTDIR)$(libdir)/balm/functions $(FUNCTIONS:%=$(B)/functions/%)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm stack.yml
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)

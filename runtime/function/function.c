@@ -202,6 +202,17 @@ static void drain(struct function *f)
                  LOG_STR("function", f->def->name), LOG_INT("inflight", f->inflight));
 }
 
+/* What the function stands for has ended: nothing can be answered any more. Whoever supervises starts us
+ * again. */
+static void attend_fiber(void *arg)
+{
+    struct function *f = arg;
+    f->def->attend();
+    if (fiber_is_cancelled()) return;
+    lock_drop(f);
+    _exit(1);
+}
+
 struct life {
     struct function *f;
     int exit_code;
@@ -232,10 +243,13 @@ static void life_fiber(void *arg)
 {
     struct life *life = arg;
     struct function *f = life->f;
-    struct fiber_scope scope;
+    struct fiber_scope scope, attending;
     struct error err;
     fiber_scope_init(&scope);
-    if (begin(f, &err) != STATUS_OK) {
+    fiber_scope_init(&attending);
+    enum status s = begin(f, &err);
+    if (s == STATUS_OK && f->def->attend != NULL) s = fiber_scope_spawn(&attending, attend_fiber, f, &err);
+    if (s != STATUS_OK) {
         log_error("function", "start refused", LOG_STR("function", f->def->name),
                   LOG_STR("error", err.message));
         life->exit_code = 1;
@@ -248,6 +262,8 @@ static void life_fiber(void *arg)
     fiber_scope_cancel(&scope);
     fiber_scope_join(&scope);
     server_free(f->server);
+    fiber_scope_cancel(&attending);
+    fiber_scope_join(&attending);
     if (f->metrics_server != NULL) server_free(f->metrics_server);
     client_release(f->loop);
     log_info("function", "exit", LOG_STR("function", f->def->name));

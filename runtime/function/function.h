@@ -50,7 +50,9 @@ enum result_state {
  * the platform sees state "failed" with the error's code, sentence and can_retry. */
 struct result {
     enum result_state state;
-    int http_status;             /* plain functions; 0: 200 */
+    int http_status;                   /* plain functions; 0: 200 */
+    const struct http_header *headers; /* plain functions; more than the content type; in the arena */
+    size_t n_headers;
     struct strview content_type; /* plain functions; empty: application/octet-stream */
     struct strview body;         /* plain functions; in the arena or the request's own body */
     struct strview message;      /* one sentence */
@@ -95,6 +97,11 @@ struct function_def {
     const char *manifest_json; /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when
                                   it is deployed */
     const char *openapi_json;  /* what GET /openapi.json answers (function/openapi.h); NULL: the handler's */
+    /* For what stands in for something else (function/program.h), else NULL. `attend` is a fiber beside the
+     * requests: it begins before the first and is cancelled once the last has ended. If it returns before
+     * that, the process ends with exit 1. While is_ready() says no, /_/health and /_/ready answer 503. */
+    void (*attend)(void);
+    bool (*is_ready)(void);
 };
 
 /* main() of a function's executable. Options: --help, --version, --describe (manifest on stdout),

@@ -47,7 +47,7 @@ static bool is_saturated(const struct function *f)
 
 bool function_is_healthy(const struct function *f)
 {
-    if (!f->is_accepting) return false;
+    if (!f->is_accepting || (f->def->is_ready != NULL && !f->def->is_ready())) return false;
     return f->lock_path[0] == '\0' || access(f->lock_path, F_OK) == 0;
 }
 
@@ -225,6 +225,8 @@ static void serve_plain(const struct function *f, struct invocation *inv, struct
     }
     struct strview type = result.content_type.len > 0 ? result.content_type : SV("application/octet-stream");
     http_resp_set(resp, result.http_status != 0 ? result.http_status : 200, type, result.body);
+    for (size_t i = 0; i < result.n_headers; i++)
+        http_resp_header(resp, result.headers[i].name, result.headers[i].value);
 }
 
 /* ---- acting functions ---- */

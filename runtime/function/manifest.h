@@ -96,6 +96,12 @@ enum status manifest_params_parse(const json_t *described, struct manifest *ret_
 enum status manifest_check_value(const struct manifest *m, const char *name, const json_t *value,
                                  struct error *err) MUST_USE;
 
+/* All of an invocation's parameters, checked by the same decoder. ret_complete (owned): each of them, the
+ * absent ones with their defaults, numbers and booleans as such also where they came as texts; durations as
+ * texts. STATUS_INVALID_ARGUMENT: as params_decode(). */
+enum status manifest_complete(const struct manifest *m, const char *function, const json_t *body,
+                              json_t **ret_complete, struct error *err) MUST_USE;
+
 /* "service-restart" -> "service_restart". In the arena. */
 struct strview manifest_identifier(struct arena *a, struct strview name);
 /* The struct's member of a parameter: "settle" of type duration -> "settle_ns". In the arena. */

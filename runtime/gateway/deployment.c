@@ -3,8 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -120,52 +118,6 @@ static bool is_same_spec(const struct deployment_spec *a, const struct deploymen
     return is_same;
 }
 
-/* ---- the executable ---- */
-
-static bool identify(const char *path, struct file_identity *ret_build)
-{
-    struct stat st;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) return false;
-    *ret_build =
-        (struct file_identity){.device = st.st_dev,
-                               .inode = st.st_ino,
-                               .changed_ns = (int64_t)st.st_ctim.tv_sec * NS_PER_S + st.st_ctim.tv_nsec};
-    return true;
-}
-
-/* "echo", "./echo", "bin/echo": what stack.yml says of a function whose process is the executable. */
-static bool names_executable(struct strview process, struct strview executable)
-{
-    struct strview part, last = process;
-    while (sv_next(&process, '/', &part))
-        last = part;
-    return sv_eq(last, executable);
-}
-
-/* "registry/team/echo:1.2" -> functions_dir/echo */
-static enum status find_executable(struct deployment *d, struct error *err)
-{
-    struct strview image = d->spec.image, part, last = image;
-    while (sv_next(&image, '/', &part))
-        last = part;
-    last = sv_sub(last, 0, sv_find(last, ':'));
-    last = sv_sub(last, 0, sv_find(last, '@'));
-    if (last.len == 0 || last.ptr[0] == '.' || memchr(last.ptr, '\0', last.len) != NULL)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' names no executable",
-                         SV_ARG(sv_sub(d->spec.image, 0, 128)));
-    if (d->spec.process.len > 0 && !names_executable(d->spec.process, last))
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "fprocess is not supported yet by this version: deploy a native executable");
-    const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(last)).ptr;
-    char *real = realpath(path, NULL);
-    bool is_there = real != NULL && identify(real, &d->build) && access(real, X_OK) == 0;
-    if (is_there) d->executable = arena_cstr(&d->arena, sv(real));
-    free(real);
-    if (is_there) return STATUS_OK;
-    return error_set(err, STATUS_NOT_FOUND, "image '%.*s': no executable %s",
-                     SV_ARG(sv_sub(d->spec.image, 0, 128)), path);
-}
-
 /* ---- the manifest ---- */
 
 static bool json_is_yes(const json_t *object, const char *key)
@@ -208,6 +160,11 @@ static void info_from_manifest(struct deployment *d)
  */
 static enum status read_manifest(struct deployment *d, struct error *err)
 {
+    if (d->program != NULL) {
+        enum status s = deployment_read_bot_file(d, err);
+        if (s == STATUS_OK) info_from_manifest(d);
+        return s;
+    }
     const char *argv[] = {d->executable, "--describe", NULL};
     struct process_spec spec = {.argv = argv, .env = (const char *const[]){"LANG=C.UTF-8", NULL}, .cwd = "/"};
     struct process_result r;
@@ -267,7 +224,7 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
     enum status s = check_spec(g, spec, err);
     if (s != STATUS_OK) return s;
     struct deployment *d = deployment_new(g, spec);
-    s = find_executable(d, err);
+    s = deployment_find(d, err);
     if (s == STATUS_OK) s = read_manifest(d, err);
     if (s == STATUS_OK)
         *ret_deployment = d;
@@ -279,8 +236,9 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
 {
     struct file_identity now;
-    return is_same_spec(&d->spec, spec) && identify(d->executable, &now) && now.device == d->build.device &&
-           now.inode == d->build.inode && now.changed_ns == d->build.changed_ns;
+    return is_same_spec(&d->spec, spec) && file_identify(d->executable, &now) &&
+           now.device == d->build.device && now.inode == d->build.inode &&
+           now.changed_ns == d->build.changed_ns;
 }
 
 unsigned deployment_replicas(const struct deployment *d)

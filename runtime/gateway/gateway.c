@@ -32,6 +32,16 @@ static enum status make_absolute(const char *path, char **ret_path, struct error
                              : error_set(err, status_from_errno(errno), "%s: %s", path, strerror(errno));
 }
 
+static char *watchdog_beside(const char *shim_path)
+{
+    static const char name[] = "/balm-watchdog";
+    size_t folder = (size_t)(strrchr(shim_path, '/') - shim_path); /* it is absolute */
+    char *path = mem_alloc(folder + sizeof(name));
+    memcpy(path, shim_path, folder);
+    memcpy(path + folder, name, sizeof(name));
+    return path;
+}
+
 static enum status make_paths(struct gateway *g, struct error *err)
 {
     enum status s = dir_make(g->cfg.dir, 0700, err);
@@ -40,6 +50,7 @@ static enum status make_paths(struct gateway *g, struct error *err)
     if (s != STATUS_OK) return s;
     g->cfg.dir = g->dir;
     g->cfg.shim_path = g->shim_path;
+    g->watchdog_path = watchdog_beside(g->shim_path);
     return access(g->shim_path, X_OK) == 0
                ? STATUS_OK
                : error_set(err, STATUS_PERMISSION_DENIED, "%s cannot be executed", g->shim_path);
@@ -166,6 +177,7 @@ void gateway_free(struct gateway *g)
     if (g->run_dir_fd >= 0) (void)close(g->run_dir_fd);
     free(g->dir);
     free(g->shim_path);
+    free(g->watchdog_path);
     free(g);
 }
 

@@ -14,6 +14,7 @@
  *          /system/info, /system/namespaces, /system/secrets, /system/reload: basic auth
  *
  *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
+ *   deployment_program.c  what an image's name and fprocess name: an executable, or a program of any language
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
  *                  drain, logs
@@ -48,7 +49,7 @@ struct gateway;
 struct gateway_cfg {
     const char *dir; /* data folder: DIR/secrets, DIR/run, DIR/functions (what was deployed by the API) */
     const char *stack_file;    /* stack.yml; NULL: none */
-    const char *functions_dir; /* executables: image NAME:tag -> functions_dir/NAME */
+    const char *functions_dir; /* executables and folders: image NAME:tag -> functions_dir/NAME */
     const char *shim_path;     /* the supervision shim */
     const char *docs_dir;      /* files of the pages below /docs; NULL: none */
     const char *broker_file;   /* allow list of host acts; NULL: none allowed */

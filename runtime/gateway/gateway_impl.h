@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "base/list.h"
 #include "client/forward.h"
+#include "config/words.h"
 #include "gateway/broker.h"
 #include "gateway/gateway.h"
 #include "gateway/login_limit.h"
@@ -34,7 +35,8 @@
 #define STOP_GRACE_NS      (10 * NS_PER_S) /* SIGTERM to SIGKILL */
 #define STOP_GRACE_MIN_NS  NS_PER_S        /* the same, where a stop has used up its time */
 #define KILL_GRACE_NS      (5 * NS_PER_S)  /* for the shim to kill its tree, before it is killed itself */
-#define FUNCTION_NAMESPACE "openfaas-fn"   /* the only one */
+#define FUNCTION_PATH      "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define FUNCTION_NAMESPACE "openfaas-fn" /* the only one */
 
 /* ---- secrets ---- */
 
@@ -120,8 +122,12 @@ struct deployment {
     struct gateway *gateway;
     struct arena arena; /* spec and manifest */
     struct deployment_spec spec;
-    const char *executable;
+    const char *executable; /* native, or what `program` begins with */
     struct file_identity build;
+    /* A program in the function's place (function/program.h); NULL: native. */
+    const char *const *program; /* argv */
+    const char *folder;         /* where it runs */
+    const char *bot_file;       /* its bot.yaml; NULL: it has none */
     const char *secrets_folder; /* DIR/run/secrets/NAME-SERIAL: what it may read; gone with it */
     json_t *manifest;           /* owned */
     struct function_info info;
@@ -152,6 +158,7 @@ struct gateway {
     struct gateway_cfg
         cfg;               /* strings borrowed from the caller for the gateway's life, but for the next two */
     char *dir, *shim_path; /* owned: absolute, since functions run in another folder; cfg's point here */
+    char *watchdog_path;   /* owned: beside the shim */
     struct journal *journal;
     struct server *server;
     struct broker *broker;
@@ -174,6 +181,18 @@ struct gateway {
  * executable; the message says which path was looked for. Suspends. */
 enum status deployment_prepare(struct gateway *g, const struct deployment_spec *spec,
                                struct deployment **ret_deployment, struct error *err) MUST_USE;
+/* The executable of the image, functions_dir/NAME, or the program that fprocess names. NAME may be a folder,
+ * as `faas-cli build --shrinkwrap` makes them; then
+ *
+ *   NAME/function/   else NAME/: where the program runs; a path in fprocess that does not begin with / starts
+ * here NAME/template.yml            its fprocess, where the deployment gives none NAME/function/bot.yaml else
+ * NAME/bot.yaml: the manifest
+ *
+ * An fprocess without any '/' is a name on the function's PATH, or the image's own executable. */
+enum status deployment_find(struct deployment *d, struct error *err) MUST_USE;
+/* d->manifest of a program. Suspends. */
+enum status deployment_read_bot_file(struct deployment *d, struct error *err) MUST_USE;
+bool file_identify(const char *path, struct file_identity *ret_identity);
 /* No replica and no user is left. */
 void deployment_free(struct deployment *d);
 /* Same spec, same build of the same executable: nothing to do. */
@@ -255,6 +274,14 @@ void replica_remove_secrets(const struct deployment *d);
 /* Ends in NULL; in the arena. First what must not be changed, then what was deployed, then defaults. Nothing
  * of our own environment goes on: it may hold secrets. */
 const char *const *replica_env(const struct deployment *d, struct arena *a);
+/* What runs behind the shim: the executable, or the watchdog of a program. NULL-terminated. */
+#define REPLICA_COMMAND_MAX (WORDS_MAX + 8)
+void replica_command(const struct deployment *d, const char *ret_argv[REPLICA_COMMAND_MAX]);
+/* What a program's bot.yaml said when it was deployed, for its watchdog's standard input: a file that was
+ * changed since must not let the two of us disagree on whether it acts. *ret_fd stays as it is where there is
+ * none. */
+enum status replica_manifest(const struct deployment *d, struct arena *a, int *ret_fd,
+                             struct error *err) MUST_USE;
 
 /* ---- gateway_metrics.c ---- */
 

@@ -25,7 +25,7 @@
 
 /* Descriptors of a start that are not yet a replica's; -1: none. */
 struct start_fds {
-    int listen, act_ours, act_theirs, lifeline_read, lifeline_write, output_read, output_write;
+    int listen, act_ours, act_theirs, lifeline_read, lifeline_write, output_read, output_write, manifest;
 };
 
 static void close_fd(int *fd)
@@ -36,8 +36,8 @@ static void close_fd(int *fd)
 
 static void start_fds_release(struct start_fds *f)
 {
-    int *all[] = {&f->listen,         &f->act_ours,    &f->act_theirs,  &f->lifeline_read,
-                  &f->lifeline_write, &f->output_read, &f->output_write};
+    int *all[] = {&f->listen,         &f->act_ours,    &f->act_theirs,   &f->lifeline_read,
+                  &f->lifeline_write, &f->output_read, &f->output_write, &f->manifest};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         close_fd(all[i]);
 }
@@ -118,19 +118,16 @@ static enum status spawn_process(struct replica *r, const struct start_fds *f, s
                                  struct error *err)
 {
     struct deployment *d = r->deployment;
-    const char *argv[] = {d->gateway->cfg.shim_path,
-                          arena_printf(a, "%d", REPLICA_LIFELINE_FD).ptr,
-                          "-m",
-                          arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr,
-                          "--",
-                          d->executable,
-                          NULL};
+    const char *argv[5 + REPLICA_COMMAND_MAX] = {
+        d->gateway->cfg.shim_path, arena_printf(a, "%d", REPLICA_LIFELINE_FD).ptr, "-m",
+        arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr, "--"};
+    replica_command(d, &argv[5]);
     const int extra[] = {f->act_theirs, f->listen, f->lifeline_read};
     struct process_spec spec = {
         .argv = argv,
         .env = replica_env(d, a),
         .cwd = "/",
-        .stdin_fd = -1,
+        .stdin_fd = f->manifest,
         .stdout_fd = f->output_write,
         .stderr_fd = f->output_write,
         .extra_fds = extra,
@@ -304,6 +301,7 @@ static enum status replica_open(struct replica *r, struct start_fds *f, struct e
     enum status s = make_socket(r, path, &f->listen, err);
     if (s == STATUS_OK) s = make_act_socket(r->deployment, f, err);
     if (s == STATUS_OK) s = make_pipes(f, err);
+    if (s == STATUS_OK) s = replica_manifest(r->deployment, &a, &f->manifest, err);
     if (s == STATUS_OK) s = replica_prepare_secrets(r->deployment, &a, err);
     if (s == STATUS_OK) s = upstream_new(r->deployment->gateway->loop, path, NULL, 0, 0, &r->upstream, err);
     if (s == STATUS_OK) s = spawn_process(r, f, &a, err);
@@ -335,7 +333,7 @@ static void replica_give_up(struct replica *r)
 
 static enum status start_once(struct deployment *d, struct error *err)
 {
-    struct start_fds f = {-1, -1, -1, -1, -1, -1, -1};
+    struct start_fds f = {-1, -1, -1, -1, -1, -1, -1, -1};
     struct replica *r = replica_new(d);
     enum status s = replica_open(r, &f, err);
     r->lifeline = f.lifeline_write;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -107,10 +108,7 @@ static void add_variable(struct env *env, struct arena *a, const char *key, stru
 const char *const *replica_env(const struct deployment *d, struct arena *a)
 {
     static const char *const defaults[][2] = {
-        {"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-        {"LANG", "C.UTF-8"},
-        {"TMPDIR", "/tmp"},
-        {"MALLOC_ARENA_MAX", "1"}};
+        {"PATH", FUNCTION_PATH}, {"LANG", "C.UTF-8"}, {"TMPDIR", "/tmp"}, {"MALLOC_ARENA_MAX", "1"}};
     struct env env = {.items = arena_array(a, FUNCTION_ENV_MAX + 16, sizeof(*env.items))};
     char text[DURATION_TEXT_MAX];
     add_variable(&env, a, "BALM_LISTEN_FD", arena_printf(a, "%d", REPLICA_LISTEN_FD));
@@ -128,4 +126,32 @@ const char *const *replica_env(const struct deployment *d, struct arena *a)
         add_variable(&env, a, defaults[i][0], sv(defaults[i][1]));
     if (getenv("ASAN_OPTIONS") != NULL) add_variable(&env, a, "ASAN_OPTIONS", sv(getenv("ASAN_OPTIONS")));
     return env.items;
+}
+
+/* ---- the command ---- */
+
+void replica_command(const struct deployment *d, const char *ret_argv[REPLICA_COMMAND_MAX])
+{
+    const char *const watchdog[] = {d->gateway->watchdog_path, "--folder", d->folder, "--"};
+    size_t n = 0;
+    for (size_t i = 0; d->program != NULL && i < ARRAY_LEN(watchdog); i++)
+        ret_argv[n++] = watchdog[i];
+    ret_argv[n++] = d->executable;
+    for (size_t i = 1; d->program != NULL && d->program[i] != NULL; i++)
+        ret_argv[n++] = d->program[i];
+    ret_argv[n] = NULL;
+}
+
+enum status replica_manifest(const struct deployment *d, struct arena *a, int *ret_fd, struct error *err)
+{
+    if (d->bot_file == NULL) return STATUS_OK;
+    struct strview text = json_canonical(a, d->manifest);
+    int fd = memfd_create("manifest", MFD_CLOEXEC);
+    if (fd >= 0 && write(fd, text.ptr, text.len) == (ssize_t)text.len && lseek(fd, 0, SEEK_SET) == 0) {
+        *ret_fd = fd;
+        return STATUS_OK;
+    }
+    int failed = errno;
+    if (fd >= 0) (void)close(fd);
+    return error_set(err, status_from_errno(failed), "hand over the manifest: %s", strerror(failed));
 }

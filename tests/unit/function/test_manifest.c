@@ -289,3 +289,39 @@ Test(manifest, a_foreign_manifest_judges_nothing)
         json_decref(json);
     }
 }
+
+static enum status complete(const char *body, json_t **ret_complete)
+{
+    json_t *json = NULL;
+    cr_assert_eq(json_parse(sv(body), 0, &json, &err), STATUS_OK);
+    enum status s = manifest_complete(&m, "fixer", json, ret_complete, &err);
+    json_release(json);
+    return s;
+}
+
+Test(manifest, an_invocation_s_parameters_are_checked_and_completed)
+{
+    json_t *all = NULL;
+    cr_assert_eq(parse(PLAIN "params:\n"
+                             "  host: {type: text, required: true}\n"
+                             "  times: {type: integer, default: 3, max: 9}\n"
+                             "  hard: {type: boolean}\n"
+                             "  wait: {type: duration, default: 90s}\n"
+                             "  size: {type: bytes, default: 1KiB}\n"
+                             "  more: {type: text-list, default: [a, b]}\n"),
+                 STATUS_OK, "%s", err.message);
+    cr_assert_eq(complete("{\"host\":\"h\",\"times\":\"4\",\"hard\":\"true\"}", &all), STATUS_OK, "%s",
+                 err.message);
+    struct strview text = json_canonical(&arena, all);
+    json_release(all);
+    cr_expect(
+        sv_eq(
+            text,
+            SV("{\"hard\":true,\"host\":\"h\",\"more\":[\"a\",\"b\"],\"size\":1024,\"times\":4,\"wait\":\"1m30s\"}")),
+        "%.*s", SV_ARG(text));
+    cr_expect_eq(complete("{}", &all), STATUS_INVALID_ARGUMENT);
+    cr_expect_str_eq(err.message, "parameter 'host' of fixer is missing");
+    cr_expect_eq(complete("{\"host\":\"h\",\"times\":10}", &all), STATUS_INVALID_ARGUMENT);
+    cr_expect_eq(complete("{\"host\":\"h\",\"tims\":1}", &all), STATUS_INVALID_ARGUMENT);
+    cr_expect_eq(complete("[]", &all), STATUS_INVALID_ARGUMENT);
+}
