@@ -66,8 +66,9 @@ LIB_OBJ  := $(call objects,$(LIB_SRC))
 CLI_OBJ  := $(call objects,$(CLI_SRC))
 CORE_OBJ := $(call objects,$(CORE_SRC))
 
-.PHONY: all
 DOCS := $(patsubst runtime/gateway/docs/%,$(B)/docs/%,$(wildcard runtime/gateway/docs/*))
+
+.PHONY: all
 all: $(B)/balm $(B)/balm-shim $(B)/balm-watchdog $(FUNCTIONS:%=$(B)/functions/%) $(DOCS) ## all binaries: build/balm and build/functions/NAME
 
 $(B)/obj/%.o: %.c
@@ -257,6 +258,7 @@ unitdir    ?= $(libdir)/systemd/system
 bashdir    ?= $(datadir)/bash-completion/completions
 zshdir     ?= $(datadir)/zsh/site-functions
 RUNBOOKS   := $(sort $(wildcard functions/dispatcher/runbooks/*.yaml))
+TEMPLATES  := $(sort $(wildcard templates/*/*.* templates/*/function/*.*))
 INSTALL    := install -D
 CONFIG     := $(DESTDIR)$(sysconfdir)/balm
 GENERATED  := $(B)/share/balm.1 $(B)/share/balm.bash $(B)/share/_balm $(B)/share/balm.service
@@ -284,6 +286,7 @@ install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DEST
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm stack.yml
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/docs $(B)/docs/*
+	for f in $(TEMPLATES); do $(INSTALL) -m $$(if [ -x $$f ]; then echo 755; else echo 644; fi) $$f $(DESTDIR)$(datadir)/balm/$$f || exit 1; done
 	$(INSTALL) -m 644 $(B)/share/balm.1 $(DESTDIR)$(mandir)/man1/balm.1
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man5 $(wildcard runtime/cli/man/*.5)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man7 $(wildcard runtime/cli/man/*.7)

@@ -100,25 +100,38 @@ static enum status load_manifest(struct error *err)
 
 /* ---- what the function runtime calls ---- */
 
-struct program_params {
-    struct strview json; /* all of them */
-};
+/* BALM_PARAM_name: for whom JSON is no easy thing, as for a shell. Entries of a list, a line each. */
+static const char *variable(struct arena *a, const char *name, const json_t *value)
+{
+    struct strview text = {0};
+    if (json_is_string(value)) text = sv_n(json_string_value(value), json_string_length(value));
+    if (json_is_integer(value)) text = arena_printf(a, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    if (json_is_boolean(value)) text = json_is_true(value) ? SV("true") : SV("false");
+    for (size_t i = 0; i < json_array_size(value); i++)
+        text = arena_printf(a, "%.*s%s%s", SV_ARG(text), i > 0 ? "\n" : "",
+                            json_string_value(json_array_get(value, i)));
+    return arena_printf(a, "BALM_PARAM_%s=%.*s", name, SV_ARG(text)).ptr;
+}
 
 static enum status decode(const json_t *body, struct arena *a, void *ret_params, struct error *err)
 {
     struct program_params *p = ret_params;
     json_t *complete = NULL;
     enum status s = manifest_complete(&self.params, self.name, body, &complete, err);
-    if (s == STATUS_OK) p->json = json_canonical(a, complete);
+    if (s != STATUS_OK) return s;
+    const char *name;
+    json_t *value;
+    p->json = json_canonical(a, complete);
+    p->env = arena_array(a, json_object_size(complete), sizeof(*p->env));
+    json_object_foreach(complete, name, value) p->env[p->n_env++] = variable(a, name, value);
     json_release(complete);
-    return s;
+    return STATUS_OK;
 }
 
 static enum status handle(struct invocation *inv, const void *params, struct result *ret, struct error *err)
 {
-    const struct program_params *p = params;
-    struct strview input = p != NULL ? p->json : inv->req->body;
-    return is_http() ? program_http_forward(&self, inv, input, ret, err)
+    const struct program_params raw = {.json = inv->req->body}, *input = params != NULL ? params : &raw;
+    return is_http() ? program_http_forward(&self, inv, input->json, ret, err)
                      : program_run(&self, inv, input, ret, err);
 }
 

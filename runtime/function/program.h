@@ -4,26 +4,27 @@
  *
  *   balm-watchdog [--folder DIR] -- PROGRAM [ARG …]
  *
- *   stdin        the manifest (bot.yaml as JSON, see function/manifest.h); nothing: a plain function without
- * parameters
- *   --folder     where the program runs ("/")
- *   PROGRAM      an absolute path
+ *   stdin      the manifest (bot.yaml as JSON, function/manifest.h); nothing: a plain function
+ *   --folder   where the program runs ("/")
+ *   PROGRAM    an absolute path
  *
- *   mode         streaming, serializing (what no mode means, too): one process a request
- *                http: one process for all, reached at its port
- *   exec_timeout, max_inflight (64 here), max_body and the others of function.h
- *   max_output   longest answer (8MiB)
- *   content_type of answers; else the request's, for a bot application/json
- *   combine_output=true      stderr is part of the answer, and not of the log
- *   upstream_url             http: http://127.0.0.1:PORT[/PREFIX], the port that the program listens on. Left
- * out, or with port 0: a free one, which the program is told by PORT and port
+ *   mode             streaming, serializing (what no mode means, too): one process a request;
+ *                    http: one process for all, reached at its port
+ *   max_output       longest answer (8MiB)
+ *   content_type     of answers; else the request's, for a bot application/json
+ *   combine_output   true: stderr is part of the answer, and not of the log
+ *   upstream_url     http: http://127.0.0.1:PORT[/PREFIX], where the program listens. Left out, or with
+ *                    port 0: a free port, which the program is told by PORT and port
+ *   and the settings of every function; max_inflight is 64 here where nobody sets it
  *
- * One process a request: the body comes on stdin; stdout is the answer; stderr goes to the function's log
+ * One process a request: the body comes on stdin; stdout is the answer; stderr goes to the function's log,
  * line by line. Its environment is the function's own, with
  *
- *   Http_Method  Http_Path  Http_Query  Http_Host  Http_Content_Length  Http_<Header>   as of the classic
- * watchdog BALM_INTENT  BALM_INCIDENT  BALM_TARGET  BALM_ATTEMPT  BALM_TIME  BALM_DEADLINE     of a signed
- * invocation
+ *   Http_Method, Http_Path, Http_Query, Http_Host, Http_Content_Length, Http_<Header>
+ *                         as of the classic watchdog
+ *   BALM_INTENT, BALM_INCIDENT, BALM_TARGET, BALM_ATTEMPT, BALM_TIME, BALM_DEADLINE
+ *                         of a signed invocation
+ *   BALM_PARAM_<name>     each parameter of its bot.yaml; entries of a list, a line each
  *
  * Exit 0 is 200; any other exit is 500. At the time limit the program's whole session is killed (SIGTERM, 2 s
  * later SIGKILL): 504.
@@ -31,13 +32,13 @@
  * What its bot.yaml says counts as for a bot in C. With parameters, stdin is the JSON object of all of them,
  * checked, defaults filled in. One that acts takes signed invocations only and answers one JSON object:
  *
- *   {"state": "done|unchanged|refused|failed|unknown", "message": "…", "detail": {…}, "undo": "…", "retry":
- * true}
+ *   {"state":"done","message":"…","detail":{…},"undo":"…"}
+ *   {"state":"failed","message":"…","retry":true}
  *
- *   exit 0 and such an object     what it says; `retry` is for "failed"
- *   any other exit                failed, with the last line of stderr; exit 75 (EX_TEMPFAIL): to be tried
- * again killed, too late, exit 0 without such an object unknown: it may have acted, so bot.yaml's on_unknown
- * decides
+ *   state          done, unchanged, refused, failed, unknown
+ *   another exit   failed, with the last line of stderr; exit 75 (EX_TEMPFAIL): to be tried again
+ *   killed, too late, or exit 0 without such an object
+ *                  unknown: it may have acted, so its on_unknown decides
  *
  * mode=http: the program is started with the function, and not ready until something listens at its port.
  * Requests go there with method, path, query and headers as they came. When it ends by itself the function

@@ -91,12 +91,14 @@ static void add_invocation(struct env *env, const struct invocation *inv)
 }
 
 /* Before the headers: "method: x" must not be taken for the method. The signature is nobody's but ours. */
-const char *const *program_env_request(const struct invocation *inv)
+const char *const *program_env_request(const struct invocation *inv, const struct program_params *input)
 {
     const struct http_req *req = inv->req;
     struct arena *a = inv->arena;
-    struct env env = env_new(a, req->n_headers + REQUEST_VARIABLES);
+    struct env env = env_new(a, req->n_headers + input->n_env + REQUEST_VARIABLES);
     add_invocation(&env, inv);
+    for (size_t i = 0; i < input->n_env; i++)
+        add(&env, input->env[i]);
     add_text(&env, a, "Http_Method", req->method);
     add_text(&env, a, "Http_Path", req->path);
     if (req->query.len > 0) add_text(&env, a, "Http_Query", req->query);

@@ -21,12 +21,19 @@ struct program {
     int64_t max_output_bytes;
 };
 
+/* What a request brings: the parameters, or its body where there are none. */
+struct program_params {
+    struct strview json;
+    const char **env; /* BALM_PARAM_… */
+    size_t n_env;
+};
+
 /* Static strings and views into `a`; ours but for what the platform told us alone, `first` before all. */
 const char *const *program_env_plain(struct arena *a, const char *const *first, size_t n_first);
 /* The same for one request. */
-const char *const *program_env_request(const struct invocation *inv);
+const char *const *program_env_request(const struct invocation *inv, const struct program_params *input);
 
-enum status program_run(const struct program *p, struct invocation *inv, struct strview input,
+enum status program_run(const struct program *p, struct invocation *inv, const struct program_params *input,
                         struct result *ret, struct error *err) MUST_USE;
 
 /* Reads upstream_url. STATUS_INVALID_ARGUMENT: it is none of this machine. Before the next two. */

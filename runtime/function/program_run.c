@@ -91,18 +91,18 @@ static enum status not_finished(const struct program *p, enum status s, const st
                      why->message);
 }
 
-enum status program_run(const struct program *p, struct invocation *inv, struct strview input,
+enum status program_run(const struct program *p, struct invocation *inv, const struct program_params *input,
                         struct result *ret, struct error *err)
 {
     struct process_spec spec = {.argv = p->argv,
-                                .env = program_env_request(inv),
+                                .env = program_env_request(inv, input),
                                 .cwd = p->folder,
                                 .run_stderr =
                                     p->combine_output ? PROCESS_STDERR_JOINED : PROCESS_STDERR_SHOWN};
     struct process_result r;
     struct error why = {0};
-    enum status s = process_run(&spec, input, (size_t)p->max_output_bytes, p->acts ? act_end_ns(inv) : 0,
-                                inv->arena, &r, &why);
+    enum status s = process_run(&spec, input->json, (size_t)p->max_output_bytes,
+                                p->acts ? act_end_ns(inv) : 0, inv->arena, &r, &why);
     if (s != STATUS_OK) return not_finished(p, s, &why, err);
     return p->acts ? judge(p, &r, ret, err) : answer(p, inv, &r, ret, err);
 }

@@ -184,9 +184,9 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
 /* The executable of the image, functions_dir/NAME, or the program that fprocess names. NAME may be a folder,
  * as `faas-cli build --shrinkwrap` makes them; then
  *
- *   NAME/function/   else NAME/: where the program runs; a path in fprocess that does not begin with / starts
- * here NAME/template.yml            its fprocess, where the deployment gives none NAME/function/bot.yaml else
- * NAME/bot.yaml: the manifest
+ *   NAME/function/, else NAME/   where the program runs, and where a relative path in fprocess starts
+ *   NAME/template.yml            its fprocess, where the deployment gives none
+ *   bot.yaml in either           the manifest; none: a plain function
  *
  * An fprocess without any '/' is a name on the function's PATH, or the image's own executable. */
 enum status deployment_find(struct deployment *d, struct error *err) MUST_USE;
