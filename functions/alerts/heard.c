@@ -69,6 +69,6 @@ void heard_collect(const struct episodes *t)
     metric_set(catalog_series(CATALOG_ALERTS_OPEN, NULL), (double)episodes_open_count(t));
     metrics_zero(catalog_family(CATALOG_ALERT_UNSEEN));
     if (oldest == NULL) return;
-    double unseen = (double)(clock_unix_ns() - oldest->last_seen_ns) / (double)NS_PER_S;
+    double unseen = (double)clock_elapsed_ns(oldest->last_seen_ns, clock_unix_ns()) / (double)NS_PER_S;
     metric_set(catalog_series(CATALOG_ALERT_UNSEEN, &oldest->source), unseen > 0 ? unseen : 0);
 }

@@ -33,14 +33,14 @@ static int compare_entries(const void *left, const void *right)
 
 static bool is_believable(const struct survey_answer *answer, const struct survey_terms *terms)
 {
-    return answer->now_ns - answer->status.started_unix_ns >= terms->grace_ns;
+    return clock_elapsed_ns(answer->status.started_unix_ns, answer->now_ns) >= terms->grace_ns;
 }
 
 static bool may_open(const struct survey_answer *answer, const struct listed *l,
                      const struct survey_terms *terms)
 {
     return l->is_active && l->is_ours && l->alert.reason.len == 0 &&
-           answer->now_ns - l->alert.starts_at_ns >= terms->open_after_ns;
+           clock_elapsed_ns(l->alert.starts_at_ns, answer->now_ns) >= terms->open_after_ns;
 }
 
 static struct entry *collect(const struct survey_answer *answers, size_t n, const struct survey_terms *terms,
@@ -102,7 +102,7 @@ void survey_fold(const struct survey_answer *answers, size_t n, const struct sur
 /* After the end that we know of somebody told Alertmanager that it fires. */
 static bool fires_again(const struct survey_fact *fact, const struct episode *e)
 {
-    return fact->updated_at_ns - e->ended_at_ns > EPISODE_SKEW_NS;
+    return clock_elapsed_ns(e->ended_at_ns, fact->updated_at_ns) > EPISODE_SKEW_NS;
 }
 
 enum episode_verdict survey_judge(const struct survey *s, size_t i, enum episode_verdict verdict,
@@ -140,7 +140,7 @@ static bool is_listed(const struct survey *s, const struct episode *e)
 enum survey_end survey_missing(const struct survey *s, const struct episode *e, int64_t missing_for_ns)
 {
     if (is_listed(s, e)) return SURVEY_LISTED;
-    bool was_seen_lately = s->terms.asked_ns - e->last_seen_ns < s->terms.grace_ns;
+    bool was_seen_lately = clock_elapsed_ns(e->last_seen_ns, s->terms.asked_ns) < s->terms.grace_ns;
     return s->is_believable && !was_seen_lately && missing_for_ns >= s->terms.grace_ns ? SURVEY_UNKNOWN
                                                                                        : SURVEY_WAIT;
 }
@@ -148,7 +148,7 @@ enum survey_end survey_missing(const struct survey *s, const struct episode *e, 
 int64_t survey_lapse(const struct survey *s, size_t i)
 {
     const struct survey_fact *fact = &s->facts[i];
-    return fact->lapses_at_ns - fact->updated_at_ns >= LAPSE_MIN_NS ? fact->lapses_at_ns : 0;
+    return clock_elapsed_ns(fact->updated_at_ns, fact->lapses_at_ns) >= LAPSE_MIN_NS ? fact->lapses_at_ns : 0;
 }
 
 /* The list shows milliseconds, a delivery nanoseconds. */

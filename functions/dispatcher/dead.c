@@ -66,7 +66,7 @@ static json_t *letter_json(const struct letter *l)
     }
     if (l->outcome != NULL) {
         put_time(o, "died", l->outcome->time_ns);
-        int64_t age_ns = clock_unix_ns() - l->outcome->time_ns;
+        int64_t age_ns = clock_elapsed_ns(l->outcome->time_ns, clock_unix_ns());
         (void)json_object_set_new(o, "ageSeconds", json_integer(age_ns > 0 ? age_ns / NS_PER_S : 0));
         (void)json_object_set_new(o, "attempts", json_integer(l->outcome->attempt));
         put_text(o, "code", l->outcome->code);

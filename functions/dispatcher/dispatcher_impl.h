@@ -186,7 +186,8 @@ struct observed_incident {
 };
 struct observed_incident observe_before(const struct dispatcher *d, const struct record *r);
 void observe_record(struct dispatcher *d, const struct record *r, const struct observed_incident *before);
-void observe_stage(const char *stage, int64_t ns);
+/* Wall-clock times of the alert; the second may be a bot's own. */
+void observe_stage(const char *stage, int64_t from_ns, int64_t to_ns);
 
 /* gauges.c */
 void gauges_init(struct dispatcher *d);

@@ -103,7 +103,7 @@ static bool is_overdue(const struct explain *x, const struct standing *st)
 static struct strview span(struct arena *a, int64_t from_ns, int64_t to_ns)
 {
     char text[DURATION_TEXT_MAX];
-    int64_t ns = to_ns > from_ns ? to_ns - from_ns : 0;
+    int64_t ns = to_ns > from_ns ? clock_elapsed_ns(from_ns, to_ns) : 0;
     int64_t step = ns < NS_PER_S ? NS_PER_MS : ns < 3600 * NS_PER_S ? NS_PER_S : 60 * NS_PER_S;
     return arena_printf(a, "%s", duration_format(ns - ns % step, text));
 }

@@ -98,7 +98,7 @@ static void gate_cooldown(const struct gate_question *q, struct arena *a, struct
         int64_t ended_ns = is_given_up ? q->now_ns : act->ended_ns;
         if (act->incident_seq != q->incident->seq && ended_ns > last) last = ended_ns;
     }
-    int64_t since = q->now_ns - last;
+    int64_t since = clock_elapsed_ns(last, q->now_ns);
     ret->is_ok = last == 0 || since >= cooldown;
     ret->value = last == 0 ? SV("\"no act before\"") : json_duration(a, since);
     ret->limit = json_duration(a, cooldown);

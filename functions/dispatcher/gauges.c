@@ -24,7 +24,7 @@ static void set_of(enum catalog_id id, struct strview label, double value)
 
 static double seconds_since(int64_t unix_ns)
 {
-    int64_t age_ns = unix_ns != 0 ? clock_unix_ns() - unix_ns : 0;
+    int64_t age_ns = unix_ns != 0 ? clock_elapsed_ns(unix_ns, clock_unix_ns()) : 0;
     return age_ns > 0 ? (double)age_ns / (double)NS_PER_S : 0;
 }
 

@@ -80,9 +80,9 @@ static void observe_stages(const struct job *job, const struct stages *st)
     if (st->received_ns == 0 || st->invoked_ns == 0 || job->item->record->step != 1 ||
         job->item->attempt != 1)
         return;
-    observe_stage("invoked", st->invoked_ns - st->received_ns);
-    if (st->entered_ns != 0) observe_stage("entered", st->entered_ns - st->received_ns);
-    if (st->healed_ns != 0) observe_stage("healed", st->healed_ns - st->received_ns);
+    observe_stage("invoked", st->received_ns, st->invoked_ns);
+    if (st->entered_ns != 0) observe_stage("entered", st->received_ns, st->entered_ns);
+    if (st->healed_ns != 0) observe_stage("healed", st->received_ns, st->healed_ns);
 }
 
 static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)
@@ -154,7 +154,7 @@ static void give_up(const struct job *job, struct strview state, struct strview 
 static int64_t deadline_of(const struct job *job)
 {
     const struct record *r = job->item->record;
-    return r->deadline_ns != 0 ? r->deadline_ns + job->item->turned_ns : 0;
+    return r->deadline_ns != 0 ? clock_add_ns(r->deadline_ns, job->item->turned_ns) : 0;
 }
 
 static void expire(const struct job *job)
@@ -294,10 +294,10 @@ static void act(struct job *job)
                              .target = r->target,
                              .epoch = r->epoch,
                              .attempt = job->item->attempt,
-                             .intent_unix_ns = r->time_ns + job->item->turned_ns,
+                             .intent_unix_ns = clock_add_ns(r->time_ns, job->item->turned_ns),
                              .arena = job->arena};
     job->invoked_unix_ns = clock_unix_ns();
-    inv.deadline_unix_ns = job->invoked_unix_ns + step_timeout(r->detail);
+    inv.deadline_unix_ns = clock_add_ns(job->invoked_unix_ns, step_timeout(r->detail));
     if (r->deadline_ns != 0 && deadline_of(job) < inv.deadline_unix_ns)
         inv.deadline_unix_ns = deadline_of(job);
     s = d->env.invoker->invoke(d->env.invoker_arg, &inv, r->params.len > 0 ? r->params : SV("{}"), job->arena,

@@ -5,9 +5,9 @@
 
 #define LOGGED_MAX 50 /* lines a second */
 
-void observe_stage(const char *stage, int64_t ns)
+void observe_stage(const char *stage, int64_t from_ns, int64_t to_ns)
 {
-    if (ns < 0) ns = 0;
+    int64_t ns = to_ns > from_ns ? clock_elapsed_ns(from_ns, to_ns) : 0;
     metric_observe(catalog_series(CATALOG_STAGE, (struct strview[]){sv(stage)}),
                    (double)ns / (double)NS_PER_S);
 }
@@ -62,7 +62,7 @@ static void log_decision(struct dispatcher *d, const struct record *r, const cha
 static void observe_decided(struct dispatcher *d, const struct record *r,
                             const struct observed_incident *before)
 {
-    if (before->is_undecided) observe_stage("decided", clock_unix_ns() - before->opened_ns);
+    if (before->is_undecided) observe_stage("decided", before->opened_ns, clock_unix_ns());
     switch (r->kind) {
     case RECORD_INTENT:
         count(CATALOG_DECISIONS, SV("intent"));
@@ -77,7 +77,7 @@ static void observe_decided(struct dispatcher *d, const struct record *r,
         break;
     case RECORD_VERIFIED:
         count_of(CATALOG_VERIFICATIONS, r->function, r->ok ? SV("verified") : SV("failed"));
-        if (r->ok && before->opened_ns > 0) observe_stage("verified", clock_unix_ns() - before->opened_ns);
+        if (r->ok && before->opened_ns > 0) observe_stage("verified", before->opened_ns, clock_unix_ns());
         log_decision(d, r, r->ok ? "verified" : "not verified", before, "how", r->how);
         break;
     case RECORD_ESCALATED:
@@ -89,7 +89,7 @@ static void observe_decided(struct dispatcher *d, const struct record *r,
         break;
     case RECORD_CLOSED:
         count(CATALOG_INCIDENTS_CLOSED, r->state);
-        if (before->opened_ns > 0) observe_stage("resolved", clock_unix_ns() - before->opened_ns);
+        if (before->opened_ns > 0) observe_stage("resolved", before->opened_ns, clock_unix_ns());
         log_decision(d, r, "incident closed", before, "state", r->state);
         break;
     default:

@@ -172,7 +172,7 @@ static void look(struct dispatcher *d, enum self_alert kind, bool is_on, struct 
         s = append(d, kind, RECORD_SIGNAL, is_on, description, &err);
         log_warn("dispatcher", is_on ? "balm itself is not well" : "balm itself is well again",
                  LOG_STR("alert", kinds[kind].alertname), LOG_SV("what", description));
-    } else if (is_on && quarter_ns > 0 && clock_unix_ns() - e->seen_ns > quarter_ns) {
+    } else if (is_on && quarter_ns > 0 && clock_elapsed_ns(e->seen_ns, clock_unix_ns()) > quarter_ns) {
         s = append(d, kind, RECORD_SEEN, true, description, &err);
     }
     if (s != STATUS_OK && s != STATUS_CANCELLED)

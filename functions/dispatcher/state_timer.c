@@ -71,7 +71,7 @@ void state_timers_turn(struct state *s, const struct clock_turn *turn)
     for (size_t i = 0; i < n; i++) {
         struct timer *t = s->timers[i];
         int64_t set_ns = clock_turn_apply(turn, t->set_ns);
-        if (__builtin_add_overflow(set_ns, t->due_ns - t->set_ns, &t->due_ns)) t->due_ns = INT64_MAX;
+        t->due_ns = clock_add_ns(set_ns, clock_elapsed_ns(t->set_ns, t->due_ns));
         t->set_ns = set_ns;
         push(s, t); /* the first i + 1 places are the heap, the others are still to come */
     }

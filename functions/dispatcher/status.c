@@ -13,7 +13,7 @@ static json_t *time_json(int64_t unix_ns)
 
 static json_t *seconds_since(int64_t unix_ns)
 {
-    int64_t age_ns = clock_unix_ns() - unix_ns;
+    int64_t age_ns = clock_elapsed_ns(unix_ns, clock_unix_ns());
     return unix_ns == 0 ? json_null() : json_integer(age_ns > 0 ? age_ns / NS_PER_S : 0);
 }
 

@@ -31,6 +31,20 @@ int64_t clock_unix_ns(void)
 #define SLEW_MAX_PART 10 /* chrony slews by a twelfth at most, adjtime(3) by far less */
 #define STEADY_NS     (NS_PER_S / 4)
 
+int64_t clock_elapsed_ns(int64_t from_ns, int64_t to_ns)
+{
+    int64_t ns;
+    if (!__builtin_sub_overflow(to_ns, from_ns, &ns)) return ns;
+    return from_ns < 0 ? INT64_MAX : INT64_MIN;
+}
+
+int64_t clock_add_ns(int64_t unix_ns, int64_t ns)
+{
+    int64_t sum;
+    if (!__builtin_add_overflow(unix_ns, ns, &sum)) return sum;
+    return ns < 0 ? INT64_MIN : INT64_MAX;
+}
+
 int64_t clock_watch_look(struct clock_watch *w, int64_t monotonic_ns, int64_t unix_ns)
 {
     int64_t follow_ns = (monotonic_ns - w->looked_ns) / SLEW_MAX_PART;

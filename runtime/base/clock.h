@@ -21,6 +21,11 @@ int64_t clock_monotonic_ns(void);
 /* Wall clock, for what leaves the process; may jump. */
 int64_t clock_unix_ns(void);
 
+/* Of wall-clock times as records and peers give them: they reach from 1678 to 2261, and the way between two
+ * of those is more than an int64_t holds. It ends at INT64_MIN and INT64_MAX. */
+int64_t clock_elapsed_ns(int64_t from_ns, int64_t to_ns);
+int64_t clock_add_ns(int64_t unix_ns, int64_t ns);
+
 /* The wall clock against the monotonic one: has somebody set it? Slewing by up to a tenth is followed and no
  * jump; small steps, and a clock that stands still, add up to one. Zeroed and then told once by
  * clock_watch_look() whose answer does not matter. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/random.h"
@@ -363,12 +364,13 @@ static enum episode_verdict judge_firing(const struct episode *e, int64_t starts
     switch (e->state) {
     case EPISODE_OPEN:
         /* A start in the future is a clock that runs ahead, and no news. */
-        if (starts_at_ns <= now_ns && starts_at_ns - e->starts_at_ns > EPISODE_SKEW_NS)
+        if (starts_at_ns <= now_ns && clock_elapsed_ns(e->starts_at_ns, starts_at_ns) > EPISODE_SKEW_NS)
             return EPISODE_RENEWED;
-        return now_ns - e->last_seen_ns > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
+        return clock_elapsed_ns(e->last_seen_ns, now_ns) > lease_ns / 4 ? EPISODE_SEEN : EPISODE_DUPLICATE;
     case EPISODE_RESOLVED:
-        return starts_at_ns <= e->starts_at_ns && now_ns - e->last_seen_ns < EPISODE_LATE_NS ? EPISODE_STALE
-                                                                                             : EPISODE_NEW;
+        return starts_at_ns <= e->starts_at_ns && clock_elapsed_ns(e->last_seen_ns, now_ns) < EPISODE_LATE_NS
+                   ? EPISODE_STALE
+                   : EPISODE_NEW;
     case EPISODE_UNKNOWN:
         break;
     }
@@ -399,7 +401,7 @@ const struct episode *episodes_next_expired(const struct episodes *t, int64_t no
 {
     if (list_is_empty(&t->open)) return NULL;
     const struct entry *oldest = container_of(t->open.next, struct entry, node);
-    return now_ns - oldest->e.last_seen_ns >= lease_ns ? &oldest->e : NULL;
+    return clock_elapsed_ns(oldest->e.last_seen_ns, now_ns) >= lease_ns ? &oldest->e : NULL;
 }
 
 const struct episode *episodes_oldest_but_of(const struct episodes *t, struct strview source)

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sqlite3.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 struct journal_leases {
@@ -141,12 +142,10 @@ static enum status acquire(struct journal_leases *t, struct strview key, struct 
         if (s == STATUS_OK) s = get_u64(t, t->revision, &revision, err);
     }
     if (s != STATUS_OK) return s;
-    int64_t expires;
-    if (__builtin_add_overflow(now_unix_ns, ttl_ns, &expires)) expires = INT64_MAX;
     bind_text(t->put, 1, key);
     bind_text(t->put, 2, holder);
     (void)sqlite3_bind_int64(t->put, 3, (sqlite3_int64)revision);
-    (void)sqlite3_bind_int64(t->put, 4, expires);
+    (void)sqlite3_bind_int64(t->put, 4, clock_add_ns(now_unix_ns, ttl_ns));
     s = run(t, t->put, err);
     if (s == STATUS_OK) *ret_revision = revision;
     return s;

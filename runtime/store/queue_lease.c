@@ -29,7 +29,7 @@ static enum status wait_for_work(struct queue *q, int64_t deadline_ns)
     int64_t now = clock_monotonic_ns(), until = deadline_ns;
     const struct work *due = work_first_due(&q->index);
     if (due != NULL && queue_has_room(q)) {
-        int64_t wait = due->due_ns - clock_unix_ns() + NS_PER_MS;
+        int64_t wait = clock_add_ns(clock_elapsed_ns(clock_unix_ns(), due->due_ns), NS_PER_MS);
         if (wait > RECHECK_NS) wait = RECHECK_NS;
         if (wait < NS_PER_MS) wait = NS_PER_MS;
         if (until == 0 || now + wait < until) until = now + wait;
@@ -110,8 +110,8 @@ static enum status record_durably(struct queue *q, struct lease *l, struct recor
 static bool is_last_attempt(const struct queue *q, const struct lease *l, const struct record *r,
                             int64_t now_ns)
 {
-    int64_t turned_ns = l->time_ns - r->time_ns;
-    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < r->deadline_ns + turned_ns;
+    int64_t deadline_ns = clock_add_ns(r->deadline_ns, clock_elapsed_ns(r->time_ns, l->time_ns));
+    bool is_patient = sv_eq(r->purpose, SV("escalate")) && now_ns < deadline_ns;
     return l->attempt >= q->cfg.max_attempts && !is_patient;
 }
 
@@ -153,7 +153,7 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
 {
     struct queue_item item = {.seq = l->seq, .token = l->token, .is_interrupted = l->work->is_past};
     enum status s = read_record(q, l, a, &item.record, err);
-    if (s == STATUS_OK) item.turned_ns = l->time_ns - item.record->time_ns;
+    if (s == STATUS_OK) item.turned_ns = clock_elapsed_ns(item.record->time_ns, l->time_ns);
     if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record, err);
     if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
         item.attempt = l->attempt;
@@ -291,7 +291,7 @@ enum status queue_retry(struct queue *q, const struct queue_item *item, bool cou
     struct lease *l = lease_get(q, item, err);
     if (l == NULL) return STATUS_ABORTED;
     int64_t now = clock_unix_ns();
-    if (now - l->time_ns > QUEUE_SNOOZE_MAX_NS) counts = true;
+    if (clock_elapsed_ns(l->time_ns, now) > QUEUE_SNOOZE_MAX_NS) counts = true;
     bool is_last = counts && is_last_attempt(q, l, item->record, now);
     struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
                        .time_ns = now,

@@ -45,6 +45,23 @@ Test(clock, text_in_the_arena_is_what_format_writes)
     arena_release(&a);
 }
 
+Test(clock, what_lies_between_two_times_ends_at_the_borders)
+{
+    int64_t first = vectors[8].ns, last = vectors[9].ns; /* 1678 and 2261: 584 years */
+    cr_assert_eq(clock_elapsed_ns(7, 10), 3);
+    cr_assert_eq(clock_elapsed_ns(10, 7), -3);
+    cr_assert_eq(clock_elapsed_ns(-1, INT64_MAX - 1), INT64_MAX);
+    cr_assert_eq(clock_elapsed_ns(-1, INT64_MAX), INT64_MAX);
+    cr_assert_eq(clock_elapsed_ns(first, last), INT64_MAX);
+    cr_assert_eq(clock_elapsed_ns(0, INT64_MIN), INT64_MIN);
+    cr_assert_eq(clock_elapsed_ns(1, INT64_MIN), INT64_MIN);
+    cr_assert_eq(clock_elapsed_ns(last, first), INT64_MIN);
+    cr_assert_eq(clock_add_ns(7, -10), -3);
+    cr_assert_eq(clock_add_ns(last, NS_PER_S), last + NS_PER_S);
+    cr_assert_eq(clock_add_ns(last, last), INT64_MAX);
+    cr_assert_eq(clock_add_ns(first, first), INT64_MIN);
+}
+
 Test(clock, format_is_exact_to_both_ends_of_the_range)
 {
     char text[RFC3339_LEN + 1];

@@ -41,6 +41,7 @@ static struct {
     const char *state;   /* of the answer */
     enum on_unknown on_unknown;
     bool removes_series;
+    int64_t entered_ns; /* as it says; 0: now */
     char last_intent[200], last_params[500], last_function[64], last_body[100];
     unsigned last_attempt;
     struct fiber_event changed, released;
@@ -77,7 +78,7 @@ static enum status bot_invoke(void *arg, const struct invocation *inv, struct st
     (void)snprintf(bots.last_function, sizeof(bots.last_function), "%.*s", SV_ARG(inv->function));
     (void)snprintf(bots.last_params, sizeof(bots.last_params), "%.*s", SV_ARG(params));
     fiber_event_set(&bots.changed);
-    int64_t entered_ns = clock_unix_ns();
+    int64_t entered_ns = bots.entered_ns != 0 ? bots.entered_ns : clock_unix_ns();
     if (bots.hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
         return error_set(err, STATUS_CANCELLED, "cut");
     if (bots.fail_first > 0) {
@@ -360,6 +361,37 @@ static unsigned observed(const char *stage)
 {
     struct strview value = sv(stage);
     return (unsigned)metric_value(catalog_series(CATALOG_STAGE, &value));
+}
+
+static unsigned observed_within(const char *stage, const char *seconds)
+{
+    struct buf text;
+    buf_init(&text, 4 * 1024 * 1024);
+    metrics_write(&text);
+    buf_append_char(&text, '\0');
+    char line[200];
+    (void)snprintf(line, sizeof(line), "stage=\"%s\",le=\"%s\"} ", stage, seconds);
+    const char *at = strstr(text.ptr, line);
+    cr_assert_not_null(at, "%s", line);
+    unsigned n = (unsigned)strtoul(at + strlen(line), NULL, 10);
+    buf_release(&text);
+    return n;
+}
+
+/* A bot's clock is its own. */
+static void check_entered_before_all_times(void)
+{
+    bots.entered_ns = INT64_C(-9214560000) * NS_PER_S; /* 1678 */
+    signal_alert("i1", "firing");
+    (void)wait_record(RECORD_OUTCOME, "i1", "done");
+    while (observed("entered") == 0)
+        cr_assert_eq(sleep_ms(1), STATUS_OK);
+    cr_assert_eq(observed_within("entered", "0.001"), 1, "no time at all, not 237 years");
+}
+
+Test(dispatcher, a_bot_that_began_before_all_times_took_no_time)
+{
+    run(act_runbook, check_entered_before_all_times);
 }
 
 /* Its outcome closes the incident at once: the way of the act is counted all the same. */

@@ -230,6 +230,13 @@ Test(episode, lease_is_as_long_whichever_way_the_clock_jumps)
 }
 
 /* A source whose clock was an hour ahead for a moment must not silence its alert for that hour. */
+Test(episode, a_start_before_all_times_is_followed_by_a_later_one)
+{
+    firing(1, 1795356000, -9214560000, "i1"); /* 1678: what lies between is more than an int64_t holds */
+    cr_assert_eq(judge(true, 1795356000, 1795356000), EPISODE_RENEWED);
+    cr_assert_eq(judge(true, -9214560000, 1795356000), EPISODE_DUPLICATE);
+}
+
 Test(episode, a_start_in_the_future_does_not_make_later_firings_stale)
 {
     firing(1, 100, 3700, "i-1");

@@ -759,6 +759,14 @@ static void a_snooze_is_free(void)
     cr_assert_eq(retry(&old, false, NS_PER_MS), STATUS_OK);
     old = take();
     cr_assert_eq(old.attempt, 2);
+    (void)append((struct record){.kind = RECORD_INTENT,
+                                 .intent = SV("older than an int64_t of nanoseconds"),
+                                 .function = SV("f"),
+                                 .target = SV("c"),
+                                 .time_ns = INT64_C(-9214560000) * NS_PER_S}); /* 1678 */
+    struct queue_item oldest = take();
+    cr_assert_eq(retry(&oldest, false, NS_PER_MS), STATUS_OK);
+    cr_assert(sv_eq(last_record()->state, SV("failed")), "it counts");
 }
 
 Test(queue, a_snooze_uses_up_no_attempt_for_an_hour, .init = set_three_quick_attempts)
