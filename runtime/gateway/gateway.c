@@ -234,7 +234,10 @@ static bool has_credentials(struct gateway *g, const struct http_req *req, crede
 {
     struct strview header = http_req_header(req, SV("authorization"));
     *ret_is_answered = false;
-    if (header.len == 0) return false;
+    if (header.len == 0) {
+        gateway_count_refused_login(SV("missing"));
+        return false;
+    }
     unsigned wait_s = is_guessable(secret) ? login_limit_wait_s(g->logins, req->peer, req->received_ns) : 0;
     if (wait_s == 0) {
         if (check(&g->secrets, header)) return true;
@@ -242,6 +245,7 @@ static bool has_credentials(struct gateway *g, const struct http_req *req, crede
     }
     if (login_limit_failed(g->logins, req->peer, header, req->received_ns))
         log_warn("gateway", "too many wrong credentials from one address", LOG_SV("peer", req->peer));
+    gateway_count_refused_login(wait_s == 0 ? SV("wrong") : SV("limited"));
     if (wait_s == 0) return false;
     http_resp_set(resp, 429, SV("text/plain; charset=utf-8"),
                   SV("too many wrong credentials from this address\n"));

@@ -289,6 +289,8 @@ void gateway_metrics_init(struct gateway *g);
 void gateway_metrics_release(struct gateway *g);
 void gateway_count_crash(const struct deployment *d);
 void gateway_count_refused_certificates(const struct deployment *d, unsigned n);
+/* reason: a label of balm_logins_refused_total. */
+void gateway_count_refused_login(struct strview reason);
 
 /* ---- invoker.c ---- */
 

@@ -2,11 +2,14 @@
 #include "gateway/gateway_impl.h"
 #include "metrics/catalog.h"
 
-/* Also makes the counters of each function, so that their first increase is one. */
+/* Also makes the counters, so that their first increase is one. */
 static void on_collect(void *arg)
 {
+    static const char *const refusals[] = {"missing", "wrong", "limited"};
     const struct gateway *g = arg;
     struct strview platform = SV("balm");
+    for (size_t i = 0; i < ARRAY_LEN(refusals); i++)
+        (void)catalog_series(CATALOG_LOGINS_REFUSED, (struct strview[]){sv(refusals[i])});
     metrics_zero(catalog_family(CATALOG_FUNCTION_REPLICAS));
     for (const struct list *n = g->deployments.next; n != &g->deployments; n = n->next) {
         const struct deployment *d = container_of(n, struct deployment, node);
@@ -30,6 +33,11 @@ void gateway_metrics_release(struct gateway *g)
 void gateway_count_crash(const struct deployment *d)
 {
     metric_add(catalog_series(CATALOG_FUNCTION_CRASHES, &d->spec.name), 1);
+}
+
+void gateway_count_refused_login(struct strview reason)
+{
+    metric_add(catalog_series(CATALOG_LOGINS_REFUSED, &reason), 1);
 }
 
 void gateway_count_refused_certificates(const struct deployment *d, unsigned n)

@@ -6,9 +6,9 @@
  *
  *   30 guesses at once, then one in 5 s: 17 000 a day
  *
- * What waiting means is the caller's: gateway.c. At most LOGIN_ADDRESSES_MAX addresses are remembered; the
- * one whose budget is fullest makes room. Nothing of the secrets is kept, only keyed hashes. Loop thread
- * only. */
+ * What waiting means is the caller's: gateway.c, which also counts (balm_logins_refused_total). At most
+ * LOGIN_ADDRESSES_MAX addresses are remembered; the one whose budget is fullest makes room. Nothing of the
+ * secrets is kept, only keyed hashes. Loop thread only. */
 #ifndef BALM_GATEWAY_LOGIN_LIMIT_H
 #define BALM_GATEWAY_LOGIN_LIMIT_H
 

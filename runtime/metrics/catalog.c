@@ -182,6 +182,12 @@ static const struct catalog_entry entries[CATALOG_METRICS] = {
                                       .help =
                                           "TLS connections that an acting function, or the platform itself "
                                           "(balm), gave up because of the peer's certificate."},
+    [CATALOG_LOGINS_REFUSED] = {.name = "balm_logins_refused_total",
+                                .type = METRIC_COUNTER,
+                                .labels = {"reason"},
+                                .help = "Requests for what needs credentials, by why they were refused: "
+                                        "missing and wrong (401), limited (429: too many wrong ones from "
+                                        "that address)."},
     [CATALOG_STORE_HEALTHY] = {.name = "balm_store_healthy",
                                .type = METRIC_GAUGE,
                                .help =

@@ -109,6 +109,7 @@ def start(test):
     p.post_alerts(alert("Watchdog"), alert("DiskFull", host="a"), alert("Untidy", host="b"), alert("Shadowed", host="c"),
                   alert("Unknown", status="resolved"), {"status": "odd"})
     p.request("POST", "/function/alerts", "no json", p.bearer())
+    p.request("POST", "/function/alerts", "{}", {"Authorization": "Bearer wrong"})
     p.wait_record("closed", state="healed")
     p.wait_record("escalated")
     p.wait_record("outcome", function="notify", state="failed")

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "metrics/catalog.h"
 
 #define PLAIN "{\"service\":\"plain\",\"image\":\"plain:latest\"}"
 
@@ -60,9 +61,15 @@ static struct answer try_login(struct scene *s, const char *method, const char *
     return ask_with(s, method, path, NULL, &header, 1);
 }
 
+static unsigned refused(const char *reason)
+{
+    struct strview label = sv(reason);
+    return (unsigned)metric_value(catalog_series(CATALOG_LOGINS_REFUSED, &label));
+}
+
 static void guesses_passwords(struct scene *s)
 {
-    unsigned limited = 0;
+    unsigned limited = 0, missing = refused("missing");
     for (unsigned i = 0; i < 100; i++) {
         struct strview guess = arena_printf(&s->arena, "YWRtaW46%04u", 1000 + i); /* admin:… */
         struct answer a = try_login(s, "GET", "/system/info", "Basic ", guess);
@@ -71,6 +78,8 @@ static void guesses_passwords(struct scene *s)
         limited += a.code == 429;
     }
     CHECK(limited >= 60);
+    CHECK(refused("limited") == limited && refused("wrong") == 100 - limited);
+    CHECK(ask_with(s, "GET", "/system/info", NULL, NULL, 0).code == 401 && refused("missing") == missing + 1);
     CHECK(ask(s, "GET", "/system/info", NULL).code == 200); /* 192 bits are not guessed, nobody is shut out */
     /* A short one that somebody chose is not even looked at. */
     struct strview made = s->gateway->secrets.password;
