@@ -13,6 +13,8 @@
  * same connection needs no further poll; not endless, so that fibers waking each other cannot keep sockets
  * waiting. */
 #define ROUNDS_MAX 16
+/* Beyond it what could go on in this turn is left to the next, so that each socket has its turn. */
+#define TURN_LONG_NS (5 * NS_PER_MS)
 /* Turns of libuv that closing everything may need; a handle still open then is a leak. */
 #define CLOSE_TURNS_MAX 100
 
@@ -40,6 +42,11 @@ int64_t loop_now_ns(struct loop *l)
     return fiber_scheduler_now_ns(&l->scheduler);
 }
 
+bool loop_turn_is_long(struct loop *l)
+{
+    return clock_monotonic_ns() - loop_now_ns(l) > TURN_LONG_NS;
+}
+
 /* ---- fibers run inside h2o_evloop_run() ----
  *
  * A zero timeout of h2o fires after its socket callbacks and serves what the fibers made ready (finished
@@ -50,6 +57,7 @@ static void on_fibers_ready(void *arg)
 {
     struct loop *l = arg;
     if (l->rounds >= ROUNDS_MAX || h2o_timeout_is_linked(&l->ready_entry)) return;
+    if (l->rounds > 0 && loop_turn_is_long(l)) return;
     h2o_timeout_link(l->h2o, &l->ready_timeout, &l->ready_entry);
     l->ready_entry.registered_at = 0; /* due however the wall clock is set, which h2o's timeouts follow */
 }

@@ -42,6 +42,8 @@ struct st_h2o_evloop_t *loop_h2o(struct loop *l);
 struct uv_loop_s *loop_uv(struct loop *l);
 /* Cached monotonic time of this turn: cheap, may lag by the turn's length. */
 int64_t loop_now_ns(struct loop *l);
+/* Others may have been waiting for it to end: who has had something of it leaves the rest to the next one. */
+bool loop_turn_is_long(struct loop *l);
 
 struct loop_post {
     struct list node;

@@ -172,8 +172,9 @@ static void exchange_prepare(struct server_exchange *x, struct server_conn *c)
  * stack, where h2o may find the next pipelined request. */
 static bool can_run_now(const struct server_conn *c)
 {
-    return c->requests_in_turn <= SERVER_REQUESTS_A_TURN && fiber_current() == NULL &&
-           !fiber_scheduler_has_ready(fiber_scheduler_current());
+    if (fiber_current() != NULL || fiber_scheduler_has_ready(fiber_scheduler_current())) return false;
+    if (c->requests_in_turn == 1) return true;
+    return c->requests_in_turn <= SERVER_REQUESTS_A_TURN && !loop_turn_is_long(c->server->loop);
 }
 
 /* h2o goes on with a pipelined request as soon as the last one is answered, before it looks at any other

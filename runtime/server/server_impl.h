@@ -56,8 +56,10 @@
 #define SERVER_H2_RESETS_MAX 100
 /* A connection has at least so long to say what it wants before it may have to give way. */
 #define SERVER_REST_MIN_NS     (100 * NS_PER_MS)
-#define SERVER_ACCEPTS_A_TURN  16
-#define SERVER_REQUESTS_A_TURN 16 /* of one connection, until others have had theirs */
+/* Cheap beside a request; a turn may be long, and whoever waits in the queue waits for many of them. */
+#define SERVER_ACCEPTS_A_TURN  256
+#define SERVER_REQUESTS_A_TURN 16 /* of one connection, until others have had theirs; fewer of a long turn   \
+                                   */
 /* Bytes on an HTTP/2 connection that no request explains, beside one body: floods of PING, SETTINGS,
  * PRIORITY, empty DATA or CONTINUATION frames (CVE-2019-9512 to 9518), and the bodies of a hundred streams at
  * once. */

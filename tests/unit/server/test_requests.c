@@ -340,6 +340,49 @@ Test(requests, thousands_in_one_write_are_answered_and_others_meanwhile)
                  (long long)all_ns / 1000);
 }
 
+#define CROWD_N    64
+#define CROWD_EACH 64
+
+static void toil(void *arg, const struct http_req *req, struct http_resp *resp)
+{
+    int64_t until_ns = clock_monotonic_ns() + NS_PER_MS / 5;
+    (void)arg;
+    while (clock_monotonic_ns() < until_ns) {
+    }
+    atomic_fetch_add(&handled, 1);
+    http_resp_set(resp, 200, SV("text/plain"), req->path);
+}
+
+/* Many connections with many requests each, every one of which costs something; then somebody new. */
+static void crowd_client(uint16_t port, void *arg)
+{
+    unsigned *served_before_it = arg;
+    char text[CROWD_EACH * sizeof(GET("/"))] = "";
+    int fds[CROWD_N];
+    struct answer a;
+    for (unsigned i = 0; i < CROWD_EACH; i++)
+        memcpy(text + strlen(text), GET("/"), sizeof(GET("/")));
+    for (unsigned i = 0; i < CROWD_N; i++)
+        fds[i] = dial(port);
+    ask(port, GET("/"), &a); /* all are accepted */
+    answer_release(&a);
+    for (unsigned i = 0; i < CROWD_N; i++)
+        send_text(fds[i], text);
+    unsigned before = atomic_load(&handled);
+    ask(port, GET("/"), &a);
+    *served_before_it = a.status == 200 ? atomic_load(&handled) - before : UINT32_MAX;
+    answer_release(&a);
+    for (unsigned i = 0; i < CROWD_N; i++)
+        (void)close(fds[i]);
+}
+
+Test(requests, a_crowd_with_queues_of_their_own_waits_its_turn)
+{
+    unsigned served_before_it = 0;
+    with_server((struct server_cfg){.handler = toil}, crowd_client, &served_before_it);
+    cr_assert_lt(served_before_it, CROWD_N * CROWD_EACH / 4, "%u of theirs came first", served_before_it);
+}
+
 static void expecting_client(uint16_t port, void *arg)
 {
     struct answer *answers = arg;
