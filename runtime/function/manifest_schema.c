@@ -27,8 +27,12 @@ static json_t *names_array(const struct yaml_text_list *names)
     return array;
 }
 
-static void add_text_rules(json_t *schema, const struct manifest_param *p)
+/* max: of characters, which are at most bytes: the decoder is never looser than this. */
+static void add_text_rules(json_t *schema, const struct manifest_param *p, int64_t max)
 {
+    if (p->pattern == PARAM_NAME && max > PARAM_NAME_MAX) max = PARAM_NAME_MAX;
+    if (p->pattern == PARAM_UNIT && max > PARAM_UNIT_MAX) max = PARAM_UNIT_MAX;
+    json_object_set_new(schema, "maxLength", json_integer(max));
     bool is_any_name = p->pattern == PARAM_ANY && p->names.n > 0; /* the names say it all */
     if (!is_any_name) json_object_set_new(schema, "pattern", json_string(pattern_expressions[p->pattern]));
     if (p->names.n > 0) json_object_set_new(schema, "enum", names_array(&p->names));
@@ -50,10 +54,8 @@ static json_t *param_schema(const struct manifest_param *p)
     switch ((enum param_type)p->type) {
     case PARAM_TEXT:
         json_object_set_new(schema, "type", json_string("string"));
-        /* Characters are at most bytes, so the decoder is never looser than this. */
-        json_object_set_new(schema, "maxLength", json_integer(p->max));
         if (p->min > 0) json_object_set_new(schema, "minLength", json_integer(1));
-        add_text_rules(schema, p);
+        add_text_rules(schema, p, p->max);
         break;
     case PARAM_INTEGER:
         json_object_set_new(schema, "type", two_types("integer", "string"));
@@ -66,7 +68,8 @@ static json_t *param_schema(const struct manifest_param *p)
     case PARAM_DURATION:
         json_object_set_new(schema, "type", two_types("string", "integer"));
         json_object_set_new(schema, "pattern",
-                            json_string("^([0-9]+|([0-9]+(\\.[0-9]*)?(ns|us|\\u00b5s|ms|s|m|h))+)$"));
+                            json_string("^\\+?([0-9]+|(([0-9]+(\\.[0-9]*)?|\\.[0-9]+)"
+                                        "(ns|us|\\u00b5s|\\u03bcs|ms|s|m|h|d))+)$"));
         add_number_bounds(schema, p, NS_PER_S);
         break;
     case PARAM_BYTES:
@@ -75,8 +78,8 @@ static json_t *param_schema(const struct manifest_param *p)
         add_number_bounds(schema, p, 1);
         break;
     case PARAM_TEXT_LIST:
-        items = json_pack("{s:s,s:i}", "type", "string", "maxLength", PARAM_TEXT_MAX);
-        add_text_rules(items, p);
+        items = json_pack("{s:s}", "type", "string");
+        add_text_rules(items, p, PARAM_TEXT_MAX);
         json_object_set_new(schema, "type", json_string("array"));
         json_object_set_new(schema, "items", items);
         json_object_set_new(schema, "minItems", json_integer(p->min));

@@ -30,7 +30,8 @@ static bool is_line(struct strview s)
 
 static bool is_name(struct strview s)
 {
-    if (s.len == 0 || s.len > 253 || !is_lower_or_digit(s.ptr[0]) || !is_lower_or_digit(s.ptr[s.len - 1]))
+    if (s.len == 0 || s.len > PARAM_NAME_MAX || !is_lower_or_digit(s.ptr[0]) ||
+        !is_lower_or_digit(s.ptr[s.len - 1]))
         return false;
     for (size_t i = 1; i + 1 < s.len; i++) {
         bool is_dot = s.ptr[i] == '.';
@@ -42,7 +43,7 @@ static bool is_name(struct strview s)
 
 static bool is_unit(struct strview s)
 {
-    if (s.len == 0 || s.len > 255 || !is_word(s.ptr[0])) return false;
+    if (s.len == 0 || s.len > PARAM_UNIT_MAX || !is_word(s.ptr[0])) return false;
     for (size_t i = 1; i < s.len; i++)
         if (!is_word(s.ptr[i]) && memchr(":.\\-", s.ptr[i], 4) == NULL) return false;
     return true;

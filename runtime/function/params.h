@@ -31,6 +31,8 @@ enum param_pattern {
 };
 
 #define PARAM_TEXT_MAX  1024 /* default limit of a text's bytes: labels are shorter */
+#define PARAM_NAME_MAX  253  /* bytes that PARAM_NAME allows, as DNS */
+#define PARAM_UNIT_MAX  255  /* bytes that PARAM_UNIT allows, as systemd */
 #define PARAM_ITEMS_MAX 64   /* default limit of a list's entries */
 
 struct param_text_list {

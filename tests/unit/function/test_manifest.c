@@ -1,8 +1,14 @@
 #include "function/manifest.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 
 #include "base/clock.h"
+#include "base/list.h"
+#include "base/random.h"
 
 static struct manifest m;
 static struct error err;
@@ -164,6 +170,89 @@ Test(manifest, params_keep_order_types_limits_and_defaults)
     cr_assert_str_eq(
         json_canonical(&arena, json_object_get(properties, "how")).ptr,
         "{\"default\":\"soft\",\"enum\":[\"soft\",\"hard\"],\"examples\":[\"hard\"],\"maxLength\":1024,\"type\":\"string\"}");
+}
+
+/* ---- the schema and the decoder ---- */
+
+/* As ECMA 262 has it: \uXXXX, and '$' only at the very end. */
+static pcre2_code *compile(struct strview pattern)
+{
+    int code;
+    PCRE2_SIZE at;
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern.ptr, pattern.len,
+                                   PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY, &code, &at, NULL);
+    cr_assert_not_null(re, "%.*s", SV_ARG(pattern));
+    return re;
+}
+
+static bool is_allowed(const pcre2_code *re, const json_t *schema, struct strview text)
+{
+    pcre2_match_data *match = pcre2_match_data_create_from_pattern(re, NULL);
+    int rc = pcre2_match(re, (PCRE2_SPTR)text.ptr, text.len, 0, 0, match, NULL);
+    pcre2_match_data_free(match);
+    json_int_t max = json_integer_value(json_object_get(schema, "maxLength"));
+    return rc >= 0 && (max == 0 || text.len <= (size_t)max);
+}
+
+static bool is_taken(struct strview text)
+{
+    json_t *value = json_stringn(text.ptr, text.len);
+    enum status s = manifest_check_value(&m, "p", value, NULL);
+    json_release(value);
+    return s == STATUS_OK;
+}
+
+static struct strview random_text(struct random_seeded *random, const char *const *parts, size_t n_parts,
+                                  char *text)
+{
+    size_t len = 0, n = random_seeded_below(random, 7);
+    for (size_t i = 0; i < n; i++) {
+        const char *part = parts[random_seeded_below(random, n_parts)];
+        memcpy(text + len, part, strlen(part));
+        len += strlen(part);
+    }
+    return sv_n(text, len);
+}
+
+static void compare(const char *type, const char *const *parts, size_t n_parts)
+{
+    cr_assert_eq(parse(arena_printf(&arena, "%sparams:\n  p: {type: %s}\n", PLAIN, type).ptr), STATUS_OK);
+    const json_t *schema =
+        json_object_get(json_object_get(json_object_get(m.json, "schema"), "properties"), "p");
+    pcre2_code *re = compile(json_get_text(schema, "pattern"));
+    struct random_seeded random = {.state = 1};
+    for (int i = 0; i < 20000; i++) {
+        char text[512];
+        struct strview s = random_text(&random, parts, n_parts, text);
+        cr_assert_eq(is_allowed(re, schema, s), is_taken(s), "%s: '%.*s'", type, SV_ARG(s));
+    }
+    static char longest[257];
+    memset(longest, 'a', sizeof(longest));
+    for (size_t len = 252; len < sizeof(longest) && sv_starts_with(sv(type), SV("text")); len++)
+        cr_assert_eq(is_allowed(re, schema, sv_n(longest, len)), is_taken(sv_n(longest, len)), "%s: %zu",
+                     type, len);
+    pcre2_code_free(re);
+}
+
+Test(manifest, a_pattern_of_the_schema_takes_what_the_decoder_takes)
+{
+    static const char *const texts[] = {
+        "a", "Z", "9",       "-",        ".", "..", "/",  "//",   ":",    "@",        "_", "\\", "\n",
+        " ", "~", "http://", "https://", "?", "#",  "\"", "\x7f", "\x1f", "\xc3\xa4", "!", "=",  ">"};
+    static const char *const types[] = {"text",
+                                        "text, pattern: line",
+                                        "text, pattern: name",
+                                        "text, pattern: unit",
+                                        "text, pattern: path-absolute",
+                                        "text, pattern: url"};
+    static const char *const numbers[] = {"0",   "9",   "12", "-",  "+",         ".",         "s", "ms",
+                                          "h",   "m",   "us", "ns", "\xc2\xb5s", "\xce\xbcs", "d", "KiB",
+                                          "MiB", "TiB", "KB", "B",  "k",         " ",         "\n"};
+    for (size_t i = 0; i < ARRAY_LEN(types); i++)
+        compare(types[i], texts, ARRAY_LEN(texts));
+    compare("duration", numbers, ARRAY_LEN(numbers));
+    compare("bytes", numbers, ARRAY_LEN(numbers));
+    compare("integer", numbers, ARRAY_LEN(numbers));
 }
 
 static void expect_param_message(const char *param, const char *message)
