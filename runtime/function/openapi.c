@@ -6,7 +6,7 @@
 
 /* ---- schemas ---- */
 
-/* The document says once which dialect its schemas are written in. */
+/* OpenAPI's own dialect is JSON Schema 2020-12 and more: nothing has to say so. */
 static json_t *embedded_schema(const json_t *schema)
 {
     json_t *copy = json_deep_copy(schema);
@@ -166,8 +166,9 @@ static json_t *make_description(const json_t *m, bool acts)
 
 static json_t *make_request(const json_t *m)
 {
-    if (takes_any_body(m))
-        return json_pack("{s:{s:{}, s:{s:{s:s}}, s:{}}}", "content", "application/json", "text/plain",
+    if (takes_any_body(m)) /* an example, or a page would have no field to write in */
+        return json_pack("{s:{s:{s:{s:s}, s:{s:s}}, s:{s:{s:s}}, s:{}}}", "content", "application/json",
+                         "schema", "description", "anything", "example", "hello", "world", "text/plain",
                          "schema", "type", "string", "application/octet-stream");
     const json_t *required = json_object_get(json_object_get(m, "schema"), "required");
     return json_pack("{s:b, s:{s:{s:{s:s}}}}", "required", json_array_size(required) > 0, "content",
@@ -205,9 +206,8 @@ json_t *openapi_document(const json_t *manifest)
     bool acts = json_is_true(json_object_get(manifest, "acts"));
     json_t *components = json_pack("{s:o}", "schemas", make_schemas(manifest, acts));
     if (acts) json_object_set_new(components, "securitySchemes", signature_scheme());
-    return json_pack("{s:s, s:s, s:{s:O, s:O, s:s}, s:[{s:s}], s:{s:{s:o}}, s:o}", "openapi", "3.1.0",
-                     "jsonSchemaDialect", "https://json-schema.org/draft/2020-12/schema", "info", "title",
-                     json_object_get(manifest, "name"), "summary", json_object_get(manifest, "summary"),
-                     "version", BALM_VERSION, "servers", "url", ".", "paths", "/", "post",
-                     make_operation(manifest, acts), "components", components);
+    return json_pack("{s:s, s:{s:O, s:O, s:s}, s:[{s:s}], s:{s:{s:o}}, s:o}", "openapi", "3.1.0", "info",
+                     "title", json_object_get(manifest, "name"), "summary",
+                     json_object_get(manifest, "summary"), "version", BALM_VERSION, "servers", "url", ".",
+                     "paths", "/", "post", make_operation(manifest, acts), "components", components);
 }

@@ -106,7 +106,8 @@ static void append_html(struct buf *b, struct strview text)
 static void begin_page(struct buf *b, struct strview title)
 {
     buf_append(b, SV("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                     "<meta name=\"viewport\" content=\"width=device-width\">\n<title>"));
+                     "<meta name=\"viewport\" content=\"width=device-width\">\n"
+                     "<link rel=\"icon\" href=\"data:,\">\n<title>"));
     append_html(b, title);
     buf_append(b, SV(" – balm</title>\n"));
 }

@@ -5,6 +5,7 @@ SwaggerUIBundle({
     dom_id: "#swagger-ui",
     validatorUrl: null,
     queryConfigEnabled: false,
+    docExpansion: "full",
     tryItOutEnabled: true,
     displayRequestDuration: true,
     defaultModelsExpandDepth: 0,
