@@ -212,6 +212,10 @@ fuzz-merge: deps-fuzz ## what make fuzz has learned, as far as it reaches new co
 fuzz-coverage: deps-fuzz ## lines of the parsers that the corpora reach
 	@$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_COVERAGE) fuzz-binaries
 	@tests/fuzz/fuzz.py coverage $(B)/fuzz-coverage
+.PHONY: check-openapi
+check-openapi: deps-openapi ## calls made from every function's OpenAPI document (schemathesis): no reply outside it (BALM_SEED=N)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tests/openapi/check.py --build $(B)
 fuzz-replay: $(FUZZ_BIN) ## corpora through every parser
 	@tests/run.py --build $(B) fuzz
 check-upgrade: all ## the stored state of every release is opened and goes on; a newer one's is refused unchanged
@@ -227,6 +231,10 @@ demo: deps-demo ## the main job on real parts: nginx dies, Prometheus and Alertm
 e2e-logcli: deps-test ## the audit journal through Loki's own client, built from its Go module (cold: 8 minutes; skipped aloud without go)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@tests/run.py --build $(B) --only test_logcli.py e2e
+.PHONY: e2e-docs
+e2e-docs: deps-docs ## /docs in a headless Chromium: an operation is tried out by clicking (pictures: build/docs-*.png)
+	@$(MAKE) --no-print-directory -j$$(nproc) all swagger-ui
+	@tests/run.py --build $(B) --only test_docs.py e2e
 up: deps ## the platform in the foreground
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec $(B)/balm up
@@ -311,13 +319,15 @@ e2e-systemd: deps-systemd ## the package in a booted Debian: installed, heals a 
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
-DEPS_TEST  := $(DEPS) libcriterion-dev python3 curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
+DEPS_TEST  := $(DEPS) libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_DEMO  := $(DEPS) python3 libcrypt1
 DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
 DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
 DEPS_VALGRIND := $(DEPS_TEST) valgrind
-.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind
+DEPS_DOCS := $(DEPS) python3 chromium fonts-dejavu-core
+DEPS_OPENAPI := $(DEPS) python3 python3-venv
+.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
 deps-test:
@@ -332,6 +342,10 @@ deps-lint:
 	@tests/deps.sh $(DEPS_LINT)
 deps-valgrind:
 	@tests/deps.sh $(DEPS_VALGRIND)
+deps-openapi:
+	@tests/deps.sh $(DEPS_OPENAPI)
+deps-docs:
+	@tests/deps.sh $(DEPS_DOCS)
 
 # ---- checks ----
 .PHONY: lint

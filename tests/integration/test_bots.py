@@ -21,6 +21,18 @@ KEY = "5e" * 32
 AT_THREE = "import os,sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
 
 
+def sign(function, body, intent="i-1", target="t", began=None, seconds=20, key=KEY):
+    """Headers of an invocation as the platform makes them (runtime/function/invocation.h)."""
+    t = time.time() if began is None else began
+    times = rfc3339(t), rfc3339(time.time() + seconds * PATIENCE)
+    fields = [function, intent, "inc-1", target, "7", "1", *times]
+    text = "\n".join(["balm-invocation-v1", *fields, hashlib.sha256(body).hexdigest()])
+    return {"content-type": "application/json", "ce-specversion": "1.0", "ce-type": "dev.balm.invocation", "ce-id": intent,
+            "ce-source": "/balm/test", "ce-subject": target, "ce-time": times[0], "ce-balmincident": "inc-1",
+            "ce-balmfunction": function, "ce-balmepoch": "7", "ce-balmattempt": "1", "ce-balmdeadline": times[1],
+            "ce-balmsignature": hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()}
+
+
 class Bot:
     """One function's process with a secrets folder of its own."""
 
@@ -58,15 +70,8 @@ class Bot:
         with open(self.log.name, errors="replace") as f:
             return f.read()
 
-    def headers(self, body, intent="i-1", target="t", began=None, seconds=20, key=KEY, function=None):
-        t = time.time() if began is None else began
-        times = rfc3339(t), rfc3339(time.time() + seconds * PATIENCE)
-        fields = [function or self.name, intent, "inc-1", target, "7", "1", *times]
-        text = "\n".join(["balm-invocation-v1", *fields, hashlib.sha256(body).hexdigest()])
-        return {"content-type": "application/json", "ce-specversion": "1.0", "ce-type": "dev.balm.invocation", "ce-id": intent,
-                "ce-source": "/balm/test", "ce-subject": target, "ce-time": times[0], "ce-balmincident": "inc-1",
-                "ce-balmfunction": fields[0], "ce-balmepoch": "7", "ce-balmattempt": "1", "ce-balmdeadline": times[1],
-                "ce-balmsignature": hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()}
+    def headers(self, body, function=None, **signed):
+        return sign(function or self.name, body, **signed)
 
     def act(self, params, **signed):
         """(HTTP status, answer) of one signed invocation; a reply outside the manifest's schema fails."""

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Each function's OpenAPI document: valid, the same from the function and from the gateway, and read without starting anything."""
+import json
+import os
+import subprocess
+import sys
+import unittest
+
+from harness import BUILD, ROOT, PlatformTest, main, request, stack_file
+from test_bots import Bot, BotTest
+
+sys.path.insert(0, os.path.join(ROOT, "tests", "openapi"))
+import tools  # noqa: E402
+
+FUNCTIONS = sorted(os.listdir(os.path.join(BUILD, "functions")))
+
+
+class Documents(BotTest):
+    def test_every_document_is_valid_openapi(self):
+        try:
+            python = tools.python()
+        except tools.Unavailable as e:
+            raise unittest.SkipTest(f"no openapi-spec-validator: {e}")
+        for name in FUNCTIONS:
+            status, headers, body = request(self.bot(name).port, "GET", "/openapi.json")
+            self.assertEqual((status, headers["content-type"]), (200, "application/json"))
+            for wrong in (False, True):
+                document = json.loads(body)
+                if wrong:  # it would notice
+                    del document["paths"]["/"]["post"]["responses"]["200"]["description"]
+                done = subprocess.run([python, "-m", "openapi_spec_validator", "-"], input=json.dumps(document), capture_output=True, text=True, timeout=120)
+                self.assertEqual(done.returncode != 0, wrong, name + done.stdout)
+
+    def test_a_function_says_what_its_manifest_says(self):
+        for name in FUNCTIONS:
+            b = self.bot(name)
+            document = json.loads(request(b.port, "GET", "/openapi.json")[2])
+            schemas = document["components"]["schemas"]
+            self.assertEqual(document["info"]["title"], name)
+            if b.manifest["acts"]:
+                self.assertEqual(schemas["Parameters"]["properties"], b.manifest["schema"]["properties"])
+                self.assertEqual(schemas["Detail"]["properties"], b.manifest["reply"]["properties"])
+
+
+class AtTheGateway(PlatformTest):
+    def test_the_gateway_has_the_same_documents_while_nothing_runs(self):
+        p = self.platform(stack=stack_file(*FUNCTIONS))
+        for name in FUNCTIONS:
+            b = Bot(name, self.folder)
+            own = request(b.port, "GET", "/openapi.json")[2]
+            self.assertEqual(b.stop(), 0)
+            status, _, body = p.request("GET", f"/function/{name}/openapi.json", headers=p.basic())
+            self.assertEqual((status, body), (200, own), name)
+            self.assertEqual(p.request("GET", "/docs/" + name, headers=p.basic())[0], 200)
+        functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
+        self.assertEqual({f["name"]: f["availableReplicas"] for f in functions}, {name: 0 for name in FUNCTIONS})
+        self.assertEqual(p.request("GET", "/docs/")[0], 401)
+        page = p.request("GET", "/docs/", headers=p.basic())[2].decode()
+        for name in FUNCTIONS:
+            self.assertIn(f'<a href="{name}">', page)
+
+
+if __name__ == "__main__":
+    main()

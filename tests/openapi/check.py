@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Every function's OpenAPI document against the standard, and every function against its document: schemathesis makes calls from it, valid ones
+and others, and any reply that the document does not allow is a failure. Functions that act run as they are, with a broker, folders and a
+receiver of this test's own.
+
+    tests/openapi/check.py [--build DIR] [--seed N] [--examples N] [NAME...]
+
+The seed repeats the choices; it is printed. Ends in `N passed, N failed`.
+"""
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
+LIMIT_S = 240  # of one function
+CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance", "response_headers_conformance", "response_schema_conformance",
+          "negative_data_rejection", "unsupported_method", "allow_header_conformance", "ignored_auth", "valid_parameters_are_taken"]
+# A function that does not act is asked by any method, as a watchdog's is: only its handler can say no.
+PLAIN_CHECKS = [c for c in CHECKS if c not in ("unsupported_method", "allow_header_conformance")]
+
+
+class Scene:
+    """A function's process and what it needs to act. known: parameters with which it does."""
+
+    def __init__(self, name, folder):
+        import test_bots
+        self.name, self.folder, self.known = name, folder, {}
+        self.closers = []
+        arguments = getattr(self, "make_" + name.replace("-", "_"), dict)()
+        self.bot = test_bots.Bot(name, folder, **arguments)
+        self.acts = self.bot.manifest["acts"]
+
+    def make_disk_clean(self):
+        root = os.path.join(self.folder, "root")
+        os.makedirs(root)
+        then = time.time() - 10 * 365 * 86400
+        for i in range(50):
+            with open(os.path.join(root, f"old-{i}"), "wb") as f:
+                f.write(b"x" * 1000)
+            os.utime(f.name, (then, then))
+        self.known = {"root": root}
+        return {"env": {"disk_clean_roots": root}}
+
+    def make_service_restart(self):
+        import test_bots
+        broker = test_bots.Broker()
+        broker.services = {"nginx": test_bots.down()}
+        broker.on_restart = lambda service: (service.update(test_bots.up(42)), {"exit": 0, "output": "started\n"})[1]
+        self.closers.append(broker.ours.close)
+        self.known = {"unit": "nginx", "settle": "1ms"}
+        return {"broker": broker.theirs}
+
+    def make_notify(self):
+        import test_bots
+        receiver = test_bots.Receiver()
+        self.closers.append(receiver.close)
+        return {"secrets": {"notify-url": f"http://127.0.0.1:{receiver.port}/hook\n", "notify-hmac-key": "k\n"}}
+
+    def close(self):
+        code = self.bot.stop()
+        for close in self.closers:
+            close()
+        return code
+
+
+def validate(python, document):
+    done = subprocess.run([python, "-m", "openapi_spec_validator", "-"], input=json.dumps(document), capture_output=True, text=True, timeout=60)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def fuzz(python, scene, args):
+    import test_bots
+    about = {"name": scene.name, "key": test_bots.KEY if scene.acts else "", "known": scene.known}
+    env = dict(os.environ, BALM_OPENAPI=json.dumps(about), SCHEMATHESIS_HOOKS=os.path.join(ROOT, "tests", "openapi", "hooks.py"))
+    command = [python, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{scene.bot.port}/openapi.json", "--url", f"http://127.0.0.1:{scene.bot.port}",
+               "--phases", "examples,coverage,fuzzing", "--max-examples", str(args.examples), "--seed", str(args.seed), "--workers", "1",
+               "--checks", ",".join(CHECKS if scene.acts else PLAIN_CHECKS), "--generation-with-security-parameters", "false",
+               "--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off", "--no-color", "--request-timeout", "60"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env, cwd=scene.folder, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as e:
+        return False, (e.stdout or b"").decode(errors="replace") + f"\nnot within {LIMIT_S} s"
+    return done.returncode == 0, done.stdout
+
+
+def check(python, name, args):
+    """[(what, is it fine)]"""
+    from harness import request
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="balm-openapi-"))
+    results = []
+    try:
+        scene = Scene(name, folder)
+        try:
+            status, _, body = request(scene.bot.port, "GET", "/openapi.json")
+            document = json.loads(body) if status == 200 else {}
+            is_fine, text = validate(python, document)
+            results.append((f"{name}: document", is_fine, text))
+            is_fine, text = fuzz(python, scene, args)
+            found = re.search(r"(\d+) generated", text)
+            results.append((f"{name}: {found.group(1) if found else 'no'} calls", is_fine, text))
+        finally:
+            code = scene.close()
+        results.append((f"{name}: ended with exit code {code}", code == 0, scene.bot.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("BALM_SEED") or random.randrange(2**31)))
+    parser.add_argument("--examples", type=int, default=150)
+    parser.add_argument("names", nargs="*")
+    args = parser.parse_args()
+    os.environ["BALM_BUILD"] = args.build
+    import tools
+    python = tools.python()
+    print(f"seed {args.seed}", flush=True)
+    passed = failed = 0
+    for name in args.names or sorted(os.listdir(os.path.join(ROOT, args.build, "functions"))):
+        for what, is_fine, text in check(python, name, args):
+            print(f"{'ok  ' if is_fine else 'FAIL'} {what}", flush=True)
+            if not is_fine:
+                print(text[-6000:], flush=True)
+            passed, failed = passed + is_fine, failed + (not is_fine)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
