@@ -2,7 +2,7 @@
 
 #include "base/version.h"
 
-#define DESCRIPTION_MAX (64 * 1024)
+#define DESCRIPTION_MAX (4 * 1024 * 1024) /* more than a whole manifest may have (YAML_BYTES_MAX) */
 
 /* ---- schemas ---- */
 
@@ -124,8 +124,13 @@ static json_t *make_responses(bool acts)
 
 static void append_list(struct buf *b, const json_t *list)
 {
-    for (size_t i = 0; i < json_array_size(list); i++)
-        buf_printf(b, "%s%s", i > 0 ? ", " : "", json_string_value(json_array_get(list, i)));
+    const char *separator = "";
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_string(item)) continue;
+        buf_printf(b, "%s%s", separator, json_string_value(item));
+        separator = ", ";
+    }
 }
 
 static void append_line(struct buf *b, const char *label, const json_t *m, const char *member)

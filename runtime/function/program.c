@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "function/openapi.h"
 #include "function/program_impl.h"
 #include "log/log.h"
 #include "loop/loop.h"
@@ -83,7 +84,8 @@ static enum status read_stdin(struct arena *a, struct strview *ret_text, struct 
                                                  "the manifest has more than %zu bytes", MANIFEST_BYTES_MAX);
 }
 
-static enum status load_manifest(struct error *err)
+/* keep: for what lasts until exit. */
+static enum status load_manifest(struct arena *keep, struct error *err)
 {
     struct arena a = {0};
     struct strview text = {0};
@@ -93,6 +95,11 @@ static enum status load_manifest(struct error *err)
     if (self.has_manifest) s = json_parse(text, 0, &json, err);
     if (self.has_manifest && s == STATUS_OK) s = manifest_params_parse(json, &self.params, err);
     self.acts = json_is_true(json_object_get(json, "acts"));
+    if (s == STATUS_OK && openapi_is_known(json)) {
+        json_t *document = openapi_document(json);
+        self.openapi_json = json_canonical(keep, document).ptr;
+        json_release(document);
+    }
     json_release(json);
     arena_release(&a);
     return s == STATUS_OK ? s : error_prefix(err, s, "manifest");
@@ -152,7 +159,7 @@ static const char *last_part(const char *path)
 static enum status load(struct arena *a, struct error *err)
 {
     enum status s = load_settings(a, err);
-    if (s == STATUS_OK) s = load_manifest(err);
+    if (s == STATUS_OK) s = load_manifest(a, err);
     return s;
 }
 
@@ -185,6 +192,7 @@ int program_main(int argc, char **argv)
     def.params_bytes = self.params.n_params > 0 ? sizeof(struct program_params) : 0;
     def.decode = decode;
     def.handle = handle;
+    def.openapi_json = self.openapi_json;
     def.attend = is_http() ? program_http_attend : NULL;
     def.is_ready = is_http() ? program_http_is_ready : NULL;
     (void)setenv("max_inflight", INFLIGHT_DEFAULT, 0);

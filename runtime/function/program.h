@@ -29,7 +29,8 @@
  * Exit 0 is 200; any other exit is 500. At the time limit the program's whole session is killed (SIGTERM, 2 s
  * later SIGKILL): 504.
  *
- * What its bot.yaml says counts as for a bot in C. With parameters, stdin is the JSON object of all of them,
+ * What its bot.yaml says counts as for a bot in C, also at GET /openapi.json (function/openapi.h). With
+ * parameters, stdin is the JSON object of all of them,
  * checked, defaults filled in. One that acts takes signed invocations only and answers one JSON object:
  *
  *   {"state":"done","message":"…","detail":{…},"undo":"…"}

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import BUILD, ROOT, PlatformTest, main, request, stack_file
+from harness import BUILD, PATIENCE, PlatformTest, ROOT, free_port, main, request, stack_file, wait_until
 from test_bots import Bot, BotTest
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "openapi"))
@@ -40,6 +40,34 @@ class Documents(BotTest):
             if b.manifest["acts"]:
                 self.assertEqual(schemas["Parameters"]["properties"], b.manifest["schema"]["properties"])
                 self.assertEqual(schemas["Detail"]["properties"], b.manifest["reply"]["properties"])
+
+
+class OfAProgram(unittest.TestCase):
+    def start(self, manifest):
+        port = free_port()
+        env = dict(os.environ, port=str(port), BALM_HOST="127.0.0.1", BALM_METRICS="off", suppress_lock="true", healthcheck_interval="100ms")
+        process = subprocess.Popen([os.path.join(BUILD, "balm-watchdog"), "--", "/bin/cat"], env=env, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait, 20 * PATIENCE)
+        self.addCleanup(process.terminate)
+        process.stdin.write(manifest)
+        process.stdin.close()
+
+        def answer():
+            try:
+                return request(port, "GET", "/openapi.json")
+            except OSError:
+                return None
+        return wait_until(answer, 10, "balm-watchdog answers")
+
+    def test_a_program_with_a_bot_yaml_has_the_document_of_one_in_c(self):
+        described = subprocess.run([os.path.join(BUILD, "functions", "notify"), "--describe"], capture_output=True, check=True).stdout
+        status, _, body = self.start(described)
+        document = json.loads(body)
+        self.assertEqual((status, document["openapi"], document["info"]["title"]), (200, "3.1.0", "notify"))
+
+    def test_one_without_answers_itself(self):
+        status, _, body = self.start(b"")
+        self.assertEqual((status, body), (200, b""))  # cat of nothing
 
 
 class AtTheGateway(PlatformTest):

@@ -1,6 +1,7 @@
 #include "function/openapi.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 #include "function/manifest.h"
 
@@ -123,5 +124,20 @@ Test(openapi, members_of_another_type_do_no_harm)
         STATUS_OK);
     document = openapi_document(manifest);
     cr_assert_not_null(document);
+    json_release(manifest);
+}
+
+/* As long as a manifest may be (YAML_BYTES_MAX), in characters that must not be cut. */
+Test(openapi, the_longest_sentence_is_told_whole)
+{
+    size_t n = 1024 * 1024 / 2;
+    char *text = arena_alloc(&arena, 2 * n);
+    for (size_t i = 0; i < n; i++)
+        memcpy(text + 2 * i, "\xc3\xa4", 2);
+    json_t *manifest = json_pack("{s:s, s:s, s:{}, s:{}, s:o}", "name", "x", "summary", "y", "schema",
+                                 "reply", "undo", json_text(sv_n(text, 2 * n)));
+    document = openapi_document(manifest);
+    cr_assert_not_null(document);
+    cr_assert(json_get_text(AT("paths", "/", "post"), "description").len > 2 * n);
     json_release(manifest);
 }
