@@ -3,16 +3,17 @@
  * is served from here, out of cfg.docs_dir (`make swagger-ui` puts Swagger UI there). */
 #include "gateway/routes.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/list.h"
 #include "function/openapi.h"
 
-#define ASSET_BYTES_MAX (4 * 1024 * 1024)
-#define PAGE_BYTES_MAX  (2 * 1024 * 1024) /* a thousand functions */
-#define HTML_TYPE       SV("text/html; charset=utf-8")
+#define ASSET_PART_BYTES (32 * 1024)
+#define PAGE_BYTES_MAX   (2 * 1024 * 1024) /* a thousand functions */
+#define HTML_TYPE        SV("text/html; charset=utf-8")
 
 /* Scripts and styles come from files of ours and from nowhere else, and requests go nowhere else: what a
  * function says of itself is shown, never run. data: are the icons in Swagger UI's style sheet. */
@@ -54,40 +55,74 @@ void routes_docs_document(const struct deployment *d, const struct http_req *req
 
 /* ---- files ---- */
 
+/* Sent in parts: Swagger UI's script whole would stay in malloc's hands for good. */
 struct asset_read {
-    struct arena *arena;
     const char *path;
-    struct strview content;
-    enum status status;
+    int fd;
+    size_t bytes; /* of the file; then of the part */
+    bool is_fine;
+    char part[ASSET_PART_BYTES];
 };
+
+static void open_asset(void *arg)
+{
+    struct asset_read *r = arg;
+    struct stat st;
+    r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
+    r->is_fine = r->fd >= 0 && fstat(r->fd, &st) == 0 && S_ISREG(st.st_mode);
+    if (r->is_fine) r->bytes = (size_t)st.st_size;
+}
 
 static void read_asset(void *arg)
 {
     struct asset_read *r = arg;
-    r->status = file_read(r->arena, r->path, ASSET_BYTES_MAX, &r->content, NULL);
+    ssize_t n = read(r->fd, r->part, sizeof(r->part));
+    r->is_fine = n > 0; /* its end is not reached by reading on: it is counted */
+    r->bytes = n > 0 ? (size_t)n : 0;
 }
 
-static enum status load_asset(struct gateway *g, struct arena *a, const char *name, struct strview *ret_text)
+static void send_asset(struct asset_read *r, size_t left, struct http_resp *resp)
 {
-    if (g->cfg.docs_dir == NULL) return STATUS_NOT_FOUND;
-    struct asset_read r = {.arena = a, .path = arena_printf(a, "%s/%s", g->cfg.docs_dir, name).ptr};
-    work_run(read_asset, &r);
-    *ret_text = r.content;
-    return r.status;
+    if (http_resp_stream(resp) != STATUS_OK) return;
+    while (left > 0) {
+        work_run(read_asset, r);
+        size_t n = r->bytes < left ? r->bytes : left;
+        if (!r->is_fine) { /* it was cut while we read */
+            http_resp_abort(resp);
+            return;
+        }
+        if (http_resp_write(resp, sv_n(r->part, n)) != STATUS_OK) return;
+        left -= n;
+    }
 }
 
-static void serve_asset(struct gateway *g, const struct http_req *req, struct strview name,
+static const struct asset *find_asset(struct strview name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(assets); i++)
+        if (sv_eq(name, sv(assets[i].name))) return &assets[i];
+    return NULL;
+}
+
+static void serve_asset(const struct gateway *g, const struct http_req *req, struct strview name,
                         struct http_resp *resp)
 {
-    for (size_t i = 0; i < ARRAY_LEN(assets); i++) {
-        struct strview content;
-        if (!sv_eq(name, sv(assets[i].name))) continue;
-        if (load_asset(g, req->arena, assets[i].name, &content) != STATUS_OK) break;
-        http_resp_set(resp, 200, sv(assets[i].type), content);
-        http_resp_header(resp, SV("cache-control"), SV("private, max-age=600"));
-        return;
+    const struct asset *asset = find_asset(name);
+    struct asset_read *r = arena_zalloc(req->arena, sizeof(*r));
+    r->fd = -1;
+    if (asset != NULL && g->cfg.docs_dir != NULL) {
+        r->path = arena_printf(req->arena, "%s/%s", g->cfg.docs_dir, asset->name).ptr;
+        work_run(open_asset, r);
     }
-    route_answer_text(req, resp, 404, "no such file");
+    if (r->is_fine) {
+        resp->status = 200;
+        http_resp_header(resp, SV("content-type"), sv(asset->type));
+        http_resp_header(resp, SV("content-length"), arena_printf(req->arena, "%zu", r->bytes));
+        http_resp_header(resp, SV("cache-control"), SV("private, max-age=600"));
+        send_asset(r, sv_eq(req->method, SV("HEAD")) ? 0 : r->bytes, resp);
+    } else {
+        route_answer_text(req, resp, 404, "no such file");
+    }
+    if (r->fd >= 0) (void)close(r->fd);
 }
 
 /* ---- pages ---- */

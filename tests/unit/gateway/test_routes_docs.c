@@ -31,11 +31,20 @@ static void deploy_both(struct scene *s)
     CHECK(ask(s, "POST", "/system/scale-function/plain", "{\"replicas\":0}").code == 202);
 }
 
+/* More than one part of an answer. */
+static const char *long_text(struct scene *s)
+{
+    char *text = arena_zalloc(&s->arena, 300001);
+    for (int i = 0; i < 300000; i++)
+        text[i] = (char)('a' + i % 23);
+    return text;
+}
+
 static void write_files(struct scene *s)
 {
     CHECK_OK(s, dir_make(scene_path(s, "docs"), 0755, &s->err));
     (void)scene_write(s, "docs/docs.js", "mine()", 0644);
-    (void)scene_write(s, "docs/swagger-ui.css", "a{}", 0644);
+    (void)scene_write(s, "docs/swagger-ui.css", long_text(s), 0644);
     (void)scene_write(s, "docs/other.txt", "not to be served", 0644);
     s->cfg.docs_dir = scene_path(s, "docs");
 }
@@ -90,6 +99,10 @@ static void reads_pages(struct scene *s)
     a = ask_as(s, "GET", "/docs/ui/docs.js", NULL, NULL, NULL);
     CHECK(a.code == 200 && sv_eq(a.body, SV("mine()")));
     CHECK(sv_eq(answer_header(&a, "content-type"), SV("text/javascript; charset=utf-8")));
+    a = ask_as(s, "GET", "/docs/ui/swagger-ui.css", NULL, NULL, NULL);
+    CHECK(a.code == 200 && sv_eq(a.body, sv(long_text(s))));
+    a = ask_as(s, "HEAD", "/docs/ui/swagger-ui.css", NULL, NULL, NULL);
+    CHECK(a.code == 200 && a.body.len == 0 && sv_eq(answer_header(&a, "content-length"), SV("300000")));
     static const char *const missing[] = {"/docs/nobody",
                                           "/docs/ui/other.txt",
                                           "/docs/ui/../other.txt",
