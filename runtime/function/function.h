@@ -82,6 +82,9 @@ enum status invocation_check(const struct invocation *inv, struct error *err) MU
  * STATUS_UNKNOWN: it was asked, and may have been or still be done. STATUS_UNAVAILABLE: it was not; again. */
 enum status host_act(const struct invocation *inv, struct strview act, struct strview subject,
                      json_t **ret_reply, struct error *err) MUST_USE;
+/* The same with arguments (an object, borrowed), for acts that take some: "program-run", "program-show". */
+enum status host_act_with(const struct invocation *inv, struct strview act, struct strview subject,
+                          const json_t *arguments, json_t **ret_reply, struct error *err) MUST_USE;
 #define HOST_ACT_FD 3
 
 enum on_unknown { ON_UNKNOWN_REREAD, ON_UNKNOWN_RERUN, ON_UNKNOWN_ESCALATE };

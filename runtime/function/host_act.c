@@ -72,11 +72,12 @@ static struct strview deadline_text(struct arena *a, int64_t deadline_ns)
 }
 
 static enum status ask(const struct invocation *inv, struct strview act, struct strview subject,
-                       json_int_t id, int64_t deadline_ns, struct error *err)
+                       const json_t *arguments, json_int_t id, int64_t deadline_ns, struct error *err)
 {
     json_t *question = json_object();
     json_object_set_new(question, "act", json_text(act));
     json_object_set_new(question, "subject", json_text(subject));
+    if (arguments != NULL) json_object_set_new(question, "arguments", json_deep_copy(arguments));
     json_object_set_new(question, "intent", json_text(inv->intent));
     json_object_set_new(question, "deadline", json_text(deadline_text(inv->arena, deadline_ns)));
     json_object_set_new(question, "id", json_integer(id));
@@ -205,6 +206,12 @@ static enum status judge(const json_t *reply, struct strview act, struct strview
 enum status host_act(const struct invocation *inv, struct strview act, struct strview subject,
                      json_t **ret_reply, struct error *err)
 {
+    return host_act_with(inv, act, subject, NULL, ret_reply, err);
+}
+
+enum status host_act_with(const struct invocation *inv, struct strview act, struct strview subject,
+                          const json_t *arguments, json_t **ret_reply, struct error *err)
+{
     struct host_call c = {.id = last_id + 1};
     assert(fiber_current() != NULL);
     enum status s = check_socket(err);
@@ -218,7 +225,7 @@ enum status host_act(const struct invocation *inv, struct strview act, struct st
     last_id++;
     fiber_event_init(&c.woken);
     list_push_back(&calls, &c.node);
-    s = ask(inv, act, subject, c.id, deadline_ns, err);
+    s = ask(inv, act, subject, arguments, c.id, deadline_ns, err);
     if (s != STATUS_OK) {
         list_remove(&c.node);
         json_release(c.reply);

@@ -127,15 +127,18 @@ void broker_freeze(struct broker *b, bool is_frozen)
     if (is_frozen) broker_restarts_await_all(b->restarts);
 }
 
-size_t broker_services_of(const struct broker *b, struct strview function, struct arena *a,
+size_t broker_subjects_of(const struct broker *b, struct strview function, struct arena *a,
                           struct strview **ret_names)
 {
     const struct broker_list *list = &b->shared->list;
-    struct strview *names = arena_array(a, list->n, sizeof(*names));
+    struct strview *names = arena_array(a, list->n + list->n_programs, sizeof(*names));
     size_t n = 0;
     for (size_t i = 0; i < list->n; i++)
         if (broker_service_allows(&list->services[i], function))
             names[n++] = arena_copy(a, list->services[i].name);
+    for (size_t i = 0; i < list->n_programs; i++)
+        if (broker_program_allows(&list->programs[i], function))
+            names[n++] = arena_copy(a, list->programs[i].name);
     *ret_names = names;
     return n;
 }
@@ -167,21 +170,68 @@ static enum status restart(struct broker *b, const struct broker_service *servic
     return s;
 }
 
+static enum status not_listed(const char *what, struct strview subject, const char *function,
+                              struct error *err)
+{
+    return error_set(err, STATUS_PERMISSION_DENIED, "%s '%.*s' is not on the allow list for function '%s'",
+                     what, SV_ARG(sv_sub(subject, 0, 64)), function);
+}
+
+static json_t *argv_shown(const struct yaml_text_list *words)
+{
+    json_t *argv = json_array();
+    for (size_t i = 0; i < words->n; i++)
+        (void)json_array_append_new(argv, json_text(words->items[i]));
+    return json_pack("{s:o}", "argv", argv);
+}
+
+/* One run is asked for as a restart is: see broker_restart.h. */
+static enum status run_program(struct broker *b, const struct broker_program *p, struct yaml_text_list words,
+                               const json_t *message, struct arena *a, json_t **ret_reply, struct error *err)
+{
+    struct broker_service run = {.name = arena_printf(a, PROGRAM_PREFIX "%.*s", SV_ARG(p->name)),
+                                 .restart = words,
+                                 .restart_argv = arena_array(a, words.n + 1, sizeof(char *)),
+                                 .timeout_ns = p->timeout_ns};
+    for (size_t i = 0; i < words.n; i++)
+        run.restart_argv[i] = arena_cstr(a, words.items[i]);
+    return restart(b, &run, message, ret_reply, err);
+}
+
+static enum status answer_program(const struct peer_call *c, const struct broker_list *list, struct arena *a,
+                                  bool is_run, json_t **ret_reply, struct error *err)
+{
+    struct strview subject = json_get_text(c->message, "subject");
+    const struct broker_program *p = broker_list_find_program(list, subject);
+    struct yaml_text_list words;
+    if (p == NULL || !broker_program_allows(p, sv(c->peer->function)))
+        return not_listed("program", subject, c->peer->function, err);
+    enum status s = broker_program_argv(p, json_object_get(c->message, "arguments"), a, &words, err);
+    if (s == STATUS_OK && is_run) s = run_program(c->peer->broker, p, words, c->message, a, ret_reply, err);
+    if (s != STATUS_OK) return s;
+    if (!is_run) *ret_reply = json_object();
+    json_t *shown = argv_shown(&words);
+    (void)json_object_update(*ret_reply, shown);
+    json_release(shown);
+    return STATUS_OK;
+}
+
 static enum status answer(const struct peer_call *c, const struct broker_list *list, struct arena *a,
                           json_t **ret_reply, struct error *err)
 {
     struct broker *b = c->peer->broker;
     struct strview act = json_get_text(c->message, "act"), subject = json_get_text(c->message, "subject");
+    if (sv_eq(act, SV("program-run")) || sv_eq(act, SV("program-show")))
+        return answer_program(c, list, a, sv_eq(act, SV("program-run")), ret_reply, err);
     const struct broker_service *service = broker_list_find(list, subject);
     if (service == NULL || !broker_service_allows(service, sv(c->peer->function)))
-        return error_set(err, STATUS_PERMISSION_DENIED,
-                         "service '%.*s' is not on the allow list for function '%s'",
-                         (int)(subject.len < 64 ? subject.len : 64), subject.ptr, c->peer->function);
+        return not_listed("service", subject, c->peer->function, err);
     if (sv_eq(act, SV("service-status"))) return broker_service_status(service, a, ret_reply, err);
     if (!sv_eq(act, SV("service-restart")))
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "the broker knows service-status and service-restart, not '%.*s'",
-                         (int)(act.len < 64 ? act.len : 64), act.ptr);
+        return error_set(
+            err, STATUS_INVALID_ARGUMENT,
+            "the broker knows service-status, service-restart, program-run and program-show, not '%.*s'",
+            (int)(act.len < 64 ? act.len : 64), act.ptr);
     enum status s = restart(b, service, c->message, ret_reply, err);
     if (s != STATUS_OK)
         log_info("broker", "no restart for a function", LOG_SV("service", service->name),

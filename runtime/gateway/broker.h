@@ -8,6 +8,8 @@
  *   service-status   {"active":bool,"startedAt":"RFC 3339 or empty","pid":N,
  *                     "state":"active|inactive|failed","manager":"systemd|argv"}
  *   service-restart  {"exit":N,"output":"≤ 2 KiB","manager":…}
+ *   program-run      the same and {"argv":[…]}; with "arguments":{"name":value} beside "subject"
+ *   program-show     {"argv":[…]}: what program-run would run
  *
  * Allow list (YAML), owned by root or our own user and writable by nobody else, or it is refused whole:
  *
@@ -19,8 +21,11 @@
  *                                      # elsewhere: this argv, in a session of its own: it outlives us
  *       pid_file: /run/nginx.pid       # elsewhere: who it is, and since when (/proc/PID/stat)
  *
- * One restart of a service at a time; what deadlines and a killed platform do to it: broker_restart.h. What a
- * service that was started by argv writes to its standard outputs is dropped once the restart has ended.
+ *   programs:        # broker_program.h
+ *
+ * One restart of a service at a time, and one run of a program; what deadlines and a killed platform do to
+ * it: broker_restart.h. What a service that was started by argv writes to its standard outputs is dropped
+ * once the restart has ended.
  *
  * While frozen (balm stop) every restart is refused with CANCELLED; one that is under way is waited for
  * by the freeze. A reload counts for calls that come after it. */
@@ -51,8 +56,9 @@ void broker_discard(struct broker *b);
 /* Serves our end of one replica's pair in a fiber of `scope` until the peer closes. fd is moved. */
 enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, struct strview function,
                          struct error *err) MUST_USE;
-/* Names of the services that `function` may have restarted, in the arena. */
-size_t broker_services_of(const struct broker *b, struct strview function, struct arena *a,
+/* Names of the services that `function` may have restarted and of the programs that it may have run, in the
+ * arena. */
+size_t broker_subjects_of(const struct broker *b, struct strview function, struct arena *a,
                           struct strview **ret_names);
 /* Suspends until no restart is under way, at most 97 s. */
 void broker_freeze(struct broker *b, bool is_frozen);

@@ -23,14 +23,12 @@ static const struct yaml_field service_fields[] = {
 };
 
 struct broker_file {
-    const struct yaml_node *services;
+    const struct yaml_node *services, *programs;
 };
 
 static const struct yaml_field file_fields[] = {
-    {.name = "services",
-     .type = YAML_FIELD_NODE,
-     .offset = offsetof(struct broker_file, services),
-     .is_required = true},
+    {.name = "services", .type = YAML_FIELD_NODE, .offset = offsetof(struct broker_file, services)},
+    {.name = "programs", .type = YAML_FIELD_NODE, .offset = offsetof(struct broker_file, programs)},
 };
 
 /* Whoever can write this file decides what runs outside the sandbox with our rights. */
@@ -110,24 +108,50 @@ static enum status check_service(const struct yaml_document *doc, const struct y
     return STATUS_OK;
 }
 
-static enum status read_services(struct broker_list *list, const struct yaml_document *doc, struct error *err)
+static enum status read_services(struct broker_list *list, const struct yaml_document *doc,
+                                 const struct yaml_node *services, struct error *err)
 {
-    struct broker_file file = {0};
-    enum status s = yaml_decode(doc, doc->root, "the allow list", file_fields, ARRAY_LEN(file_fields),
-                                &list->arena, &file, err);
-    if (s != STATUS_OK) return s;
-    if (file.services->type != YAML_MAP)
-        return yaml_error(doc, file.services, err, "services must be a map of names");
-    list->services = arena_array(&list->arena, file.services->n_children, sizeof(*list->services));
-    for (const struct yaml_node *n = file.services->first; n != NULL; n = n->next) {
+    if (services == NULL) return STATUS_OK;
+    if (services->type != YAML_MAP) return yaml_error(doc, services, err, "services must be a map of names");
+    list->services = arena_array(&list->arena, services->n_children, sizeof(*list->services));
+    for (const struct yaml_node *n = services->first; n != NULL; n = n->next) {
         struct broker_service *service = &list->services[list->n++];
         service->name = n->key;
-        s = yaml_decode(doc, n, "service", service_fields, ARRAY_LEN(service_fields), &list->arena, service,
-                        err);
+        enum status s = yaml_decode(doc, n, "service", service_fields, ARRAY_LEN(service_fields),
+                                    &list->arena, service, err);
         if (s == STATUS_OK) s = check_service(doc, n, service, &list->arena, err);
         if (s != STATUS_OK) return s;
     }
     return STATUS_OK;
+}
+
+static enum status read_programs(struct broker_list *list, const struct yaml_document *doc,
+                                 const struct yaml_node *programs, struct error *err)
+{
+    if (programs == NULL) return STATUS_OK;
+    if (programs->type != YAML_MAP) return yaml_error(doc, programs, err, "programs must be a map of names");
+    list->programs = arena_array(&list->arena, programs->n_children, sizeof(*list->programs));
+    for (const struct yaml_node *n = programs->first; n != NULL; n = n->next) {
+        if (!is_unit_name(n->key) || n->key.len > SERVICE_NAME_MAX)
+            return yaml_error(doc, n, err, "program name '%.*s': letters, digits and :-_.@ only, at most %d",
+                              SV_ARG(n->key), SERVICE_NAME_MAX);
+        enum status s = broker_program_read(doc, n, &list->arena, &list->programs[list->n_programs], err);
+        if (s != STATUS_OK) return s;
+        list->n_programs++;
+    }
+    return STATUS_OK;
+}
+
+static enum status read_entries(struct broker_list *list, const struct yaml_document *doc, struct error *err)
+{
+    struct broker_file file = {0};
+    enum status s = yaml_decode(doc, doc->root, "the allow list", file_fields, ARRAY_LEN(file_fields),
+                                &list->arena, &file, err);
+    if (s == STATUS_OK && file.services == NULL && file.programs == NULL)
+        s = yaml_error(doc, doc->root, err, "services is missing in the allow list, and so is programs");
+    if (s == STATUS_OK) s = read_services(list, doc, file.services, err);
+    if (s == STATUS_OK) s = read_programs(list, doc, file.programs, err);
+    return s;
 }
 
 enum status broker_list_read(const char *path, struct broker_list *ret_list, struct error *err)
@@ -141,7 +165,7 @@ enum status broker_list_read(const char *path, struct broker_list *ret_list, str
     struct strview text;
     enum status s = read_checked(path, &list.arena, &text, err);
     if (s == STATUS_OK) s = yaml_parse(&list.arena, path, text, &doc, err);
-    if (s == STATUS_OK) s = read_services(&list, &doc, err);
+    if (s == STATUS_OK) s = read_entries(&list, &doc, err);
     if (s == STATUS_OK)
         *ret_list = list;
     else
@@ -151,15 +175,23 @@ enum status broker_list_read(const char *path, struct broker_list *ret_list, str
 
 void broker_list_release(struct broker_list *list)
 {
+    for (size_t i = 0; i < list->n_programs; i++)
+        broker_program_release(&list->programs[i]);
     arena_release(&list->arena);
-    list->services = NULL;
-    list->n = 0;
+    *list = (struct broker_list){0};
 }
 
 const struct broker_service *broker_list_find(const struct broker_list *list, struct strview name)
 {
     for (size_t i = 0; i < list->n; i++)
         if (sv_eq(list->services[i].name, name)) return &list->services[i];
+    return NULL;
+}
+
+const struct broker_program *broker_list_find_program(const struct broker_list *list, struct strview name)
+{
+    for (size_t i = 0; i < list->n_programs; i++)
+        if (sv_eq(list->programs[i].name, name)) return &list->programs[i];
     return NULL;
 }
 

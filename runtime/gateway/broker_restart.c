@@ -48,6 +48,17 @@ struct broker_restarts {
     struct fiber_scope scope;
 };
 
+static bool is_program(const struct restart *r)
+{
+    return sv_starts_with(r->service.name, SV(PROGRAM_PREFIX));
+}
+
+/* "restart of 'nginx'", "run of 'program:flush-cache'" */
+static const char *deed(const struct restart *r)
+{
+    return is_program(r) ? "run" : "restart";
+}
+
 /* ---- the file that outlives us ---- */
 
 static const char *file_name(struct restart *r)
@@ -68,7 +79,7 @@ static enum status file_note(struct restart *r, struct error *err)
     ssize_t n = fd >= 0 ? pwrite(fd, text.ptr, text.len, 0) : -1;
     enum status s = STATUS_OK;
     if (n != (ssize_t)text.len || ftruncate(fd, n) != 0)
-        s = error_set(err, STATUS_UNAVAILABLE, "note the restart of '%.*s' in DIR/run: %s",
+        s = error_set(err, STATUS_UNAVAILABLE, "note the %s of '%.*s' in DIR/run: %s", deed(r),
                       SV_ARG(r->service.name), strerror(errno));
     if (fd >= 0) (void)close(fd);
     return s;
@@ -84,7 +95,7 @@ static enum status pid_file_make(struct restart *r, int *ret_fd, struct error *e
     int fd = openat(r->owner->cfg->run_dir_fd, pid_file_name(r),
                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return error_set(err, STATUS_UNAVAILABLE, "note the restart of '%.*s' in DIR/run: %s",
+        return error_set(err, STATUS_UNAVAILABLE, "note the %s of '%.*s' in DIR/run: %s", deed(r),
                          SV_ARG(r->service.name), strerror(errno));
     *ret_fd = fd;
     return STATUS_OK;
@@ -126,11 +137,12 @@ static struct restart *restart_new(struct broker_restarts *rs, const struct brok
 {
     struct restart *r = mem_zalloc(1, sizeof(*r));
     *r = (struct restart){.owner = rs, .begun_ns = clock_monotonic_ns(), .begun_unix_ns = clock_unix_ns()};
-    r->limit_ns = r->begun_ns + RESTART_LIMIT_NS;
+    r->limit_ns = r->begun_ns + (service->timeout_ns != 0 ? service->timeout_ns : RESTART_LIMIT_NS);
     r->intent = copy(&r->arena, intent);
     r->service = (struct broker_service){.name = copy(&r->arena, service->name),
                                          .unit = copy(&r->arena, service->unit),
-                                         .pid_file = copy(&r->arena, service->pid_file)};
+                                         .pid_file = copy(&r->arena, service->pid_file),
+                                         .timeout_ns = service->timeout_ns};
     if (service->restart_argv != NULL) {
         r->service.restart_argv = arena_array(&r->arena, service->restart.n + 1, sizeof(char *));
         for (size_t i = 0; i < service->restart.n; i++)
@@ -208,13 +220,19 @@ static void run_fiber(void *arg)
     fiber_shield_begin();
     enum status s = run(r);
     fiber_shield_end();
-    log_info("broker", s == STATUS_OK ? "service restart was run" : "service restart failed",
+    log_info("broker",
+             s != STATUS_OK  ? "host act failed"
+             : is_program(r) ? "program was run"
+                             : "service restart was run",
              LOG_SV("service", r->service.name), LOG_SV("intent", r->intent),
              LOG_INT("ms", (clock_monotonic_ns() - r->begun_ns) / NS_PER_MS),
              LOG_STR("error", s == STATUS_OK ? "" : r->err.message));
-    if (s == STATUS_DEADLINE_EXCEEDED) /* of the restart, not of who asks: it has failed */
-        s = error_set(&r->err, STATUS_INTERNAL, "%s", arena_copy(&r->arena, sv(r->err.message)).ptr);
-    if (s != STATUS_OK) (void)error_prefix(&r->err, s, "restart of '%.*s'", SV_ARG(r->service.name));
+    /* Of the restart, not of who asks: it has failed. What a program has done until it was killed, nobody
+     * knows. */
+    if (s == STATUS_DEADLINE_EXCEEDED)
+        s = error_set(&r->err, is_program(r) ? STATUS_UNKNOWN : STATUS_INTERNAL, "%s",
+                      arena_copy(&r->arena, sv(r->err.message)).ptr);
+    if (s != STATUS_OK) (void)error_prefix(&r->err, s, "%s of '%.*s'", deed(r), SV_ARG(r->service.name));
     restart_end(r, s);
 }
 
@@ -241,11 +259,11 @@ static void watch_fiber(void *arg)
         log_info("broker", "a restart of the platform before ended", LOG_SV("service", r->service.name),
                  LOG_SV("intent", r->intent));
     }
-    restart_end(r,
-                error_set(&r->err, STATUS_UNKNOWN,
-                          "restart of '%.*s' was begun by a platform that was killed; it has ended, and how "
-                          "is not known",
-                          SV_ARG(r->service.name)));
+    restart_end(
+        r,
+        error_set(&r->err, STATUS_UNKNOWN,
+                  "%s of '%.*s' was begun by a platform that was killed; it has ended, and how is not known",
+                  deed(r), SV_ARG(r->service.name)));
 }
 
 static enum status file_read_note(int fd, struct json_t **ret_note)
@@ -349,11 +367,11 @@ static enum status begin(struct broker_restarts *rs, const struct broker_service
                          struct restart **ret_restart, struct error *err)
 {
     if (is_frozen)
-        return error_set(err, STATUS_CANCELLED, "balm stop is in force: '%.*s' is not restarted",
+        return error_set(err, STATUS_CANCELLED, "balm stop is in force: nothing is done to '%.*s'",
                          SV_ARG(service->name));
     if (clock_monotonic_ns() >= deadline_ns)
-        return error_set(err, STATUS_DEADLINE_EXCEEDED, "the deadline passed before '%.*s' was restarted",
-                         SV_ARG(service->name));
+        return error_set(err, STATUS_DEADLINE_EXCEEDED,
+                         "the deadline passed before anything was done to '%.*s'", SV_ARG(service->name));
     *ret_restart = restart_new(rs, service, intent);
     return restart_spawn(*ret_restart, run_fiber, err);
 }
@@ -362,8 +380,8 @@ static enum status say_still_running(const struct restart *r, struct error *err)
 {
     return error_set(
         err, STATUS_UNKNOWN,
-        "restart of '%.*s' is still running after %lld s; it is not cut, and the next attempt waits for it",
-        SV_ARG(r->service.name), (long long)((clock_monotonic_ns() - r->begun_ns) / NS_PER_S));
+        "%s of '%.*s' is still running after %lld s; it is not cut, and the next attempt waits for it",
+        deed(r), SV_ARG(r->service.name), (long long)((clock_monotonic_ns() - r->begun_ns) / NS_PER_S));
 }
 
 /* It was another's: what this one was to cure may be cured. */
@@ -371,7 +389,10 @@ static enum status say_other(const struct restart *r, struct strview intent, str
 {
     return error_set(err, STATUS_UNAVAILABLE,
                      "'%.*s' %s for intent %.*s; look again before intent %.*s does it",
-                     SV_ARG(r->service.name), r->ended.is_set ? "was just restarted" : "is being restarted",
+                     SV_ARG(r->service.name),
+                     is_program(r)     ? (r->ended.is_set ? "was just run" : "is being run")
+                     : r->ended.is_set ? "was just restarted"
+                                       : "is being restarted",
                      SV_ARG(r->intent), SV_ARG(intent));
 }
 

@@ -13,6 +13,9 @@
  * began; DIR/run/host-pid-SERVICE is written by the leader itself before it begins. A platform that is killed
  * leaves them, and the next one takes that restart for its own until its leader has ended (killed 90 s after
  * it began); how it went is not known then: STATUS_UNKNOWN. */
+/* Runs of programs go the same way, one of a program at a time: the "service" is then one run, PROGRAM_PREFIX
+ * and the program's name, with the argv of that run and a limit of its own. One that was killed at it is
+ * STATUS_UNKNOWN. */
 #ifndef BALM_GATEWAY_BROKER_RESTART_H
 #define BALM_GATEWAY_BROKER_RESTART_H
 

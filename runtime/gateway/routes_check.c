@@ -1,7 +1,7 @@
 /* POST /system/check-function/NAME, for `balm doctor`: does the function come up and answer, and has it what
  * it needs? {"healthy":bool, "error"?, "missingSecrets":[…], "unlistedSecrets":[…]}, and for one that acts on
- * units of the host "hostServices":[…], those that the list of host acts gives to it. Nothing is called; a
- * process is started if none runs. */
+ * units or runs programs of the host "hostServices":[…], those that the list of host acts gives to it.
+ * Nothing is called; a process is started if none runs. */
 #include "gateway/function_secrets.h"
 #include "gateway/routes.h"
 
@@ -20,8 +20,12 @@ static void add_needs(struct gateway *g, const struct deployment *d, struct aren
     (void)json_object_set_new(o, "missingSecrets", names_json(names, n));
     n = function_secrets_unlisted(d, a, &names);
     (void)json_object_set_new(o, "unlistedSecrets", names_json(names, n));
-    if (json_array_size(json_object_get(json_object_get(d->manifest, "touches"), "units")) == 0) return;
-    n = broker_services_of(g->broker, d->spec.name, a, &names);
+    const json_t *touches = json_object_get(d->manifest, "touches");
+    if (json_array_size(json_object_get(touches, "units")) +
+            json_array_size(json_object_get(touches, "programs")) ==
+        0)
+        return;
+    n = broker_subjects_of(g->broker, d->spec.name, a, &names);
     (void)json_object_set_new(o, "hostServices", names_json(names, n));
 }
 

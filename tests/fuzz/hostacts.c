@@ -1,7 +1,7 @@
 /* The list of host acts on any bytes: it decides what runs outside the sandbox, so whatever is on it must be
- * a service with a name that is a file's, and a command that begins with an absolute path.
+ * a service or a program with a name that is a file's, and a command that begins with an absolute path.
  *
- * Reads: gateway/broker_list.c */
+ * Reads: gateway/broker_list.c gateway/broker_program.c */
 #include "gateway/broker_list.h"
 
 #include <string.h>
@@ -30,6 +30,28 @@ static void check(const struct broker_list *list)
     }
 }
 
+/* With whatever is asked for: the first word stays the operator's, and there are as many. */
+static void check_program(const struct broker_program *p)
+{
+    struct arena a = {0};
+    struct yaml_text_list words = {0};
+    struct error err = {0};
+    json_t *arguments = json_object();
+    assert(is_plain(p->name) && p->timeout_ns > 0 && p->command.n > 0);
+    assert(p->command.items[0].len > 0 && p->command.items[0].ptr[0] == '/');
+    assert(p->functions.n == 0 || broker_program_allows(p, p->functions.items[0]));
+    for (size_t i = 0; i < p->params.n_params; i++) {
+        struct strview name = p->params.params[i].name;
+        (void)json_object_setn_new(arguments, name.ptr, name.len, json_string(i % 2 == 0 ? "1" : "-x ${y}"));
+    }
+    if (broker_program_argv(p, arguments, &a, &words, &err) == STATUS_OK)
+        assert(words.n == p->command.n && sv_eq(words.items[0], p->command.items[0]));
+    else
+        assert(err.code == STATUS_INVALID_ARGUMENT && err.message[0] != '\0');
+    json_release(arguments);
+    arena_release(&a);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct broker_list list;
@@ -37,6 +59,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     const char *path = folder_put("host-acts.yaml", sv_n((const char *)bytes, n));
     if (broker_list_read(path, &list, &err) == STATUS_OK) {
         check(&list);
+        for (size_t i = 0; i < list.n_programs; i++)
+            check_program(&list.programs[i]);
         broker_list_release(&list);
     } else {
         assert(err.code == STATUS_INVALID_ARGUMENT && strncmp(err.message, path, strlen(path)) == 0);

@@ -136,7 +136,10 @@ class Signing(BotTest):
                  "disk-clean": [({}, "'root'"), ({"root": "tmp"}, "'root'"), ({"root": "/a/../b"}, "'root'"), ({"root": "/"}, "'root'"),
                                 ({"root": "/a", "older_than": "1s"}, "1s is out of range"), ({"root": "/a", "max_files": 0}, "max_files")],
                  "service-restart": [({}, "'unit'"), ({"unit": "--now"}, "'unit'"), ({"unit": "a/b"}, "'unit'"),
-                                     ({"unit": "nginx; reboot"}, "'unit'"), ({"unit": "nginx", "settle": "2h"}, "'settle'")]}
+                                     ({"unit": "nginx; reboot"}, "'unit'"), ({"unit": "nginx", "settle": "2h"}, "'settle'")],
+                 "run-program": [({}, "'program'"), ({"program": "../x"}, "'program'"), ({"program": "-x"}, "'program'"),
+                                 ({"program": "x", "arguments": "a=b"}, "'arguments'"), ({"program": "x", "arguments": ["a=\n"]}, "'arguments'"),
+                                 ({"program": "x", "arguments": ["a=b"] * 33}, "33"), ({"program": "x", "dry_run": "maybe"}, "'dry_run'")]}
         for name, params in cases.items():
             b = self.bot(name)
             for bad, part in params:
@@ -146,10 +149,10 @@ class Signing(BotTest):
                 self.assertFalse(answer["retry"])
 
     def test_manifest_says_what_the_platform_needs(self):
-        for name, destructive in {"notify": False, "disk-clean": True, "service-restart": False}.items():
+        for name, destructive in {"notify": False, "disk-clean": True, "service-restart": False, "run-program": False}.items():
             m = self.bot(name).manifest
-            # Files cannot be removed a second time within the limits of the first: nobody knows how far that got.
-            on_unknown = "escalate" if name == "disk-clean" else "rerun"
+            # Files cannot be removed a second time within the limits of the first, and of a program nobody knows what it does.
+            on_unknown = "escalate" if name in ("disk-clean", "run-program") else "rerun"
             self.assertEqual((m["name"], m["acts"], m["auth"], m["on_unknown"]), (name, True, "signed", on_unknown))
             self.assertEqual((m["destructive"], m["removes_series"]), (destructive, False))
             self.assertFalse(m["schema"]["additionalProperties"])
