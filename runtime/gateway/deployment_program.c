@@ -219,6 +219,8 @@ static void read_bot_file(void *arg)
                                 : manifest_parse("manifest", SV(plain), &m, w->err);
     if (w->status != STATUS_OK) return;
     w->json = json_incref(m.json);
+    /* Nobody said what it takes, and it may have a document of its own. */
+    if (w->path == NULL) (void)json_object_del(w->json, "schema");
     manifest_release(&m);
 }
 

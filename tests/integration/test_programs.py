@@ -237,6 +237,13 @@ class Folders(ProgramTest):
 
 
 class BehindAPort(ProgramTest):
+    def test_a_document_of_its_own_is_the_program_s(self):
+        self.start()
+        self.put("web/server.py", SERVER.replace("do_POST", "do_GET"))
+        self.deploy("web", image="web", envProcess=f"{sys.executable} -u server.py", envVars={"mode": "http"})
+        status, _, text = self.p.request("GET", "/function/web/openapi.json", headers={"X-Asked": "it"})
+        self.assertEqual((status, text.decode().split()[1:]), (201, ["/openapi.json", "it"]))
+
     def server(self, name="web", **more):
         self.put("web/server.py", SERVER)
         self.deploy(name, image="web", envProcess=f"{sys.executable} -u server.py", **more)
@@ -336,6 +343,8 @@ class Bots(ProgramTest):
 
     def test_only_signed_invocations_reach_it(self):
         self.bots()
+        document = json.loads(self.p.request("GET", "/function/fixer/openapi.json", headers=self.p.basic())[2])
+        self.assertIn("times", json.dumps(document))
         self.assertEqual(self.call("fixer", '{"how":"done"}', headers={"Content-Type": "application/json"})[0], 403)
         self.assertFalse(os.path.exists(self.calls))
 
