@@ -33,6 +33,7 @@ struct broker_program {
 enum status broker_program_read(const struct yaml_document *doc, const struct yaml_node *node,
                                 struct arena *a, struct broker_program *ret_program,
                                 struct error *err) MUST_USE;
+/* Frees what it points at. */
 void broker_program_release(struct broker_program *p);
 bool broker_program_allows(const struct broker_program *p, struct strview function);
 /* arguments: object of name -> value, or NULL; the same checks as of a bot's parameters. ret_words: the argv,
