@@ -319,7 +319,7 @@ e2e-systemd: deps-systemd ## the package in a booted Debian: installed, heals a 
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
-DEPS_TEST  := $(DEPS) libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
+DEPS_TEST  := $(DEPS) openssl libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_DEMO  := $(DEPS) python3 libcrypt1
 DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
 DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev

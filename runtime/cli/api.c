@@ -7,7 +7,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "client/client.h"
+#include "gateway/gateway.h"
 #include "loop/loop.h"
+#include "server/server.h"
 
 /* balm stop waits for restarts under way (at most 97 s, gateway/broker_restart.h), then 16 s for the bots. */
 #define API_TIMEOUT_NS (180 * NS_PER_S)
@@ -160,7 +162,7 @@ enum status cli_platform_url(const struct cli_platform *platform, struct arena *
 
 static enum status nobody_answers(struct api_request *r, struct strview url)
 {
-    if (r->platform->url != NULL)
+    if (r->platform->url != NULL || sv_starts_with(url, SV("https://"))) /* it may be the certificate */
         return error_prefix(r->err, STATUS_UNAVAILABLE, "no platform answers at %.*s", SV_ARG(url));
     return error_set(r->err, STATUS_UNAVAILABLE,
                      "no platform answers at %.*s; it may have been killed: start it again with balm up",
@@ -183,6 +185,22 @@ static enum status read_answer(const struct http_reply *reply, json_t **ret_answ
     return s;
 }
 
+enum status cli_trust_platform(const struct cli_platform *platform, struct strview url, struct arena *a,
+                               struct http_call *call, struct error *err)
+{
+    if (!sv_starts_with(url, SV("https://"))) return STATUS_OK;
+    call->ca_file = platform->ca_file;
+    if (platform->url != NULL) return STATUS_OK;
+    struct strview pin;
+    const char *data_dir;
+    enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
+    if (s == STATUS_OK)
+        s = file_read(a, arena_printf(a, "%s/run/" GATEWAY_PIN_FILE, data_dir).ptr, SERVER_PIN_MAX, &pin,
+                      err);
+    if (s == STATUS_OK) call->tls_pin = arena_cstr(a, sv_trim(pin));
+    return s;
+}
+
 static enum status send_request(struct api_request *r, struct http_call *call, const char *path,
                                 json_t **ret_answer)
 {
@@ -190,6 +208,7 @@ static enum status send_request(struct api_request *r, struct http_call *call, c
     enum status s = find_url(r, &url);
     if (s == STATUS_OK)
         s = r->platform->url != NULL ? read_token_file(r, &login) : read_local_login(r, &login);
+    if (s == STATUS_OK) s = cli_trust_platform(r->platform, url, r->arena, call, r->err);
     if (s != STATUS_OK) return s;
 
     struct http_header headers[] = {

@@ -109,6 +109,7 @@ struct cli_platform {
     /* With url: holds the password of user admin, or USER:PASSWORD. A path, so that no secret is an argument.
      */
     const char *token_file;
+    const char *ca_file; /* with an https url: whose signature its certificate has; NULL: the system's */
 };
 
 /* The options of a command that talks to a running platform, for its table; `member` is the cfg's
@@ -126,11 +127,17 @@ struct cli_platform {
          .offset = offsetof(cfg_type, member.url),                                                           \
          .value_name = "URL",                                                                                \
          .help = "a platform elsewhere, instead of the one on the data folder"},                             \
+        {.name = "token-file",                                                                               \
+         .env = "BALM_TOKEN_FILE",                                                                           \
+         .type = CONFIG_PATH,                                                                                \
+         .offset = offsetof(cfg_type, member.token_file),                                                    \
+         .value_name = "FILE",                                                                               \
+         .help = "with --url: a file with its admin's password (its secrets/basic-auth-password), or "       \
+                 "USER:PASSWORD"},                                                                           \
     {                                                                                                        \
-        .name = "token-file", .env = "BALM_TOKEN_FILE", .type = CONFIG_PATH,                                 \
-        .offset = offsetof(cfg_type, member.token_file), .value_name = "FILE",                               \
-        .help = "with --url: a file with its admin's password (its secrets/basic-auth-password), or "        \
-                "USER:PASSWORD"                                                                              \
+        .name = "ca-file", .env = "BALM_CA_FILE", .type = CONFIG_PATH,                                       \
+        .offset = offsetof(cfg_type, member.ca_file), .value_name = "FILE",                                  \
+        .help = "with an https --url: PEM file of the authority that signed its certificate"                 \
     }
 
 /* Who steers it, for the record. */
@@ -157,6 +164,9 @@ enum status cli_explain_incident(const struct cli_platform *platform, struct str
  * `platform`. STATUS_UNAVAILABLE: nothing is running on the data folder. */
 enum status cli_platform_url(const struct cli_platform *platform, struct arena *a, struct strview *ret_url,
                              struct error *err) MUST_USE;
+/* How a call to that URL knows that it is the platform: the key that DIR/run/tls-pin names, or ca_file. */
+enum status cli_trust_platform(const struct cli_platform *platform, struct strview url, struct arena *a,
+                               struct http_call *call, struct error *err) MUST_USE;
 /* As it may stand in a query's value; in the arena. */
 struct strview cli_url_encoded(struct arena *a, struct strview text);
 /* http_request() for who is no fiber: runs a loop for this one call. */
@@ -175,6 +185,7 @@ struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
         *log_level, *watchdog, *alertmanagers, *alertmanager_token_file, *alertmanager_ca_file,
         *alertmanager_receiver, *self_reload;
+    const char *tls_cert_file, *tls_key_file;
     const char *shim_path, *docs_dir; /* found, not set */
     int reloads_itself;               /* enum self_reload, by self_reload */
     int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,

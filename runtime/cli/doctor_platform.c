@@ -102,11 +102,13 @@ static bool look_at_disk(struct doctor *d, int64_t *ret_free_bytes)
 /* Elsewhere: as its metrics say, which are open. */
 static bool ask_for_disk(struct doctor *d, int64_t *ret_free_bytes)
 {
-    const struct http_call call = {.url = arena_printf(&d->arena, "%.*s/metrics", SV_ARG(d->url)),
+    struct http_call call = {.url = arena_printf(&d->arena, "%.*s/metrics", SV_ARG(d->url)),
                                    .max_body_bytes = METRICS_MAX};
     struct http_reply reply;
     struct strview line, rest, name = SV("balm_disk_free_bytes ");
-    if (cli_http(&call, &d->arena, &reply, NULL) != STATUS_OK) return false;
+    if (cli_trust_platform(&d->cfg->platform, d->url, &d->arena, &call, NULL) != STATUS_OK ||
+        cli_http(&call, &d->arena, &reply, NULL) != STATUS_OK)
+        return false;
     for (rest = reply.body; sv_next(&rest, '\n', &line);) {
         if (!sv_starts_with(line, name)) continue;
         double value = strtod(arena_cstr(&d->arena, sv_sub(line, name.len, line.len)), NULL);

@@ -215,6 +215,8 @@ static enum status make_gateway(struct platform *p)
         .host = p->cfg->listen,
         .port = (uint16_t)p->cfg->port,
         .listen_fd = p->listen_fd,
+        .tls_cert_file = p->cfg->tls_cert_file,
+        .tls_key_file = p->cfg->tls_key_file,
         .is_insecure = p->cfg->is_insecure,
         .cluster = sv(p->cfg->cluster),
         .idle_ns = p->cfg->idle_ns,
@@ -280,7 +282,8 @@ static enum status announce(struct platform *p)
                            : p->cfg->listen;
     if (strcmp(host, "0.0.0.0") == 0) host = "127.0.0.1";
     if (strcmp(host, "[::]") == 0) host = "[::1]";
-    struct strview url = arena_printf(&p->arena, "http://%s:%u", host, gateway_port(p->gateway));
+    struct strview url = arena_printf(&p->arena, "http%s://%s:%u", p->cfg->tls_cert_file != NULL ? "s" : "",
+                                      host, gateway_port(p->gateway));
     enum status s = write_run_file(p, url);
     if (s != STATUS_OK) return s;
     struct strview login = arena_printf(

@@ -45,6 +45,18 @@ static const struct config_option options[] = {
      .max = 65535,
      .offset = offsetof(struct up_cfg, port),
      .help = "port to listen on; 0 picks a free one"},
+    {.name = "tls-cert",
+     .env = "BALM_TLS_CERT",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct up_cfg, tls_cert_file),
+     .value_name = "FILE",
+     .help = "serve HTTPS with this certificate (PEM, with its chain); read again when it changes"},
+    {.name = "tls-key",
+     .env = "BALM_TLS_KEY",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct up_cfg, tls_key_file),
+     .value_name = "FILE",
+     .help = "private key of --tls-cert (PEM, without a passphrase)"},
     {.name = "runbooks",
      .env = "BALM_RUNBOOKS",
      .type = CONFIG_PATH,
@@ -288,6 +300,8 @@ static enum status check_settings(struct up_cfg *cfg, enum log_level *ret_level,
     if (!server_address_is_valid(cfg->listen))
         return error_set(err, STATUS_INVALID_ARGUMENT, "--listen '%s': not an IPv4 or IPv6 address",
                          quote_text(sv(cfg->listen), shown));
+    if ((cfg->tls_cert_file == NULL) != (cfg->tls_key_file == NULL))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "--tls-cert and --tls-key belong together");
     enum status s = check_self_reload(cfg, err);
     return s == STATUS_OK ? check_cluster(sv(cfg->cluster), err) : s;
 }

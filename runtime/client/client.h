@@ -5,7 +5,7 @@
  * such call, or by client_preload() after readiness: a function that never makes one does not pay for its 40
  * shared objects (design §2: 9 ms and 0.9 MB). One pool a loop: at most 60 connections a host, idle ones
  * closed after 5 s, those of libcurl aged down to 10 (B4). Redirects are not followed. TLS verifies peer and
- * host unless the call names another CA.
+ * host, by the system's authorities or the call's own, or the peer's key alone by the call's pin.
  *
  * Retries: only transient failures (connect, reset before an answer, 408 429 502 503 504) of calls that say
  * they may be repeated, after 1 s, 2 s, 4 s … with full jitter ±50 %, Retry-After honoured up to the deadline
@@ -36,6 +36,8 @@ struct http_call {
     bool is_idempotent;    /* may be sent again after it might have reached the peer */
     const char *unix_path; /* connect here instead of to the URL's host; NULL: no */
     const char *ca_file;   /* NULL: system's */
+    /* Instead of a CA and the host's name: the peer's public key, "sha256//BASE64". NULL: no. */
+    const char *tls_pin;
     const char *client_cert_file, *client_key_file;
     struct strview bearer_token; /* sent as Authorization; never logged; wiped copy */
 };

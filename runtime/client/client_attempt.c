@@ -179,6 +179,11 @@ static void set_peer(struct client_attempt *t)
         set_ptr(t, CURLOPT_PROXY, ""); /* http_proxy of the environment cannot reach a path of this machine */
     }
     if (c->ca_file != NULL) set_ptr(t, CURLOPT_CAINFO, c->ca_file);
+    if (c->tls_pin != NULL) {
+        set_ptr(t, CURLOPT_PINNEDPUBLICKEY, c->tls_pin);
+        set_long(t, CURLOPT_SSL_VERIFYPEER, 0);
+        set_long(t, CURLOPT_SSL_VERIFYHOST, 0);
+    }
     if (c->client_cert_file != NULL) set_ptr(t, CURLOPT_SSLCERT, c->client_cert_file);
     if (c->client_key_file != NULL) set_ptr(t, CURLOPT_SSLKEY, c->client_key_file);
 }
@@ -246,6 +251,7 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
     case CURLE_SSL_CERTPROBLEM:
         return error_set(err, STATUS_INVALID_ARGUMENT, "%s (curl %d)", why, (int)t->code);
     case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
         client_count_refused_certificate();
         s = error_set(err, STATUS_UNAVAILABLE, "%s (curl %d)", why, (int)t->code);
         if (err != NULL) err->can_retry = false; /* its certificate will be as wrong in a second */

@@ -135,6 +135,29 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     return STATUS_OK;
 }
 
+/* For clients on this machine, whom the certificate's name does not help: they come to an address. */
+static enum status write_pin(const struct gateway *g, struct error *err)
+{
+    struct arena a = {0};
+    const char *path = arena_printf(&a, "%s/run/" GATEWAY_PIN_FILE, g->cfg.dir).ptr;
+    const char *pin = server_tls_pin(g->server);
+    enum status s = STATUS_OK;
+    if (pin != NULL)
+        s = file_write_atomic(path, sv(pin), 0600, err);
+    else
+        (void)unlink(path);
+    arena_release(&a);
+    return s;
+}
+
+static void on_tls_renewed(void *arg)
+{
+    struct error err;
+    if (write_pin(arg, &err) != STATUS_OK)
+        log_error("gateway", "the new certificate is not known to this machine's own clients",
+                  LOG_STR("error", err.message));
+}
+
 enum status gateway_listen(struct gateway *g, struct error *err)
 {
     struct server_cfg cfg = {
@@ -143,11 +166,15 @@ enum status gateway_listen(struct gateway *g, struct error *err)
         .listen_fd = g->cfg.listen_fd > 0 ? g->cfg.listen_fd : -1,
         .max_connections = CONNECTIONS_MAX,
         .max_connections_per_peer = is_loopback(g->cfg.host) ? 0 : PEER_CONNECTIONS_MAX,
+        .tls_cert_file = g->cfg.tls_cert_file,
+        .tls_key_file = g->cfg.tls_key_file,
+        .on_tls_renewed = on_tls_renewed,
         .handler = gateway_handle,
         .arg = g,
         .name = "gateway",
     };
-    return server_start(g->loop, &cfg, &g->server, err);
+    enum status s = server_start(g->loop, &cfg, &g->server, err);
+    return s == STATUS_OK ? write_pin(g, err) : s;
 }
 
 uint16_t gateway_port(const struct gateway *g)

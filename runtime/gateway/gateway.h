@@ -26,6 +26,7 @@
  *   stack.c        stack.yml, applied whole or not at all
  *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
+ *   (the port's public key, where it speaks TLS, stands in DIR/run/tls-pin for this machine's own clients)
  *   login_limit.c  how often one address may be wrong about a secret
  *   function_secrets.c  what functions are given: DIR/secrets/functions
  *   routes_*.c     the REST API and the way in
@@ -46,6 +47,8 @@
 
 struct gateway;
 
+#define GATEWAY_PIN_FILE "tls-pin" /* in DIR/run; curl's form, "sha256//BASE64" */
+
 struct gateway_cfg {
     const char *dir; /* data folder: DIR/secrets, DIR/run, DIR/functions (what was deployed by the API) */
     const char *stack_file;    /* stack.yml; NULL: none */
@@ -55,7 +58,8 @@ struct gateway_cfg {
     const char *broker_file;   /* allow list of host acts; NULL: none allowed */
     uint64_t host_files_max;   /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;
-    uint16_t port;    /* 0: picked */
+    uint16_t port;                            /* 0: picked */
+    const char *tls_cert_file, *tls_key_file; /* both, or NULL: plain HTTP; read again when they change */
     int listen_fd;    /* bound to them already (server_bind()), moved by gateway_listen(); 0: not yet */
     bool is_insecure; /* management API without credentials: loopback only, never as root, no Origin, no
                          foreign Host */

@@ -22,7 +22,7 @@ static void set_buffer_files(void)
     h2o_socket_buffer_mmap_settings.threshold = n > 0 && n < FILENAME_MAX ? 1024 * 1024 : SIZE_MAX;
 }
 
-static char *copy_text(const char *text)
+char *server_copy_text(const char *text)
 {
     if (text == NULL) return NULL;
     size_t n = strlen(text) + 1;
@@ -40,9 +40,9 @@ static unsigned cap_connections(unsigned wanted)
 static void copy_cfg(struct server *s, const struct server_cfg *cfg)
 {
     s->cfg = *cfg;
-    s->cfg.name = s->name = copy_text(cfg->name != NULL ? cfg->name : "server");
-    s->cfg.host = s->host = copy_text(cfg->host);
-    s->cfg.unix_path = s->unix_path = copy_text(cfg->unix_path);
+    s->cfg.name = s->name = server_copy_text(cfg->name != NULL ? cfg->name : "server");
+    s->cfg.host = s->host = server_copy_text(cfg->host);
+    s->cfg.unix_path = s->unix_path = server_copy_text(cfg->unix_path);
     if (s->cfg.max_body_bytes == 0) s->cfg.max_body_bytes = SERVER_BODY_MAX_BYTES;
     if (s->cfg.max_connections == 0) s->cfg.max_connections = SERVER_CONNECTIONS_MAX;
     s->cfg.max_connections = cap_connections(s->cfg.max_connections);
@@ -105,7 +105,8 @@ enum status server_start(struct loop *l, const struct server_cfg *cfg, struct se
     fiber_event_init(&s->quiet);
     s->quiet.is_set = true;
     h2o_setup(s);
-    enum status st = server_listen(s, err);
+    enum status st = server_tls_start(s, err);
+    if (st == STATUS_OK) st = server_listen(s, err);
     if (st != STATUS_OK) {
         server_free(s);
         return st;
@@ -180,6 +181,7 @@ void server_free(struct server *s)
     server_sweep_stop(s);
     exchange_free_idle(s);
     h2o_teardown(s);
+    server_tls_free(s->tls);
     free(s->name);
     free(s->host);
     free(s->unix_path);

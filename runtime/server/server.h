@@ -61,7 +61,12 @@ struct server_cfg {
     const char *unix_path; /* or a unix socket; unlinked first */
     int listen_fd;         /* or a socket that is bound or listening already (moved on success); -1: none */
     bool reuse_port;
-    bool http2;            /* h2c by prior knowledge */
+    bool http2; /* h2c by prior knowledge */
+    /* TLS 1.2 or 1.3 with HTTP/1.1: PEM files, the chain's own certificate first; both, or NULL: plain. They
+     * are read again within moments of a change, and a pair that cannot be used leaves the one before in
+     * force. on_tls_renewed (arg; NULL: nobody) is then called, from a fiber. */
+    const char *tls_cert_file, *tls_key_file;
+    void (*on_tls_renewed)(void *arg);
     size_t max_body_bytes; /* 0: 8 MiB; beyond: 413 */
     /* 0: 1024, and at most half of the descriptors that the process may have. Beyond: the one that has been
      * idle longest (unfinished requests count as idle) gives way, and where all have requests under way
@@ -80,9 +85,13 @@ bool server_address_is_valid(const char *host);
 /* Takes the address and port for a server that is started later (listen_fd): whoever connects until then is
  * refused, as before. STATUS_INVALID_ARGUMENT: no address; STATUS_ALREADY_EXISTS: somebody has it. */
 enum status server_bind(const char *host, uint16_t port, int *ret_fd, struct error *err) MUST_USE;
-/* Binds, listens, accepts. The cfg is copied; strings too. */
+/* Binds, listens, accepts. The cfg is copied; strings too. From a fiber where there is TLS. */
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err) MUST_USE;
+#define SERVER_PIN_MAX 64
+/* Of the public key in force, as curl takes it ("sha256//BASE64"); NULL without TLS. Borrowed until it is
+ * renewed. */
+const char *server_tls_pin(const struct server *s);
 /* The one it listens on, also where the cfg said 0; 0 with a unix socket. */
 uint16_t server_port(const struct server *s);
 unsigned server_inflight(const struct server *s); /* handlers running */

@@ -235,6 +235,7 @@ void conn_open(struct server *s, h2o_socket_t *sock)
     s->n_conns++;
     server_sweep_start(s);
     h2o_accept(&s->accept, sock);
-    /* h2o begins with HTTP/1; what has other callbacks later has become HTTP/2. */
-    c->http1 = ((const h2o_conn_t *)sock->data)->callbacks;
+    /* h2o begins with HTTP/1; what has other callbacks later has become HTTP/2. With TLS, where there is no
+     * HTTP/2, it begins after the handshake. */
+    if (s->tls == NULL) c->http1 = ((const h2o_conn_t *)sock->data)->callbacks;
 }

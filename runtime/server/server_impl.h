@@ -5,7 +5,7 @@
  *   server_conn.c      connections and their peers   server_stream.c    answers in parts
  *   server_sweep.c     what h2o has no limit for     server_memory.c    how much clients may fill
  *   server_http2.c     the same for HTTP/2          server_chunks.c    chunked bodies, read strictly
- *   response.c http.c  plain values
+ *   server_tls.c       certificate and key     response.c http.c  plain values
  *
  * Who lives how long:
  *
@@ -55,11 +55,12 @@
 /* It may reset that many more than it lets us answer. */
 #define SERVER_H2_RESETS_MAX 100
 /* A connection has at least so long to say what it wants before it may have to give way. */
-#define SERVER_REST_MIN_NS     (100 * NS_PER_MS)
+#define SERVER_REST_MIN_NS (100 * NS_PER_MS)
 /* Cheap beside a request; a turn may be long, and whoever waits in the queue waits for many of them. */
-#define SERVER_ACCEPTS_A_TURN  256
-#define SERVER_REQUESTS_A_TURN 16 /* of one connection, until others have had theirs; fewer of a long turn   \
-                                   */
+#define SERVER_ACCEPTS_A_TURN 256
+#define SERVER_REQUESTS_A_TURN                                                                               \
+    16 /* of one connection, until others have had theirs; fewer of a long turn                              \
+        */
 /* Bytes on an HTTP/2 connection that no request explains, beside one body: floods of PING, SETTINGS,
  * PRIORITY, empty DATA or CONTINUATION frames (CVE-2019-9512 to 9518), and the bodies of a hundred streams at
  * once. */
@@ -152,7 +153,8 @@ struct server {
     unsigned accept_failures, cuts; /* since the last line about them */
     int64_t accept_warned_ns, cut_warned_ns;
     size_t held_bytes, held_max_bytes, input_max_bytes;
-    bool is_memory_known; /* the two limits are what server_limit_memory() found */
+    bool is_memory_known;   /* the two limits are what server_limit_memory() found */
+    struct server_tls *tls; /* NULL: plain */
     struct list conns;
     struct list peers[SERVER_PEER_BUCKETS];
     struct list exchanges, idle_exchanges;
@@ -166,6 +168,16 @@ struct server {
 /* ---- server.c ---- */
 
 void server_notice_quiet(struct server *s);
+
+/* Heap; NULL for NULL. */
+char *server_copy_text(const char *text);
+
+/* ---- server_tls.c ---- */
+
+/* As the cfg says; nothing where it says nothing. Suspends. */
+enum status server_tls_start(struct server *s, struct error *err) MUST_USE;
+/* No connection is left. NULL does nothing. */
+void server_tls_free(struct server_tls *tls);
 
 /* ---- server_memory.c ---- */
 
