@@ -37,7 +37,7 @@ void clock_anchor_look(struct clock_anchor *ret_anchor)
 {
     *ret_anchor = (struct clock_anchor){.offset_ns = clock_unix_ns() - uptime_ns()};
     ret_anchor->before_ns = ret_anchor->offset_ns;
-    (void)read_text("/proc/sys/kernel/random/boot_id", ret_anchor->boot_id, BOOT_ID_MAX);
+    clock_boot_id(ret_anchor->boot_id);
 }
 
 static void path_of(const char *dir, const char *name, char ret_path[4096])
@@ -58,7 +58,8 @@ static bool read_line(struct strview line, struct clock_anchor *a)
 {
     struct strview boot, offset, before, seq;
     if (!take(&line, SV("boot="), &boot) || !take(&line, SV("offset_ns="), &offset) ||
-        !take(&line, SV("before_ns="), &before) || !take(&line, SV("seq="), &seq) || boot.len > BOOT_ID_MAX)
+        !take(&line, SV("before_ns="), &before) || !take(&line, SV("seq="), &seq) ||
+        boot.len > CLOCK_BOOT_ID_MAX)
         return false;
     (void)snprintf(a->boot_id, sizeof(a->boot_id), "%.*s", SV_ARG(boot));
     return sv_parse_i64(offset, &a->offset_ns) == STATUS_OK &&

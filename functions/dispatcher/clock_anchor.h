@@ -9,12 +9,11 @@
 
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 
-#define BOOT_ID_MAX 36
-
 struct clock_anchor {
-    char boot_id[BOOT_ID_MAX + 1];
+    char boot_id[CLOCK_BOOT_ID_MAX + 1];
     int64_t offset_ns, before_ns;
     uint64_t seq;
 };

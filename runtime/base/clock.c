@@ -1,10 +1,12 @@
 #include "base/clock.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/arena.h"
 #include "base/list.h"
@@ -30,6 +32,14 @@ int64_t clock_unix_ns(void)
 
 #define SLEW_MAX_PART 10 /* chrony slews by a twelfth at most, adjtime(3) by far less */
 #define STEADY_NS     (NS_PER_S / 4)
+
+void clock_boot_id(char ret_id[CLOCK_BOOT_ID_MAX + 1])
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, ret_id, CLOCK_BOOT_ID_MAX) : 0;
+    if (fd >= 0) (void)close(fd);
+    ret_id[n > 0 ? n : 0] = '\0';
+}
 
 int64_t clock_elapsed_ns(int64_t from_ns, int64_t to_ns)
 {

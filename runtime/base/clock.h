@@ -21,6 +21,10 @@ int64_t clock_monotonic_ns(void);
 /* Wall clock, for what leaves the process; may jump. */
 int64_t clock_unix_ns(void);
 
+#define CLOCK_BOOT_ID_MAX 36
+/* What the monotonic clock counts from: the kernel's name of this boot. Empty: it does not say. */
+void clock_boot_id(char ret_id[CLOCK_BOOT_ID_MAX + 1]);
+
 /* Of wall-clock times as records and peers give them: they reach from 1678 to 2261, and the way between two
  * of those is more than an int64_t holds. It ends at INT64_MIN and INT64_MAX. */
 int64_t clock_elapsed_ns(int64_t from_ns, int64_t to_ns);

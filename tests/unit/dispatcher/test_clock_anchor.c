@@ -40,7 +40,7 @@ Test(clock_anchor, comes_back_as_written)
     struct clock_anchor a, b = {.seq = 0};
     struct error err;
     clock_anchor_look(&a);
-    cr_assert_eq(strlen(a.boot_id), BOOT_ID_MAX);
+    cr_assert_eq(strlen(a.boot_id), CLOCK_BOOT_ID_MAX);
     cr_assert_eq(clock_anchor_read(dir, &b), STATUS_NOT_FOUND);
     a.before_ns = -5;
     a.seq = UINT64_MAX;
