@@ -227,6 +227,16 @@ static void before_append(struct journal_usher *u, struct record *records, size_
         if (records[i].time_ns > now_ns) records[i].time_ns = now_ns;
 }
 
+static enum status make_queue(struct dispatcher *d, struct error *err)
+{
+    struct arena a = {0};
+    struct queue_cfg cfg = {.max_inflight = INVOKERS,
+                            .taken_file = arena_printf(&a, "%s/run/taken", d->env.dir).ptr};
+    enum status s = queue_new(d->env.journal, &cfg, &d->queue, err);
+    arena_release(&a);
+    return s;
+}
+
 static enum status start(const struct core_env *env, void **ret_state, struct error *err)
 {
     struct dispatcher *d = mem_zalloc(1, sizeof(*d));
@@ -252,8 +262,7 @@ static enum status start(const struct core_env *env, void **ret_state, struct er
     fiber_event_init(&d->brake.changed);
     fiber_event_init(&d->reloader.changed);
     enum status s = activation_read_set(d, env->invoker, env->invoker_arg, d->set, err);
-    if (s == STATUS_OK)
-        s = queue_new(env->journal, &(struct queue_cfg){.max_inflight = INVOKERS}, &d->queue, err);
+    if (s == STATUS_OK) s = make_queue(d, err);
     if (s != STATUS_OK) {
         release(d);
         return s;

@@ -145,6 +145,7 @@ static void on_record(struct journal_follower *f, const struct journal_entry *e)
     }
     case RECORD_EPOCH:
         if (r->epoch > q->epoch) q->epoch = r->epoch;
+        if (e->seq <= q->past_seq) q->past_epoch = q->epoch;
         return;
     case RECORD_CLOCK:
         if (record_clock_turn(r, &turn)) turn_clock(q, &turn);
@@ -187,7 +188,7 @@ static enum status on_load(struct journal_follower *f, unsigned version, struct 
 {
     (void)version;
     struct queue *q = container_of(f, struct queue, follower);
-    q->epoch = unpack_u64(u);
+    q->epoch = q->past_epoch = unpack_u64(u);
     if (!work_index_load(&q->index, u) || !unpack_is_good(u))
         return error_set(err, STATUS_DATA_LOSS, "the queue is damaged");
     for (const struct work_function *w = q->index.functions; w != NULL; w = w->next)
@@ -228,6 +229,8 @@ enum status queue_new(struct journal *j, const struct queue_cfg *cfg, struct que
     random_bytes(&q->next_token,
                  sizeof(q->next_token)); /* a token of an earlier life is never right by chance */
     q->past_seq = journal_last_seq(j);
+    taken_init(&q->taken, cfg->taken_file);
+    q->cfg.taken_file = NULL; /* the caller's */
     q->follower = (struct journal_follower){.on_record = on_record,
                                             .on_reset = on_reset,
                                             .name = "queue",
@@ -250,6 +253,7 @@ void queue_free(struct queue *q)
     while (!list_is_empty(&q->leases)) /* of holders that were cut off by the end of the process */
         queue_lease_end(q, container_of(q->leases.next, struct lease, node));
     work_index_release(&q->index);
+    taken_release(&q->taken);
     free(q);
 }
 

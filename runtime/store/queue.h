@@ -21,8 +21,9 @@
  * - a person's records (RECORD_RETRY without attempt, RECORD_OUTCOME "dropped") count for dead items alone:
  *   what has ended otherwise is not begun again, what is under way is not taken from its holder. "again"
  *   gives all attempts back
- * - taking writes nothing, so after our own death every item that may have been begun is handed out again
- *   with is_interrupted set, same intent, so that the function's on_unknown can be applied. May have been:
+ * - taking writes no record, so after our own death every item that may have been begun is handed out again
+ *   with is_interrupted set, same intent, so that the function's on_unknown can be applied. After a kill the
+ *   marks of what was handed out say which (taken_file). Without them, as after a power loss, may have been:
  *   it was due, and no earlier item of its target, ready all the time, kept it back. Before such an item is
  *   handed out its lost attempt is recorded.
  * - a lease is in memory: it ends with its holder; a store with many invokers adds its own (consumer ack
@@ -62,6 +63,9 @@ struct queue_cfg {
     /* 0: 5; telling a person (purpose "escalate") is tried until the intent's deadline, however often. */
     unsigned max_attempts;
     int64_t backoff_base_ns, backoff_cap_ns; /* 0: 1 s, 60 s */
+    /* Where it is noted what is handed out (queue_taken.c), for the process after us; copied. NULL: nowhere.
+     */
+    const char *taken_file;
 };
 
 /* Follows `j`. Fold the past by journal_fold(), or journal_replay() with queue_follower(), before the

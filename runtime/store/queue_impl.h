@@ -4,6 +4,7 @@
  *   queue_save.c   the folded state in a snapshot, and back
  *   queue.c        the fold, life cycle
  *   queue_lease.c  take, done, retry
+ *   queue_taken.c  what is in somebody's hands, for the process after us
  *   queue_view.c   what can be asked: depths, the dead, whether there is room
  *
  *   function --candidates (heap by seq)--> first ready item of each idle target; all without target; intents
@@ -83,6 +84,8 @@ struct work_index {
     size_t kept_bytes;
 };
 
+struct taken;
+
 void work_index_init(struct work_index *x);
 void work_index_release(struct work_index *x);
 struct work *work_find(const struct work_index *x, struct strview key);
@@ -101,8 +104,9 @@ struct work *work_first_due(const struct work_index *x);
 const struct work_function *work_function_find(const struct work_index *x, struct strview name);
 /* The past is folded: clears is_past of the items that cannot have been begun: not yet due, kept back by an
  * earlier item of their target that was ready all the time and never tried, or behind more of those of their
- * function than can be in flight. Items that are due must be ready. */
-void work_settle_past(struct work_index *x);
+ * function than can be in flight. Where marks are kept they alone say it. Items that are due must be ready.
+ */
+void work_settle_past(struct work_index *x, struct taken *taken, uint64_t past_seq);
 /* The lowest sequence of all items, the dead too; UINT64_MAX: none. */
 uint64_t work_oldest_seq(const struct work_index *x);
 /* Of all items, the dead too; keeps their order. */
@@ -111,6 +115,53 @@ void work_index_turn(struct work_index *x, const struct clock_turn *turn);
  * loaded. into: empty. False: damaged, and `into` is to be released. */
 void work_index_save(const struct work_index *x, struct pack *p);
 bool work_index_load(struct work_index *into, struct unpack *u);
+
+/* ---- queue_taken.c ----
+ *
+ * Marks of what is handed out, in a file beside the journal: one write of 16 bytes each, and no fsync. The
+ * page cache outlives a process that is killed; what does not outlive, a power loss or another machine, is
+ * recognised by the boot's id, and then nothing is known. Whatever goes wrong leads there, too: no mark is a
+ * claim that nothing was begun, so it has to be in the file before anybody can begin. */
+
+#define TAKEN_PATH_MAX 4096
+/* What is in hands (QUEUE_INFLIGHT_MAX), and what lives cut off before had, as far as it was not seen to
+ * since: more than this many give the marks up. */
+#define TAKEN_SLOTS   256
+#define TAKEN_NO_SLOT UINT32_MAX
+
+struct taken_mark { /* of the life before */
+    uint64_t changed_seq;
+    unsigned slot;
+};
+
+struct taken {
+    char path[TAKEN_PATH_MAX]; /* empty: no marks are kept */
+    int fd;                    /* -1: not started, or given up */
+    bool is_started;
+    bool is_in_the_way;                   /* a file that says too little could not be removed */
+    uint64_t from_seq;                    /* of items whose newest record is later it is known */
+    uint64_t epoch;                       /* in the file */
+    struct taken_mark marks[TAKEN_SLOTS]; /* by changed_seq */
+    size_t n_marks;
+    bool is_used[TAKEN_SLOTS]; /* by a lease, or by a mark of an item that is not seen to yet */
+};
+
+/* path NULL: no marks. */
+void taken_init(struct taken *t, const char *path);
+void taken_release(struct taken *t);
+/* Before the first item is handed out: what the life before has left, which ended with past_seq and
+ * past_epoch; and this one begins. Does nothing the second time. Touches files. */
+void taken_start(struct taken *t, uint64_t past_seq, uint64_t past_epoch, uint64_t epoch);
+/* Of an item of the past: do the marks say whether it was handed out? */
+bool taken_knows(const struct taken *t, uint64_t changed_seq);
+/* It was; its mark stays until taken_forget(), once there is a later record on disk. */
+bool taken_keep(struct taken *t, uint64_t changed_seq);
+void taken_forget(struct taken *t, uint64_t changed_seq);
+/* About to be handed out. STATUS_UNAVAILABLE: it must not be, the process after us would not know. */
+enum status taken_note(struct taken *t, uint64_t changed_seq, uint64_t durable_seq, uint64_t epoch,
+                       unsigned *ret_slot, struct error *err) MUST_USE;
+/* The end of what was handed out is on disk. */
+void taken_free(struct taken *t, unsigned slot);
 
 /* ---- queue.c ---- */
 
@@ -123,6 +174,7 @@ struct lease {
     unsigned attempt;
     bool has_lost_answer;                    /* of an attempt before */
     bool is_ending;                          /* its holder is recording the end */
+    unsigned slot;                           /* of its mark */
     int64_t time_ns;                         /* of the item's record, by the clock of today */
     struct strview intent, target, function; /* into text */
     char text[];
@@ -143,6 +195,8 @@ struct queue {
     size_t n_leases;
     struct list takers; /* fibers that found nothing */
     uint64_t past_seq, epoch, next_token;
+    uint64_t past_epoch; /* the epoch when the past ended */
+    struct taken taken;
     bool is_settled, is_frozen, is_stopped;
     int64_t stopped_at_ns;
 };

@@ -443,11 +443,22 @@ static void settle_function(struct work_function *f)
     }
 }
 
-void work_settle_past(struct work_index *x)
+static void settle_by_marks(struct work_function *f, struct taken *taken, uint64_t past_seq)
+{
+    for (struct list *node = f->unfinished.next; node != &f->unfinished; node = node->next) {
+        struct work *w = container_of(node, struct work, age_node);
+        if (w->lease == NULL && w->changed_seq <= past_seq && taken_knows(taken, w->changed_seq))
+            w->is_past = taken_keep(taken, w->changed_seq);
+    }
+}
+
+void work_settle_past(struct work_index *x, struct taken *taken, uint64_t past_seq)
 {
     for (size_t i = 0; i < x->n_targets_buckets; i++)
         for (struct work_target *t = x->targets[i]; t != NULL; t = t->hash_next)
             settle_target(t);
-    for (struct work_function *f = x->functions; f != NULL; f = f->next)
+    for (struct work_function *f = x->functions; f != NULL; f = f->next) {
         settle_function(f);
+        settle_by_marks(f, taken, past_seq);
+    }
 }

@@ -19,7 +19,8 @@ static void promote_due(struct queue *q)
     while ((w = work_first_due(&q->index)) != NULL && w->due_ns <= now)
         work_set_state(&q->index, w, WORK_READY, 0);
     if (q->is_settled) return;
-    work_settle_past(&q->index);
+    taken_start(&q->taken, q->past_seq, q->past_epoch, q->epoch);
+    work_settle_past(&q->index, &q->taken, q->past_seq);
     q->is_settled = true;
 }
 
@@ -60,6 +61,7 @@ static struct lease *lease_begin(struct queue *q, struct work *w)
     l->token = q->next_token++;
     l->seq = w->seq;
     l->attempt = w->attempts + 1;
+    l->slot = TAKEN_NO_SLOT;
     l->has_lost_answer = w->has_lost_answer;
     l->time_ns = w->time_ns;
     w->lease = l;
@@ -71,6 +73,8 @@ static struct lease *lease_begin(struct queue *q, struct work *w)
 
 void queue_lease_end(struct queue *q, struct lease *l)
 {
+    bool is_durable = l->work != NULL && l->work->changed_seq <= journal_durable_seq(q->journal);
+    if (is_durable) taken_free(&q->taken, l->slot); /* else the mark stays, to be on the safe side */
     if (l->work != NULL) l->work->lease = NULL;
     list_remove(&l->node);
     q->n_leases--;
@@ -120,6 +124,7 @@ static enum status count_interrupted(struct queue *q, struct lease *l, const str
                                      struct error *err)
 {
     int64_t now = clock_unix_ns();
+    uint64_t taken_seq = l->work->changed_seq;
     bool is_last = is_last_attempt(q, l, item, now);
     struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
                        .attempt = l->attempt,
@@ -130,7 +135,10 @@ static enum status count_interrupted(struct queue *q, struct lease *l, const str
                        .reason = SV("the platform stopped during the attempt; how it ended is not known")};
     if (!is_last) r.due_ns = r.time_ns;
     enum status s = record_durably(q, l, &r, err);
-    if (s == STATUS_OK) l->attempt++;
+    if (s == STATUS_OK) {
+        taken_forget(&q->taken, taken_seq);
+        l->attempt++;
+    }
     l->has_lost_answer = true;
     return s;
 }
@@ -147,6 +155,12 @@ static void lease_settle(struct queue *q, struct lease *l)
     queue_wake_if_useful(q);
 }
 
+static enum status note_taken(struct queue *q, struct lease *l, struct error *err)
+{
+    return taken_note(&q->taken, l->work->changed_seq, journal_durable_seq(q->journal), q->epoch, &l->slot,
+                      err);
+}
+
 /* With a new lease. OK with *ret_is_given false: look for another. */
 static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, struct queue_item *ret_item,
                             bool *ret_is_given, struct error *err)
@@ -155,7 +169,9 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
     enum status s = read_record(q, l, a, &item.record, err);
     if (s == STATUS_OK) item.turned_ns = clock_elapsed_ns(item.record->time_ns, l->time_ns);
     if (s == STATUS_OK && item.is_interrupted) s = count_interrupted(q, l, item.record, err);
-    if (s == STATUS_OK && l->work != NULL && !l->work->has_ended) {
+    bool is_wanted = s == STATUS_OK && l->work != NULL && !l->work->has_ended;
+    if (is_wanted) s = note_taken(q, l, err);
+    if (is_wanted && s == STATUS_OK) {
         item.attempt = l->attempt;
         item.has_lost_answer = l->has_lost_answer;
         *ret_item = item;

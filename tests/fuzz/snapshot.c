@@ -53,11 +53,13 @@ static void load_episodes(struct unpack *u)
 static void load_queue(struct unpack *u)
 {
     struct work_index x;
+    struct taken none;
     struct pack saved;
+    taken_init(&none, NULL);
     work_index_init(&x);
     pack_init(&saved, NULL, NULL);
     if (work_index_load(&x, u)) {
-        work_settle_past(&x);
+        work_settle_past(&x, &none, UINT64_MAX);
         work_index_save(&x, &saved);
     }
     work_index_release(&x);

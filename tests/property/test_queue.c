@@ -1,6 +1,6 @@
 /* Random operations and restarts on the queue: every item ends exactly once, none is in two hands, one at a
  * time per target, limits hold, attempts only grow, and whatever was in somebody's hands when we died comes
- * back marked as interrupted. BALM_SEED repeats one run. */
+ * back marked as interrupted; where marks of that are kept, nothing else does. BALM_SEED repeats one run. */
 #include "store/queue.h"
 
 #include <criterion/criterion.h>
@@ -33,6 +33,7 @@ static struct model models[ITEMS];
 static unsigned n_added, n_leased, n_ended;
 static struct random_seeded rng;
 static char dir[1024];
+static char taken_file[1040]; /* empty: no marks */
 static struct loop *loop;
 static struct journal *journal;
 static struct queue *queue;
@@ -51,7 +52,8 @@ static void open_queue(void)
                             .max_inflight_function = INFLIGHT_FUNCTION,
                             .max_attempts = ATTEMPTS,
                             .backoff_base_ns = NS_PER_MS / 4,
-                            .backoff_cap_ns = NS_PER_MS};
+                            .backoff_cap_ns = NS_PER_MS,
+                            .taken_file = taken_file[0] != '\0' ? taken_file : NULL};
     struct journal_cfg journal_cfg = {
         .dir = dir, .segment_max_bytes = 64 * 1024, .snapshots_dir = dir, .snapshot_every = 100};
     cr_assert_eq(journal_open_sqlite(loop, &journal_cfg, &journal, &err), STATUS_OK, "%s", err.message);
@@ -117,6 +119,7 @@ static bool take(int64_t wait_ns)
         CLAIM(item.attempt <= ATTEMPTS);
         CLAIM(m->was_snoozed ? item.attempt >= m->last_attempt : item.attempt > m->last_attempt);
         CLAIM(!m->was_leased_at_death || item.is_interrupted);
+        CLAIM(taken_file[0] == '\0' || m->was_leased_at_death || !item.is_interrupted);
         m->has_lost_answer |= item.is_interrupted;
         CLAIM(item.has_lost_answer == m->has_lost_answer);
         m->is_leased = true;
@@ -244,7 +247,7 @@ static void run(void *arg)
     close_queue();
 }
 
-Test(queue, random_operations_and_restarts_lose_and_double_nothing, .timeout = 120)
+static void play(bool has_marks)
 {
     const char *given = getenv("BALM_SEED"), *tmp = getenv("TMPDIR");
     struct error err;
@@ -252,6 +255,7 @@ Test(queue, random_operations_and_restarts_lose_and_double_nothing, .timeout = 1
     fprintf(stderr, "BALM_SEED=%" PRIu64 "\n", rng.state);
     (void)snprintf(dir, sizeof(dir), "%s/balm-queue-XXXXXX", tmp != NULL ? tmp : "/tmp");
     cr_assert_not_null(mkdtemp(dir));
+    if (has_marks) (void)snprintf(taken_file, sizeof(taken_file), "%s/taken", dir);
     cr_assert_eq(loop_new(&loop, &err), STATUS_OK);
     cr_assert_eq(loop_run_fiber(loop, run, NULL, &err), STATUS_OK);
     loop_free(loop);
@@ -262,4 +266,14 @@ Test(queue, random_operations_and_restarts_lose_and_double_nothing, .timeout = 1
         if (entry->d_name[0] != '.') (void)unlinkat(dirfd(d), entry->d_name, 0);
     (void)closedir(d);
     cr_assert_eq(rmdir(dir), 0);
+}
+
+Test(queue, random_operations_and_restarts_lose_and_double_nothing, .timeout = 120)
+{
+    play(false);
+}
+
+Test(queue, with_marks_exactly_what_was_in_hands_is_interrupted, .timeout = 120)
+{
+    play(true);
 }

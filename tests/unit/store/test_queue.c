@@ -16,6 +16,7 @@ static struct journal *journal;
 static struct queue *queue;
 static struct arena arena;
 static struct queue_cfg cfg;
+static uint64_t epoch; /* of new intents */
 
 static void make_dir(void)
 {
@@ -100,6 +101,7 @@ static uint64_t add(const char *intent, const char *function, const char *target
                                   .function = sv(function),
                                   .target = sv(target),
                                   .incident = SV("incident"),
+                                  .epoch = epoch,
                                   .params = SV("{}")});
 }
 
@@ -125,6 +127,15 @@ static void expect_nothing_ready(void)
     struct error err;
     cr_assert_eq(journal_wait_durable(journal, journal_last_seq(journal), 0, &err), STATUS_OK);
     cr_assert_eq(try_take_until(&item, 20), STATUS_DEADLINE_EXCEEDED);
+}
+
+/* A life in which nothing is handed out. */
+static void expect_waiting(void)
+{
+    struct queue_item item;
+    queue_freeze(queue, true);
+    cr_assert_eq(try_take_until(&item, 1), STATUS_DEADLINE_EXCEEDED);
+    queue_freeze(queue, false);
 }
 
 static bool is_intent(const struct queue_item *item, const char *intent)
@@ -877,6 +888,190 @@ static void a_crash_loop_ends(void)
 Test(queue, an_item_that_kills_us_each_time_ends_dead, .init = set_three_quick_attempts)
 {
     in_fiber(a_crash_loop_ends);
+}
+
+/* ---- marks of what is handed out ---- */
+
+static const char *taken_path(void)
+{
+    static char path[1100];
+    (void)snprintf(path, sizeof(path), "%s/taken", dir);
+    return path;
+}
+
+#define MARKS_TEST(name)                                                                                     \
+    static void name(void);                                                                                  \
+    static void name##_with_marks(void)                                                                      \
+    {                                                                                                        \
+        cfg.taken_file = taken_path();                                                                       \
+        restart();                                                                                           \
+        name();                                                                                              \
+    }                                                                                                        \
+    Test(queue, name)                                                                                        \
+    {                                                                                                        \
+        in_fiber(name##_with_marks);                                                                         \
+    }                                                                                                        \
+    static void name(void)
+
+enum { WAITING = 40 };
+
+/* Each on a target of its own, three of them in somebody's hands. */
+static void add_and_take_three(void)
+{
+    expect_nothing_ready(); /* a life before it handed something out */
+    for (unsigned i = 0; i < WAITING; i++) {
+        const char *name = arena_printf(&arena, "%u", i).ptr;
+        (void)add(name, i % 2 == 0 ? "f" : "g", name);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        (void)take();
+}
+
+static unsigned count_interrupted(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < WAITING; i++) {
+        struct queue_item item = take();
+        cr_assert_eq(item.attempt, item.is_interrupted ? 2 : 1);
+        n += item.is_interrupted;
+        cr_assert_eq(done(&item), STATUS_OK);
+    }
+    expect_nothing_ready();
+    return n;
+}
+
+MARKS_TEST(what_waited_when_we_died_was_not_begun)
+{
+    add_and_take_three();
+    restart();
+    cr_assert_eq(count_interrupted(), 3);
+}
+
+MARKS_TEST(marks_last_until_their_items_are_seen_to)
+{
+    add_and_take_three();
+    restart();
+    struct queue_item first = take(), second = take(); /* both of the three */
+    cr_assert(first.is_interrupted && second.is_interrupted && first.attempt == 2 && second.attempt == 2);
+    cr_assert_eq(done(&first), STATUS_OK);
+    restart(); /* the second once more, the third still */
+    second = take();
+    cr_assert(second.is_interrupted && second.attempt == 3);
+    cr_assert_eq(done(&second), STATUS_OK);
+    struct queue_item third = take(), fourth = take();
+    cr_assert(third.is_interrupted && third.attempt == 2 && !fourth.is_interrupted);
+}
+
+MARKS_TEST(what_was_put_back_was_not_begun)
+{
+    add_and_take_three();
+    struct queue_item fourth = take();
+    cr_assert_eq(retry(&fourth, false, NS_PER_MS), STATUS_OK);
+    cr_assert_eq(sleep_ms(5), STATUS_OK);
+    restart();
+    cr_assert_eq(count_interrupted(), 3);
+}
+
+MARKS_TEST(slots_of_marks_are_used_again)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        add_and_take_three();
+        restart();
+        cr_assert_eq(count_interrupted(), 3);
+        for (unsigned k = 0; k < 100; k++) {
+            (void)add(arena_printf(&arena, "more %u-%u", i, k).ptr, "f", "t");
+            struct queue_item item = take();
+            cr_assert_eq(done(&item), STATUS_OK);
+        }
+    }
+    (void)add("last", "f", "t");
+    restart();
+    cr_assert_not(take().is_interrupted);
+}
+
+static void change_byte(off_t at)
+{
+    FILE *f = fopen(taken_path(), "r+b");
+    cr_assert_not_null(f);
+    cr_assert_eq(fseeko(f, at, SEEK_SET), 0);
+    int byte = fgetc(f);
+    cr_assert_eq(fseeko(f, at, SEEK_SET), 0);
+    cr_assert_eq(fputc(byte ^ 1, f), byte ^ 1);
+    cr_assert_eq(fclose(f), 0);
+}
+
+MARKS_TEST(marks_of_another_boot_say_nothing)
+{
+    add_and_take_three();
+    close_queue();
+    change_byte(10);
+    open_queue();
+    cr_assert_eq(count_interrupted(), WAITING);
+    (void)add("new", "f", "t"); /* from here on it is known again */
+    restart();
+    cr_assert_not(take().is_interrupted);
+}
+
+MARKS_TEST(a_copy_of_marks_says_nothing)
+{
+    char text[16 * 1024];
+    add_and_take_three();
+    close_queue();
+    FILE *from = fopen(taken_path(), "rb");
+    size_t n = fread(text, 1, sizeof(text), from);
+    (void)fclose(from);
+    FILE *to = fopen(arena_printf(&arena, "%s.copy", taken_path()).ptr, "wb");
+    cr_assert_eq(fwrite(text, 1, n, to), n);
+    cr_assert_eq(fclose(to), 0);
+    cr_assert_eq(rename(arena_printf(&arena, "%s.copy", taken_path()).ptr, taken_path()), 0);
+    open_queue();
+    cr_assert_eq(count_interrupted(), WAITING);
+}
+
+MARKS_TEST(marks_before_somebody_else_decided_say_nothing)
+{
+    add_and_take_three();
+    cfg.taken_file = NULL; /* a version that keeps none */
+    restart();
+    (void)append((struct record){.kind = RECORD_EPOCH, .epoch = 1, .actor = SV("old")});
+    cfg.taken_file = taken_path();
+    restart();
+    cr_assert_eq(count_interrupted(), WAITING);
+}
+
+MARKS_TEST(marks_that_know_more_than_the_journal_say_nothing)
+{
+    add_and_take_three();
+    close_queue();
+    change_byte(80 + 2 * 16 + 8 + 4); /* the third slot saw another 2^32 records on disk */
+    open_queue();
+    cr_assert_eq(count_interrupted(), WAITING);
+}
+
+static void take_epoch(void)
+{
+    (void)append((struct record){.kind = RECORD_EPOCH, .epoch = ++epoch, .actor = SV("us")});
+}
+
+MARKS_TEST(each_life_hands_the_marks_on)
+{
+    take_epoch();
+    add_and_take_three();
+    for (unsigned i = 0; i < 3; i++) {
+        restart();
+        take_epoch();
+        expect_waiting();
+    }
+    cr_assert_eq(count_interrupted(), 3);
+}
+
+MARKS_TEST(without_a_place_for_marks_all_that_is_due_counts_as_begun)
+{
+    cfg.taken_file = "/nowhere/taken";
+    restart();
+    add_and_take_three();
+    restart();
+    cr_assert_eq(count_interrupted(), WAITING);
 }
 
 /* ---- the fold ---- */
