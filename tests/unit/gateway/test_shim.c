@@ -107,6 +107,30 @@ static int run_argv(struct scene *s, const char *const *argv)
     return code;
 }
 
+/* Who waits for the shim kills it after KILL_GRACE_NS, and then nobody kills what is left. How long it may
+ * take here depends on how long the machine took to make them. */
+static void thousands(struct scene *s)
+{
+    int code = -1;
+    int64_t begun_ns = clock_monotonic_ns();
+    struct shim shim = start(s, "mkfifo $D/never; i=0\n"
+                                "while [ $i -lt 4000 ]; do read x <$D/never & i=$((i+1)); done\n"
+                                "echo $$ >$D/all; wait");
+    (void)await_pid(s, "all");
+    int64_t made_ns = clock_monotonic_ns();
+    (void)close(shim.lifeline);
+    shim.lifeline = -1;
+    CHECK_OK(s, process_wait(shim.process, made_ns + KILL_GRACE_NS, &code));
+    CHECK(code == 128 + SIGKILL);
+    CHECK(clock_monotonic_ns() - made_ns < 4 * (made_ns - begun_ns) + NS_PER_S / 2);
+    process_free(shim.process);
+}
+
+Test(shim, thousands_are_killed_within_the_grace_that_it_has, .timeout = 60)
+{
+    play_without_gateway(thousands);
+}
+
 static void usage(struct scene *s)
 {
     const char *shim = shim_path(&s->arena);
