@@ -8,20 +8,6 @@
 #include "base/memory.h"
 #include "server/server_impl.h"
 
-/* Large bodies are read into an unlinked file instead of the heap, where there is a folder to write to (a
- * container's root may be read-only: then they stay on the heap rather than fail). */
-static void set_buffer_files(void)
-{
-    const char *folder = getenv("TMPDIR");
-    if (folder == NULL || folder[0] != '/') folder = "/tmp";
-    int n = -1;
-    if (access(folder, W_OK) == 0) {
-        n = snprintf(h2o_socket_buffer_mmap_settings.fn_template,
-                     sizeof(h2o_socket_buffer_mmap_settings.fn_template), "%s/balm.body.XXXXXX", folder);
-    }
-    h2o_socket_buffer_mmap_settings.threshold = n > 0 && n < FILENAME_MAX ? 1024 * 1024 : SIZE_MAX;
-}
-
 char *server_copy_text(const char *text)
 {
     if (text == NULL) return NULL;
@@ -92,7 +78,7 @@ enum status server_start(struct loop *l, const struct server_cfg *cfg, struct se
                          struct error *err)
 {
     assert(cfg->handler != NULL && server_chunks_are_ours());
-    set_buffer_files();
+    server_place_bodies();
     struct server *s = mem_zalloc(1, sizeof(*s));
     s->loop = l;
     copy_cfg(s, cfg);

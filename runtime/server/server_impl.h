@@ -183,6 +183,9 @@ void server_tls_free(struct server_tls *tls);
 
 /* Before the first use of the two limits that matters: it reads files, which a start must not wait for. */
 void server_limit_memory(struct server *s);
+/* Large bodies are read into an unlinked file in $TMPDIR instead of the heap, as long as there is a folder
+ * with room to write to: a container's root may be read-only, a disk full. */
+void server_place_bodies(void);
 
 /* ---- server_listen.c ---- */
 

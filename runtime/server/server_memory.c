@@ -2,12 +2,18 @@
  * (a container, balm.service), so that it is told 503 and cut before the kernel ends us all. */
 #include "server/server_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/file.h"
 
 #define GROUP_FILE_MAX 4096
+/* Twice what unfinished bodies may hold together: they double as they grow. */
+#define BODY_FILES_ROOM_BYTES (2 * (uint64_t)SERVER_INPUT_MAX_BYTES)
+#define BODY_FILE_MIN_BYTES   (1024 * 1024)
 
 static size_t at_most(size_t most, uint64_t limit)
 {
@@ -69,4 +75,22 @@ void server_limit_memory(struct server *s)
     s->held_max_bytes = by_groups(by_limits(SERVER_HELD_MAX_BYTES));
     s->input_max_bytes =
         s->held_max_bytes < SERVER_INPUT_MAX_BYTES ? s->held_max_bytes : SERVER_INPUT_MAX_BYTES;
+}
+
+/* h2o resets the connection of a body whose file finds no room, and each sender comes again for nothing. */
+static bool has_room(const char *folder)
+{
+    struct statvfs st;
+    if (access(folder, W_OK) != 0 || statvfs(folder, &st) != 0) return false;
+    return (uint64_t)st.f_bavail * st.f_frsize >= BODY_FILES_ROOM_BYTES;
+}
+
+void server_place_bodies(void)
+{
+    h2o_buffer_mmap_settings_t *files = &h2o_socket_buffer_mmap_settings;
+    const char *folder = getenv("TMPDIR");
+    if (folder == NULL || folder[0] != '/') folder = "/tmp";
+    int n = snprintf(files->fn_template, sizeof(files->fn_template), "%s/balm.body.XXXXXX", folder);
+    bool are_files = n > 0 && (size_t)n < sizeof(files->fn_template) && has_room(folder);
+    files->threshold = are_files ? BODY_FILE_MIN_BYTES : SIZE_MAX;
 }

@@ -118,6 +118,7 @@ static void on_sweep(h2o_timeout_entry_t *entry)
     cut_overdue(s);
     cut_floods(s);
     bound_input(s);
+    server_place_bodies();
     server_sweep_start(s);
 }
 

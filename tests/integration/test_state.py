@@ -378,6 +378,18 @@ class DiskFull(PlatformTest):
         self.assertEqual(p.post_alerts(alert("DiskFull", host="here"))[0], 202)
         p.wait_record("closed", state="healed")
 
+    def test_a_large_delivery_needs_no_room_for_temporary_files(self):
+        try:
+            disk = SmallDisk(self.folder, 4)
+        except NotAllowed as e:
+            self.skipTest(str(e))
+        self.addCleanup(disk.unmount)
+        p = self.platform(env={"TMPDIR": disk.place})
+        alerts = [alert("Nobody", annotations={"padding": "y" * 4000}, n=str(n)) for n in range(1200)]
+        self.assertEqual(p.post_alerts(*alerts)[0], 202)
+        disk.fill("old")
+        self.assertEqual(p.post_alerts(*alerts)[0], 202)
+
     def test_the_index_of_a_segment_has_its_place_on_the_disk(self):
         """SQLite maps the -shm file: a hole in it that is touched once no block is left is SIGBUS, the end of the platform or of who reads."""
         p, disk = self.start(mib=48, arguments=["--reserve-size", "0", "--retention-size", "4MiB"], kind="ext4")
