@@ -213,7 +213,7 @@ fuzz-coverage: deps-fuzz ## lines of the parsers that the corpora reach
 	@$(MAKE) --no-print-directory -j$$(nproc) $(FUZZ_COVERAGE) fuzz-binaries
 	@tests/fuzz/fuzz.py coverage $(B)/fuzz-coverage
 .PHONY: check-openapi
-check-openapi: deps-openapi ## calls made from every function's OpenAPI document (schemathesis): no reply outside it (BALM_SEED=N)
+check-openapi: deps-openapi ## calls made from each OpenAPI document (schemathesis): no reply outside it (BALM_SEED=N)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@tests/openapi/check.py --build $(B)
 fuzz-replay: $(FUZZ_BIN) ## corpora through every parser

@@ -19,7 +19,7 @@ HEAVY = [
     ("crash-sample", 15, ["runtime/", "functions/", "tests/crash/", "tests/integration/harness.py", "Makefile"]),
     ("check-valgrind", 12, ["runtime/base/", "runtime/fiber/", "runtime/loop/", "runtime/server/", "runtime/client/", "tests/valgrind"]),
     ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py"]),
-    ("check-openapi", 8, ["functions/", "runtime/base/json", "runtime/cli/generate", "runtime/config/", "runtime/function/", "runtime/server/",
+    ("check-openapi", 10, ["functions/", "runtime/base/json", "runtime/cli/generate", "runtime/config/", "runtime/function/", "runtime/gateway/", "runtime/server/",
                           "tests/openapi/", "tests/integration/test_bots.py", "Makefile", ".ci/"]),
     ("e2e-docs", 8, ["functions/", "runtime/function/openapi", "runtime/gateway/", "runtime/cli/package/swagger-ui.sh", "tests/e2e/browser.py",
                      "tests/e2e/test_docs.py", "Makefile", ".ci/"]),

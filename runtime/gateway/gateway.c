@@ -385,6 +385,7 @@ static void handle_health(const struct http_req *req, struct http_resp *resp)
 {
     if (!sv_eq(req->method, SV("GET")) && !sv_eq(req->method, SV("HEAD"))) {
         http_resp_set(resp, 405, SV("text/plain"), SV("GET only\n"));
+        http_resp_header(resp, SV("allow"), SV("GET, HEAD"));
         return;
     }
     http_resp_set(resp, 200, SV("text/plain"), SV("OK"));
@@ -416,10 +417,12 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
         handle_metrics(g, req, resp);
     } else if (sv_starts_with(req->path, SV("/system/"))) {
         if (is_authorized(g, req, resp) && is_readable(req, resp)) routes_system(g, req, resp);
-    } else if (sv_eq(req->path, SV("/docs")) || sv_starts_with(req->path, SV("/docs/"))) {
+    } else if (sv_eq(req->path, SV("/docs")) || sv_starts_with(req->path, SV("/docs/")) ||
+               sv_eq(req->path, SV(OPENAPI_PATH))) {
         if (is_authorized(g, req, resp)) routes_docs(g, req, resp);
     } else {
-        refuse(req, resp, STATUS_NOT_FOUND,
-               "no such path: /docs, /healthz, /metrics, /function/NAME, /async-function/NAME, /system/…");
+        refuse(
+            req, resp, STATUS_NOT_FOUND,
+            "no such path: /docs, /openapi.json, /healthz, /metrics, /function/NAME, /async-function/NAME, /system/…");
     }
 }

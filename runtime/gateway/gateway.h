@@ -7,7 +7,8 @@
  *                                    NAME or NAME.openfaas-fn
  *          /function/NAME/openapi.json  of a deployed function: its document, made here; one that acts
  *                                    shows it to the login only
- *          /docs                     all of them for people, in Swagger UI: basic auth
+ *          /docs, /openapi.json      all of them for people, in Swagger UI, and the platform's own
+ *                                    document: basic auth
  *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below);
  *                                    503 while too many of that function wait
  *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,

@@ -17,6 +17,8 @@ bool route_is_our_namespace(const struct http_req *req, const json_t *body);
 bool route_read_body(const struct gateway *g, const struct http_req *req, struct http_resp *resp,
                      json_t **ret_body) MUST_USE;
 
+/* 405: `allowed` as in "GET, POST". */
+void route_refuse_method(const struct http_req *req, struct http_resp *resp, const char *allowed);
 /* GET or HEAD? */
 bool route_is_reading(const struct http_req *req);
 
@@ -24,7 +26,7 @@ bool route_is_reading(const struct http_req *req);
  * process is started. Authorized already, where it needs to be. */
 bool routes_docs_has_document(const struct deployment *d);
 void routes_docs_document(const struct deployment *d, const struct http_req *req, struct http_resp *resp);
-/* /docs and what is below it; authorized already. Suspends. */
+/* /docs, what is below it, and /openapi.json; authorized already. Suspends. */
 void routes_docs(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* POST /system/check-function/NAME; authorized already. */
 void routes_check(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp);

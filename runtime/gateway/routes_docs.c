@@ -1,6 +1,7 @@
 /* What functions take and answer, for people: /docs/ lists them, /docs/NAME shows one in Swagger UI, and
- * /function/NAME/openapi.json is its document. Nothing is started for any of it. Everything that a page loads
- * is served from here, out of cfg.docs_dir (`make swagger-ui` puts Swagger UI there). */
+ * /function/NAME/openapi.json is its document; /openapi.json is the platform's own, written by hand
+ * (docs/platform.json) and held against it by tests. Nothing is started for any of it. Everything that a page
+ * loads is served from here, out of cfg.docs_dir (`make swagger-ui` puts Swagger UI there). */
 #include "gateway/routes.h"
 
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 
 #define ASSET_PART_BYTES (32 * 1024)
 #define PAGE_BYTES_MAX   (2 * 1024 * 1024) /* a thousand functions */
+#define PLATFORM_PAGE    "platform.html"   /* no function's name has a '.' */
 #define HTML_TYPE        SV("text/html; charset=utf-8")
 
 /* Scripts and styles come from files of ours and from nowhere else, and requests go nowhere else: what a
@@ -24,6 +26,7 @@
 static const struct asset {
     const char *name, *type;
 } assets[] = {
+    {"platform.json", "application/json"},
     {"docs.css", "text/css; charset=utf-8"},
     {"docs.js", "text/javascript; charset=utf-8"},
     {"swagger-ui.css", "text/css; charset=utf-8"},
@@ -188,9 +191,12 @@ static void serve_list(struct gateway *g, const struct http_req *req, struct htt
     struct buf b;
     buf_init(&b, PAGE_BYTES_MAX);
     begin_page(&b, SV("functions"));
-    buf_append(&b, SV("<link rel=\"stylesheet\" href=\"ui/docs.css\">\n</head>\n<body>\n<main>\n"
-                      "<h1>Functions</h1>\n<table>\n<thead><tr><th>function</th><th>what it does</th>"
-                      "<th>acts</th><th>now</th><th>document</th></tr></thead>\n<tbody>\n"));
+    buf_append(
+        &b,
+        SV("<link rel=\"stylesheet\" href=\"ui/docs.css\">\n</head>\n<body>\n<main>\n"
+           "<h1>Functions</h1>\n<p>Also <a href=\"" PLATFORM_PAGE
+           "\">the platform's own API</a>.</p>\n<table>\n<thead><tr><th>function</th><th>what it does</th>"
+           "<th>acts</th><th>now</th><th>document</th></tr></thead>\n<tbody>\n"));
     for (const struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
         append_deployed(&b, container_of(n, struct deployment, node));
     for (unsigned i = 0; i < g->cfg.n_core; i++)
@@ -206,27 +212,22 @@ static bool has_swagger_ui(const struct gateway *g, struct arena *a)
            access(arena_printf(a, "%s/swagger-ui.css", g->cfg.docs_dir).ptr, R_OK) == 0;
 }
 
-static void serve_function_page(struct gateway *g, const struct http_req *req, struct strview name,
-                                struct http_resp *resp)
+/* document: where it is, as seen from below /docs/. */
+static void serve_document_page(const struct gateway *g, const struct http_req *req, struct strview title,
+                                struct strview document, struct http_resp *resp)
 {
     bool has_ui = has_swagger_ui(g, req->arena);
-    const struct deployment *d = supervisor_find(g, name);
-    if (d == NULL || !routes_docs_has_document(d)) {
-        route_answer_text(req, resp, 404, "no such function, or it does not say what it takes");
-        return;
-    }
     struct buf b;
     buf_init(&b, PAGE_BYTES_MAX);
-    begin_page(&b, d->spec.name);
+    begin_page(&b, title);
     buf_append(&b, SV("<link rel=\"stylesheet\" href=\"ui/docs.css\">\n"));
     if (has_ui) buf_append(&b, SV("<link rel=\"stylesheet\" href=\"ui/swagger-ui.css\">\n"));
     buf_printf(&b,
-               "</head>\n<body data-document=\"../function/%.*s" OPENAPI_PATH "\">\n"
-               "<nav><a href=\"./\">all functions</a></nav>\n<div id=\"swagger-ui\">",
-               SV_ARG(d->spec.name));
-    buf_printf(&b, "<p>%s: <a href=\"../function/%.*s" OPENAPI_PATH "\">the document</a>.</p></div>\n",
+               "</head>\n<body data-document=\"%.*s\">\n<nav><a href=\"./\">all functions</a></nav>\n"
+               "<div id=\"swagger-ui\"><p>%s: <a href=\"%.*s\">the document</a>.</p></div>\n",
+               SV_ARG(document),
                has_ui ? "This page needs JavaScript" : "Swagger UI is not installed here (make swagger-ui)",
-               SV_ARG(d->spec.name));
+               SV_ARG(document));
     if (has_ui)
         buf_append(&b, SV("<script src=\"ui/swagger-ui-bundle.js\"></script>\n"
                           "<script src=\"ui/docs.js\"></script>\n"));
@@ -234,22 +235,38 @@ static void serve_function_page(struct gateway *g, const struct http_req *req, s
     answer_page(req, &b, resp);
 }
 
+static void serve_function_page(struct gateway *g, const struct http_req *req, struct strview name,
+                                struct http_resp *resp)
+{
+    const struct deployment *d = supervisor_find(g, name);
+    if (d == NULL || !routes_docs_has_document(d)) {
+        route_answer_text(req, resp, 404, "no such function, or it does not say what it takes");
+        return;
+    }
+    serve_document_page(g, req, d->spec.name,
+                        arena_printf(req->arena, "../function/%.*s" OPENAPI_PATH, SV_ARG(d->spec.name)),
+                        resp);
+}
+
 void routes_docs(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     struct strview rest = sv_sub(req->path, sizeof("/docs") - 1, req->path.len);
     if (!route_is_reading(req)) {
-        route_answer_text(req, resp, 405, "GET");
-        http_resp_header(resp, SV("allow"), SV("GET, HEAD"));
+        route_refuse_method(req, resp, "GET, HEAD");
         return;
     }
     add_safety(resp);
-    if (rest.len == 0) { /* what the pages name is relative to /docs/ */
+    if (sv_eq(req->path, SV(OPENAPI_PATH))) {
+        serve_asset(g, req, SV("platform.json"), resp);
+    } else if (rest.len == 0) { /* what the pages name is relative to /docs/ */
         resp->status = 308;
         http_resp_header(resp, SV("location"), SV("docs/"));
     } else if (rest.len == 1) {
         serve_list(g, req, resp);
     } else if (sv_starts_with(rest, SV("/ui/"))) {
         serve_asset(g, req, sv_sub(rest, sizeof("/ui/") - 1, rest.len), resp);
+    } else if (sv_eq(rest, SV("/" PLATFORM_PAGE))) {
+        serve_document_page(g, req, SV("the platform"), SV(".." OPENAPI_PATH), resp);
     } else {
         serve_function_page(g, req, sv_sub(rest, 1, rest.len), resp);
     }

@@ -16,6 +16,7 @@
 #define FORWARD_ATTEMPTS 3
 #define FORWARD_AGAIN_NS (250 * NS_PER_MS)
 #define CALL_ID_MAX      128
+#define METHODS          "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 #define DURABLE_WAIT_NS  (30 * NS_PER_S)
 
 /* NAME[/path]: the function and what it shall see as its target. */
@@ -156,7 +157,8 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
     struct function_target t = split_target(req, rest);
     struct error err;
     if (!is_known_method(req->method)) {
-        answer_text(req, resp, 405, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        answer_text(req, resp, 405, METHODS);
+        http_resp_header(resp, SV("allow"), SV(METHODS));
         return;
     }
     struct deployment *d = find_open(g, t.name, &err);
@@ -270,6 +272,7 @@ void routes_async_function(struct gateway *g, const struct http_req *req, struct
     const char *fault = find_fault(req, &t, &status);
     if (fault != NULL) {
         answer_text(req, resp, status, fault);
+        if (status == 405) http_resp_header(resp, SV("allow"), SV("POST"));
         return;
     }
     const struct deployment *d = find_open(g, t.name, &err);

@@ -131,7 +131,7 @@ void routes_secrets(struct gateway *g, const struct http_req *req, struct http_r
     }
     if (!sv_eq(req->method, SV("POST")) && !sv_eq(req->method, SV("PUT")) &&
         !sv_eq(req->method, SV("DELETE"))) {
-        route_answer_text(req, resp, 405, "GET, POST, PUT, DELETE");
+        route_refuse_method(req, resp, "GET, POST, PUT, DELETE");
         return;
     }
     if (route_read_body(g, req, resp, &body)) change(g, req, body, resp);

@@ -35,6 +35,12 @@ void route_answer_error(const struct http_req *req, struct http_resp *resp, cons
     route_answer_text(req, resp, status, err->message);
 }
 
+void route_refuse_method(const struct http_req *req, struct http_resp *resp, const char *allowed)
+{
+    route_answer_text(req, resp, 405, allowed);
+    http_resp_header(resp, SV("allow"), sv(allowed));
+}
+
 bool route_is_reading(const struct http_req *req)
 {
     return sv_eq(req->method, SV("GET")) || sv_eq(req->method, SV("HEAD"));
@@ -203,7 +209,7 @@ static void handle_functions(struct gateway *g, const struct http_req *req, stru
     }
     bool is_delete = sv_eq(req->method, SV("DELETE"));
     if (!is_delete && !sv_eq(req->method, SV("POST")) && !sv_eq(req->method, SV("PUT"))) {
-        route_answer_text(req, resp, 405, "GET, POST, PUT, DELETE");
+        route_refuse_method(req, resp, "GET, POST, PUT, DELETE");
         return;
     }
     json_t *body = NULL;
@@ -369,7 +375,7 @@ static void handle_reload(struct gateway *g, const struct http_req *req, struct 
 static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)
 {
     if (sv_eq(req->method, sv(method))) return true;
-    route_answer_text(req, resp, 405, method);
+    route_refuse_method(req, resp, method);
     return false;
 }
 

@@ -61,13 +61,23 @@ class Docs(PlatformTest):
     def test_all_functions_are_listed_and_each_can_be_read(self):
         b = self.browser()
         b.open(self.url + "/docs")
-        listed = b.evaluate("[...document.querySelectorAll('tbody a')].map(a => a.getAttribute('href')).filter(h => !h.includes('/'))")
+        listed = b.evaluate("[...document.querySelectorAll('tbody a')].map(a => a.getAttribute('href')).filter(h => !/[/.]/.test(h))")
         self.assertEqual(listed, FUNCTIONS)
         b.screenshot(os.path.join(BUILD, "docs-list.png"))
         for name in FUNCTIONS:
             self.open_function(b, name)
             b.wait_text(".info .title", name)
             self.assertIsNone(b.text(".errors-wrapper"), name)
+        self.expect_quiet(b)
+
+    def test_the_platform_s_own_document_is_read(self):
+        b = self.browser()
+        b.open(self.url + "/docs")
+        b.click('a[href="platform.html"]')
+        b.wait_text(".info .title", "balm")
+        n = b.wait(lambda: b.evaluate("document.querySelectorAll('.opblock').length"), "operations")
+        self.assertGreater(n, 20)
+        self.assertIsNone(b.text(".errors-wrapper"))
         self.expect_quiet(b)
 
     def test_a_function_that_acts_says_why_it_does_not(self):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import BUILD, PATIENCE, PlatformTest, ROOT, free_port, main, request, stack_file, wait_until
+from harness import BALM, BUILD, PATIENCE, PlatformTest, ROOT, free_port, main, request, stack_file, wait_until
 from test_bots import Bot, BotTest
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "openapi"))
@@ -83,6 +83,10 @@ class AtTheGateway(PlatformTest):
         functions = json.loads(p.request("GET", "/system/functions", headers=p.basic())[2])
         self.assertEqual({f["name"]: f["availableReplicas"] for f in functions}, {name: 0 for name in FUNCTIONS})
         self.assertEqual(p.request("GET", "/docs/")[0], 401)
+        status, headers, body = p.request("GET", "/openapi.json", headers=p.basic())
+        self.assertEqual((status, headers["content-type"]), (200, "application/json"))
+        version = subprocess.run([BALM, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        self.assertEqual(json.loads(body)["info"]["version"], version)
         page = p.request("GET", "/docs/", headers=p.basic())[2].decode()
         for name in FUNCTIONS:
             self.assertIn(f'<a href="{name}">', page)

@@ -45,6 +45,7 @@ static void write_files(struct scene *s)
     CHECK_OK(s, dir_make(scene_path(s, "docs"), 0755, &s->err));
     (void)scene_write(s, "docs/docs.js", "mine()", 0644);
     (void)scene_write(s, "docs/swagger-ui.css", long_text(s), 0644);
+    (void)scene_write(s, "docs/platform.json", "{}", 0644);
     (void)scene_write(s, "docs/other.txt", "not to be served", 0644);
     s->cfg.docs_dir = scene_path(s, "docs");
 }
@@ -79,7 +80,8 @@ Test(routes_docs, a_function_s_document_is_read_without_starting_it, .timeout = 
 
 static void reads_pages(struct scene *s)
 {
-    static const char *const paths[] = {"/docs", "/docs/", "/docs/plain", "/docs/ui/docs.js"};
+    static const char *const paths[] = {
+        "/docs", "/docs/", "/docs/plain", "/docs/platform.html", "/docs/ui/docs.js", "/openapi.json"};
     deploy_both(s);
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
         CHECK(ask_nobody(s, "GET", paths[i]).code == 401);
@@ -96,6 +98,11 @@ static void reads_pages(struct scene *s)
     a = ask_as(s, "GET", "/docs/plain", NULL, NULL, NULL);
     CHECK(a.code == 200 && sv_contains(a.body, SV("data-document=\"../function/plain/openapi.json\"")));
     CHECK(sv_contains(a.body, SV("ui/swagger-ui-bundle.js")));
+    a = ask_as(s, "GET", "/docs/platform.html", NULL, NULL, NULL);
+    CHECK(a.code == 200 && sv_contains(a.body, SV("data-document=\"../openapi.json\"")));
+    a = ask_as(s, "GET", "/openapi.json", NULL, NULL, NULL);
+    CHECK(a.code == 200 && sv_eq(a.body, SV("{}")) &&
+          sv_eq(answer_header(&a, "content-type"), SV("application/json")));
     a = ask_as(s, "GET", "/docs/ui/docs.js", NULL, NULL, NULL);
     CHECK(a.code == 200 && sv_eq(a.body, SV("mine()")));
     CHECK(sv_eq(answer_header(&a, "content-type"), SV("text/javascript; charset=utf-8")));
