@@ -199,6 +199,13 @@ static enum status admit_call(void *state, struct strview function, struct error
     return queue_admit_call(d->queue, function, err);
 }
 
+static uint64_t backlog(void *state, struct strview function)
+{
+    const struct dispatcher *d = state;
+    struct queue_depth depth = queue_depth(d->queue, function);
+    return depth.ready + depth.leased;
+}
+
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)
 {
     bool is_frozen = dispatcher_state(d)->is_frozen || d->is_braked;
@@ -341,6 +348,7 @@ const struct core_function dispatcher_function = {
     .ready = ready,
     .handle = dispatcher_handle,
     .admit_call = admit_call,
+    .backlog = backlog,
     .stop_acting = stop_acting,
     .reload_prepare = activation_prepare,
     .reload_commit = activation_commit,

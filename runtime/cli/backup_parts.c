@@ -277,7 +277,7 @@ static enum status copy_journal(struct copying *c, const struct part *p)
 
 static bool is_deployed(struct strview name)
 {
-    return sv_ends_with(name, SV(".json"));
+    return sv_ends_with(name, SV(".json")) || sv_ends_with(name, SV(".scale"));
 }
 
 static enum status copy_deployed(struct copying *c, const struct part *p)

@@ -336,7 +336,9 @@ static void stop(struct platform *p)
     while (p->n_started > 0) {
         p->n_started--;
         const struct core_function *f = core_functions[p->n_started];
-        if (f->stop != NULL) f->stop(p->core_states[p->n_started], deadline_ns);
+        void *state = p->core_states[p->n_started];
+        p->core_states[p->n_started] = NULL; /* the gateway asks no more of it */
+        if (f->stop != NULL) f->stop(state, deadline_ns);
     }
     if (p->gateway != NULL) gateway_free(p->gateway);
     if (p->journal != NULL) journal_close(p->journal);

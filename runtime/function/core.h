@@ -99,8 +99,8 @@ enum core_auth {
     CORE_BASIC,  /* secrets/basic-auth-user and -password */
 };
 
-/* One core function; listed in the one table of cli. ready, admit_call, stop and the three of reload may be
- * NULL. */
+/* One core function; listed in the one table of cli. ready, admit_call, backlog, stop and the three of reload
+ * may be NULL. */
 struct core_function {
     const char *name, *summary;
     enum core_auth auth;
@@ -112,6 +112,8 @@ struct core_function {
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
     /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
     enum status (*admit_call)(void *state, struct strview function, struct error *err);
+    /* What waits for `function` or is under way in it, for scaling; 0 while the past is being folded. */
+    uint64_t (*backlog)(void *state, struct strview function);
     /* SIGUSR1: nothing acts from now on, as after balm stop; at once, never suspends. May be NULL. */
     void (*stop_acting)(void *state, struct strview actor);
     /* SIGHUP, balm reload: every part of the platform reads and checks what is new, then all switch, or all

@@ -13,6 +13,8 @@
 #define DEPLOYMENT_BYTES_MAX (256 * 1024)
 #define CHANGE_WAIT_NS       (30 * NS_PER_S)
 #define REMOVED              ".removed" /* what is on its way out; left behind only by a crash */
+#define SCALE                ".scale"
+#define SCALE_BYTES_MAX      64
 
 static enum status check_text_map(const json_t *map, const char *what, struct error *err)
 {
@@ -92,7 +94,7 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
 /* ---- files, on a worker thread: each change is synced ---- */
 
 struct file_work {
-    const char *folder, *path, *aside;
+    const char *folder, *path, *aside, *scale;
     struct strview content;
     enum status status;
     struct error *err;
@@ -103,6 +105,7 @@ static struct file_work file_work(const struct gateway *g, struct arena *a, stru
     const char *folder = arena_printf(a, "%s/functions", g->cfg.dir).ptr;
     return (struct file_work){.folder = folder,
                               .path = arena_printf(a, "%s/%.*s.json", folder, SV_ARG(name)).ptr,
+                              .scale = arena_printf(a, "%s/%.*s" SCALE, folder, SV_ARG(name)).ptr,
                               .aside = arena_printf(a, "%s/%.*s" REMOVED, folder, SV_ARG(name)).ptr};
 }
 
@@ -119,6 +122,7 @@ static void forget_work(void *arg)
 {
     struct file_work *w = arg;
     bool is_aside = rename(w->path, w->aside) == 0;
+    (void)unlink(w->scale); /* a name that comes back begins anew */
     if (!is_aside && errno != ENOENT) {
         w->status = error_set(w->err, status_from_errno(errno), "remove %s: %s", w->path, strerror(errno));
         return;
@@ -136,6 +140,18 @@ enum status deployed_store(struct gateway *g, struct strview name, const json_t 
     struct arena a = {0};
     struct file_work w = file_work(g, &a, name);
     w.content = json_canonical(&a, body);
+    w.err = err;
+    work_run(store_work, &w);
+    arena_release(&a);
+    return w.status;
+}
+
+enum status deployed_store_scale(struct gateway *g, struct strview name, unsigned n, struct error *err)
+{
+    struct arena a = {0};
+    struct file_work w = file_work(g, &a, name);
+    w.path = w.scale;
+    w.content = arena_printf(&a, "%u\n", n);
     w.err = err;
     work_run(store_work, &w);
     arena_release(&a);
@@ -171,15 +187,25 @@ void deployed_change_end(struct gateway *g)
 
 /* ---- at the start ---- */
 
+static bool has_scale(const struct gateway *g, struct arena *a, struct strview name)
+{
+    return access(file_work(g, a, name).scale, F_OK) == 0;
+}
+
 static enum status load_one(struct gateway *g, const char *path, struct arena *a, struct error *err)
 {
     struct strview text;
     json_t *body = NULL;
+    struct deployment *d;
     struct deployment_spec spec;
     enum status s = file_read(a, path, DEPLOYMENT_BYTES_MAX, &text, err);
     if (s == STATUS_OK) s = json_parse(text, 0, &body, err);
     if (s == STATUS_OK) s = deployed_parse(body, a, &spec, err);
-    if (s == STATUS_OK) s = supervisor_deploy(g, &spec, err);
+    if (s == STATUS_OK) s = deployment_prepare(g, &spec, &d, err);
+    if (s == STATUS_OK) {
+        if (d->wanted == 0 && !has_scale(g, a, spec.name)) d->wanted = 1;
+        supervisor_commit(d);
+    }
     json_release(body);
     return s;
 }
@@ -208,4 +234,33 @@ enum status deployed_load(struct gateway *g, struct error *err)
     (void)closedir(dir);
     arena_release(&a);
     return s;
+}
+
+static void load_scale(struct gateway *g, int folder_fd, const char *file, struct arena *a)
+{
+    struct strview text, name = sv_sub(sv(file), 0, strlen(file) - strlen(SCALE));
+    struct deployment *d = supervisor_find(g, name);
+    struct error err;
+    uint64_t n;
+    if (d == NULL) {
+        (void)unlinkat(folder_fd, file, 0);
+        return;
+    }
+    enum status s = file_read(a, file_work(g, a, name).scale, SCALE_BYTES_MAX, &text, &err);
+    if (s == STATUS_OK && (sv_parse_u64(sv_trim(text), &n) != STATUS_OK || n > SCALING_REPLICAS_MAX))
+        s = error_set(&err, STATUS_INVALID_ARGUMENT, "it does not say how many replicas");
+    if (s == STATUS_OK) s = supervisor_scale(d, (unsigned)n, &err);
+    if (s != STATUS_OK)
+        log_error("gateway", "a function is not scaled as it was", LOG_SV("function", name),
+                  LOG_STR("error", err.message));
+}
+
+void deployed_load_scales(struct gateway *g)
+{
+    struct arena a = {0};
+    DIR *dir = opendir(arena_printf(&a, "%s/functions", g->cfg.dir).ptr);
+    for (struct dirent *e = dir != NULL ? readdir(dir) : NULL; e != NULL; e = readdir(dir))
+        if (sv_ends_with(sv(e->d_name), SV(SCALE))) load_scale(g, dirfd(dir), e->d_name, &a);
+    if (dir != NULL) (void)closedir(dir);
+    arena_release(&a);
 }

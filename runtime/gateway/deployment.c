@@ -10,7 +10,6 @@
 
 #define DESCRIBE_TIMEOUT_NS (5 * NS_PER_S)
 #define DESCRIBE_BYTES_MAX  (256 * 1024)
-#define TARGET_DEFAULT      50  /* requests in flight a replica before another one is started */
 #define SECRET_NAME_MAX     253 /* DNS subdomain, as Kubernetes */
 #define SECRETS_MAX         64
 #define CALL_SLACK_NS       (5 * NS_PER_S) /* for a start, and for the answer's way */
@@ -194,16 +193,8 @@ static struct deployment *deployment_new(struct gateway *g, const struct deploym
     d->created_unix_ns = clock_unix_ns();
     d->last_used_ns = clock_monotonic_ns();
     d->log = function_log_new();
-    d->scale_max = deployment_label(spec, "com.openfaas.scale.max", REPLICAS_DEFAULT, REPLICAS_MAX);
-    if (d->scale_max == 0) d->scale_max = 1;
-    d->scale_min = deployment_label(spec, "com.openfaas.scale.min", 0, d->scale_max);
-    /* OpenFaaS counts a function at 0 as allowed by this label whatever its minimum, which is then what it
-     * wakes to. */
-    if (sv_eq(json_get_text(spec->labels, "com.openfaas.scale.zero"), SV("true"))) d->scale_min = 0;
-    d->scale_target = deployment_label(spec, "com.openfaas.scale.target", TARGET_DEFAULT, 100000);
-    if (d->scale_target == 0) d->scale_target = 1;
-    d->wanted = d->scale_min;
-    d->idle_ns = g->cfg.idle_ns;
+    scaling_read_labels(spec->labels, g->cfg.idle_ns, &d->arena, &d->scale, &d->scale_warnings);
+    d->wanted = d->scale.floor;
     return d;
 }
 
@@ -241,6 +232,15 @@ bool deployment_is_current(const struct deployment *d, const struct deployment_s
            now.changed_ns == d->build.changed_ns;
 }
 
+uint64_t gateway_backlog(const struct gateway *g, struct strview function)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < g->cfg.n_core; i++)
+        if (g->cfg.core[i]->backlog != NULL && g->cfg.core_states[i] != NULL)
+            n += g->cfg.core[i]->backlog(g->cfg.core_states[i], function);
+    return n;
+}
+
 unsigned deployment_replicas(const struct deployment *d)
 {
     return d->n_routed;
@@ -251,13 +251,4 @@ int64_t deployment_call_timeout(const struct deployment *d)
     int64_t own_ns = d->info.timeout_ns;
     bool is_limited = own_ns > 0 && own_ns < FUNCTION_TIMEOUT_NS - CALL_SLACK_NS; /* 0: none of its own */
     return is_limited ? own_ns + CALL_SLACK_NS : FUNCTION_TIMEOUT_NS;
-}
-
-unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
-                          unsigned max)
-{
-    uint64_t value;
-    if (spec->labels == NULL || sv_parse_u64(json_get_text(spec->labels, label), &value) != STATUS_OK)
-        return fallback;
-    return value < max ? (unsigned)value : max;
 }

@@ -22,11 +22,10 @@
 #include "gateway/broker.h"
 #include "gateway/gateway.h"
 #include "gateway/login_limit.h"
+#include "gateway/scaling.h"
 #include "loop/loop.h"
 
 #define DEPLOYMENTS_MAX   1000 /* descriptors and processes of one machine */
-#define REPLICAS_MAX      64   /* of one deployment, whatever its labels say */
-#define REPLICAS_DEFAULT  5    /* of one deployment whose labels say nothing, as OpenFaaS CE */
 #define FUNCTION_NAME_MAX 63   /* DNS label, as OpenFaaS documents */
 #define FUNCTION_TIMEOUT_NS                                                                                  \
     (60 * NS_PER_S) /* longest plain call through the gateway, as OpenFaaS's upstream_timeout */
@@ -133,9 +132,13 @@ struct deployment {
     struct function_info info;
     struct list replicas;
     unsigned n_routed;
-    unsigned scale_min, scale_max, scale_target;
+    struct scaling_policy scale;
+    struct scaling_warnings scale_warnings; /* in the arena */
+    struct scaling_history scale_history;
+    uint64_t counted_invocations; /* at the last look, for requests a second */
+    unsigned per_s;
+    unsigned asked;  /* by POST /system/scale-function; outlives a restart */
     unsigned wanted; /* replicas: fewer are started again after backoff */
-    int64_t idle_ns; /* 0: never to zero */
     unsigned inflight, acting_inflight;
     uint64_t invocations;
     /* Of plain calls: where they are counted, so that not each has to look for it. NULL: none yet. */
@@ -195,6 +198,8 @@ enum status deployment_read_bot_file(struct deployment *d, struct error *err) MU
 bool file_identify(const char *path, struct file_identity *ret_identity);
 /* No replica and no user is left. */
 void deployment_free(struct deployment *d);
+/* Intents and calls without outcome that are ready or under way. */
+uint64_t gateway_backlog(const struct gateway *g, struct strview function);
 /* Same spec, same build of the same executable: nothing to do. */
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
 unsigned deployment_replicas(const struct deployment *d);
@@ -223,7 +228,8 @@ struct strview supervisor_bare_name(struct strview name);
 /* `name` may carry the suffix ".openfaas-fn". NULL: not deployed. Borrowed until the next wait, unless held.
  */
 struct deployment *supervisor_find(struct gateway *g, struct strview name);
-/* n replicas, within the labels' bounds (0: as many as scale_min demands). */
+/* Somebody wants n replicas, within the labels' bounds (0: as few as they allow): at once, and at least so
+ * many as long as the function is used. */
 enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err) MUST_USE;
 /* A replica that takes requests, started if there is none; counted in flight until supervisor_release().
  * Suspends during restart backoff; if `d` is replaced meanwhile, the replica is its successor's
@@ -313,9 +319,6 @@ const struct deployment *stack_find(const struct stack_plan *plan, struct strvie
 /* STATUS_NOT_FOUND, with the nearest name that is deployed (plan NULL), or will be (g NULL: the plan's). */
 enum status stack_missing(struct gateway *g, const struct stack_plan *plan, struct strview name,
                           struct error *err);
-/* Label as an unsigned number within [min, max], or `fallback`. */
-unsigned deployment_label(const struct deployment_spec *spec, const char *label, unsigned fallback,
-                          unsigned max);
 
 /* ---- routes ---- */
 

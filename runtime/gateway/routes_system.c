@@ -84,6 +84,8 @@ static json_t *function_status(const struct deployment *d)
                   "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
     if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
+    if (d->scale_warnings.n > 0)
+        (void)json_object_set_new(o, "warnings", text_list(d->scale_warnings.items, d->scale_warnings.n));
     add_missing_secrets(d, o);
     return o;
 }
@@ -231,21 +233,59 @@ static void handle_function(struct gateway *g, const struct http_req *req, struc
         route_answer_json(req, resp, 200, function_status(d));
 }
 
+/* ScaleServiceRequest; its serviceName may be missing, but not be another one. */
+static enum status check_scale(const json_t *body, struct strview name, unsigned *ret_n, struct error *err)
+{
+    const json_t *replicas = json_object_get(body, "replicas"),
+                 *service = json_object_get(body, "serviceName");
+    struct strview other = supervisor_bare_name(json_get_text(body, "serviceName"));
+    if (service != NULL && !json_is_null(service) && !sv_eq(other, supervisor_bare_name(name)))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "serviceName is not the function in the path");
+    if (!json_is_integer(replicas) || json_integer_value(replicas) < 0 ||
+        json_integer_value(replicas) > SCALING_REPLICAS_MAX)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "replicas: a whole number from 0 to %d",
+                         SCALING_REPLICAS_MAX);
+    *ret_n = (unsigned)json_integer_value(replicas);
+    return STATUS_OK;
+}
+
+static enum status check_bounds(const struct scaling_policy *p, unsigned n, struct error *err)
+{
+    if (n < p->floor || (p->has_max && n > p->max))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "replicas: its labels allow %u to %u", p->floor,
+                         p->has_max ? p->max : SCALING_REPLICAS_MAX);
+    return STATUS_OK;
+}
+
+/* Stored before it is done: what was acknowledged is so after a restart. */
+static enum status store_and_scale(struct deployment *d, unsigned n, struct error *err)
+{
+    struct gateway *g = d->gateway;
+    enum status s = check_bounds(&d->scale, n, err);
+    if (s == STATUS_OK) s = deployed_change_begin(g, err);
+    if (s != STATUS_OK) return s;
+    d->users++;
+    s = deployed_store_scale(g, d->spec.name, n, err);
+    struct deployment *now = supervisor_find(g, d->spec.name); /* it may have been replaced meanwhile */
+    if (s == STATUS_OK && now != NULL) s = supervisor_scale(now, n, err);
+    d->users--;
+    deployed_change_end(g);
+    return s;
+}
+
 static void handle_scale(struct gateway *g, const struct http_req *req, struct strview name,
                          struct http_resp *resp)
 {
     json_t *body = NULL;
     struct error err;
+    unsigned n = 0;
     if (!route_read_body(g, req, resp, &body)) return;
+    enum status s = check_scale(body, name, &n, &err);
     struct deployment *d = route_is_our_namespace(req, body) ? supervisor_find(g, name) : NULL;
-    const json_t *replicas = json_object_get(body, "replicas");
-    json_int_t n = json_is_integer(replicas) ? json_integer_value(replicas) : -1;
     json_release(body);
     if (d == NULL)
         route_answer_text(req, resp, 404, "no such function");
-    else if (n < 0 || n > REPLICAS_MAX)
-        route_answer_text(req, resp, 400, "replicas: 0 to 64");
-    else if (supervisor_scale(d, (unsigned)n, &err) != STATUS_OK)
+    else if (s != STATUS_OK || store_and_scale(d, n, &err) != STATUS_OK)
         route_answer_error(req, resp, &err);
     else
         resp->status = 202;

@@ -101,6 +101,12 @@ static void warn_of_missing_secrets(const struct deployment *d)
     arena_release(&a);
 }
 
+static void note_asked(struct deployment *d, unsigned n)
+{
+    d->asked = n;
+    if (n > d->scale.max && !d->scale.has_max) d->scale.max = n;
+}
+
 void supervisor_commit(struct deployment *d)
 {
     struct gateway *g = d->gateway;
@@ -108,7 +114,10 @@ void supervisor_commit(struct deployment *d)
     if (old != NULL) {
         d->created_unix_ns = old->created_unix_ns;
         d->invocations = old->invocations;
-        if (d->wanted < old->wanted) d->wanted = old->wanted < d->scale_max ? old->wanted : d->scale_max;
+        d->counted_invocations = old->counted_invocations;
+        d->scale_history = old->scale_history;
+        note_asked(d, old->asked);
+        if (d->wanted < old->wanted) d->wanted = old->wanted < d->scale.max ? old->wanted : d->scale.max;
     }
     list_push_back(&g->deployments, &d->node);
     d->is_listed = true;
@@ -120,6 +129,9 @@ void supervisor_commit(struct deployment *d)
              LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
              LOG_STR("executable", d->executable));
     warn_of_missing_secrets(d);
+    for (size_t i = 0; i < d->scale_warnings.n; i++)
+        log_warn("gateway", "a label cannot be honoured", LOG_SV("function", d->spec.name),
+                 LOG_SV("why", d->scale_warnings.items[i]));
 }
 
 void supervisor_discard(struct deployment *d)
@@ -267,11 +279,11 @@ void deployment_note_failure(struct deployment *d)
     d->not_before_ns = clock_monotonic_ns() + (wait_ns < BACKOFF_MAX_NS ? wait_ns : BACKOFF_MAX_NS);
 }
 
-enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err)
+static enum status set_replicas(struct deployment *d, unsigned n, struct error *err)
 {
     enum status s = STATUS_OK;
-    if (n < d->scale_min) n = d->scale_min;
-    if (n > d->scale_max) n = d->scale_max;
+    if (n < d->scale.floor) n = d->scale.floor;
+    if (n > d->scale.max) n = d->scale.max;
     d->wanted = n;
     while (d->n_routed < n && s == STATUS_OK)
         s = start_one(d, err);
@@ -281,7 +293,21 @@ enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err
     return s;
 }
 
-/* Least busy replica that takes requests; NULL: none. */
+enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err)
+{
+    note_asked(d, n);
+    d->scale_history = (struct scaling_history){0};
+    return set_replicas(d, n, err);
+}
+
+/* Of a function that is used: what its labels and whoever scaled it want, whatever its load. */
+static unsigned least_in_use(const struct deployment *d)
+{
+    unsigned n = d->asked > d->scale.wake ? d->asked : d->scale.wake;
+    return n < d->scale.max ? n : d->scale.max;
+}
+
+/* Least busy replica that takes requests, of several the one that has waited longest; NULL: none. */
 static struct replica *pick(struct deployment *d)
 {
     struct replica *best = NULL;
@@ -289,6 +315,9 @@ static struct replica *pick(struct deployment *d)
         struct replica *r = container_of(n, struct replica, node);
         if (r->is_routed && (best == NULL || r->inflight < best->inflight)) best = r;
     }
+    if (best == NULL || d->n_routed == 1) return best;
+    list_remove(&best->node);
+    list_push_back(&d->replicas, &best->node);
     return best;
 }
 
@@ -333,16 +362,20 @@ static enum status start_first(struct deployment *d, int64_t deadline_ns, struct
     struct error why;
     s = start_one(d, &why);
     if (s != STATUS_OK) return not_started(d, s, &why, err);
-    if (d->wanted == 0) d->wanted = 1;
+    if (d->wanted == 0) d->wanted = least_in_use(d); /* the others follow at the next look */
     return STATUS_OK;
 }
 
-/* A busy one serves as well, so it is no error if there cannot be another. */
+/* What one more request would ask for, at once and not at the next look. A busy one serves as well, so it is
+ * no error if there cannot be another. */
 static void widen(struct deployment *d)
 {
     struct error ignored;
-    if (d->n_routed >= d->scale_max || d->not_before_ns > clock_monotonic_ns()) return;
-    if (replica_start(d, &ignored) == STATUS_OK && d->wanted < d->n_routed) d->wanted = d->n_routed;
+    struct scaling_load load = {.inflight = d->inflight + 1};
+    if (d->n_routed >= scaling_wanted(&d->scale, &load) || d->not_before_ns > clock_monotonic_ns()) return;
+    if (replica_start(d, &ignored) != STATUS_OK) return;
+    if (d->wanted < d->n_routed) d->wanted = d->n_routed;
+    (void)scaling_settle(&d->scale_history, clock_monotonic_ns(), d->wanted);
 }
 
 enum status supervisor_check(struct deployment *d, struct error *err)
@@ -377,13 +410,9 @@ enum status supervisor_acquire(struct deployment *d, int64_t deadline_ns, struct
             return error_set(err, STATUS_NOT_FOUND, "function '%.*s' was removed", SV_ARG(d->spec.name));
         d = next;
     }
+    widen(d);
     struct replica *r = pick(d); /* n_routed > 0, and nothing below waits */
     assert(r != NULL);
-    if (r->inflight >= d->scale_target) {
-        widen(d);
-        r = pick(d);
-        assert(r != NULL);
-    }
     d->inflight++;
     d->invocations++;
     replica_hold(r);
@@ -414,26 +443,54 @@ void replica_unhold(struct replica *r)
     if (--r->inflight == 0) fiber_event_set(&r->idle);
 }
 
-static void look_after(struct deployment *d, int64_t now_ns)
+static struct scaling_load look_at_load(struct deployment *d, int64_t since_ns)
+{
+    uint64_t n = d->invocations - d->counted_invocations;
+    d->counted_invocations = d->invocations;
+    if (since_ns > 0) /* half of it is what it was, so that one look between two requests says little */
+        d->per_s = (unsigned)((d->per_s + n * (uint64_t)NS_PER_S / (uint64_t)since_ns + 1) / 2);
+    return (struct scaling_load){
+        .inflight = d->inflight, .per_s = d->per_s, .backlog = gateway_backlog(d->gateway, d->spec.name)};
+}
+
+/* A function at 0 stays there: whoever calls it has it started. */
+static void follow_load(struct deployment *d, const struct scaling_load *load, int64_t now_ns)
 {
     struct error ignored;
-    bool is_idle = d->idle_ns > 0 && d->inflight == 0 && now_ns - d->last_used_ns >= d->idle_ns;
-    if (is_idle && (d->wanted > d->scale_min || d->n_routed > d->scale_min)) {
-        (void)!supervisor_scale(d, d->scale_min, &ignored);
+    unsigned n = scaling_settle(&d->scale_history, now_ns, scaling_wanted(&d->scale, load));
+    if (d->wanted == 0) return;
+    if (n < least_in_use(d)) n = least_in_use(d);
+    if (n < d->wanted) (void)!set_replicas(d, n, &ignored);
+    if (n != d->wanted)
+        log_debug("gateway", "function scaled", LOG_SV("function", d->spec.name), LOG_INT("replicas", n));
+    d->wanted = n;
+}
+
+static void look_after(struct deployment *d, int64_t now_ns, int64_t since_ns)
+{
+    struct error ignored;
+    struct scaling_load load = look_at_load(d, since_ns);
+    bool is_idle = d->scale.idle_ns > 0 && d->inflight == 0 && load.backlog == 0 &&
+                   now_ns - d->last_used_ns >= d->scale.idle_ns;
+    if (is_idle && (d->wanted > d->scale.floor || d->n_routed > d->scale.floor)) {
+        (void)!set_replicas(d, d->scale.floor, &ignored);
         log_debug("gateway", "function scaled down", LOG_SV("function", d->spec.name),
                   LOG_INT("replicas", d->n_routed));
-    } else if (now_ns >= d->not_before_ns) {
-        ensure_wanted(d);
+    } else if (!is_idle) {
+        follow_load(d, &load, now_ns);
     }
+    if (now_ns >= d->not_before_ns) ensure_wanted(d);
 }
 
 void supervisor_watch_fiber(void *gateway)
 {
     struct gateway *g = gateway;
+    int64_t before_ns = clock_monotonic_ns();
     while (sleep_ms(WATCH_MS) == STATUS_OK) {
         int64_t now_ns = clock_monotonic_ns();
         for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
-            look_after(container_of(n, struct deployment, node), now_ns);
+            look_after(container_of(n, struct deployment, node), now_ns, now_ns - before_ns);
+        before_ns = now_ns;
     }
 }
 

@@ -137,3 +137,94 @@ Test(deployed, what_is_deployed_is_what_is_stored_whoever_is_faster, .timeout = 
 {
     play(NULL, replaced_while_removed);
 }
+
+/* ---- how many replicas ---- */
+
+static int scale(struct scene *s, const char *body)
+{
+    struct answer a = ask(s, "POST", "/system/scale-function/plain", body);
+    CHECK_OK(s, a.status);
+    return a.code;
+}
+
+static void restart(struct scene *s)
+{
+    scene_stop(s);
+    CHECK_OK(s, scene_start(s));
+}
+
+static void scaled(struct scene *s)
+{
+    CHECK(code_of(s, "POST", PLAIN) == 202);
+    restart(s);
+    CHECK(deployment_of(s, "plain")->n_routed == 1); /* as after its deploy */
+    CHECK(scale(s, "{\"replicas\":3}") == 202 && deployment_of(s, "plain")->n_routed == 3);
+    (void)!sleep_ms(600); /* no load: it is somebody's wish */
+    CHECK(deployment_of(s, "plain")->n_routed == 3);
+    restart(s);
+    CHECK(deployment_of(s, "plain")->n_routed == 3);
+    CHECK(code_of(s, "PUT", PLAIN) == 202 && deployment_of(s, "plain")->n_routed == 3);
+    CHECK(scale(s, "{\"serviceName\":\"plain.openfaas-fn\",\"replicas\":0}") == 202);
+    restart(s);
+    CHECK(deployment_of(s, "plain")->n_routed == 0);
+    CHECK(scale(s, "{\"replicas\":8}") == 202); /* no label forbids it */
+    CHECK(code_of(s, "DELETE", GONE) == 202);
+    CHECK(code_of(s, "POST", PLAIN) == 202);
+    CHECK(deployment_of(s, "plain")->n_routed == 1);
+    restart(s);
+    CHECK(deployment_of(s, "plain")->n_routed == 1);
+}
+
+Test(deployed, the_scale_somebody_set_outlives_a_restart, .timeout = 60)
+{
+    play(NULL, scaled);
+}
+
+static void badly_scaled(struct scene *s)
+{
+    static const char *const bad[] = {
+        "{}",
+        "[]",
+        "{\"replicas\":-1}",
+        "{\"replicas\":1.5}",
+        "{\"replicas\":\"1\"}",
+        "{\"replicas\":65}",
+        "{\"replicas\":99999999999999999999}",
+        "{\"replicas\":1",
+        "{\"serviceName\":\"other\",\"replicas\":1}",
+        "{\"serviceName\":7,\"replicas\":1}",
+        "{\"replicas\":3}", /* a label */
+        "{\"replicas\":0}",
+    };
+    CHECK(code_of(s, "POST",
+                  "{\"service\":\"plain\",\"image\":\"plain\",\"labels\":{\"com.openfaas.scale.max\":\"2\","
+                  "\"com.openfaas.scale.min\":\"1\"}}") == 202);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        CHECK(scale(s, bad[i]) == 400);
+    CHECK(deployment_of(s, "plain")->n_routed == 1 && !scene_has(s, "data/functions/plain.scale"));
+    is_failing = true;
+    CHECK(scale(s, "{\"replicas\":2}") == 500 && deployment_of(s, "plain")->n_routed == 1);
+    is_failing = false;
+    CHECK(scale(s, "{\"replicas\":2}") == 202);
+    CHECK(ask(s, "POST", "/system/scale-function/nobody", "{\"replicas\":1}").code == 404);
+    CHECK(ask(s, "GET", "/system/scale-function/plain", NULL).code == 405);
+}
+
+Test(deployed, a_scale_that_makes_no_sense_is_refused, .timeout = 60)
+{
+    play(NULL, badly_scaled);
+}
+
+static void scale_leftovers(struct scene *s)
+{
+    CHECK(code_of(s, "POST", PLAIN) == 202);
+    (void)scene_write(s, "data/functions/plain.scale", "lots", 0600);
+    (void)scene_write(s, "data/functions/gone.scale", "3", 0600);
+    restart(s);
+    CHECK(deployment_of(s, "plain") != NULL && !scene_has(s, "data/functions/gone.scale"));
+}
+
+Test(deployed, a_scale_that_cannot_be_read_stops_nothing, .timeout = 60)
+{
+    play(NULL, scale_leftovers);
+}

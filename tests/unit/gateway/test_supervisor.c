@@ -481,6 +481,109 @@ Test(supervisor, more_in_flight_than_the_target_starts_more_replicas, .timeout =
     play(NULL, widens);
 }
 
+static void deploy_with(struct scene *s, const char *labels)
+{
+    struct deployment_spec spec = {.arena = &s->arena, .name = SV("plain"), .image = SV("plain")};
+    spec.labels = json_loads(labels, 0, NULL);
+    CHECK_OK(s, supervisor_deploy(s->gateway, &spec, &s->err));
+    json_release(spec.labels);
+}
+
+static bool has_three(void *deployment)
+{
+    return ((struct deployment *)deployment)->n_routed == 3;
+}
+
+static uint64_t backlog; /* what a core function would say */
+
+static uint64_t say_backlog(void *state, struct strview function)
+{
+    (void)state;
+    return sv_eq(function, SV("plain")) ? backlog : 0;
+}
+
+static const struct core_function with_backlog = {.name = "dispatcher", .backlog = say_backlog};
+
+static void with_core(struct scene *s)
+{
+    static const struct core_function *const core[] = {&with_backlog};
+    static void *states[] = {&backlog};
+    s->cfg.core = core;
+    s->cfg.core_states = states;
+    s->cfg.n_core = 1;
+    s->cfg.idle_ns = 500 * NS_PER_MS;
+}
+
+static void follows_backlog(struct scene *s)
+{
+    deploy_with(s, "{\"com.openfaas.scale.max\":\"3\"}");
+    struct deployment *d = deployment_of(s, "plain");
+    backlog = 25;
+    (void)!sleep_ms(600);
+    CHECK(d->n_routed == 0); /* whoever takes it from the queue has it started */
+    (void)function_pid(s, "plain");
+    CHECK(await(has_three, d));
+    (void)!sleep_ms(800);
+    CHECK(d->n_routed == 3); /* no idleness while something waits */
+    backlog = 0;
+    CHECK(await(is_at_zero, d));
+}
+
+Test(supervisor, what_waits_in_the_queue_starts_more_replicas, .timeout = 60)
+{
+    play(with_core, follows_backlog);
+}
+
+static void rate_meanwhile(struct scene *s)
+{
+    CHECK(await(has_three, deployment_of(s, "plain")));
+}
+
+static void follows_rate(struct scene *s)
+{
+    deploy_with(s, "{\"com.openfaas.scale.max\":\"3\",\"com.openfaas.scale.type\":\"rps\","
+                   "\"com.openfaas.scale.target\":\"20\"}");
+    under_load(s, "/function/plain/sleep?5", 2,
+               rate_meanwhile); /* two at a time, far more than 60 a second */
+}
+
+Test(supervisor, requests_a_second_start_more_replicas, .timeout = 60)
+{
+    play(NULL, follows_rate);
+}
+
+static void takes_turns(struct scene *s)
+{
+    deploy_plain(s);
+    struct deployment *d = deployment_of(s, "plain");
+    CHECK_OK(s, supervisor_scale(d, 3, &s->err));
+    pid_t seen[6];
+    for (size_t i = 0; i < 6; i++)
+        seen[i] = function_pid(s, "plain");
+    CHECK(seen[0] != seen[1] && seen[1] != seen[2] && seen[2] != seen[0]);
+    CHECK(seen[3] == seen[0] && seen[4] == seen[1] && seen[5] == seen[2]);
+}
+
+Test(supervisor, replicas_that_are_equally_busy_take_turns, .timeout = 60)
+{
+    play(NULL, takes_turns);
+}
+
+static void zero_duration(struct scene *s)
+{
+    deploy_with(s, "{\"com.openfaas.scale.zero-duration\":\"300ms\",\"com.openfaas.scale.min\":\"3\","
+                   "\"com.openfaas.scale.zero\":\"true\"}");
+    struct deployment *d = deployment_of(s, "plain"); /* the platform's own time: never */
+    (void)function_pid(s, "plain");
+    CHECK(await(has_three, d));
+    CHECK(await(is_at_zero, d));
+}
+
+Test(supervisor, a_label_says_after_what_time_it_goes_to_zero, .timeout = 60)
+{
+    play(NULL, zero_duration);
+}
+
 struct slow_call {
     struct scene *s;
     struct answer answer;
