@@ -67,15 +67,6 @@ static void lock_drop(struct function *f)
     f->lock_path[0] = '\0';
 }
 
-/* -run-healthcheck: is a function running here? */
-static int run_healthcheck(void)
-{
-    char path[256];
-    const char *folder = getenv("TMPDIR");
-    (void)snprintf(path, sizeof(path), "%s/.lock", folder != NULL && folder[0] != '\0' ? folder : "/tmp");
-    return access(path, F_OK) == 0 ? 0 : 1;
-}
-
 /* ---- servers ---- */
 
 /* All interfaces means both families where the machine has IPv6. */
@@ -327,7 +318,7 @@ int function_main(const struct function_def *def, int argc, char **argv)
         log_error("function", "start refused", LOG_STR("function", def->name), LOG_STR("error", err.message));
         return 1;
     }
-    if (is_healthcheck) return run_healthcheck();
+    if (is_healthcheck) return function_healthcheck(&self.cfg);
     (void)setenv("secret_mount_path", self.cfg.secrets_path,
                  1); /* where secret_read() looks, also if it was an option */
     log_set_level(self.cfg.log_level);

@@ -3,7 +3,7 @@
  *   function.c         main(), life cycle, signals, drain     function_config.c  the table of settings
  *   function_serve.c   routes, limits, answers                function_metrics.c what /metrics shows
  *   invocation.c       signed invocations, both ends          host_act.c         acts on the host through the
- * broker */
+ * broker             healthcheck.c      -run-healthcheck */
 #ifndef BALM_FUNCTION_IMPL_H
 #define BALM_FUNCTION_IMPL_H
 
@@ -36,6 +36,10 @@ struct function_cfg {
 enum status function_config_load(const struct function_def *def, int argc, char **argv, struct arena *a,
                                  struct function_cfg *ret_cfg, struct error *err) MUST_USE;
 void function_config_print_help(const struct function_def *def, FILE *out);
+
+/* Exit code of -run-healthcheck: 0 if the lock file is there; where suppress_lock goes without one, if
+ * /_/health on the configured port answers 200. Blocks, at most some seconds. */
+int function_healthcheck(const struct function_cfg *cfg);
 
 struct function {
     const struct function_def *def;

@@ -323,6 +323,25 @@ Test(function, suppress_lock_makes_no_file_and_is_healthy)
     cr_assert_eq(stop(), 0);
 }
 
+/* An image with a read-only root has no lock file, and no shell that could ask. */
+Test(function, without_a_lock_file_the_health_check_asks_the_function_itself)
+{
+    char port[16];
+    START(&plain, "suppress_lock=true", "healthcheck_interval=20s");
+    (void)snprintf(port, sizeof(port), "port=%u", process.port);
+    function_spawn(&second, &plain, ENV(port, "suppress_lock=true"), "-run-healthcheck");
+    cr_assert_eq(function_wait(&second), 0);
+    function_spawn(&second, &plain, ENV(port, "suppress_lock=true", "BALM_HOST=0.0.0.0"), "-run-healthcheck");
+    cr_assert_eq(function_wait(&second), 0);
+    kill(process.pid, SIGTERM);
+    cr_assert(function_log_has(&process, "draining"));
+    function_spawn(&second, &plain, ENV(port, "suppress_lock=true"), "-run-healthcheck");
+    cr_assert_eq(function_wait(&second), 1); /* it still answers, but 503 */
+    cr_assert_eq(function_wait(&process), 0);
+    function_spawn(&second, &plain, ENV(port, "suppress_lock=true"), "-run-healthcheck");
+    cr_assert_eq(function_wait(&second), 1);
+}
+
 Test(function, two_functions_on_one_machine_do_not_share_a_lock_file)
 {
     START(&plain);
