@@ -38,9 +38,10 @@ struct invocation {
     int64_t deadline_unix_ns; /* no mutation after it */
 };
 
-/* What came of an act; the names on the wire are lower case ("done"). */
+/* What came of an act; the names on the wire are lower case ("done"). A plain function that says one is
+ * answered as an acting one would be: {"state", "message", "detail" …}. */
 enum result_state {
-    RESULT_NONE,      /* a plain function's answer */
+    RESULT_NONE,      /* a plain function's own reply */
     RESULT_DONE,      /* changed something and checked that it took effect */
     RESULT_UNCHANGED, /* already as wanted */
     RESULT_REFUSED,   /* a precondition says no; nothing was changed; no retry */

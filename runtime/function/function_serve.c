@@ -163,73 +163,7 @@ static void log_failure(const struct function *f, const struct invocation *inv, 
              LOG_BOOL("retry", err->can_retry));
 }
 
-/* ---- plain functions ---- */
-
-/* What the event's data type and attributes are in binary mode, whatever mode they came in. */
-static enum status normalise_event(const struct http_req *req, struct http_req *ret_req, struct error *err)
-{
-    const struct cloudevent *e = NULL;
-    size_t n_events = 0, n = 0, n_event_headers = 0;
-    enum status s = cloudevent_decode(req, &e, &n_events, err);
-    if (s != STATUS_OK) return s;
-    struct http_header *headers = arena_array(req->arena, 2 * HTTP_HEADERS_MAX, sizeof(*headers));
-    s = cloudevent_to_headers(e, req->arena, headers, HTTP_HEADERS_MAX, &n_event_headers, err);
-    if (s != STATUS_OK) return s;
-    n = n_event_headers;
-    for (size_t i = 0; i < req->n_headers; i++) {
-        struct strview name = req->headers[i].name;
-        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type")))
-            headers[n++] = req->headers[i];
-    }
-    *ret_req = *req;
-    ret_req->headers = headers;
-    ret_req->n_headers = n;
-    ret_req->body = e->data;
-    return STATUS_OK;
-}
-
-/* Structured events reach the handler as binary ones; a batch and everything else as they came. */
-static bool take_event(struct invocation *inv, struct http_resp *resp)
-{
-    const struct http_req *req = inv->req;
-    enum cloudevent_mode mode = cloudevent_mode(req);
-    struct http_req *normal = NULL;
-    struct error err;
-    if (mode != CLOUDEVENT_BINARY && mode != CLOUDEVENT_STRUCTURED) return true;
-    normal = arena_alloc(req->arena, sizeof(*normal));
-    if (normalise_event(req, normal, &err) != STATUS_OK) {
-        bool is_unknown_format = err.code == STATUS_UNIMPLEMENTED;
-        http_resp_error(resp, req->arena, &err);
-        if (is_unknown_format) resp->status = 415;
-        return false;
-    }
-    if (mode == CLOUDEVENT_STRUCTURED) inv->req = normal;
-    return true;
-}
-
-static void serve_plain(const struct function *f, struct invocation *inv, struct http_resp *resp)
-{
-    struct result result = {.arena = inv->arena};
-    struct run run = {0};
-    struct error err = {0};
-    if (!take_event(inv, resp)) return;
-    enum status s = call_handler(f, inv, &result, &run, &err);
-    json_release(result.detail);
-    if (s != STATUS_OK) {
-        if (run.is_timeout)
-            answer_timeout(resp);
-        else
-            http_resp_error(resp, inv->arena, &err);
-        if (resp->status >= 500) log_failure(f, inv, &err);
-        return;
-    }
-    struct strview type = result.content_type.len > 0 ? result.content_type : SV("application/octet-stream");
-    http_resp_set(resp, result.http_status != 0 ? result.http_status : 200, type, result.body);
-    for (size_t i = 0; i < result.n_headers; i++)
-        http_resp_header(resp, result.headers[i].name, result.headers[i].value);
-}
-
-/* ---- acting functions ---- */
+/* ---- what came of it, as JSON ---- */
 
 static json_t *answer_object(struct arena *a, const struct run *run, struct strview state,
                              struct strview message)
@@ -276,6 +210,87 @@ static void answer_result(struct invocation *inv, const struct run *run, const s
     http_resp_set(resp, 200, JSON_TYPE, json_canonical(inv->arena, answer));
     json_decref(answer);
 }
+
+/* ---- plain functions ---- */
+
+/* What the event's data type and attributes are in binary mode, whatever mode they came in. */
+static enum status normalise_event(const struct http_req *req, struct http_req *ret_req, struct error *err)
+{
+    const struct cloudevent *e = NULL;
+    size_t n_events = 0, n = 0, n_event_headers = 0;
+    enum status s = cloudevent_decode(req, &e, &n_events, err);
+    if (s != STATUS_OK) return s;
+    struct http_header *headers = arena_array(req->arena, 2 * HTTP_HEADERS_MAX, sizeof(*headers));
+    s = cloudevent_to_headers(e, req->arena, headers, HTTP_HEADERS_MAX, &n_event_headers, err);
+    if (s != STATUS_OK) return s;
+    n = n_event_headers;
+    for (size_t i = 0; i < req->n_headers; i++) {
+        struct strview name = req->headers[i].name;
+        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type")))
+            headers[n++] = req->headers[i];
+    }
+    *ret_req = *req;
+    ret_req->headers = headers;
+    ret_req->n_headers = n;
+    ret_req->body = e->data;
+    return STATUS_OK;
+}
+
+/* Structured events reach the handler as binary ones; a batch and everything else as they came. */
+static bool take_event(struct invocation *inv, struct http_resp *resp)
+{
+    const struct http_req *req = inv->req;
+    enum cloudevent_mode mode = cloudevent_mode(req);
+    struct http_req *normal = NULL;
+    struct error err;
+    if (mode != CLOUDEVENT_BINARY && mode != CLOUDEVENT_STRUCTURED) return true;
+    normal = arena_alloc(req->arena, sizeof(*normal));
+    if (normalise_event(req, normal, &err) != STATUS_OK) {
+        bool is_unknown_format = err.code == STATUS_UNIMPLEMENTED;
+        http_resp_error(resp, req->arena, &err);
+        if (is_unknown_format) resp->status = 415;
+        return false;
+    }
+    if (mode == CLOUDEVENT_STRUCTURED) inv->req = normal;
+    return true;
+}
+
+static void answer_plain_failure(const struct function *f, const struct invocation *inv,
+                                 const struct run *run, const struct error *err, struct http_resp *resp)
+{
+    if (run->is_timeout)
+        answer_timeout(resp);
+    else
+        http_resp_error(resp, inv->arena, err);
+    if (resp->status >= 500) log_failure(f, inv, err);
+}
+
+static void answer_reply(const struct result *result, struct http_resp *resp)
+{
+    struct strview type =
+        result->content_type.len > 0 ? result->content_type : SV("application/octet-stream");
+    http_resp_set(resp, result->http_status != 0 ? result->http_status : 200, type, result->body);
+    for (size_t i = 0; i < result->n_headers; i++)
+        http_resp_header(resp, result->headers[i].name, result->headers[i].value);
+}
+
+static void serve_plain(const struct function *f, struct invocation *inv, struct http_resp *resp)
+{
+    struct result result = {.arena = inv->arena};
+    struct run run = {0};
+    struct error err = {0};
+    if (!take_event(inv, resp)) return;
+    enum status s = call_handler(f, inv, &result, &run, &err);
+    if (s != STATUS_OK)
+        answer_plain_failure(f, inv, &run, &err, resp);
+    else if (result.state != RESULT_NONE)
+        answer_result(inv, &run, &result, resp);
+    else
+        answer_reply(&result, resp);
+    json_release(result.detail);
+}
+
+/* ---- acting functions ---- */
 
 /* Read when first needed, so that a secret that is mounted late is found; kept until exit. Empty: there is
  * none. */

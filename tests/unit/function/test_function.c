@@ -47,6 +47,10 @@ static enum status plain_handle(struct invocation *inv, const void *params, stru
     if (sv_eq(path, SV("/ready-no"))) return result_reply(ret, 503, SV("text/plain"), SV("warming up"));
     static char big[32 * 1024 * 1024]; /* more than the sockets' buffers hold */
     if (sv_eq(path, SV("/big"))) return result_reply(ret, 200, SV("text/plain"), sv_n(big, sizeof(big)));
+    if (sv_eq(path, SV("/state"))) {
+        result_set_int(ret, "bytes", 5);
+        return result_unchanged(ret, "has 5 bytes");
+    }
     if (sv_eq(path, SV("/call-id"))) return result_reply(ret, 201, SV("text/plain"), inv->call_id);
     return echo(inv, ret);
 }
@@ -676,6 +680,17 @@ Test(function, port_is_taken_from_option_openfaas_or_knative_in_the_right_order)
     function_spawn(&process, &plain, ENV(openfaas, "metrics_port=0"), "--port=0");
     cr_assert(function_log_has(&process, "\"ready\""));
     cr_assert(strstr(process.log, openfaas + 5) == NULL);
+}
+
+Test(function, a_plain_function_may_say_what_came_of_it)
+{
+    START(&plain);
+    cr_assert_eq(get("/state"), 200);
+    assert_has("content-type: application/json\r\n");
+    assert_has("\"state\":\"unchanged\"");
+    assert_has("\"message\":\"has 5 bytes\"");
+    assert_has("\"detail\":{\"bytes\":5}");
+    cr_assert_eq(stop(), 0);
 }
 
 Test(function, options_that_only_print_do_so)
