@@ -163,11 +163,11 @@ static enum status post(const struct test_alert *t, struct strview token, bool i
     json_t *body = webhook_json(t, is_firing);
     const struct http_header headers[] = {{SV("content-type"), SV("application/json")}};
     struct http_call call = {.method = SV("POST"),
-                                   .url = arena_printf(&d->arena, "%.*s/function/alerts", SV_ARG(d->url)),
-                                   .headers = headers,
-                                   .n_headers = ARRAY_LEN(headers),
-                                   .bearer_token = token,
-                                   .body = json_canonical(&d->arena, body)};
+                             .url = arena_printf(&d->arena, "%.*s/function/alerts", SV_ARG(d->url)),
+                             .headers = headers,
+                             .n_headers = ARRAY_LEN(headers),
+                             .bearer_token = token,
+                             .body = json_canonical(&d->arena, body)};
     struct http_reply reply;
     enum status s = cli_trust_platform(&d->cfg->platform, d->url, &d->arena, &call, err);
     if (s == STATUS_OK) s = cli_http(&call, &d->arena, &reply, err);
