@@ -81,8 +81,11 @@ static void cut_floods(struct server *s)
     }
 }
 
+/* Of a request that is not whole. One that is under way has its body among what is held, and who was cut is
+ * gone in a moment: it is not others who pay for these. */
 static size_t input_bytes(const struct server_conn *c)
 {
+    if (c->requests > 0 || c->is_cut) return 0;
     size_t bytes = c->sock->input->size > 0 ? c->sock->input->capacity : 0;
     return bytes + (c->server->cfg.http2 ? http2_unexplained_bytes(c) : 0);
 }
@@ -102,7 +105,7 @@ static void bound_input(struct server *s)
              node = node->next) {
             struct server_conn *c = container_of(node, struct server_conn, node);
             size_t bytes = input_bytes(c);
-            if (bytes < least || c->requests > 0 || c->is_cut) continue;
+            if (bytes < least) continue;
             total -= bytes;
             cut_with_reason(c, "cut a connection: unfinished requests hold too much memory");
         }

@@ -125,6 +125,41 @@ Test(limits, large_bodies_under_way_have_a_common_limit_and_small_ones_are_serve
     cr_assert(s.is_small_served);
 }
 
+/* Somebody's body comes a moment after its head, while a large one is under way. */
+static void post_in_two_parts(void *arg)
+{
+    struct scene *s = arg;
+    struct answer a;
+    static char body[128 * 1024];
+    int fd = dial(s->port), first = dial(s->port);
+    send_text(first, "POST /wait HTTP/1.1\r\nhost: h\r\ncontent-length: 131072\r\n\r\n");
+    send_bytes(first, body, sizeof(body));
+    send_text(fd, "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n");
+    (void)usleep(400000); /* some sweeps long */
+    send_text(fd, "ok");
+    read_answer(fd, &a);
+    s->is_small_served = a.status == 200;
+    answer_release(&a);
+    (void)close(fd);
+    (void)close(first);
+}
+
+static void input_script(struct harness *h)
+{
+    h->server->is_memory_known = true;
+    h->server->held_max_bytes = LARGE;
+    h->server->input_max_bytes = 128 * 1024;
+    run_on_worker(h, post_in_two_parts);
+}
+
+Test(limits, requests_under_way_do_not_count_against_unfinished_ones, .timeout = 30)
+{
+    struct scene s = {0};
+    const struct server_cfg cfg = {.host = "127.0.0.1", .listen_fd = -1, .handler = handler, .arg = &s};
+    run_with_server(&cfg, input_script, &s);
+    cr_assert(s.is_small_served);
+}
+
 static void look_at_limits(struct harness *h)
 {
     struct rlimit before, low;
