@@ -224,12 +224,17 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
     return s;
 }
 
-bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
+static bool is_same_file(const char *path, const struct file_identity *build)
 {
     struct file_identity now;
-    return is_same_spec(&d->spec, spec) && file_identify(d->executable, &now) &&
-           now.device == d->build.device && now.inode == d->build.inode &&
-           now.changed_ns == d->build.changed_ns;
+    return file_identify(path, &now) && now.device == build->device && now.inode == build->inode &&
+           now.changed_ns == build->changed_ns;
+}
+
+bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
+{
+    return is_same_spec(&d->spec, spec) && is_same_file(d->executable, &d->build) &&
+           (d->bot_file == NULL || is_same_file(d->bot_file, &d->bot_build));
 }
 
 uint64_t gateway_backlog(const struct gateway *g, struct strview function)

@@ -227,6 +227,7 @@ static void read_bot_file(void *arg)
 enum status deployment_read_bot_file(struct deployment *d, struct error *err)
 {
     struct manifest_work w = {.path = d->bot_file, .err = err};
+    if (d->bot_file != NULL) (void)file_identify(d->bot_file, &d->bot_build); /* before it is read */
     work_run(read_bot_file, &w);
     if (w.status == STATUS_OK) d->manifest = w.json;
     return w.status == STATUS_OK ? STATUS_OK

@@ -127,6 +127,7 @@ struct deployment {
     const char *const *program; /* argv */
     const char *folder;         /* where it runs */
     const char *bot_file;       /* its bot.yaml; NULL: it has none */
+    struct file_identity bot_build;
     const char *secrets_folder; /* DIR/run/secrets/NAME-SERIAL: what it may read; gone with it */
     json_t *manifest;           /* owned */
     struct function_info info;
@@ -200,7 +201,7 @@ bool file_identify(const char *path, struct file_identity *ret_identity);
 void deployment_free(struct deployment *d);
 /* Intents and calls without outcome that are ready or under way. */
 uint64_t gateway_backlog(const struct gateway *g, struct strview function);
-/* Same spec, same build of the same executable: nothing to do. */
+/* Same spec, same build of the same executable, same bot.yaml: nothing to do. */
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
 unsigned deployment_replicas(const struct deployment *d);
 /* How long a plain call may take: the function's own limit and a little more, so that it is the function that

@@ -348,6 +348,13 @@ class Bots(ProgramTest):
         self.assertEqual(self.call("fixer", '{"how":"done"}', headers={"Content-Type": "application/json"})[0], 403)
         self.assertFalse(os.path.exists(self.calls))
 
+    def test_a_changed_bot_file_counts_from_the_next_reload_on(self):
+        self.bots()
+        self.put("fixer/function/bot.yaml", BOT.replace("ON_UNKNOWN", "rerun").replace("default: 3", "default: 4"))
+        self.assertEqual(self.p.request("POST", "/system/reload", "{}", self.p.basic())[0], 200)
+        self.outcome("done")
+        self.assertIn('"times":4', self.lines("done")[0])
+
     def test_a_bot_may_be_behind_a_port(self):
         self.put("fixer/bot.yaml", BOT.replace("ON_UNKNOWN", "escalate"))
         server = """
