@@ -306,7 +306,8 @@ enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
 
 /* ---- stack.c ---- */
 
-/* What stack.yml asks for, read, checked and prepared; nothing has changed yet. Then one of the next two.
+/* What stack.yml asks for, read, checked and prepared; the successor of a function that runs has come up.
+ * Nothing has changed yet. Then one of the next two.
  * file NULL: nothing will. Message: FILE:LINE:COLUMN. Suspends. */
 struct stack_plan;
 enum status stack_prepare(struct gateway *g, const char *file, struct stack_plan **ret_plan,

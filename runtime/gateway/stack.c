@@ -140,6 +140,18 @@ struct stack_plan {
     size_t n;
 };
 
+/* What serves now is not given up for something that does not start. At the platform's own start nothing does
+ * yet, and a function that does not start must not keep the others from theirs. */
+static enum status try_successor(struct deployment *d, struct error *err)
+{
+    const struct deployment *now = supervisor_find(d->gateway, d->spec.name);
+    if (d->gateway->server == NULL || now == NULL || now->n_routed == 0) return STATUS_OK;
+    d->users++;
+    enum status s = supervisor_try(d, err);
+    d->users--;
+    return s;
+}
+
 static enum status plan_one(struct gateway *g, const struct yaml_document *doc, const struct yaml_node *node,
                             struct arena *a, struct stack_entry *entry, struct error *err)
 {
@@ -151,6 +163,7 @@ static enum status plan_one(struct gateway *g, const struct yaml_document *doc, 
         struct deployment *now = supervisor_find(g, spec.name);
         if (now == NULL || !deployment_is_current(now, &spec))
             s = deployment_prepare(g, &spec, &entry->prepared, &why);
+        if (s == STATUS_OK && entry->prepared != NULL) s = try_successor(entry->prepared, &why);
         if (s != STATUS_OK) s = yaml_error(doc, node, err, "%s", why.message);
     }
     json_release(spec.env);
