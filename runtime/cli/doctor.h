@@ -40,6 +40,7 @@ void doctor_check_acting(struct doctor *d);
 void doctor_check_runbooks(struct doctor *d);
 /* doctor_functions.c: what bots need. */
 void doctor_check_functions(struct doctor *d);
+void doctor_check_limits(struct doctor *d);
 /* doctor_alert.c: a test alert, there and back. */
 void doctor_check_alert(struct doctor *d);
 void doctor_check_alertmanager(struct doctor *d);

@@ -173,3 +173,27 @@ void doctor_check_runbooks(struct doctor *d)
                   names.len > 0 ? names.ptr : "none (all in shadow or off)");
     buf_release(&names);
 }
+
+/* ---- functions' limits ---- */
+
+void doctor_check_limits(struct doctor *d)
+{
+    struct error err = {0};
+    json_t *info = NULL;
+    if (!is_there(d)) return;
+    if (cli_api(&d->cfg->platform, "GET", "/system/info", NULL, &info, &err) != STATUS_OK) {
+        doctor_skip(d, "limits", "%s", err.message);
+        return;
+    }
+    const json_t *limits = json_object_get(info, "limits");
+    int memory = (int)json_integer_value(json_object_get(limits, "memoryCgroup"));
+    int cpu = (int)json_integer_value(json_object_get(limits, "cpuCgroup"));
+    const char *of_memory = memory > 0 ? arena_printf(&d->arena, "cgroup v%d and RLIMIT_DATA", memory).ptr
+                                       : "RLIMIT_DATA of each process alone";
+    if (cpu > 0)
+        doctor_ok(d, "limits", "of functions are enforced; memory: %s, CPU: cgroup v%d", of_memory, cpu);
+    else
+        doctor_skip(d, "limits", "memory: %s; CPU: not enforced, the platform may make no control groups",
+                    of_memory);
+    json_release(info);
+}

@@ -83,7 +83,11 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
     if (s == STATUS_OK) s = check_text_map(json_object_get(body, "annotations"), "annotations", err);
     if (s == STATUS_OK) s = parse_secrets(body, a, &spec, err);
     struct strview memory = json_get_text(json_object_get(body, "limits"), "memory");
+    struct strview cpu = json_get_text(json_object_get(body, "limits"), "cpu");
     if (s == STATUS_OK && memory.len > 0) s = parse_memory(memory, &spec.memory_bytes, err);
+    if (s == STATUS_OK && cpu.len > 0 && cpu_parse_quantity(cpu, &spec.cpu_millis) != STATUS_OK)
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "limits.cpu '%.*s': " CPU_QUANTITY_UNITS,
+                      SV_ARG(sv_sub(cpu, 0, 40)));
     spec.env = object_or_null(body, "envVars");
     spec.labels = object_or_null(body, "labels");
     spec.annotations = object_or_null(body, "annotations");

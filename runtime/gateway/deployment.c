@@ -109,9 +109,9 @@ static bool is_same_map(const json_t *a, const json_t *b)
 static bool is_same_spec(const struct deployment_spec *a, const struct deployment_spec *b)
 {
     bool is_same = sv_eq(a->image, b->image) && sv_eq(a->process, b->process) &&
-                   a->memory_bytes == b->memory_bytes && is_same_map(a->env, b->env) &&
-                   is_same_map(a->labels, b->labels) && is_same_map(a->annotations, b->annotations) &&
-                   a->n_secrets == b->n_secrets;
+                   a->memory_bytes == b->memory_bytes && a->cpu_millis == b->cpu_millis &&
+                   is_same_map(a->env, b->env) && is_same_map(a->labels, b->labels) &&
+                   is_same_map(a->annotations, b->annotations) && a->n_secrets == b->n_secrets;
     for (size_t i = 0; is_same && i < a->n_secrets; i++)
         is_same = sv_eq(a->secrets[i], b->secrets[i]);
     return is_same;
@@ -193,8 +193,11 @@ static struct deployment *deployment_new(struct gateway *g, const struct deploym
     d->created_unix_ns = clock_unix_ns();
     d->last_used_ns = clock_monotonic_ns();
     d->log = function_log_new();
-    scaling_read_labels(spec->labels, g->cfg.idle_ns, &d->arena, &d->scale, &d->scale_warnings);
+    scaling_read_labels(spec->labels, g->cfg.idle_ns, &d->arena, &d->scale, &d->warnings);
     d->wanted = d->scale.floor;
+    if (spec->cpu_millis > 0 && g->groups.of[CGROUP_CPU].version == 0 && d->warnings.n < SCALING_WARNINGS_MAX)
+        d->warnings.items[d->warnings.n++] =
+            SV("limits.cpu: no control group can be made here (balm doctor), so it is not limited");
     return d;
 }
 

@@ -116,6 +116,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     fiber_event_init(&g->change_ended);
     gateway_metrics_init(g);
     g->logins = login_limit_new();
+    cgroups_find(&g->groups);
     struct stack_plan *plan;
     bool is_new = false;
     s = make_paths(g, err);

@@ -20,6 +20,7 @@
 #include "client/forward.h"
 #include "config/words.h"
 #include "gateway/broker.h"
+#include "gateway/cgroup.h"
 #include "gateway/gateway.h"
 #include "gateway/login_limit.h"
 #include "gateway/scaling.h"
@@ -85,6 +86,7 @@ struct deployment_spec {
     const struct strview *secrets;
     size_t n_secrets;
     int64_t memory_bytes; /* 0: no limit */
+    int64_t cpu_millis;   /* the same */
 };
 
 struct replica {
@@ -93,6 +95,7 @@ struct replica {
     unsigned number; /* no other replica of this gateway's life had it */
     struct process *process;
     struct upstream *upstream;
+    struct cgroup group;
     int lifeline; /* write end: closed = everything below is killed */
     int output;   /* read end of stdout and stderr */
     unsigned inflight;
@@ -134,7 +137,7 @@ struct deployment {
     struct list replicas;
     unsigned n_routed;
     struct scaling_policy scale;
-    struct scaling_warnings scale_warnings; /* in the arena */
+    struct scaling_warnings warnings; /* what of the spec cannot be honoured; in the arena */
     struct scaling_history scale_history;
     uint64_t counted_invocations; /* at the last look, for requests a second */
     unsigned per_s;
@@ -168,6 +171,7 @@ struct gateway {
     struct broker *broker;
     struct gateway_secrets secrets;
     struct login_limit *logins;
+    struct cgroups groups;
     struct list deployments, retired;
     unsigned n_deployments;
     unsigned serial; /* of replicas and deployments */

@@ -114,14 +114,29 @@ static enum status make_pipes(struct start_fds *f, struct error *err)
     return STATUS_OK;
 }
 
+static enum status make_group(struct replica *r, struct arena *a, struct error *err)
+{
+    const struct deployment_spec *spec = &r->deployment->spec;
+    struct cgroup_limits limits = {.memory_bytes = spec->memory_bytes, .cpu_millis = spec->cpu_millis};
+    const char *name = arena_printf(a, "%d-%.*s-%u", (int)getpid(), SV_ARG(spec->name), r->number).ptr;
+    return cgroup_make(&r->deployment->gateway->groups, name, &limits, &r->group, err);
+}
+
 static enum status spawn_process(struct replica *r, const struct start_fds *f, struct arena *a,
                                  struct error *err)
 {
     struct deployment *d = r->deployment;
-    const char *argv[5 + REPLICA_COMMAND_MAX] = {
+    const char *argv[5 + 2 * CGROUP_CONTROLLERS + REPLICA_COMMAND_MAX] = {
         d->gateway->cfg.shim_path, arena_printf(a, "%d", REPLICA_LIFELINE_FD).ptr, "-m",
-        arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr, "--"};
-    replica_command(d, &argv[5]);
+        arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr};
+    size_t n = 4;
+    for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
+        if (r->group.folders[i][0] == '\0') continue;
+        argv[n++] = "-g";
+        argv[n++] = r->group.folders[i];
+    }
+    argv[n++] = "--";
+    replica_command(d, &argv[n]);
     const int extra[] = {f->act_theirs, f->listen, f->lifeline_read};
     struct process_spec spec = {
         .argv = argv,
@@ -235,6 +250,7 @@ static void replica_fiber(void *arg)
     if (r->is_retiring) (void)!fiber_event_wait(&r->retired, 0);
     fiber_shield_end();
     remove_socket(r);
+    cgroup_remove(&r->group);
     list_remove(&r->node);
     if (list_is_empty(&d->replicas)) replica_remove_secrets(d);
     upstream_free(r->upstream);
@@ -304,6 +320,7 @@ static enum status replica_open(struct replica *r, struct start_fds *f, struct e
     if (s == STATUS_OK) s = replica_manifest(r->deployment, &a, &f->manifest, err);
     if (s == STATUS_OK) s = replica_prepare_secrets(r->deployment, &a, err);
     if (s == STATUS_OK) s = upstream_new(r->deployment->gateway->loop, path, NULL, 0, 0, &r->upstream, err);
+    if (s == STATUS_OK) s = make_group(r, &a, err);
     if (s == STATUS_OK) s = spawn_process(r, f, &a, err);
     arena_release(&a);
     return s;
@@ -326,6 +343,7 @@ static void replica_give_up(struct replica *r)
     close_fd(&r->lifeline); /* its shim kills what has started */
     close_fd(&r->output);
     remove_socket(r);
+    cgroup_remove(&r->group); /* the kernel keeps it until its end; the next platform removes it */
     upstream_free(r->upstream);
     process_free(r->process);
     free(r);

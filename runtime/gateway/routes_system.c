@@ -84,8 +84,8 @@ static json_t *function_status(const struct deployment *d)
                   "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
     if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
-    if (d->scale_warnings.n > 0)
-        (void)json_object_set_new(o, "warnings", text_list(d->scale_warnings.items, d->scale_warnings.n));
+    if (d->warnings.n > 0)
+        (void)json_object_set_new(o, "warnings", text_list(d->warnings.items, d->warnings.n));
     add_missing_secrets(d, o);
     return o;
 }
@@ -385,7 +385,14 @@ static void handle_logs(struct gateway *g, const struct http_req *req, struct ht
 
 /* ---- the rest ---- */
 
-static void handle_info(const struct http_req *req, struct http_resp *resp)
+/* By what functions are held to their limits: the version of control groups; 0: none. */
+static json_t *active_limits(const struct gateway *g)
+{
+    return json_pack("{s:i, s:i}", "memoryCgroup", g->groups.of[CGROUP_MEMORY].version, "cpuCgroup",
+                     g->groups.of[CGROUP_CPU].version);
+}
+
+static void handle_info(const struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
     struct utsname host;
     (void)uname(&host);
@@ -393,9 +400,10 @@ static void handle_info(const struct http_req *req, struct http_resp *resp)
                        : strcmp(host.machine, "x86_64") == 0 ? "x86_64"
                                                              : host.machine;
     route_answer_json(req, resp, 200,
-                      json_pack("{s:s, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch, "provider",
-                                "orchestration", "balm", "provider", "balm", "version", "release",
-                                BALM_VERSION, "sha", "", "version", "release", BALM_VERSION, "sha", ""));
+                      json_pack("{s:s, s:o, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch,
+                                "limits", active_limits(g), "provider", "orchestration", "balm", "provider",
+                                "balm", "version", "release", BALM_VERSION, "sha", "", "version", "release",
+                                BALM_VERSION, "sha", ""));
 }
 
 static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)
@@ -435,7 +443,7 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
     } else if (sv_eq(path, SV("logs"))) {
         if (takes(req, resp, "GET")) handle_logs(g, req, resp);
     } else if (sv_eq(path, SV("info"))) {
-        if (takes(req, resp, "GET")) handle_info(req, resp);
+        if (takes(req, resp, "GET")) handle_info(g, req, resp);
     } else if (sv_eq(path, SV("namespaces"))) {
         if (takes(req, resp, "GET")) route_answer_json(req, resp, 200, json_pack("[s]", FUNCTION_NAMESPACE));
     } else if (sv_eq(path, SV("reload"))) {

@@ -1,7 +1,7 @@
 /* balm-shim: stands between the platform and one function process, so that nothing outlives the platform
  * unknown.
  *
- *   balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG …]
+ *   balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... -- PROGRAM [ARG …]
  *
  *   platform --(pipe, write end)--> shim --fork, exec--> function --…--> whatever it starts
  *
@@ -14,8 +14,9 @@
  *   started is then beyond reach.
  * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
  *   it left behind is killed.
- * - The function gets no_new_privs, its limits, no protection from the out-of-memory killer, a session of its
- *   own, and every descriptor the platform passed except the lifeline.
+ * - The function gets no_new_privs, its limits, its control groups (the shim stays outside), no protection
+ * from the out-of-memory killer, a session of its own, and every descriptor the platform passed except the
+ * lifeline.
  *
  *   balm-shim --files N --pid FD -- PROGRAM [ARG …]
  *
@@ -47,6 +48,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define GROUPS_MAX     4
 #define EXIT_USAGE     125
 #define EXIT_NOT_FOUND 127
 
@@ -122,8 +124,23 @@ static void set_limits(unsigned long long memory_bytes)
     (void)setrlimit(RLIMIT_DATA, &memory);
 }
 
+struct confines {
+    unsigned long long memory_bytes;
+    const char *groups[GROUPS_MAX];
+    size_t n_groups;
+};
+
+static void enter_group(const char *folder)
+{
+    char path[1024];
+    (void)snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1) _exit(fail(path)); /* not without the limit that was promised */
+    (void)close(fd);
+}
+
 static void become_function(char **argv, pid_t shim, const sigset_t *mask, int lifeline,
-                            unsigned long long memory_bytes)
+                            const struct confines *confines)
 {
     /* Should the shim itself be killed, the function goes with it. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) _exit(fail("set the death signal"));
@@ -136,7 +153,9 @@ static void become_function(char **argv, pid_t shim, const sigset_t *mask, int l
     (void)setsid();
     (void)sigprocmask(SIG_SETMASK, mask, NULL);
     give_up_protection();
-    set_limits(memory_bytes);
+    for (size_t i = 0; i < confines->n_groups; i++)
+        enter_group(confines->groups[i]);
+    set_limits(confines->memory_bytes);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) _exit(fail("no_new_privs"));
     (void)execv(argv[0], argv);
     int e = errno;
@@ -215,7 +234,7 @@ static int become_command(char **argv, unsigned long long files, int pid_fd)
 
 static int usage(void)
 {
-    fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] -- PROGRAM [ARG ...]\n"
+    fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... -- PROGRAM [ARG ...]\n"
           "       balm-shim --files N --pid FD -- PROGRAM [ARG ...]\n"
           "       balm-shim --drain LIFELINE-FD\n",
           stderr);
@@ -224,7 +243,7 @@ static int usage(void)
 
 int main(int argc, char **argv)
 {
-    unsigned long long memory_bytes = 0;
+    struct confines confines = {0};
     int i = 2;
     if (argc == 3 && strcmp(argv[1], "--drain") == 0)
         return parse_fd(argv[2]) < 0 ? usage() : drain(parse_fd(argv[2]));
@@ -232,9 +251,11 @@ int main(int argc, char **argv)
         parse_fd(argv[4]) >= 0 && strcmp(argv[5], "--") == 0)
         return become_command(argv + 6, strtoull(argv[2], NULL, 10), parse_fd(argv[4]));
     if (i + 1 < argc && strcmp(argv[i], "-m") == 0) {
-        memory_bytes = strtoull(argv[i + 1], NULL, 10);
+        confines.memory_bytes = strtoull(argv[i + 1], NULL, 10);
         i += 2;
     }
+    for (; i + 1 < argc && strcmp(argv[i], "-g") == 0 && confines.n_groups < GROUPS_MAX; i += 2)
+        confines.groups[confines.n_groups++] = argv[i + 1];
     int lifeline = argc > 1 ? parse_fd(argv[1]) : -1;
     if (lifeline < 0 || i + 1 >= argc || strcmp(argv[i], "--") != 0) return usage();
     sigset_t mine, before;
@@ -250,7 +271,7 @@ int main(int argc, char **argv)
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return fail("become subreaper");
     pid_t shim = getpid(), function = fork();
     if (function < 0) return fail("fork");
-    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, memory_bytes);
+    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, &confines);
     /* The function's descriptors are its own now: an open listener here would keep its port alive after it.
      */
     for (int fd = 3; fd < 1024; fd++)

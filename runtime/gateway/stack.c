@@ -110,6 +110,10 @@ static enum status read_function(const struct yaml_document *doc, const struct y
         bytes_parse_quantity(limits.memory, &spec->memory_bytes) != STATUS_OK)
         s = yaml_error(doc, f.limits, err, "memory '%.*s': " BYTES_QUANTITY_UNITS,
                        SV_ARG(sv_sub(limits.memory, 0, 40)));
+    if (s == STATUS_OK && limits.cpu.len > 0 &&
+        cpu_parse_quantity(limits.cpu, &spec->cpu_millis) != STATUS_OK)
+        s = yaml_error(doc, f.limits, err, "cpu '%.*s': " CPU_QUANTITY_UNITS,
+                       SV_ARG(sv_sub(limits.cpu, 0, 40)));
     if (s == STATUS_OK && f.environment_file != NULL)
         s = yaml_error(doc, f.environment_file, err,
                        "environment_file is read by faas-cli only: put the variables under environment");

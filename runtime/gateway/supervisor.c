@@ -129,9 +129,9 @@ void supervisor_commit(struct deployment *d)
              LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
              LOG_STR("executable", d->executable));
     warn_of_missing_secrets(d);
-    for (size_t i = 0; i < d->scale_warnings.n; i++)
-        log_warn("gateway", "a label cannot be honoured", LOG_SV("function", d->spec.name),
-                 LOG_SV("why", d->scale_warnings.items[i]));
+    for (size_t i = 0; i < d->warnings.n; i++)
+        log_warn("gateway", "a wish of a function cannot be honoured", LOG_SV("function", d->spec.name),
+                 LOG_SV("why", d->warnings.items[i]));
 }
 
 void supervisor_discard(struct deployment *d)

@@ -3,9 +3,11 @@ import json
 import os
 import shutil
 import time
+import unittest
 
 from harness import BUILD, PATIENCE, PlatformTest, main, wait_until
 from pace import Pace
+from test_gateway_hang import descendants
 
 PER_SECOND = 2000 / PATIENCE
 STACK = """version: 1.0
@@ -132,6 +134,104 @@ class KilledTest(ScaleTest):
             self.assertEqual(self.p.request("POST", "/function/a", b"back")[2], b"back")
         self.assertEqual([s["name"] for s in json.loads(self.api("GET", "/system/secrets")[1])], ["token"])
         self.assertEqual(self.function("a")["envVars"], {"who": "a"})
+
+
+BURN = "#!/bin/sh\ntest \"$1\" = --describe && echo '{}' && exit 0\nwhile :; do :; done\n"
+# Four processes, each well below the limit of one process.
+GROW = """#!/bin/sh
+test "$1" = --describe && echo '{}' && exit 0
+for i in 1 2 3 4; do
+    (python3 -c 'import time; x = b"x" * (30 << 20); print("grown", flush=True); time.sleep(1000)'; echo gone) &
+done
+wait
+exec sleep 1000
+"""
+LIMITED = """version: 1.0
+provider:
+  name: openfaas
+functions:
+  {name}:
+    image: {name}
+    limits: {{{limits}}}
+    labels: {{com.openfaas.scale.min: "1"}}
+"""
+
+
+class LimitsTest(ScaleTest):
+    """A function cannot have more than its limit, whatever it starts."""
+
+    def start_limited(self, name, text, limits, controller):
+        functions = self.functions()
+        with open(os.path.join(functions, name), "w") as f:
+            f.write(text)
+        os.chmod(os.path.join(functions, name), 0o755)
+        self.p = self.platform(stack=LIMITED.format(name=name, limits=limits), functions=functions)
+        if json.loads(self.api("GET", "/system/info")[1])["limits"][controller] == 0:
+            self.assertTrue(self.function(name).get("warnings") or controller != "cpuCgroup")
+            self.skipTest("SKIPPED: the platform may make no control groups here")
+
+    def of_function(self, name):
+        """Processes below the platform whose control group is one of the function's."""
+        found = []
+        for pid in descendants(self.p.process.pid):
+            try:
+                with open(f"/proc/{pid}/cgroup") as f:
+                    if f"balm-{self.p.process.pid}-{name}-" in f.read():
+                        found.append(pid)
+            except OSError:
+                pass
+        return found
+
+    def groups(self):
+        with open("/proc/self/mounts") as f:
+            points = [line.split()[1] for line in f if line.split()[2] in ("cgroup", "cgroup2")]
+        return [os.path.join(top, n) for point in points for top, names, _ in os.walk(point) for n in names if f"balm-{self.p_pid}-" in n]
+
+    def cpu_seconds(self, pids):
+        ticks = 0
+        for pid in pids:
+            with open(f"/proc/{pid}/stat") as f:
+                fields = f.read().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def test_cpu(self):
+        self.start_limited("burn", BURN, "cpu: 200m", "cpuCgroup")
+        pids = wait_until(lambda: self.of_function("burn"), 10, "it runs in its group")
+        self.p_pid = self.p.process.pid
+        self.assertTrue(self.groups())
+        before, began = self.cpu_seconds(pids), time.monotonic()
+        time.sleep(3)
+        share = (self.cpu_seconds(pids) - before) / (time.monotonic() - began)
+        print(f"\nlimit 0.2 cores, used {share:.2f}", flush=True)
+        self.assertLess(share, 0.3)
+        self.assertIn("enforced", self.p.cli("doctor")[1])
+        self.p.kill()
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 10, "the function is gone")
+        self.p.start()  # removes what was left
+        self.assertEqual(self.groups(), [])
+
+    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "AddressSanitizer's functions need terabytes of address space")
+    def test_memory_of_all_that_it_starts(self):
+        self.start_limited("grow", GROW, "memory: 64Mi", "memoryCgroup")
+        wait_until(lambda: self.lines("grow").count("grown") + self.lines("grow").count("gone") >= 4, 30, "all have tried")
+        held = 0
+        for pid in self.of_function("grow"):
+            with open(f"/proc/{pid}/status") as f:
+                held += sum(int(line.split()[1]) for line in f if line.startswith("RssAnon:"))
+        print(f"\nlimit 64 MiB, held {held / 1024:.0f} MiB", flush=True)
+        self.assertLess(held, 65 * 1024)
+        self.assertGreater(self.lines("grow").count("gone"), 0)
+
+    def lines(self, name):
+        return self.api("GET", f"/system/logs?name={name}&follow=false")[1]
+
+    def test_limits_that_say_nothing_are_refused(self):
+        self.start()
+        for limits, says in (({"cpu": "much"}, "limits.cpu 'much'"), ({"cpu": "0"}, "limits.cpu"), ({"cpu": "-1"}, "limits.cpu"), ({"memory": "x"}, "limits.memory")):
+            self.assertIn(says, self.deploy(method="POST", expect=400, limits=limits))
+        self.deploy(method="POST", limits={"cpu": "1.5"})
+        self.assertEqual(self.p.request("POST", "/function/echo", b"x")[2], b"x")
 
 
 if __name__ == "__main__":
