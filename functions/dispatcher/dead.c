@@ -52,11 +52,18 @@ static void put_time(json_t *o, const char *name, int64_t unix_ns)
     (void)json_object_set_new(o, name, json_string(text));
 }
 
+static struct strview kind_of(const struct letter *l)
+{
+    if (!l->dead.is_call) return is_escalation(l) ? SV("message") : SV("act");
+    bool is_callback = l->record != NULL && sv_eq(l->record->purpose, SV("callback"));
+    return is_callback ? SV("callback") : SV("call");
+}
+
 static json_t *letter_json(const struct letter *l)
 {
     json_t *o = json_object();
     put_text(o, "id", l->dead.id);
-    put_text(o, "kind", l->dead.is_call ? SV("call") : is_escalation(l) ? SV("message") : SV("act"));
+    put_text(o, "kind", kind_of(l));
     put_text(o, "function", l->dead.function);
     if (l->record != NULL) {
         if (!l->dead.is_call) put_text(o, "target", l->record->target);

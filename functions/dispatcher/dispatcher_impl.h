@@ -6,8 +6,8 @@
  *   clockwork.c                 fires timers, watches the clock, and (clock_anchor.c) finds that it was set
  *                               while nobody ran
  *   ticker.c                    fires schedules
- *   invoker.c                   takes intents and calls from the queue, reaches the bot, records what came
- *                               of it
+ *   invoker*.c                  take intents and calls from the queue, reach the bot, record what came of it
+ *                               (invoker_impl.h)
  *   handler.c, steer.c, dead.c  the HTTP side (handler_impl.h)
  *   brake.c                     balm stop and resume, SIGUSR1, the file DIR/stop
  *   observe.c                   metrics and log lines made from records as they come

@@ -1,25 +1,10 @@
-#include "functions/dispatcher/dispatcher_impl.h"
-
-#include <openssl/evp.h>
+#include "functions/dispatcher/invoker_impl.h"
 
 #include "base/escape.h"
 #include "log/log.h"
 
-#define CALL_TIMEOUT_NS  (60 * NS_PER_S) /* of an asynchronous call where the function says nothing */
 #define FROZEN_SNOOZE_NS NS_PER_S
 #define UNSENT_SNOOZE_NS (3 * NS_PER_S) /* until a function that does not start is tried again */
-#define BODY_MESSAGE_MAX 500
-
-/* One item in work, and what came of it. */
-struct job {
-    struct dispatcher *d;
-    const struct queue_item *item;
-    struct arena *arena;
-    struct function_info info;
-    int64_t timeout_ns;
-    int64_t invoked_unix_ns;
-    struct invocation_reply reply;
-};
 
 /* ---- recording ---- */
 
@@ -85,7 +70,7 @@ static void observe_stages(const struct job *job, const struct stages *st)
     if (st->healed_ns != 0) observe_stage("healed", st->received_ns, st->healed_ns);
 }
 
-static void finish(const struct job *job, struct strview state, struct strview code, struct strview message)
+void invoker_finish(const struct job *job, struct strview state, struct strview code, struct strview message)
 {
     const struct record *r = job->item->record;
     const struct stages stages = stages_of(job);
@@ -121,8 +106,8 @@ static void finish(const struct job *job, struct strview state, struct strview c
                   LOG_STR("error", err.message));
 }
 
-static void repeat(const struct job *job, bool counts, int64_t after_ns, struct strview code,
-                   struct strview reason)
+void invoker_repeat(const struct job *job, bool counts, int64_t after_ns, struct strview code,
+                    struct strview reason)
 {
     struct error err;
     enum status s = queue_retry(job->d->queue, job->item, counts, after_ns, code, reason, &err);
@@ -145,9 +130,9 @@ static int64_t step_timeout(struct strview detail)
 
 /* An end without a definite answer of the bot: if the answer of an attempt before was lost, that one may have
  * taken effect, whatever became of those after it. */
-static void give_up(const struct job *job, struct strview state, struct strview code, struct strview message)
+void invoker_give_up(const struct job *job, struct strview state, struct strview code, struct strview message)
 {
-    finish(job, job->item->has_lost_answer ? SV("unknown") : state, code, message);
+    invoker_finish(job, job->item->has_lost_answer ? SV("unknown") : state, code, message);
 }
 
 /* Of the intent, by the clock of today; 0: none. */
@@ -161,13 +146,15 @@ static void expire(const struct job *job)
 {
     const struct queue_item *item = job->item;
     if (item->has_lost_answer)
-        finish(job, SV("unknown"), SV("DEADLINE_EXCEEDED"),
-               SV("the answer of an attempt was lost, and the deadline passed before another could look"));
+        invoker_finish(
+            job, SV("unknown"), SV("DEADLINE_EXCEEDED"),
+            SV("the answer of an attempt was lost, and the deadline passed before another could look"));
     else if (item->attempt > 1)
-        finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"), SV("no attempt succeeded before the deadline"));
+        invoker_finish(job, SV("failed"), SV("DEADLINE_EXCEEDED"),
+                       SV("no attempt succeeded before the deadline"));
     else
-        finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"),
-               SV("the deadline passed before the act began; nothing was changed"));
+        invoker_finish(job, SV("expired"), SV("DEADLINE_EXCEEDED"),
+                       SV("the deadline passed before the act began; nothing was changed"));
 }
 
 /* There is no reason for it any more. */
@@ -183,7 +170,7 @@ static void withdraw(const struct job *job, const char *why)
         state = SV("failed");
         what = "before a failed attempt could be repeated";
     }
-    finish(job, state, SV("FAILED_PRECONDITION"), arena_printf(job->arena, "%s %s", why, what));
+    invoker_finish(job, state, SV("FAILED_PRECONDITION"), arena_printf(job->arena, "%s %s", why, what));
 }
 
 /* Is it still right to begin? Recorded as the end of the intent if not. The rest of the line is the bot's: it
@@ -195,11 +182,11 @@ static bool may_begin(struct job *job)
     clockwork_look(job->d);
     int64_t hold_ns = job->d->clock_hold_until_ns - clock_monotonic_ns();
     if (s->is_frozen || job->d->is_braked || !decider_is_active(job->d->decider)) {
-        repeat(job, false, FROZEN_SNOOZE_NS, SV("CANCELLED"), SV("acting is stopped"));
+        invoker_repeat(job, false, FROZEN_SNOOZE_NS, SV("CANCELLED"), SV("acting is stopped"));
         return false;
     }
     if (hold_ns > 0) {
-        repeat(job, false, hold_ns, SV("UNAVAILABLE"), SV("the clock jumped and has not settled"));
+        invoker_repeat(job, false, hold_ns, SV("UNAVAILABLE"), SV("the clock jumped and has not settled"));
         return false;
     }
     if (r->deadline_ns != 0 && clock_unix_ns() >= deadline_of(job)) {
@@ -218,8 +205,8 @@ static bool may_begin(struct job *job)
         return false;
     }
     if (!job->item->is_interrupted && state_mode(s, r->runbook) != RUNBOOK_ACT) {
-        give_up(job, SV("refused"), SV("FAILED_PRECONDITION"),
-                SV("its runbook may not act any more: nothing was begun since"));
+        invoker_give_up(job, SV("refused"), SV("FAILED_PRECONDITION"),
+                        SV("its runbook may not act any more: nothing was begun since"));
         return false;
     }
     if (inc->alert == ALERT_FIRING || job->item->is_interrupted || incident_is_following_up(inc))
@@ -231,9 +218,9 @@ static bool may_begin(struct job *job)
 static void answer_lost(const struct job *job, struct strview why)
 {
     if (job->info.on_unknown == ON_UNKNOWN_ESCALATE)
-        finish(job, SV("unknown"), SV("UNKNOWN"), why);
+        invoker_finish(job, SV("unknown"), SV("UNKNOWN"), why);
     else /* the same intent again: the bot finds its mark and does nothing, or does it */
-        repeat(job, true, 0, SV("UNKNOWN"), why);
+        invoker_repeat(job, true, 0, SV("UNKNOWN"), why);
 }
 
 /* Who reads the record may know what callers are not told: why the function does not start. */
@@ -251,26 +238,26 @@ static void snooze_unsent(const struct job *job, struct strview why)
 {
     int64_t deadline_ns = deadline_of(job);
     if (deadline_ns == 0) /* nothing else would end it */
-        repeat(job, true, 0, SV("UNAVAILABLE"), why);
+        invoker_repeat(job, true, 0, SV("UNAVAILABLE"), why);
     else if (clock_unix_ns() + UNSENT_SNOOZE_NS < deadline_ns)
-        repeat(job, false, UNSENT_SNOOZE_NS, SV("UNAVAILABLE"), why);
+        invoker_repeat(job, false, UNSENT_SNOOZE_NS, SV("UNAVAILABLE"), why);
     else
-        give_up(job, job->item->attempt == 1 ? SV("expired") : SV("failed"), SV("UNAVAILABLE"), why);
+        invoker_give_up(job, job->item->attempt == 1 ? SV("expired") : SV("failed"), SV("UNAVAILABLE"), why);
 }
 
 static void take_reply(const struct job *job)
 {
     const struct invocation_reply *reply = &job->reply;
     if (!sv_eq(reply->state, SV("failed")))
-        finish(job, reply->state, reply->code, reply->message);
+        invoker_finish(job, reply->state, reply->code, reply->message);
     else if (sv_eq(reply->code, SV("CANCELLED"))) /* stopped in time by balm stop */
-        repeat(job, false, FROZEN_SNOOZE_NS, reply->code, reply->message);
+        invoker_repeat(job, false, FROZEN_SNOOZE_NS, reply->code, reply->message);
     else if (sv_eq(reply->code, SV("UNKNOWN")))
         answer_lost(job, reply->message);
     else if (reply->can_retry)
-        repeat(job, true, 0, reply->code, reply->message);
+        invoker_repeat(job, true, 0, reply->code, reply->message);
     else
-        finish(job, SV("failed"), reply->code, reply->message);
+        invoker_finish(job, SV("failed"), reply->code, reply->message);
 }
 
 static void act(struct job *job)
@@ -281,11 +268,12 @@ static void act(struct job *job)
     if (!may_begin(job)) return;
     enum status s = d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, &err);
     if (s != STATUS_OK) {
-        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+        invoker_repeat(job, true, 0, sv(status_name(s)), sv(err.message));
         return;
     }
     if (job->item->has_lost_answer && job->info.on_unknown == ON_UNKNOWN_ESCALATE) {
-        finish(job, SV("unknown"), SV("UNKNOWN"), SV("the platform ended while the act was under way"));
+        invoker_finish(job, SV("unknown"), SV("UNKNOWN"),
+                       SV("the platform ended while the act was under way"));
         return;
     }
     struct invocation inv = {.function = r->function,
@@ -307,99 +295,15 @@ static void act(struct job *job)
     if (s == STATUS_OK)
         take_reply(job);
     else if (s == STATUS_CANCELLED) /* balm stop came in between; it never left */
-        repeat(job, false, FROZEN_SNOOZE_NS, sv(status_name(s)), sv(err.message));
+        invoker_repeat(job, false, FROZEN_SNOOZE_NS, sv(status_name(s)), sv(err.message));
     else if (s == STATUS_UNKNOWN || s == STATUS_DEADLINE_EXCEEDED)
         answer_lost(job, sv(err.message));
     else if (s == STATUS_UNAVAILABLE && err.can_retry)
         snooze_unsent(job, why_unsent(job, &err));
     else if (err.can_retry)
-        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
+        invoker_repeat(job, true, 0, sv(status_name(s)), sv(err.message));
     else
-        give_up(job, SV("failed"), sv(status_name(s)), sv(err.message));
-}
-
-/* ---- asynchronous calls ---- */
-
-static enum status decode_body(struct strview base64, struct arena *a, struct strview *ret_body)
-{
-    if (base64.len == 0) return STATUS_OK;
-    if (base64.len % 4 != 0 || base64.len > INT32_MAX) return STATUS_INVALID_ARGUMENT;
-    unsigned char *out = arena_alloc(a, base64.len / 4 * 3 + 1);
-    int n = EVP_DecodeBlock(out, (const unsigned char *)base64.ptr, (int)base64.len);
-    if (n < 0) return STATUS_INVALID_ARGUMENT;
-    for (size_t i = base64.len; i > base64.len - 2 && base64.ptr[i - 1] == '='; i--)
-        n--; /* EVP counts the padding as bytes */
-    *ret_body = sv_n((const char *)out, (size_t)n);
-    return STATUS_OK;
-}
-
-/* {"name":"value"…} */
-static void decode_headers(struct strview json, struct arena *a, struct http_req *req)
-{
-    json_t *tree = NULL, *value;
-    const char *name;
-    if (json.len == 0 || json_parse(json, 0, &tree, NULL) != STATUS_OK) return;
-    struct http_header *headers = arena_array(a, HTTP_HEADERS_MAX, sizeof(*headers));
-    json_object_foreach(tree, name, value) if (req->n_headers < HTTP_HEADERS_MAX && json_is_string(value))
-        headers[req->n_headers++] =
-            (struct http_header){arena_copy(a, sv(name)), arena_copy(a, sv(json_string_value(value)))};
-    req->headers = headers;
-    json_release(tree);
-}
-
-static void end_call(struct job *job, int http_status, struct strview body)
-{
-    job->reply.detail =
-        arena_printf(job->arena, "{\"bodyBytes\":%zu,\"httpStatus\":%d}", body.len, http_status);
-    if (http_status == 503 || http_status == 429) {
-        repeat(job, true, 0, SV("UNAVAILABLE"), arena_printf(job->arena, "HTTP %d", http_status));
-        return;
-    }
-    struct strview text = sv_sub(body, 0, json_plain_run_max(body, BODY_MESSAGE_MAX));
-    enum status s = status_from_http(http_status);
-    if (s == STATUS_OK)
-        finish(job, SV("done"), (struct strview){0}, text);
-    else
-        finish(job, SV("failed"), sv(status_name(s)), text);
-}
-
-/* When it is repeated is promised in gateway/gateway.h. */
-static void call(struct job *job)
-{
-    const struct record *r = job->item->record;
-    struct dispatcher *d = job->d;
-    struct error err = {0};
-    struct http_req req = {.method = r->method.len > 0 ? r->method : SV("POST"),
-                           .target = r->path.len > 0 ? r->path : SV("/"),
-                           .arena = job->arena,
-                           .received_unix_ns = r->time_ns};
-    size_t query_at = sv_find(req.target, '?');
-    req.path = sv_sub(req.target, 0, query_at);
-    req.query = sv_sub(req.target, query_at + 1, req.target.len);
-    decode_headers(r->headers, job->arena, &req);
-    if (decode_body(r->body_base64, job->arena, &req.body) != STATUS_OK) {
-        finish(job, SV("failed"), SV("INVALID_ARGUMENT"), SV("the recorded body is not base64"));
-        return;
-    }
-    int64_t timeout_ns = CALL_TIMEOUT_NS;
-    if (d->env.invoker->info(d->env.invoker_arg, r->function, &job->info, NULL) == STATUS_OK &&
-        job->info.timeout_ns > 0)
-        timeout_ns = job->info.timeout_ns;
-    int http_status = 0;
-    struct strview body = {0};
-    enum status s =
-        d->env.invoker->call(d->env.invoker_arg, r->function, &req, clock_monotonic_ns() + timeout_ns,
-                             job->arena, &http_status, &body, &err);
-    if (s == STATUS_CANCELLED && fiber_is_cancelled()) return;
-    if (s == STATUS_OK)
-        end_call(job, http_status, body);
-    else if (s == STATUS_UNAVAILABLE)
-        repeat(job, true, 0, sv(status_name(s)), sv(err.message));
-    else if (s == STATUS_UNKNOWN ||
-             s == STATUS_DEADLINE_EXCEEDED) /* not twice: nobody else looks for marks */
-        finish(job, SV("unknown"), sv(status_name(s)), sv(err.message));
-    else
-        give_up(job, SV("failed"), sv(status_name(s)), sv(err.message));
+        invoker_give_up(job, SV("failed"), sv(status_name(s)), sv(err.message));
 }
 
 /* One of INVOKERS: what it takes it brings to an end, unless the process goes down. */
@@ -416,7 +320,7 @@ void invoker_run(void *arg)
         if (s == STATUS_OK) {
             struct job job = {.d = d, .item = &item, .arena = &arena};
             if (item.record->kind == RECORD_CALL)
-                call(&job);
+                invoker_call(&job);
             else
                 act(&job);
         } else if (s != STATUS_CANCELLED) {

@@ -183,8 +183,8 @@ int64_t service_watchdog_ns(void);
 
 struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
-        *log_level, *watchdog, *alertmanagers, *alertmanager_token_file, *alertmanager_ca_file,
-        *alertmanager_receiver, *self_reload;
+        *callback_networks, *log_level, *watchdog, *alertmanagers, *alertmanager_token_file,
+        *alertmanager_ca_file, *alertmanager_receiver, *self_reload;
     const char *tls_cert_file, *tls_key_file;
     const char *shim_path, *docs_dir; /* found, not set */
     int reloads_itself;               /* enum self_reload, by self_reload */

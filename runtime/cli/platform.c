@@ -218,6 +218,7 @@ static enum status make_gateway(struct platform *p)
         .tls_cert_file = p->cfg->tls_cert_file,
         .tls_key_file = p->cfg->tls_key_file,
         .is_insecure = p->cfg->is_insecure,
+        .callback_networks = p->cfg->callback_networks,
         .cluster = sv(p->cfg->cluster),
         .idle_ns = p->cfg->idle_ns,
         .core = core_functions,

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "config/quote.h"
 #include "function/core.h"
+#include "gateway/callback.h"
 #include "log/log.h"
 #include "server/server.h"
 
@@ -91,6 +92,14 @@ static const struct config_option options[] = {
      .offset = offsetof(struct up_cfg, cluster),
      .value_name = "NAME",
      .help = "name of this installation in every record; letters, digits, '.', '_' and '-', at most 63"},
+    {.name = "callback-networks",
+     .env = "BALM_CALLBACK_NETWORKS",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct up_cfg, callback_networks),
+     .value_name = "NETWORK[,NETWORK]",
+     .help =
+         "where answers of asynchronous calls may be posted (X-Callback-Url): 10.0.0.0/8, 192.0.2.7 (anywhere but "
+         "link-local, metadata and reserved addresses, and loopback only while listening on it)"},
     {.name = "repeat-interval",
      .env = "BALM_REPEAT_INTERVAL",
      .type = CONFIG_DURATION,
@@ -303,6 +312,10 @@ static enum status check_settings(struct up_cfg *cfg, enum log_level *ret_level,
     if ((cfg->tls_cert_file == NULL) != (cfg->tls_key_file == NULL))
         return error_set(err, STATUS_INVALID_ARGUMENT, "--tls-cert and --tls-key belong together");
     enum status s = check_self_reload(cfg, err);
+    if (s == STATUS_OK && cfg->callback_networks != NULL) {
+        s = callback_check_networks(cfg->callback_networks, err);
+        if (s != STATUS_OK) s = error_prefix(err, s, "--callback-networks");
+    }
     return s == STATUS_OK ? check_cluster(sv(cfg->cluster), err) : s;
 }
 

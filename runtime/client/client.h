@@ -18,6 +18,8 @@
 #ifndef BALM_CLIENT_CLIENT_H
 #define BALM_CLIENT_CLIENT_H
 
+#include <sys/socket.h>
+
 #include "loop/loop.h"
 #include "server/http.h"
 
@@ -40,6 +42,12 @@ struct http_call {
     const char *tls_pin;
     const char *client_cert_file, *client_key_file;
     struct strview bearer_token; /* sent as Authorization; never logged; wiped copy */
+    /* For a URL that a stranger gave: may a connection be opened to this address? Asked of every address that
+     * its host resolves to, when it is connected to. Such a call has a connection of its own, past any proxy,
+     * so that nothing is reached unasked. All refused: STATUS_PERMISSION_DENIED. NULL: anything is allowed.
+     */
+    bool (*may_connect)(void *arg, const struct sockaddr *address);
+    void *may_connect_arg;
 };
 
 struct http_reply {

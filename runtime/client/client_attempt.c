@@ -30,6 +30,7 @@ struct client_attempt {
     size_t n_headers, header_bytes;
     struct buf body;
     bool has_too_many_headers, has_too_long_body;
+    bool is_refused, has_opened; /* may_connect() took none, or one, of the addresses so far */
 };
 
 void client_attempt_done(void *attempt, CURLcode code)
@@ -50,6 +51,16 @@ static int on_sending(void *arg, char *peer_ip, char *own_ip, int peer_port, int
     if (t->n_sends > 0 && !client_is_repeatable(t->call)) return CURL_PREREQFUNC_ABORT;
     t->n_sends++;
     return CURL_PREREQFUNC_OK;
+}
+
+/* May it go there? Whatever the URL says and its name resolves to, this is where it would be sent. */
+static curl_socket_t on_opening(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct client_attempt *t = arg;
+    bool is_allowed = t->call->may_connect(t->call->may_connect_arg, &address->addr);
+    if (is_allowed) t->has_opened = true;
+    t->is_refused = !t->has_opened;
+    return is_allowed ? client_socket_open(t->pool, purpose, address) : CURL_SOCKET_BAD;
 }
 
 static struct strview lower_case(struct arena *a, struct strview s)
@@ -188,6 +199,16 @@ static void set_peer(struct client_attempt *t)
     if (c->client_key_file != NULL) set_ptr(t, CURLOPT_SSLKEY, c->client_key_file);
 }
 
+static void set_guard(struct client_attempt *t)
+{
+    if (t->call->may_connect == NULL) return;
+    keep_first(t, client_curl.easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_opening));
+    set_ptr(t, CURLOPT_OPENSOCKETDATA, t);
+    set_long(t, CURLOPT_FRESH_CONNECT, 1); /* a connection of the pool was opened by somebody else */
+    set_long(t, CURLOPT_FORBID_REUSE, 1);
+    set_ptr(t, CURLOPT_PROXY, "");
+}
+
 static void set_callbacks(struct client_attempt *t, size_t max_body)
 {
     set_ptr(t, CURLOPT_PRIVATE, t);
@@ -209,6 +230,7 @@ static enum status set_up(struct client_attempt *t, struct error *err)
     buf_init(&t->body, max_body);
     t->headers = arena_alloc(t->arena, HTTP_HEADERS_MAX * sizeof(*t->headers));
     set_peer(t);
+    set_guard(t);
     set_method(t);
     set_headers(t);
     set_callbacks(t, max_body);
@@ -244,6 +266,8 @@ static enum status transfer_failed(struct client_attempt *t, struct error *err)
     if (t->has_too_long_body || t->code == CURLE_FILESIZE_EXCEEDED)
         return error_set(err, STATUS_RESOURCE_EXHAUSTED, "the answer is longer than %zu bytes",
                          t->body.max_bytes);
+    if (t->is_refused)
+        return error_set(err, STATUS_PERMISSION_DENIED, "its address is not one that may be connected to");
     switch (t->code) {
     case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:

@@ -1,6 +1,6 @@
 /* Calls over plain HTTP to a literal address or a unix socket: on h2o's own client, which every function
  * links anyway. A third of the CPU of libcurl, and libcurl stays closed. Names (they want a resolver and
- * several addresses), TLS, proxies and tokens are curl's. */
+ * several addresses), TLS, proxies, tokens and guarded calls are curl's. */
 #include <arpa/inet.h>
 #include <stdlib.h>
 
@@ -64,6 +64,7 @@ static bool find_place(const struct http_call *call, struct arena *a, struct pla
 {
     static const struct strview scheme = {"http://", 7};
     if (!sv_starts_with(call->url, scheme) || call->bearer_token.len > 0) return false;
+    if (call->may_connect != NULL) return false; /* these connections are shared */
     struct strview rest = sv_sub(call->url, scheme.len, call->url.len);
     size_t end = 0;
     while (end < rest.len && strchr("/?#", rest.ptr[end]) == NULL)

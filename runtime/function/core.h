@@ -10,6 +10,7 @@
 #ifndef BALM_FUNCTION_CORE_H
 #define BALM_FUNCTION_CORE_H
 
+#include "client/client.h"
 #include "function/invocation.h"
 #include "server/server.h"
 
@@ -47,7 +48,11 @@ struct invoker_ops {
      * STATUS_UNAVAILABLE: it did not reach the function. STATUS_UNKNOWN, STATUS_DEADLINE_EXCEEDED: it may
      * have run, or still does. */
     enum status (*call)(void *arg, struct strview function, const struct http_req *req, int64_t deadline_ns,
-                        struct arena *a, int *ret_http_status, struct strview *ret_body, struct error *err);
+                        struct arena *a, struct http_reply *ret_reply, struct error *err);
+    /* Post to the URL that the caller of an asynchronous call gave, once. STATUS_OK: any answer came.
+     * STATUS_PERMISSION_DENIED: nothing may be posted to its address. */
+    enum status (*post)(void *arg, struct strview url, const struct http_header *headers, size_t n_headers,
+                        struct strview body, struct arena *a, int *ret_http_status, struct error *err);
     /* balm stop: no mutating request leaves any bot once it has returned. */
     enum status (*freeze)(void *arg, bool is_frozen, struct error *err);
 };

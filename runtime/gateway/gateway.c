@@ -88,6 +88,11 @@ static bool is_loopback(const char *host)
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
 }
 
+bool gateway_is_on_loopback(const struct gateway *g)
+{
+    return is_loopback(g->cfg.host);
+}
+
 static enum status check_insecure(const struct gateway_cfg *cfg, struct error *err)
 {
     if (!cfg->is_insecure) return STATUS_OK;

@@ -25,6 +25,7 @@
  *                  kills its tree
  *   broker*.c      acts on the host on behalf of bots, by allow list; host_command.c runs one
  *   stack.c        stack.yml, applied whole or not at all
+ *   callback.c     where answers of asynchronous calls may be posted to
  *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
  *   (the port's public key, where it speaks TLS, stands in DIR/run/tls-pin for this machine's own clients)
@@ -38,6 +39,15 @@
  * was cut or did not come in time ends as "unknown", any other answer as "done" or "failed". The one
  * exception is our own death during the call, as with a queue worker that did not acknowledge: the next
  * process delivers it again, and X-Call-Id, the same in every attempt, tells the function so.
+ *
+ * With X-Callback-Url the answer is posted there: the function's body and headers, and X-Call-Id,
+ * X-Function-Name, X-Function-Status, X-Duration-Seconds, X-Start-Time. What is to be posted is recorded
+ * together with the call's outcome, as a call of its own, so no death of ours loses it, and it may arrive twice
+ * (X-Call-Id says so). It is tried up to five times with backoff until the receiver answers 2xx; then it is a
+ * dead letter, and so is at once one whose address is not allowed. A call that got no answer is told as well,
+ * with an empty body and X-Balm-Error: X-Function-Status is 503 where it could not be reached, 504 where no
+ * answer came in time, 502 where it was cut. A body over 512 KiB is not kept: then X-Balm-Error says so, and
+ * the status is the function's.
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H
@@ -64,6 +74,7 @@ struct gateway_cfg {
     int listen_fd;    /* bound to them already (server_bind()), moved by gateway_listen(); 0: not yet */
     bool is_insecure; /* management API without credentials: loopback only, never as root, no Origin, no
                          foreign Host */
+    const char *callback_networks; /* where answers may be posted (callback.h); NULL or empty: by default */
     struct strview cluster;
     int64_t idle_ns; /* a function without requests goes to 0 replicas after this; 0: never */
     const struct core_function *const

@@ -328,6 +328,8 @@ enum status stack_missing(struct gateway *g, const struct stack_plan *plan, stru
 
 /* ---- routes ---- */
 
+/* Only who is on this machine can call it. */
+bool gateway_is_on_loopback(const struct gateway *g);
 /* Everything that comes in at the port. */
 void gateway_handle(void *gateway, const struct http_req *req, struct http_resp *resp);
 /* /system/…; authorized already. */

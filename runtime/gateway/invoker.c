@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "gateway/callback.h"
 #include "log/log.h"
 
 #define ACT_GRACE_NS    (10 * NS_PER_S)   /* balm stop: how long an act under way may take to notice */
@@ -148,12 +149,11 @@ static enum status call_once(struct deployment *d, const struct forward_spec *sp
 }
 
 static enum status invoker_call(void *arg, struct strview function, const struct http_req *req,
-                                int64_t deadline_ns, struct arena *a, int *ret_http_status,
-                                struct strview *ret_body, struct error *err)
+                                int64_t deadline_ns, struct arena *a, struct http_reply *ret_reply,
+                                struct error *err)
 {
     struct gateway *g = arg;
     struct error why;
-    struct http_reply reply;
     struct deployment *d = find_or_say(g, function, err);
     if (d == NULL) return STATUS_NOT_FOUND;
     if (d->info.acts)
@@ -167,15 +167,17 @@ static enum status invoker_call(void *arg, struct strview function, const struct
                                 .body = req->body,
                                 .deadline_ns = deadline_ns};
     d->users++;
-    enum status s = call_once(d, &spec, a, &reply, &why);
+    enum status s = call_once(d, &spec, a, ret_reply, &why);
     d->users--;
-    if (s == STATUS_OK) {
-        *ret_http_status = reply.status;
-        *ret_body = reply.body;
-    } else if (err != NULL) {
-        *err = why;
-    }
+    if (s != STATUS_OK && err != NULL) *err = why;
     return s;
+}
+
+static enum status invoker_post(void *arg, struct strview url, const struct http_header *headers,
+                                size_t n_headers, struct strview body, struct arena *a, int *ret_http_status,
+                                struct error *err)
+{
+    return callback_post(arg, url, headers, n_headers, body, a, ret_http_status, err);
 }
 
 /* ---- balm stop ---- */
@@ -347,4 +349,5 @@ const struct invoker_ops gateway_invoker = {.name = "local",
                                             .info = invoker_info,
                                             .invoke = invoker_invoke,
                                             .call = invoker_call,
+                                            .post = invoker_post,
                                             .freeze = invoker_freeze};

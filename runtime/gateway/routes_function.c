@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "gateway/callback.h"
 #include "log/log.h"
 #include "metrics/catalog.h"
 
@@ -185,8 +186,8 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
 static bool is_kept(struct strview name)
 {
     static const char *const dropped[] = {
-        "authorization", "connection",        "content-length", "host",     "keep-alive", "te",
-        "trailer",       "transfer-encoding", "upgrade",        "x-call-id"};
+        "authorization", "connection",        "content-length", "host",      "keep-alive",    "te",
+        "trailer",       "transfer-encoding", "upgrade",        "x-call-id", "x-callback-url"};
     for (size_t i = 0; i < ARRAY_LEN(dropped); i++)
         if (sv_eq(name, sv(dropped[i]))) return false;
     return !sv_starts_with(name, SV("proxy-"));
@@ -228,6 +229,7 @@ static enum status record_call(struct gateway *g, const struct http_req *req, co
         .method = req->method,
         .path = t->target,
         .headers = encode_headers(req, call_id),
+        .callback = http_req_header(req, SV("x-callback-url")),
         .body_base64 = encode_body(req),
     };
     uint64_t seq;
@@ -238,8 +240,11 @@ static enum status record_call(struct gateway *g, const struct http_req *req, co
 }
 
 /* What makes a call impossible to record, in a sentence; NULL: nothing. */
-static const char *find_fault(const struct http_req *req, const struct function_target *t, int *ret_status)
+static const char *find_fault(struct gateway *g, const struct http_req *req, const struct function_target *t,
+                              int *ret_status)
 {
+    struct error err;
+    struct strview callback = http_req_header(req, SV("x-callback-url"));
     struct strview call_id = http_req_header(req, SV("x-call-id"));
     *ret_status = 405;
     if (!sv_eq(req->method, SV("POST"))) return "asynchronous calls are POST only";
@@ -248,13 +253,11 @@ static const char *find_fault(const struct http_req *req, const struct function_
     *ret_status = 400;
     if (call_id.len > CALL_ID_MAX || !sv_is_utf8(call_id)) return "X-Call-Id: at most 128 bytes of UTF-8";
     if (!sv_is_utf8(t->target)) return "the path is not UTF-8";
-    /* A 202 would be a promise that nobody keeps. */
-    if (http_req_header(req, SV("x-callback-url")).len > 0)
-        return "X-Callback-Url: answers are not posted anywhere yet; call without it, the outcome is in the audit log";
-    return NULL;
+    bool is_fine = callback.len == 0 || callback_check_url(g, callback, &err) == STATUS_OK;
+    return is_fine ? NULL : arena_cstr(req->arena, sv(err.message));
 }
 
-static enum status admit_call(const struct gateway *g, struct strview name, struct error *err)
+static enum status admit_work(const struct gateway *g, struct strview name, struct error *err)
 {
     enum status s = STATUS_OK;
     for (unsigned i = 0; i < g->cfg.n_core && s == STATUS_OK; i++)
@@ -263,20 +266,29 @@ static enum status admit_call(const struct gateway *g, struct strview name, stru
     return s;
 }
 
+/* Its answer will be work as well: receivers that take nothing must not fill the queue. */
+static enum status admit_call(const struct gateway *g, const struct http_req *req, struct strview name,
+                              struct error *err)
+{
+    enum status s = admit_work(g, name, err);
+    if (s != STATUS_OK || http_req_header(req, SV("x-callback-url")).len == 0) return s;
+    return admit_work(g, arena_printf(req->arena, CALLBACK_FUNCTION_PREFIX "%.*s", SV_ARG(name)), err);
+}
+
 void routes_async_function(struct gateway *g, const struct http_req *req, struct strview rest,
                            struct http_resp *resp)
 {
     struct function_target t = split_target(req, rest);
     struct error err;
     int status;
-    const char *fault = find_fault(req, &t, &status);
+    const char *fault = find_fault(g, req, &t, &status);
     if (fault != NULL) {
         answer_text(req, resp, status, fault);
         if (status == 405) http_resp_header(resp, SV("allow"), SV("POST"));
         return;
     }
     const struct deployment *d = find_open(g, t.name, &err);
-    if (d == NULL || admit_call(g, d->spec.name, &err) != STATUS_OK) {
+    if (d == NULL || admit_call(g, req, d->spec.name, &err) != STATUS_OK) {
         answer_error(req, resp, &err);
         return;
     }

@@ -30,6 +30,7 @@
  *   wait). It survives a reset of the journal.
  * - an item is handed out only once its intent is durable; an intent of an epoch that is over is void
  *
+ * - the end of an item may bring a call with it (queue_item.sequel): both are recorded, or neither
  * - a jump of the clock (RECORD_CLOCK) moves every due time and age with it
  *
  * The identity in the journal is `intent`; a call without one is known as "call-SEQ". */
@@ -86,6 +87,12 @@ struct queue_item {
      * UNKNOWN. A definite end is the holder's to record; a person who has it retried has looked. */
     bool has_lost_answer;
     const struct record *record; /* arena */
+    /* A call with a callback whose attempts are used up by our own deaths: its holder only ends it, since
+     * nobody else can say what its caller shall be told. */
+    bool is_spent;
+    /* For the holder to fill in before it ends the item: a call that comes of the end, in one batch with the
+     * RECORD_OUTCOME (not with a RECORD_RETRY). NULL: none. Borrowed until then. */
+    const struct record *sequel;
     /* How far the clock has jumped since the record was written: its times are by the clock of then. */
     int64_t turned_ns;
 };

@@ -108,7 +108,14 @@ static struct lease *lease_find(const struct queue *q, uint64_t token)
     return NULL;
 }
 
-static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err);
+static enum status record_durably(struct queue *q, struct lease *l, struct record *r,
+                                  const struct record *sequel, struct error *err);
+
+/* Does somebody wait to be told how it ends? A callback itself (purpose) tells nobody. */
+static bool has_callback(const struct record *r)
+{
+    return r->callback.len > 0 && r->purpose.len == 0;
+}
 
 /* r: the item's record. */
 static bool is_last_attempt(const struct queue *q, const struct lease *l, const struct record *r,
@@ -119,13 +126,14 @@ static bool is_last_attempt(const struct queue *q, const struct lease *l, const 
     return l->attempt >= q->cfg.max_attempts && !is_patient;
 }
 
-/* An attempt of which nobody knows the end is used up; after the last one the item is dead. */
+/* An attempt of which nobody knows the end is used up; after the last one the item is dead, or its holder has
+ * to say so. */
 static enum status count_interrupted(struct queue *q, struct lease *l, const struct record *item,
                                      struct error *err)
 {
     int64_t now = clock_unix_ns();
     uint64_t taken_seq = l->work->changed_seq;
-    bool is_last = is_last_attempt(q, l, item, now);
+    bool is_last = is_last_attempt(q, l, item, now) && !has_callback(item);
     struct record r = {.kind = is_last ? RECORD_OUTCOME : RECORD_RETRY,
                        .attempt = l->attempt,
                        .incident = item->incident,
@@ -134,7 +142,7 @@ static enum status count_interrupted(struct queue *q, struct lease *l, const str
                        .time_ns = now,
                        .reason = SV("the platform stopped during the attempt; how it ended is not known")};
     if (!is_last) r.due_ns = r.time_ns;
-    enum status s = record_durably(q, l, &r, err);
+    enum status s = record_durably(q, l, &r, NULL, err);
     if (s == STATUS_OK) {
         taken_forget(&q->taken, taken_seq);
         l->attempt++;
@@ -173,6 +181,7 @@ static enum status hand_out(struct queue *q, struct lease *l, struct arena *a, s
     if (is_wanted) s = note_taken(q, l, err);
     if (is_wanted && s == STATUS_OK) {
         item.attempt = l->attempt;
+        item.is_spent = has_callback(item.record) && l->attempt > q->cfg.max_attempts;
         item.has_lost_answer = l->has_lost_answer;
         *ret_item = item;
         *ret_is_given = true;
@@ -233,14 +242,15 @@ static enum status wait_for_store(struct queue *q, struct error *err)
     return STATUS_OK;
 }
 
-static enum status append_durably(struct queue *q, struct record *r, struct error *err)
+static enum status append_durably(struct queue *q, struct record *records, size_t n, struct error *err)
 {
     uint64_t seq = 0;
-    enum status s = journal_append(q->journal, r, 1, &seq, err);
+    enum status s = journal_append(q->journal, records, n, &seq, err);
     return s == STATUS_OK ? journal_wait_durable(q->journal, seq, 0, err) : s;
 }
 
-static enum status record_shielded(struct queue *q, struct lease *l, struct record *r, struct error *err)
+static enum status record_shielded(struct queue *q, struct lease *l, struct record *records, size_t n,
+                                   struct error *err)
 {
     enum status s = journal_is_healthy(q->journal) ? STATUS_OK : wait_for_store(q, err);
     if (s != STATUS_OK) return s;
@@ -249,22 +259,27 @@ static enum status record_shielded(struct queue *q, struct lease *l, struct reco
                          SV_ARG(l->intent));
     uint64_t before_seq = l->work->changed_seq;
     for (;;) {
-        s = append_durably(q, r, err);
+        s = append_durably(q, records, n, err);
         if (s != STATUS_UNAVAILABLE) return s;
         s = wait_for_store(q, err);
         if (s != STATUS_OK || is_recorded(l, before_seq)) return s;
     }
 }
 
-/* Append one record about the lease's item and wait until it is on disk, through failures of the store. */
-static enum status record_durably(struct queue *q, struct lease *l, struct record *r, struct error *err)
+/* Append a record about the lease's item, with what comes of it, and wait until both are on disk, through
+ * failures of the store. */
+static enum status record_durably(struct queue *q, struct lease *l, struct record *r,
+                                  const struct record *sequel, struct error *err)
 {
-    r->intent = l->intent;
-    r->target = l->target;
-    r->function = l->function;
+    struct record records[2] = {*r};
+    size_t n = 1;
+    records[0].intent = l->intent;
+    records[0].target = l->target;
+    records[0].function = l->function;
+    if (sequel != NULL && r->kind == RECORD_OUTCOME) records[n++] = *sequel;
     l->is_ending = true;
     fiber_shield_begin();
-    enum status s = record_shielded(q, l, r, err);
+    enum status s = record_shielded(q, l, records, n, err);
     fiber_shield_end();
     l->is_ending = false;
     return s;
@@ -286,7 +301,7 @@ enum status queue_done(struct queue *q, const struct queue_item *item, struct re
     outcome->kind = RECORD_OUTCOME;
     outcome->attempt = l->attempt;
     outcome->incident = item->record->incident;
-    enum status s = record_durably(q, l, outcome, err);
+    enum status s = record_durably(q, l, outcome, item->sequel, err);
     if (s == STATUS_INVALID_ARGUMENT) return s;
     lease_settle(q, l);
     return s;
@@ -324,7 +339,7 @@ enum status queue_retry(struct queue *q, const struct queue_item *item, bool cou
     }
     if (retry_after_ns > QUEUE_RETRY_AFTER_MAX_NS) retry_after_ns = QUEUE_RETRY_AFTER_MAX_NS;
     if (!is_last) r.due_ns = now + (retry_after_ns > 0 ? retry_after_ns : backoff_ns(&q->cfg, l->attempt));
-    enum status s = record_durably(q, l, &r, err);
+    enum status s = record_durably(q, l, &r, item->sequel, err);
     if (s == STATUS_INVALID_ARGUMENT) return s;
     lease_settle(q, l);
     return s;

@@ -26,6 +26,10 @@
 #define RECORD_BYTES_MAX  (1024 * 1024 - 16 * 1024)
 #define RECORD_LABELS_MAX 256
 
+/* So slow receivers are no backlog of the function, nor take its places in the queue; no function can have
+ * such a name. */
+#define CALLBACK_FUNCTION_PREFIX "callback/"
+
 enum record_kind {
     RECORD_NONE,
     RECORD_SIGNAL,     /* an accepted alert: firing (opens an episode) or resolved (closes it) */
@@ -51,10 +55,12 @@ enum record_kind {
     RECORD_VERIFIED,  /* ok true or false; how = resolve | check | hold | timeout */
     RECORD_ESCALATED, /* the ladder is at its end or must not go on; reason, function = who was told */
     RECORD_CLOSED,    /* the incident ended; state healed | resolved | unknown | escalated | manual */
-    RECORD_CALL,      /* an accepted asynchronous call of a function */
-    RECORD_CLOCK,     /* the wall clock jumped against the monotonic one by detail.jumpNs */
-    RECORD_NOTE,      /* a person's remark on an incident; actor, message */
-    RECORD_CLOSE,     /* a person ends an incident; actor, reason. Decided on it: closed, state "manual" */
+    /* An accepted asynchronous call of a function; purpose "callback": the answer of one, to be posted to
+     * where `callback` says (detail = {"call": its id}; function "callback/NAME": no work of NAME's). */
+    RECORD_CALL,
+    RECORD_CLOCK, /* the wall clock jumped against the monotonic one by detail.jumpNs */
+    RECORD_NOTE,  /* a person's remark on an incident; actor, message */
+    RECORD_CLOSE, /* a person ends an incident; actor, reason. Decided on it: closed, state "manual" */
     /* Sealing resumed over records that had been without a signature for longer than a crash explains:
      * nothing proves that they are the ones first written. message; detail = {"checkpoint","records"}. */
     RECORD_UNSEALED,

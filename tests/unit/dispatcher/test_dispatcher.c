@@ -33,7 +33,10 @@ static void *dispatcher;
 /* ---- the bots ---- */
 
 static struct {
-    unsigned n_invoked, n_called, n_frozen;
+    unsigned n_invoked, n_called, n_frozen, n_posted;
+    enum status post_status;
+    int post_http_status;
+    char last_post[200];
     bool is_frozen, hangs, call_hangs;
     enum status status; /* of the next invocations */
     bool can_retry;
@@ -102,8 +105,8 @@ static enum status bot_invoke(void *arg, const struct invocation *inv, struct st
 }
 
 static enum status bot_call(void *arg, struct strview function, const struct http_req *req,
-                            int64_t deadline_ns, struct arena *a, int *ret_http_status,
-                            struct strview *ret_body, struct error *err)
+                            int64_t deadline_ns, struct arena *a, struct http_reply *ret_reply,
+                            struct error *err)
 {
     (void)arg;
     (void)function;
@@ -116,8 +119,26 @@ static enum status bot_call(void *arg, struct strview function, const struct htt
     if (bots.call_hangs && fiber_event_wait(&bots.released, 0) != STATUS_OK)
         return error_set(err, STATUS_CANCELLED, "cut");
     if (bots.status != STATUS_OK) return error_set(err, bots.status, "scripted");
-    *ret_http_status = 200;
-    *ret_body = SV("fine");
+    static const struct http_header headers[] = {{SV("content-type"), SV("text/x-fine")},
+                                                 {SV("content-length"), SV("4")}};
+    *ret_reply = (struct http_reply){
+        .status = 200, .headers = headers, .n_headers = ARRAY_LEN(headers), .body = SV("fine")};
+    return STATUS_OK;
+}
+
+static enum status bot_post(void *arg, struct strview url, const struct http_header *headers,
+                            size_t n_headers, struct strview body, struct arena *a, int *ret_http_status,
+                            struct error *err)
+{
+    (void)arg;
+    (void)a;
+    struct strview name = http_header_get(headers, n_headers, SV("x-function-name"));
+    struct strview status = http_header_get(headers, n_headers, SV("x-function-status"));
+    bots.n_posted++;
+    (void)snprintf(bots.last_post, sizeof(bots.last_post), "%.*s %.*s %.*s %zu %.*s", SV_ARG(url),
+                   SV_ARG(name), SV_ARG(status), n_headers, SV_ARG(body));
+    if (bots.post_status != STATUS_OK) return error_set(err, bots.post_status, "scripted");
+    *ret_http_status = bots.post_http_status;
     return STATUS_OK;
 }
 
@@ -130,7 +151,7 @@ static enum status bot_freeze(void *arg, bool is_frozen, struct error *err)
     return STATUS_OK;
 }
 
-static const struct invoker_ops script = {"script", bot_info, bot_invoke, bot_call, bot_freeze};
+static const struct invoker_ops script = {"script", bot_info, bot_invoke, bot_call, bot_post, bot_freeze};
 
 /* ---- the stage ---- */
 
@@ -1177,6 +1198,36 @@ static void check_call(void)
 Test(dispatcher, an_asynchronous_call_reaches_its_function)
 {
     run(act_runbook, check_call);
+}
+
+static void check_callback(void)
+{
+    bots.post_http_status = 204;
+    append((struct record){.kind = RECORD_CALL,
+                           .function = SV("echo"),
+                           .method = SV("POST"),
+                           .path = SV("/"),
+                           .callback = SV("http://192.0.2.7/secret"),
+                           .intent = SV("call-1")});
+    const struct record *callback = wait_record(RECORD_CALL, NULL, NULL);
+    while (callback == NULL || !sv_eq(callback->purpose, SV("callback"))) {
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+        callback = find_record(RECORD_CALL, NULL, NULL);
+    }
+    cr_assert(sv_eq(callback->function, SV("callback/echo"))); /* no backlog of the function's own */
+    cr_assert(sv_eq(callback->detail, SV("{\"call\":\"call-1\"}")));
+    while (!sv_eq(find_record(RECORD_OUTCOME, NULL, NULL)->intent, callback->intent))
+        cr_assert_eq(sleep_ms(5), STATUS_OK);
+    const struct record *outcome = find_record(RECORD_OUTCOME, NULL, NULL);
+    cr_assert(sv_eq(outcome->state, SV("done")) && sv_eq(outcome->message, SV("192.0.2.7 answered 204")));
+    cr_assert_str_eq(bots.last_post, "http://192.0.2.7/secret echo 200 6 fine");
+    cr_assert_eq(bots.n_called, 1);
+    cr_assert_eq(bots.n_posted, 1);
+}
+
+Test(dispatcher, the_answer_of_a_call_is_posted_to_whom_it_names)
+{
+    run(act_runbook, check_callback);
 }
 
 static void append_call(const char *intent)

@@ -164,15 +164,14 @@ static void plain_calls(struct scene *s)
 {
     struct http_req req = {
         .method = SV("POST"), .target = SV("/target?x"), .path = SV("/target"), .arena = &s->arena};
-    struct strview body;
-    int status;
+    struct http_reply reply;
     CHECK_OK(s, gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + 5 * NS_PER_S,
-                                     &s->arena, &status, &body, &s->err));
-    CHECK(status == 200 && sv_eq(body, SV("/target?x")));
+                                     &s->arena, &reply, &s->err));
+    CHECK(reply.status == 200 && sv_eq(reply.body, SV("/target?x")));
     CHECK(gateway_invoker.call(s->gateway, SV("bot"), &req, clock_monotonic_ns() + NS_PER_S, &s->arena,
-                               &status, &body, &s->err) == STATUS_PERMISSION_DENIED);
+                               &reply, &s->err) == STATUS_PERMISSION_DENIED);
     CHECK(gateway_invoker.call(s->gateway, SV("none"), &req, clock_monotonic_ns() + NS_PER_S, &s->arena,
-                               &status, &body, &s->err) == STATUS_NOT_FOUND);
+                               &reply, &s->err) == STATUS_NOT_FOUND);
     struct function_info info;
     CHECK_OK(s, gateway_invoker.info(s->gateway, SV("bot"), &info, &s->err));
     CHECK(info.acts && info.on_unknown == ON_UNKNOWN_RERUN && info.timeout_ns == 20 * NS_PER_S);
@@ -226,18 +225,22 @@ Test(invoker, a_bot_that_hangs_is_killed_and_the_next_attempt_gets_a_new_one, .t
 static enum status call_plain(struct scene *s, const char *target, int64_t life_ns, struct strview *ret_body)
 {
     struct http_req req = {.method = SV("GET"), .target = sv(target), .path = sv(target), .arena = &s->arena};
-    int status;
-    return gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + life_ns, &s->arena,
-                                &status, ret_body, &s->err);
+    struct http_reply reply;
+    enum status status = gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + life_ns,
+                                              &s->arena, &reply, &s->err);
+    if (status == STATUS_OK) *ret_body = reply.body;
+    return status;
 }
 
 static enum status post_plain(struct scene *s, const char *target, struct strview *ret_body)
 {
     struct http_req req = {
         .method = SV("POST"), .target = sv(target), .path = sv(target), .body = SV("x"), .arena = &s->arena};
-    int status;
-    return gateway_invoker.call(s->gateway, SV("plain"), &req, clock_monotonic_ns() + 20 * NS_PER_S,
-                                &s->arena, &status, ret_body, &s->err);
+    struct http_reply reply;
+    enum status status = gateway_invoker.call(
+        s->gateway, SV("plain"), &req, clock_monotonic_ns() + 20 * NS_PER_S, &s->arena, &reply, &s->err);
+    if (status == STATUS_OK) *ret_body = reply.body;
+    return status;
 }
 
 /* Both ways in, with connections in the pool: a process that dies is closed down step by step, so more than

@@ -1102,6 +1102,31 @@ QUEUE_TEST(a_call_needs_no_intent_id)
     expect_nothing_ready();
 }
 
+QUEUE_TEST(what_comes_of_an_end_is_recorded_with_it)
+{
+    struct record sequel = {.kind = RECORD_CALL,
+                            .time_ns = clock_unix_ns(),
+                            .intent = SV("cb"),
+                            .function = SV("callback/f"),
+                            .purpose = SV("callback"),
+                            .callback = SV("http://h/")};
+    cfg = (struct queue_cfg){.max_attempts = 2, .backoff_base_ns = 1, .backoff_cap_ns = 1};
+    restart();
+    (void)add_call("c1", "f");
+    struct queue_item item = take();
+    item.sequel = &sequel;
+    cr_assert_eq(queue_retry(queue, &item, true, 1, SV("UNAVAILABLE"), SV("not yet"), NULL), STATUS_OK);
+    cr_assert(last_record()->kind == RECORD_RETRY); /* it has not ended */
+    item = take();
+    item.sequel = &sequel;
+    cr_assert_eq(queue_retry(queue, &item, true, 1, SV("UNAVAILABLE"), SV("never"), NULL), STATUS_OK);
+    restart();
+    item = take();
+    cr_assert(is_intent(&item, "cb") && sv_eq(item.record->callback, SV("http://h/")));
+    cr_assert_eq(done(&item), STATUS_OK);
+    expect_nothing_ready();
+}
+
 QUEUE_TEST(an_intent_with_a_due_time_waits_for_it)
 {
     int64_t due = clock_unix_ns() + 500 * NS_PER_MS;
