@@ -124,11 +124,28 @@ $(FUNCTIONS:%=$(B)/functions/%): $(B)/functions/%: $(B)/obj/gen/functions/%.gen.
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_FUNCTION)
 
+# A function's own test, in its folder test/, has the main(): it calls the handler.
+$(FUNCTIONS:%=$(B)/tests/functions/%): $(B)/tests/functions/%: $$(call objects,$$(wildcard functions/$$*/test/*.c functions/$$*/*.c)) $(B)/libbalm.a
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_FUNCTION)
+
 define function_rules
-$(call objects,$(wildcard functions/$(1)/*.c)): $(B)/gen/functions/$(1).gen.h
-$(call objects,$(wildcard functions/$(1)/*.c)): CPPFLAGS += -I$(B)/gen/functions
+$(call objects,$(wildcard functions/$(1)/*.c functions/$(1)/test/*.c)): $(B)/gen/functions/$(1).gen.h
+$(call objects,$(wildcard functions/$(1)/*.c functions/$(1)/test/*.c)): CPPFLAGS += -I$(B)/gen/functions
 endef
 $(foreach f,$(FUNCTIONS),$(eval $(call function_rules,$(f))))
+
+# ---- templates ----
+# What `faas-cli new` starts from, laid out as `faas-cli template pull` and ./template want it. c-balm carries what a bot is built of, so that
+# an image needs Debian's packages and nothing else.
+SDK_PARTS := base client cloudevents config fiber function log loop metrics server
+SDK_FILES := Makefile runtime/balm.h $(wildcard $(SDK_PARTS:%=runtime/%/*.[ch]) runtime/cli/cli.h runtime/cli/generate*.[ch])
+TEMPLATES := $(B)/templates/template
+.PHONY: templates
+templates: ## what faas-cli new --lang c-balm, shell-balm, python3-balm starts from: build/templates/template
+	@rm -rf $(TEMPLATES) && mkdir -p $(TEMPLATES) && cp -R templates/* $(TEMPLATES)
+	@mkdir $(TEMPLATES)/c-balm/sdk && cp --parents $(SDK_FILES) $(TEMPLATES)/c-balm/sdk
+	@runtime/cli/package/template-repository.sh $(B)/templates
 
 # ---- tests ----
 # tests/unit/MODULE/*.c and tests/contract/*.c: one Criterion binary a folder; tests/property/test_X.c: one each; tests/fuzz/X.c: a replay of
@@ -266,7 +283,6 @@ unitdir    ?= $(libdir)/systemd/system
 bashdir    ?= $(datadir)/bash-completion/completions
 zshdir     ?= $(datadir)/zsh/site-functions
 RUNBOOKS   := $(sort $(wildcard functions/dispatcher/runbooks/*.yaml))
-TEMPLATES  := $(sort $(wildcard templates/*/*.* templates/*/function/*.*))
 INSTALL    := install -D
 CONFIG     := $(DESTDIR)$(sysconfdir)/balm
 GENERATED  := $(B)/share/balm.1 $(B)/share/balm.bash $(B)/share/_balm $(B)/share/balm.service
@@ -286,7 +302,7 @@ $(B)/share/balm.service: runtime/cli/package/balm.service.in
 
 .PHONY: install uninstall deb e2e-systemd
 # Without npm the pages say so; all else is there.
-install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
+install: all templates $(GENERATED) ## binaries, man pages, completion, balm.service (DESTDIR, PREFIX=/usr/local)
 	@runtime/cli/package/swagger-ui.sh $(B)/docs || echo "install: /docs comes without Swagger UI; later: make swagger-ui install" >&2
 	$(INSTALL) $(B)/balm $(DESTDIR)$(bindir)/balm
 	$(INSTALL) -t $(DESTDIR)$(libdir)/balm $(B)/balm-shim $(B)/balm-watchdog
@@ -294,7 +310,8 @@ install: all $(GENERATED) ## binaries, man pages, completion, balm.service (DEST
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm stack.yml
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/runbooks $(RUNBOOKS)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(datadir)/balm/docs $(B)/docs/*
-	for f in $(TEMPLATES); do $(INSTALL) -m $$(if [ -x $$f ]; then echo 755; else echo 644; fi) $$f $(DESTDIR)$(datadir)/balm/$$f || exit 1; done
+	for f in $$(cd $(TEMPLATES) && find * -type f); do \
+	    $(INSTALL) -m $$(stat -c %a $(TEMPLATES)/$$f) $(TEMPLATES)/$$f $(DESTDIR)$(datadir)/balm/templates/$$f || exit 1; done
 	$(INSTALL) -m 644 $(B)/share/balm.1 $(DESTDIR)$(mandir)/man1/balm.1
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man5 $(wildcard runtime/cli/man/*.5)
 	$(INSTALL) -m 644 -t $(DESTDIR)$(mandir)/man7 $(wildcard runtime/cli/man/*.7)

@@ -54,6 +54,14 @@ class Install(PlatformTest):
         self.assertIn("ExecStart=/opt/balm/bin/balm up\n", unit)
         self.assertNotIn("@", re.sub(r"SystemCallFilter=.*", "", unit))
 
+    def test_templates_come_with_it(self):
+        self.install()
+        at = "usr/local/share/balm/templates/c-balm/"
+        files = {f[len(at):] for f in self.files() if f.startswith(at)}
+        self.assertLessEqual({"Dockerfile", "template.yml", "sdk/Makefile", "sdk/runtime/balm.h", "function/handler.c", "function/test/test_handler.c"},
+                             files)
+        self.assertTrue(os.access(os.path.join(self.root, at, "image.sh"), os.X_OK))
+
     def test_swagger_ui_comes_with_it(self):
         self.install()
         files = [f for f in self.files() if "/share/balm/docs/" in f]
