@@ -58,6 +58,8 @@
 #define SERVER_REST_MIN_NS (100 * NS_PER_MS)
 /* Cheap beside a request; a turn may be long, and whoever waits in the queue waits for many of them. */
 #define SERVER_ACCEPTS_A_TURN 256
+/* Where one that rests gives way to each: its descriptor is free only a turn later. */
+#define SERVER_ACCEPTS_FULL 16
 #define SERVER_REQUESTS_A_TURN                                                                               \
     16 /* of one connection, until others have had theirs; fewer of a long turn                              \
         */

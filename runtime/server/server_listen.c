@@ -181,11 +181,16 @@ static bool is_full(const struct server *s)
     return s->n_conns - s->n_cut >= s->cfg.max_connections;
 }
 
+static unsigned accepts_at_most(const struct server *s)
+{
+    return is_full(s) ? SERVER_ACCEPTS_FULL : SERVER_ACCEPTS_A_TURN;
+}
+
 static void on_connection(h2o_socket_t *listener, const char *h2o_err)
 {
     struct server *s = listener->data;
     if (h2o_err != NULL) return;
-    for (unsigned i = 0; i < SERVER_ACCEPTS_A_TURN && s->is_accepting; i++) {
+    for (unsigned i = 0; i < accepts_at_most(s) && s->is_accepting; i++) {
         if (is_full(s) && conn_find_resting(s) == NULL) {
             accept_pause(s);
             return;
