@@ -135,17 +135,23 @@ $(call objects,$(wildcard functions/$(1)/*.c functions/$(1)/test/*.c)): CPPFLAGS
 endef
 $(foreach f,$(FUNCTIONS),$(eval $(call function_rules,$(f))))
 
-# ---- templates ----
+# ---- templates and images ----
 # What `faas-cli new` starts from, laid out as `faas-cli template pull` and ./template want it. c-balm carries what a bot is built of, so that
 # an image needs Debian's packages and nothing else.
 SDK_PARTS := base client cloudevents config fiber function log loop metrics server
 SDK_FILES := Makefile runtime/balm.h $(wildcard $(SDK_PARTS:%=runtime/%/*.[ch]) runtime/cli/cli.h runtime/cli/generate*.[ch])
 TEMPLATES := $(B)/templates/template
-.PHONY: templates
+IMAGES    ?= $(FUNCTIONS)
+IMAGE_TAG ?= latest
+.PHONY: templates images e2e-images
 templates: ## what faas-cli new --lang c-balm, shell-balm, python3-balm starts from: build/templates/template
 	@rm -rf $(TEMPLATES) && mkdir -p $(TEMPLATES) && cp -R templates/* $(TEMPLATES)
 	@mkdir $(TEMPLATES)/c-balm/sdk && cp --parents $(SDK_FILES) $(TEMPLATES)/c-balm/sdk
 	@runtime/cli/package/template-repository.sh $(B)/templates
+images: templates ## an image of every function, as Docker builds it from the template c-balm (IMAGES="NAME …", IMAGE_PREFIX=registry/team/)
+	@runtime/cli/package/images.sh $(B) "$(IMAGE_PREFIX)" "$(IMAGE_TAG)" $(IMAGES)
+e2e-images: deps-images ## images in a Docker Engine of its own: built by faas-cli and make images, run read-only, drained, looked into
+	@tests/run.py --build $(B) --only test_images.py e2e
 
 # ---- tests ----
 # tests/unit/MODULE/*.c and tests/contract/*.c: one Criterion binary a folder; tests/property/test_X.c: one each; tests/fuzz/X.c: a replay of
@@ -342,9 +348,10 @@ DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
 DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev
 DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
 DEPS_VALGRIND := $(DEPS_TEST) valgrind
+DEPS_IMAGES := make python3 debootstrap binutils
 DEPS_DOCS := $(DEPS) python3 chromium fonts-dejavu-core
 DEPS_OPENAPI := $(DEPS) python3 python3-venv
-.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs
+.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
 deps-test:
@@ -361,6 +368,8 @@ deps-valgrind:
 	@tests/deps.sh $(DEPS_VALGRIND)
 deps-openapi:
 	@tests/deps.sh $(DEPS_OPENAPI)
+deps-images:
+	@tests/deps.sh $(DEPS_IMAGES)
 deps-docs:
 	@tests/deps.sh $(DEPS_DOCS)
 

@@ -23,6 +23,8 @@ HEAVY = [
                           "tests/openapi/", "tests/integration/test_bots.py", "Makefile", ".ci/"]),
     ("e2e-docs", 8, ["functions/", "runtime/function/openapi", "runtime/gateway/", "runtime/cli/package/swagger-ui.sh", "tests/e2e/browser.py",
                      "tests/e2e/test_docs.py", "Makefile", ".ci/"]),
+    ("e2e-images", 20, ["templates/c-balm/", "runtime/cli/package/images.sh", "runtime/function/healthcheck.c", "tests/e2e/test_images.py",
+                        "Makefile", ".ci/"]),
     ("e2e-systemd", 10, ["Makefile", "runtime/cli/", "runtime/gateway/broker", "runtime/gateway/shim.c", "functions/service-restart/",
                          "tests/e2e/test_systemd.py", ".ci/"]),
 ]
