@@ -103,7 +103,7 @@ static bool look_at_disk(struct doctor *d, int64_t *ret_free_bytes)
 static bool ask_for_disk(struct doctor *d, int64_t *ret_free_bytes)
 {
     struct http_call call = {.url = arena_printf(&d->arena, "%.*s/metrics", SV_ARG(d->url)),
-                                   .max_body_bytes = METRICS_MAX};
+                             .max_body_bytes = METRICS_MAX};
     struct http_reply reply;
     struct strview line, rest, name = SV("balm_disk_free_bytes ");
     if (cli_trust_platform(&d->cfg->platform, d->url, &d->arena, &call, NULL) != STATUS_OK ||

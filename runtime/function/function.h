@@ -109,8 +109,8 @@ struct function_def {
 };
 
 /* main() of a function's executable. Options: --help, --version, --describe (manifest on stdout),
- * -run-healthcheck (exit 0 while it serves: by the lock file, with suppress_lock by asking /_/health). Returns
- * the exit code. */
+ * -run-healthcheck (exit 0 while it serves: by the lock file, with suppress_lock by asking /_/health).
+ * Returns the exit code. */
 int function_main(const struct function_def *def, int argc, char **argv);
 
 #endif

@@ -173,7 +173,8 @@ static bool read_whole(const json_t *value, int64_t *ret_number)
         return true;
     }
     double real = json_real_value(value);
-    if (!json_is_real(value) || !(real >= -0x1p63 && real < 0x1p63) || (double)(int64_t)real != real)
+    if (!json_is_real(value) || !(real >= -9223372036854775808.0 && real < 9223372036854775808.0) ||
+        (double)(int64_t)real != real)
         return false;
     *ret_number = (int64_t)real;
     return true;

@@ -44,6 +44,7 @@ void cgroups_find(struct cgroups *ret_groups);
  * nothing runs in it. */
 enum status cgroup_make(const struct cgroups *c, const char *name, const struct cgroup_limits *limits,
                         struct cgroup *ret_group, struct error *err) MUST_USE;
+/* Processes in it are killed by then; what is left of it is an empty folder. */
 void cgroup_remove(const struct cgroup *group);
 
 /* A Kubernetes quantity of CPU: "500m", "0.5", "2". STATUS_INVALID_ARGUMENT otherwise, and for 0. */

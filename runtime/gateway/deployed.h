@@ -14,6 +14,7 @@ enum status deployed_parse(const json_t *body, struct arena *a, struct deploymen
 /* Durable when it returns: deployed again at the next start. */
 enum status deployed_store(struct gateway *g, struct strview name, const json_t *body,
                            struct error *err) MUST_USE;
+/* The same of how many replicas somebody asked for. */
 enum status deployed_store_scale(struct gateway *g, struct strview name, unsigned n,
                                  struct error *err) MUST_USE;
 /* Durable when it returns: not deployed at the next start. After a failure it still is, unless the power

@@ -42,12 +42,12 @@
  *
  * With X-Callback-Url the answer is posted there: the function's body and headers, and X-Call-Id,
  * X-Function-Name, X-Function-Status, X-Duration-Seconds, X-Start-Time. What is to be posted is recorded
- * together with the call's outcome, as a call of its own, so no death of ours loses it, and it may arrive twice
- * (X-Call-Id says so). It is tried up to five times with backoff until the receiver answers 2xx; then it is a
- * dead letter, and so is at once one whose address is not allowed. A call that got no answer is told as well,
- * with an empty body and X-Balm-Error: X-Function-Status is 503 where it could not be reached, 504 where no
- * answer came in time, 502 where it was cut. A body over 512 KiB is not kept: then X-Balm-Error says so, and
- * the status is the function's.
+ * together with the call's outcome, as a call of its own, so no death of ours loses it, and it may arrive
+ * twice (X-Call-Id says so). It is tried up to five times with backoff until the receiver answers 2xx; then
+ * it is a dead letter, and so is at once one whose address is not allowed. A call that got no answer is told
+ * as well, with an empty body and X-Balm-Error: X-Function-Status is 503 where it could not be reached, 504
+ * where no answer came in time, 502 where it was cut. A body over 512 KiB is not kept: then X-Balm-Error says
+ * so, and the status is the function's.
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H
