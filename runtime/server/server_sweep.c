@@ -81,32 +81,41 @@ static void cut_floods(struct server *s)
     }
 }
 
-/* Of a request that is not whole. One that is under way has its body among what is held, and who was cut is
- * gone in a moment: it is not others who pay for these. */
 static size_t input_bytes(const struct server_conn *c)
 {
-    if (c->requests > 0 || c->is_cut) return 0;
     size_t bytes = c->sock->input->size > 0 ? c->sock->input->capacity : 0;
     return bytes + (c->server->cfg.http2 ? http2_unexplained_bytes(c) : 0);
 }
 
-/* The largest first, and among those of about one size the one that has rested longest. */
+static bool is_unfinished(const struct server_conn *c)
+{
+    return c->requests == 0 && !c->is_cut;
+}
+
+/* The largest first, and among those of about one size the one that has rested longest. The small ones do not
+ * pay for requests under way, only for each other. */
 static void bound_input(struct server *s)
 {
-    size_t total = 0;
-    for (struct list *node = s->conns.next; node != &s->conns; node = node->next)
-        total += input_bytes(container_of(node, struct server_conn, node));
+    size_t total = 0, unfinished = 0;
+    for (struct list *node = s->conns.next; node != &s->conns; node = node->next) {
+        struct server_conn *c = container_of(node, struct server_conn, node);
+        size_t bytes = input_bytes(c);
+        total += bytes;
+        if (is_unfinished(c)) unfinished += bytes;
+    }
     if (total > INPUT_SMALL_BYTES) server_limit_memory(s);
     size_t least = 1;
     while (least <= total / 2)
         least *= 2;
     for (; total > s->input_max_bytes && least >= INPUT_CLASS_MIN; least /= 2) {
+        if (least < SERVER_SMALL_BYTES && unfinished <= s->input_max_bytes) return;
         for (struct list *node = s->conns.next; node != &s->conns && total > s->input_max_bytes;
              node = node->next) {
             struct server_conn *c = container_of(node, struct server_conn, node);
             size_t bytes = input_bytes(c);
-            if (bytes < least) continue;
+            if (bytes < least || !is_unfinished(c)) continue;
             total -= bytes;
+            unfinished -= bytes;
             cut_with_reason(c, "cut a connection: unfinished requests hold too much memory");
         }
     }
