@@ -58,6 +58,15 @@ class Scene:
         self.known = {"unit": "nginx", "settle": "1ms"}
         return {"broker": broker.theirs}
 
+    def make_run_program(self):
+        import test_bots
+        broker = test_bots.Broker()
+        broker.answer = lambda question: ({"ok": True, "exit": 0, "output": "said\n", "argv": ["/bin/say", "x"]} if question["subject"] == "say"
+                                          else {"ok": False, "code": "PERMISSION_DENIED", "message": "it is not on the list"})
+        self.closers.append(broker.ours.close)
+        self.known = {"program": "say"}
+        return {"broker": broker.theirs}
+
     def make_notify(self):
         import test_bots
         receiver = test_bots.Receiver()
