@@ -5,6 +5,9 @@
  *   v2   DIR/balm-…/{memory.max,cpu.max}                        DIR: the group that the platform was started
  * in, v1   DIR/balm-…/memory.limit_in_bytes, cpu.cfs_quota_us     of each hierarchy
  *
+ * The function is moved into its group right after its start, which takes the kernel about 20 ms; what it
+ * holds in memory by then is not counted.
+ *
  * A group of v2 passes its controllers on only while no process is in it itself: the platform steps aside
  * into DIR/balm-platform where it is alone in DIR (systemd's Delegate=), and otherwise leaves everything as
  * it is. */

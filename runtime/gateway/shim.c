@@ -65,11 +65,10 @@ static int parse_fd(const char *text)
     return *text != '\0' && *end == '\0' && v >= 0 && v < 1 << 20 ? (int)v : -1;
 }
 
-/* Signals every direct child; orphans of ours become direct children, so repeating it reaches all of them. */
-static void kill_children(int signo)
+static void each_child(pid_t parent, void (*visit)(pid_t child, int arg), int arg)
 {
     char path[64], text[4096];
-    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return;
     ssize_t n = read(fd, text, sizeof(text) - 1);
@@ -81,9 +80,20 @@ static void kill_children(int signo)
         char *end;
         long pid = strtol(rest, &end, 10);
         if (end == rest) return;
-        if (*end != '\0') (void)kill((pid_t)pid, signo); /* a number cut off by the buffer is not a pid */
+        if (*end != '\0') visit((pid_t)pid, arg); /* a number cut off by the buffer is not a pid */
         rest = end;
     }
+}
+
+static void signal_one(pid_t pid, int signo)
+{
+    (void)kill(pid, signo);
+}
+
+/* Orphans of ours become direct children, so repeating it reaches everything. */
+static void kill_children(int signo)
+{
+    each_child(getpid(), signal_one, signo);
 }
 
 /* All that have ended are reaped between two looks: one a look would signal the others again for each, and of
@@ -130,17 +140,8 @@ struct confines {
     size_t n_groups;
 };
 
-static void enter_group(const char *folder)
-{
-    char path[1024];
-    (void)snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0 || write(fd, "0", 1) != 1) _exit(fail(path)); /* not without the limit that was promised */
-    (void)close(fd);
-}
-
 static void become_function(char **argv, pid_t shim, const sigset_t *mask, int lifeline,
-                            const struct confines *confines)
+                            unsigned long long memory_bytes)
 {
     /* Should the shim itself be killed, the function goes with it. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) _exit(fail("set the death signal"));
@@ -153,9 +154,7 @@ static void become_function(char **argv, pid_t shim, const sigset_t *mask, int l
     (void)setsid();
     (void)sigprocmask(SIG_SETMASK, mask, NULL);
     give_up_protection();
-    for (size_t i = 0; i < confines->n_groups; i++)
-        enter_group(confines->groups[i]);
-    set_limits(confines->memory_bytes);
+    set_limits(memory_bytes);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) _exit(fail("no_new_privs"));
     (void)execv(argv[0], argv);
     int e = errno;
@@ -172,6 +171,31 @@ static int reap(pid_t function, int *ret_code)
         if (pid != function) continue;
         *ret_code = exit_code_of(status);
         return 1;
+    }
+    return 0;
+}
+
+/* The kernel takes some 20 ms to move a process into a group, and no request shall wait for that: the
+ * function starts meanwhile, and whatever it has started by then is moved after it. */
+static void enter_with_children(pid_t pid, int procs_fd)
+{
+    (void)dprintf(procs_fd, "%d", (int)pid); /* it may have ended */
+    each_child(pid, enter_with_children, procs_fd);
+}
+
+static int enter_groups(pid_t function, const struct confines *confines)
+{
+    for (size_t i = 0; i < confines->n_groups; i++) {
+        char path[1024];
+        (void)snprintf(path, sizeof(path), "%s/cgroup.procs", confines->groups[i]);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        if (fd < 0 || (dprintf(fd, "%d", (int)function) < 0 && errno != ESRCH)) {
+            int code = fail(path);
+            kill_everything(); /* not without the limit that was promised */
+            return code;
+        }
+        each_child(function, enter_with_children, fd);
+        (void)close(fd);
     }
     return 0;
 }
@@ -271,10 +295,11 @@ int main(int argc, char **argv)
     if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return fail("become subreaper");
     pid_t shim = getpid(), function = fork();
     if (function < 0) return fail("fork");
-    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, &confines);
+    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, confines.memory_bytes);
     /* The function's descriptors are its own now: an open listener here would keep its port alive after it.
      */
     for (int fd = 3; fd < 1024; fd++)
         if (fd != lifeline && fd != signals) (void)close(fd);
-    return watch(function, lifeline, signals);
+    int code = enter_groups(function, &confines);
+    return code == 0 ? watch(function, lifeline, signals) : code;
 }
