@@ -17,6 +17,9 @@
  *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
  *   deployment_program.c  what an image's name and fprocess name: an executable, or a program of any language
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
+ *   scaling.c      how many replicas a load asks for
+ *   health.c       does a replica answer
+ *   cgroup.c       limits of memory and CPU
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
  *                  drain, logs
  *   replica_env.c  what it is given: environment and secrets

@@ -247,6 +247,10 @@ void supervisor_release(struct replica *r, bool has_answered);
 /* A call of `r` (held) has ended at its deadline without an answer: one that does not answer its health
  * question either hangs, and is killed, so that the next call gets a new one. Suspends. */
 void supervisor_check_hung(struct replica *r);
+/* A call of `r` (held) found nobody at its socket: if nobody listens there although the process lives, it is
+ * killed and started again after backoff, or, least busy of all, it would get every call. Does not suspend.
+ */
+void supervisor_check_deaf(struct replica *r);
 /* Keeps a replica, without its being called: it is not freed until replica_unhold(). */
 void replica_hold(struct replica *r);
 void replica_unhold(struct replica *r);
@@ -268,6 +272,10 @@ void replica_kill(struct replica *r);
 /* Connections of their own to the replica, whatever its pool is busy with. Freed by the caller. */
 enum status replica_connect(const struct replica *r, struct upstream **ret_upstream,
                             struct error *err) MUST_USE;
+/* Until it answers its health question; if it does not, the message has its last words. Suspends. */
+enum status replica_await_up(struct replica *r, struct error *err) MUST_USE;
+/* Its socket has lost its listener. A full backlog is none of that. */
+bool replica_is_deaf(const struct replica *r);
 /* What an earlier platform left in DIR/run. */
 void replica_clean_run_dir(struct gateway *g);
 

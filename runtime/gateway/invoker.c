@@ -86,6 +86,7 @@ static enum status send_once(struct gateway *g, struct deployment *d, const stru
     if (s != STATUS_OK) return unsent(s, err);
     s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);
     if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
+    if (s == STATUS_UNAVAILABLE && err->can_retry) supervisor_check_deaf(r);
     if (s != STATUS_OK) s = judge_lost(s, err);
     if (s == STATUS_UNAVAILABLE)
         *ret_is_unsent = fiber_event_wait(&r->exited, clock_monotonic_ns() + SEND_AGAIN_NS) == STATUS_OK;
@@ -144,6 +145,7 @@ static enum status call_once(struct deployment *d, const struct forward_spec *sp
     if (s != STATUS_OK) return unsent(s, err);
     s = http_forward(r->upstream, spec, a, ret_reply, err);
     if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
+    if (s == STATUS_UNAVAILABLE && err->can_retry) supervisor_check_deaf(r);
     supervisor_release(r, s == STATUS_OK);
     return s == STATUS_OK ? s : judge_lost(s, err);
 }

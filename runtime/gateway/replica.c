@@ -387,6 +387,19 @@ enum status replica_connect(const struct replica *r, struct upstream **ret_upstr
     return upstream_new(r->deployment->gateway->loop, path, NULL, 0, 1, ret_upstream, err);
 }
 
+bool replica_is_deaf(const struct replica *r)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char path[SOCKET_PATH_MAX];
+    socket_path(r, path);
+    memcpy(address.sun_path, path, strlen(path) + 1); /* it fitted when it was made */
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return false;
+    bool is_deaf = connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0 && errno == ECONNREFUSED;
+    (void)close(fd);
+    return is_deaf;
+}
+
 void replica_kill(struct replica *r)
 {
     leave_routing(r);

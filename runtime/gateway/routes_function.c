@@ -147,6 +147,7 @@ static enum status forward(struct deployment *d, const struct forward_spec *spec
             is_again =
                 fiber_event_wait(&r->exited, clock_monotonic_ns() + FORWARD_AGAIN_NS) != STATUS_CANCELLED;
         if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
+        if (s == STATUS_UNAVAILABLE && err->can_retry) supervisor_check_deaf(r);
         supervisor_release(r, s == STATUS_OK);
         if (!is_again) return s == STATUS_OK ? s : judge_failed(d, s, err);
     }

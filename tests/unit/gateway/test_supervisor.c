@@ -369,6 +369,31 @@ Test(supervisor, labels_bound_the_scale, .timeout = 30)
     play(short_idle, kept_warm);
 }
 
+static void deaf_at_first(struct scene *s)
+{
+    struct function_log_line line;
+    scene_script(s, "deaf",
+                 arena_printf(&s->arena,
+                              "test \"$1\" = --describe && echo '{}' && exit 0; test -e $0.ok && exec %s; "
+                              "touch $0.ok; exec 4<&-; echo closed; exec sleep 1000",
+                              scene_path(s, "functions/plain"))
+                     .ptr);
+    CHECK_OK(s, deploy_named(s, "deaf", "deaf"));
+    struct deployment *d = deployment_of(s, "deaf");
+    CHECK_OK(s, supervisor_scale(d, 1, &s->err));
+    while (!function_log_get(d->log, 1, &line))
+        (void)!sleep_ms(2);
+    CHECK(d->n_routed == 1 && d->failures == 0);
+    struct answer a = ask(s, "GET", "/function/deaf/pid", NULL); /* waits for the next start */
+    CHECK(a.status == STATUS_OK && a.code == 200);
+    CHECK(await(has_one, d));
+}
+
+Test(supervisor, a_replica_that_listens_no_more_is_replaced, .timeout = 60)
+{
+    play(NULL, deaf_at_first);
+}
+
 /* ---- load ---- */
 
 struct load {
