@@ -320,8 +320,9 @@ class Doctor(Connect):
         p = self.healthy()
         code, lines = self.doctor(p)
         self.assertEqual(code, 0, lines)
-        self.assertEqual([k for k, v in lines.items() if v[0] == "ok"],
+        self.assertEqual([k for k, v in lines.items() if v[0] == "ok" and k != "limits"],
                          ["platform", "store", "clock", "disk", "acting", "runbooks", "host acts", "functions", "secrets", "token", "test alert"])
+        self.assertIn(lines["limits"][0], ("ok", "skip"))  # whether control groups can be made is the machine's affair
         self.assertIn("may act: act", lines["runbooks"][1])
         self.assertIn("svc", lines["host acts"][1])
         signals = p.records("signal")
@@ -334,7 +335,7 @@ class Doctor(Connect):
         self.assertEqual(len(runs), 2)  # each an alert of its own: none is taken for one that is known
         code, text, _ = p.cli("doctor")
         self.assertEqual(code, 0)
-        self.assertEqual([line.split()[0] for line in text.splitlines()[:-2]], ["ok"] * 11 + ["skip"])
+        self.assertEqual([line.split()[0] for line in text.splitlines()[:-2] if " limits " not in line], ["ok"] * 11 + ["skip"])
 
     def test_there_and_back_through_the_real_alertmanager(self):
         p = self.healthy()
