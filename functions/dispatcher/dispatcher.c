@@ -348,6 +348,7 @@ const struct core_function dispatcher_function = {
     .ready = ready,
     .handle = dispatcher_handle,
     .admit_call = admit_call,
+    .act = direct_call,
     .backlog = backlog,
     .stop_acting = stop_acting,
     .reload_prepare = activation_prepare,

@@ -9,6 +9,7 @@
  *   invoker*.c                  take intents and calls from the queue, reach the bot, record what came of it
  *                               (invoker_impl.h)
  *   handler.c, steer.c, dead.c  the HTTP side (handler_impl.h)
+ *   direct.c                    direct calls of functions that act: an alert that a person raises
  *   brake.c                     balm stop and resume, SIGUSR1, the file DIR/stop
  *   observe.c                   metrics and log lines made from records as they come
  *   gauges.c                    metrics that are computed when asked
@@ -175,6 +176,10 @@ void invoker_run(void *arg);
 
 /* handler.c */
 void dispatcher_handle(void *state, const struct http_req *req, struct http_resp *resp);
+
+/* direct.c */
+void direct_call(void *state, struct strview function, struct strview actor, const struct http_req *req,
+                 struct http_resp *resp);
 
 /* observe.c */
 /* A record that has just been folded; `inc` is its incident before that, as far as it was open (copied

@@ -104,8 +104,8 @@ enum core_auth {
     CORE_BASIC,  /* secrets/basic-auth-user and -password */
 };
 
-/* One core function; listed in the one table of cli. ready, admit_call, backlog, stop and the three of reload
- * may be NULL. */
+/* One core function; listed in the one table of cli. ready, act, admit_call, backlog, stop and the three of
+ * reload may be NULL. */
 struct core_function {
     const char *name, *summary;
     enum core_auth auth;
@@ -115,6 +115,10 @@ struct core_function {
     enum status (*ready)(void *state, struct error *err);
     /* req->path, target: what comes after /function/NAME, at least "/". */
     void (*handle)(void *state, const struct http_req *req, struct http_resp *resp);
+    /* A direct call of a function that acts, by `actor`, who has shown the login: it becomes an intent that
+     * passes all gates, and is answered with its outcome, or is refused. */
+    void (*act)(void *state, struct strview function, struct strview actor, const struct http_req *req,
+                struct http_resp *resp);
     /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
     enum status (*admit_call)(void *state, struct strview function, struct error *err);
     /* What waits for `function` or is under way in it, for scaling; 0 while the past is being folded. */

@@ -301,19 +301,22 @@ static bool is_of_another_site(const struct http_req *req)
     return !is_http || !sv_eq_nocase(host, req->authority);
 }
 
-static bool is_authorized(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+bool gateway_has_login(struct gateway *g, const struct http_req *req, struct http_resp *resp)
 {
-    if (!g->cfg.is_insecure) {
-        bool is_answered;
-        if (is_of_another_site(req)) {
-            refuse(req, resp, STATUS_PERMISSION_DENIED, "a page of another site may change nothing here");
-            return false;
-        }
-        if (has_credentials(g, req, gateway_secrets_check_basic, g->secrets.password, resp, &is_answered))
-            return true;
-        if (!is_answered) ask_for_login(resp);
+    bool is_answered;
+    if (is_of_another_site(req)) {
+        refuse(req, resp, STATUS_PERMISSION_DENIED, "a page of another site may change nothing here");
         return false;
     }
+    if (has_credentials(g, req, gateway_secrets_check_basic, g->secrets.password, resp, &is_answered))
+        return true;
+    if (!is_answered) ask_for_login(resp);
+    return false;
+}
+
+static bool is_authorized(struct gateway *g, const struct http_req *req, struct http_resp *resp)
+{
+    if (!g->cfg.is_insecure) return gateway_has_login(g, req, resp);
     if (!is_from_a_browser_page(g, req)) return true;
     refuse(req, resp, STATUS_PERMISSION_DENIED,
            "--insecure answers no browser page: foreign Host or an Origin header");

@@ -338,6 +338,8 @@ enum status stack_missing(struct gateway *g, const struct stack_plan *plan, stru
 
 /* Only who is on this machine can call it. */
 bool gateway_is_on_loopback(const struct gateway *g);
+/* Has it the login, whether or not the management API asks for one? False: answered. */
+bool gateway_has_login(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* Everything that comes in at the port. */
 void gateway_handle(void *gateway, const struct http_req *req, struct http_resp *resp);
 /* /system/…; authorized already. */

@@ -103,7 +103,7 @@ static struct deployment *find_open(struct gateway *g, struct strview name, stru
     if (!d->info.acts) return d;
     (void)!error_set(
         err, STATUS_PERMISSION_DENIED,
-        "function %.*s acts: it takes invocations signed for one intent, which a runbook makes, and no direct calls",
+        "function %.*s acts: it takes invocations signed for one intent, which a runbook makes; a direct call is decided on like an alert, and needs the login",
         SV_ARG(name));
     return NULL;
 }
@@ -153,6 +153,25 @@ static enum status forward(struct deployment *d, const struct forward_spec *spec
     }
 }
 
+/* With credentials: somebody wants it to act, and answers for it. */
+static bool take_act(struct gateway *g, const struct http_req *req, struct strview name,
+                     struct http_resp *resp)
+{
+    const struct deployment *d = supervisor_find(g, name);
+    bool is_asked = d != NULL && d->info.acts && sv_eq(req->method, SV("POST")) &&
+                    http_req_header(req, SV("authorization")).len > 0;
+    for (unsigned i = 0; is_asked && i < g->cfg.n_core; i++) {
+        if (g->cfg.core[i]->act == NULL) continue;
+        struct strview function = arena_copy(req->arena, d->spec.name);
+        struct strview actor =
+            arena_printf(req->arena, "%.*s from %.*s", SV_ARG(g->secrets.user), SV_ARG(req->peer));
+        if (gateway_has_login(g, req, resp))
+            g->cfg.core[i]->act(g->cfg.core_states[i], function, actor, req, resp);
+        return true;
+    }
+    return false;
+}
+
 void routes_function(struct gateway *g, const struct http_req *req, struct strview rest,
                      struct http_resp *resp)
 {
@@ -163,6 +182,7 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
         http_resp_header(resp, SV("allow"), SV(METHODS));
         return;
     }
+    if (take_act(g, req, t.name, resp)) return;
     struct deployment *d = find_open(g, t.name, &err);
     if (d == NULL) {
         answer_error(req, resp, &err);
