@@ -128,7 +128,9 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for namespace in glob.glob(f"{self.folder}/exec/netns/*"):  # of containers that shared this host's; it stays mounted
+            subprocess.run(["umount", namespace], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder)
 
 
 class Container:
