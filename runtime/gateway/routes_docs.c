@@ -116,7 +116,7 @@ static void serve_asset(const struct gateway *g, const struct http_req *req, str
         r->path = arena_printf(req->arena, "%s/%s", g->cfg.docs_dir, asset->name).ptr;
         work_run(open_asset, r);
     }
-    if (r->is_fine) {
+    if (asset != NULL && r->is_fine) {
         resp->status = 200;
         http_resp_header(resp, SV("content-type"), sv(asset->type));
         http_resp_header(resp, SV("content-length"), arena_printf(req->arena, "%zu", r->bytes));

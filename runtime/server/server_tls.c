@@ -127,7 +127,7 @@ static void read_files(void *arg)
     digest_files(r);
     ERR_clear_error();
     r->ctx = SSL_CTX_new(TLS_server_method());
-    if (r->ctx == NULL) mem_exhausted(sizeof(r->ctx));
+    if (r->ctx == NULL) mem_exhausted(1);
     (void)SSL_CTX_set_min_proto_version(r->ctx, TLS1_2_VERSION);
     (void)SSL_CTX_set_options(r->ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
     (void)SSL_CTX_set_session_cache_mode(r->ctx, SSL_SESS_CACHE_OFF);
