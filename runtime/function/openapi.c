@@ -111,8 +111,9 @@ static json_t *make_responses(bool acts)
         json_object_set_new(responses, "200",
                             json_pack("{s:s, s:{s:{s:{s:s}}}}", "description", "what came of it", "content",
                                       "application/json", "schema", "$ref", "#/components/schemas/Result"));
-        json_object_set_new(responses, "403",
-                            error_response("not signed for this function and these parameters", acts));
+        json_object_set_new(
+            responses, "403",
+            error_response("not signed for it, no runbook takes it, or a gate refused", acts));
     } else {
         json_object_set_new(responses, "200",
                             json_pack("{s:s, s:{s:{}}}", "description", "the answer", "content", "*/*"));
@@ -145,9 +146,10 @@ static json_t *make_description(const json_t *m, bool acts)
     struct buf b;
     buf_init(&b, DESCRIPTION_MAX);
     if (acts)
-        buf_append(&b,
-                   SV("This function **acts**. It takes invocations that the platform signed for one "
-                      "intent, which a runbook makes under its guardrails; a direct call is refused.\n\n"));
+        buf_append(
+            &b, SV("This function **acts**. It takes invocations that the platform signed for one "
+                   "intent, which a runbook makes under its guardrails. A direct call through the "
+                   "gateway needs the login and is decided on like an alert: a runbook has to take it.\n\n"));
     if (json_is_true(json_object_get(m, "destructive")))
         buf_append(&b, SV("- **destructive**: what it removes cannot be made again\n"));
     const char *kind;

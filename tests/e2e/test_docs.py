@@ -85,7 +85,7 @@ class Docs(PlatformTest):
         self.open_function(b, "service-restart")
         status = self.execute(b, '{"unit": "nginx"}')
         self.assertTrue(status.startswith("403"), status)
-        b.wait_text(".live-responses-table", "no direct calls")
+        b.wait_text(".live-responses-table", "no runbook takes direct calls")
         b.screenshot(os.path.join(BUILD, "docs-service-restart.png"))
         b.complaints = [c for c in b.complaints if "403" not in c]  # the refused call itself
         self.expect_quiet(b)

@@ -282,7 +282,8 @@ class Package(unittest.TestCase):
         m.do("systemctl", "reload", "balm")
         self.assertTrue(self.is_active("nginx"))
         before = self.pid("nginx")
-        m.do("sh", "-c", f"kill -9 {before} $(cat /proc/{before}/task/{before}/children)")  # a worker alone would go on serving
+        # A worker alone would go on serving; once the first of them is gone, systemd ends what is left.
+        m.do("sh", "-c", f"kill -9 $(cat /proc/{before}/task/{before}/children) {before}")
         wait_until(lambda: m.show("nginx", "ActiveState") == "failed", 30, "nginx has failed")
         down = alert("NginxDown", service="nginx")
         self.assertEqual(self.post(down), 202)
