@@ -111,17 +111,42 @@ static struct record *emit_refusal(struct decision *d, const struct incident *in
     return r;
 }
 
-void decide_tell(struct decision *d, const struct incident *inc, int64_t number, struct strview reason)
-{
-    const struct runbook_step *step = &inc->runbook->escalate;
-    struct strview missing, params = make_params(d, inc, step, reason, &missing);
-    struct gate_question q = ask(d, inc, missing);
+/* What a step would be called with, and what the gates say of it. */
+struct answered {
+    const struct runbook_step *step;
+    bool is_escalation;
+    struct strview params;
     struct gate_result results[GATES_MAX];
     size_t n;
-    const struct gate_result *refused = gates_evaluate_escalation(&q, d->arena, results, &n);
-    struct strview gates = gates_json(results, n, d->arena);
-    struct record *r = refused == NULL ? emit_intent(d, inc, number, step, true, params, gates)
-                                       : emit_refusal(d, inc, number, step, params, refused, gates);
+    const struct gate_result *refused; /* in results; NULL: it may act */
+};
+
+/* reason: for the person who is told, where it is an escalation. */
+static void ask_gates(struct decision *d, const struct incident *inc, const struct runbook_step *step,
+                      bool is_escalation, struct strview reason, struct answered *ret)
+{
+    struct strview missing;
+    ret->step = step;
+    ret->is_escalation = is_escalation;
+    ret->params = make_params(d, inc, step, reason, &missing);
+    struct gate_question q = ask(d, inc, missing);
+    ret->refused = is_escalation ? gates_evaluate_escalation(&q, d->arena, ret->results, &ret->n)
+                                 : gates_evaluate(&q, d->arena, ret->results, &ret->n);
+}
+
+static struct record *emit_answer(struct decision *d, const struct incident *inc, int64_t number,
+                                  const struct answered *a)
+{
+    struct strview gates = gates_json(a->results, a->n, d->arena);
+    return a->refused == NULL ? emit_intent(d, inc, number, a->step, a->is_escalation, a->params, gates)
+                              : emit_refusal(d, inc, number, a->step, a->params, a->refused, gates);
+}
+
+void decide_tell(struct decision *d, const struct incident *inc, int64_t number, struct strview reason)
+{
+    struct answered a;
+    ask_gates(d, inc, &inc->runbook->escalate, true, reason, &a);
+    struct record *r = emit_answer(d, inc, number, &a);
     r->purpose = SV("escalate");
     r->target =
         arena_printf(d->arena, "escalation/%.*s", SV_ARG(inc->id)); /* not queued behind acts on the target */
@@ -151,20 +176,16 @@ static bool opens_by_event(const struct gate_result *gate)
 /* A runbook without steps: a person at once, unless it may not act. */
 static const char *hand_over(struct decision *d, const struct incident *inc)
 {
-    const struct runbook_step *step = &inc->runbook->escalate;
-    struct strview missing, reason = SV("this runbook only tells people");
-    struct strview params = make_params(d, inc, step, reason, &missing);
-    struct gate_question q = ask(d, inc, missing);
-    struct gate_result results[GATES_MAX];
-    size_t n;
-    const struct gate_result *refused = gates_evaluate_escalation(&q, d->arena, results, &n);
-    if (refused == NULL || strcmp(refused->name, "mode") != 0) {
+    struct strview reason = SV("this runbook only tells people");
+    struct answered a;
+    ask_gates(d, inc, &inc->runbook->escalate, true, reason, &a);
+    if (a.refused == NULL || strcmp(a.refused->name, "mode") != 0) {
         decide_escalate(d, inc, 0, reason);
         return NULL;
     }
-    (void)emit_refusal(d, inc, 0, step, params, refused, gates_json(results, n, d->arena));
+    (void)emit_answer(d, inc, 0, &a);
     if (runbook_is_scheduled(inc->runbook)) decide_emit_closed(d, inc, "skipped");
-    return refused->name;
+    return a.refused->name;
 }
 
 const char *decide_attempt(struct decision *d, const struct incident *inc, int64_t number, bool is_woken)
@@ -174,20 +195,17 @@ const char *decide_attempt(struct decision *d, const struct incident *inc, int64
         decide_emit_closed_well(d, inc);
         return NULL;
     }
-    const struct runbook_step *step = &inc->runbook->steps[number - 1];
-    struct strview missing, params = make_params(d, inc, step, (struct strview){0}, &missing);
-    struct gate_question q = ask(d, inc, missing);
-    struct gate_result results[GATES_MAX];
-    size_t n;
-    const struct gate_result *refused = gates_evaluate(&q, d->arena, results, &n);
+    struct answered a;
+    ask_gates(d, inc, &inc->runbook->steps[number - 1], false, (struct strview){0}, &a);
+    const struct gate_result *refused = a.refused;
     if (refused == NULL) {
-        (void)emit_intent(d, inc, number, step, false, params, gates_json(results, n, d->arena));
+        (void)emit_answer(d, inc, number, &a);
         add_incident(d, &d->taken, &d->n_taken, &d->taken_capacity, inc);
         return NULL;
     }
     bool has_timer = refused->opens_ns > 0 && decide_has_delayed(d, inc);
     if (is_woken && (opens_by_event(refused) || has_timer)) return refused->name;
-    (void)emit_refusal(d, inc, number, step, params, refused, gates_json(results, n, d->arena));
+    (void)emit_answer(d, inc, number, &a);
     if (runbook_is_scheduled(
             inc->runbook)) { /* what its time does not find open is over: the next will come */
         decide_emit_closed(d, inc, "skipped");
@@ -204,18 +222,10 @@ const char *decide_attempt(struct decision *d, const struct incident *inc, int64
 
 void decide_attempt_follow_up(struct decision *d, const struct incident *inc)
 {
-    const struct runbook_step *step = &inc->runbook->follow_up;
-    int64_t number = (int64_t)inc->runbook->n_steps + 1;
-    struct strview missing, params = make_params(d, inc, step, (struct strview){0}, &missing);
-    struct gate_question q = ask(d, inc, missing);
-    struct gate_result results[GATES_MAX];
-    size_t n;
-    const struct gate_result *refused = gates_evaluate(&q, d->arena, results, &n);
-    struct strview gates = gates_json(results, n, d->arena);
-    struct record *r = refused == NULL ? emit_intent(d, inc, number, step, false, params, gates)
-                                       : emit_refusal(d, inc, number, step, params, refused, gates);
-    r->purpose = SV("follow_up");
-    if (refused == NULL)
+    struct answered a;
+    ask_gates(d, inc, &inc->runbook->follow_up, false, (struct strview){0}, &a);
+    emit_answer(d, inc, (int64_t)inc->runbook->n_steps + 1, &a)->purpose = SV("follow_up");
+    if (a.refused == NULL)
         add_incident(d, &d->taken, &d->n_taken, &d->taken_capacity, inc);
     else
         decide_emit_closed_well(d, inc);

@@ -142,19 +142,34 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     return STATUS_OK;
 }
 
+struct pin_work {
+    const char *path;
+    struct strview pin; /* empty: the file goes */
+    enum status status;
+    struct error *err;
+};
+
+/* On a worker: it syncs, and a renewal comes while requests are served. */
+static void put_pin(void *arg)
+{
+    struct pin_work *w = arg;
+    if (w->pin.len > 0)
+        w->status = file_write_atomic(w->path, w->pin, 0600, w->err);
+    else
+        (void)unlink(w->path);
+}
+
 /* For clients on this machine, whom the certificate's name does not help: they come to an address. */
 static enum status write_pin(const struct gateway *g, struct error *err)
 {
     struct arena a = {0};
-    const char *path = arena_printf(&a, "%s/run/" GATEWAY_PIN_FILE, g->cfg.dir).ptr;
     const char *pin = server_tls_pin(g->server);
-    enum status s = STATUS_OK;
-    if (pin != NULL)
-        s = file_write_atomic(path, sv(pin), 0600, err);
-    else
-        (void)unlink(path);
+    struct pin_work w = {.path = arena_printf(&a, "%s/run/" GATEWAY_PIN_FILE, g->cfg.dir).ptr,
+                         .pin = pin != NULL ? arena_copy(&a, sv(pin)) : sv(NULL),
+                         .err = err};
+    work_run(put_pin, &w);
     arena_release(&a);
-    return s;
+    return w.status;
 }
 
 static void on_tls_renewed(void *arg)

@@ -12,9 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
-from harness import PATIENCE
+from harness import PATIENCE, wait_until
 
 # Chromium reads its commands from descriptor 3 and answers at 4; Python's own pipes may be there, so the child moves them itself.
 AT_THREE_AND_FOUR = ("import os,sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])")
@@ -136,14 +135,10 @@ class Browser:
         self.wait(lambda: self.evaluate("document.readyState") == "complete", "loaded " + url)
 
     def wait(self, condition, what, seconds=30):
-        end = time.monotonic() + seconds * PATIENCE
-        while True:
-            answer = condition()
-            if answer:
-                return answer
-            if time.monotonic() > end:
-                raise AssertionError(f"not within {seconds} s: {what}; console: {self.complaints[-5:]}")
-            time.sleep(0.05)
+        try:
+            return wait_until(condition, seconds, what)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; console: {self.complaints[-5:]}") from None
 
     def evaluate(self, expression):
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
