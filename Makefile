@@ -342,36 +342,21 @@ e2e-systemd: deps-systemd ## the package in a booted Debian: installed, heals a 
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
               libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
-DEPS_TEST  := $(DEPS) openssl libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
-DEPS_DEMO  := $(DEPS) python3 libcrypt1
-DEPS_SYSTEMD := $(DEPS) python3 dpkg-dev systemd-container debootstrap
-DEPS_FUZZ  := $(DEPS) python3 clang llvm libclang-rt-14-dev
-DEPS_LINT  := $(DEPS_TEST) clang clang-tidy clang-format cppcheck
-DEPS_VALGRIND := $(DEPS_TEST) valgrind
-DEPS_IMAGES := make python3 debootstrap binutils
-DEPS_DOCS := $(DEPS) python3 chromium fonts-dejavu-core
-DEPS_OPENAPI := $(DEPS) python3 python3-venv
-.PHONY: deps deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
+DEPS_test  := $(DEPS) openssl libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
+DEPS_demo  := $(DEPS) python3 libcrypt1
+DEPS_systemd := $(DEPS) python3 dpkg-dev systemd-container debootstrap
+DEPS_fuzz  := $(DEPS) python3 clang llvm libclang-rt-14-dev
+DEPS_lint  := $(DEPS_test) clang clang-tidy clang-format cppcheck
+DEPS_valgrind := $(DEPS_test) valgrind
+DEPS_images := make python3 debootstrap binutils
+DEPS_docs := $(DEPS) python3 chromium fonts-dejavu-core
+DEPS_openapi := $(DEPS) python3 python3-venv
+DEPS_TARGETS := deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
+.PHONY: deps $(DEPS_TARGETS)
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)
-deps-test:
-	@tests/deps.sh $(DEPS_TEST)
-deps-demo:
-	@tests/deps.sh $(DEPS_DEMO)
-deps-systemd:
-	@tests/deps.sh $(DEPS_SYSTEMD)
-deps-fuzz:
-	@tests/deps.sh $(DEPS_FUZZ)
-deps-lint:
-	@tests/deps.sh $(DEPS_LINT)
-deps-valgrind:
-	@tests/deps.sh $(DEPS_VALGRIND)
-deps-openapi:
-	@tests/deps.sh $(DEPS_OPENAPI)
-deps-images:
-	@tests/deps.sh $(DEPS_IMAGES)
-deps-docs:
-	@tests/deps.sh $(DEPS_DOCS)
+$(DEPS_TARGETS): deps-%:
+	@tests/deps.sh $(DEPS_$*)
 
 # ---- checks ----
 .PHONY: lint
