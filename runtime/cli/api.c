@@ -9,7 +9,7 @@
 #include "client/client.h"
 #include "gateway/gateway.h"
 #include "loop/loop.h"
-#include "server/server.h"
+#include "server/tls_pair.h"
 
 /* balm stop waits for restarts under way (at most 97 s, gateway/broker_restart.h), then 16 s for the bots. */
 #define API_TIMEOUT_NS (180 * NS_PER_S)
@@ -195,7 +195,7 @@ enum status cli_trust_platform(const struct cli_platform *platform, struct strvi
     const char *data_dir;
     enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
     if (s == STATUS_OK)
-        s = file_read(a, arena_printf(a, "%s/run/" GATEWAY_PIN_FILE, data_dir).ptr, SERVER_PIN_MAX, &pin,
+        s = file_read(a, arena_printf(a, "%s/run/" GATEWAY_PIN_FILE, data_dir).ptr, TLS_PIN_MAX, &pin,
                       err);
     if (s == STATUS_OK) call->tls_pin = arena_cstr(a, sv_trim(pin));
     return s;

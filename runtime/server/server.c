@@ -74,6 +74,38 @@ static void h2o_teardown(struct server *s)
     h2o_config_dispose(&s->config);
 }
 
+/* ---- TLS ---- */
+
+static void on_tls_renewed(void *arg)
+{
+    struct server *s = arg;
+    s->accept.ssl_ctx = tls_pair_ctx(s->tls);
+    if (s->cfg.on_tls_renewed != NULL) s->cfg.on_tls_renewed(s->cfg.arg);
+}
+
+static enum status tls_start(struct server *s, struct error *err)
+{
+    const struct tls_pair_cfg cfg = {.cert_file = s->cfg.tls_cert_file,
+                                     .key_file = s->cfg.tls_key_file,
+                                     .on_renewed = on_tls_renewed,
+                                     .arg = s,
+                                     .logger = "server"};
+    if (cfg.cert_file == NULL && cfg.key_file == NULL) return STATUS_OK;
+    if (cfg.cert_file == NULL || cfg.key_file == NULL || s->cfg.http2)
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "server '%s': TLS needs certificate and key, and is HTTP/1.1 only", s->cfg.name);
+    enum status st = tls_pair_new(s->loop, &cfg, &s->tls, err);
+    if (st == STATUS_OK) s->accept.ssl_ctx = tls_pair_ctx(s->tls);
+    return st;
+}
+
+const char *server_tls_pin(const struct server *s)
+{
+    return s->tls != NULL ? tls_pair_pin(s->tls) : NULL;
+}
+
+/* ---- start ---- */
+
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err)
 {
@@ -91,7 +123,7 @@ enum status server_start(struct loop *l, const struct server_cfg *cfg, struct se
     fiber_event_init(&s->quiet);
     s->quiet.is_set = true;
     h2o_setup(s);
-    enum status st = server_tls_start(s, err);
+    enum status st = tls_start(s, err);
     if (st == STATUS_OK) st = server_listen(s, err);
     if (st != STATUS_OK) {
         server_free(s);
@@ -167,7 +199,7 @@ void server_free(struct server *s)
     server_sweep_stop(s);
     exchange_free_idle(s);
     h2o_teardown(s);
-    server_tls_free(s->tls);
+    tls_pair_free(s->tls);
     free(s->name);
     free(s->host);
     free(s->unix_path);

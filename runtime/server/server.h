@@ -85,10 +85,11 @@ bool server_address_is_valid(const char *host);
 /* Takes the address and port for a server that is started later (listen_fd): whoever connects until then is
  * refused, as before. STATUS_INVALID_ARGUMENT: no address; STATUS_ALREADY_EXISTS: somebody has it. */
 enum status server_bind(const char *host, uint16_t port, int *ret_fd, struct error *err) MUST_USE;
+/* Of a socket that is bound; 0: of a unix socket. */
+uint16_t server_bound_port(int fd);
 /* Binds, listens, accepts. The cfg is copied; strings too. From a fiber where there is TLS. */
 enum status server_start(struct loop *l, const struct server_cfg *cfg, struct server **ret_server,
                          struct error *err) MUST_USE;
-#define SERVER_PIN_MAX 64
 /* Of the public key in force, as curl takes it ("sha256//BASE64"); NULL without TLS. Borrowed until it is
  * renewed. */
 const char *server_tls_pin(const struct server *s);

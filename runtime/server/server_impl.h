@@ -5,7 +5,7 @@
  *   server_conn.c      connections and their peers   server_stream.c    answers in parts
  *   server_sweep.c     what h2o has no limit for     server_memory.c    how much clients may fill
  *   server_http2.c     the same for HTTP/2          server_chunks.c    chunked bodies, read strictly
- *   server_tls.c       certificate and key     response.c http.c  plain values
+ *   tls_pair.c         certificate and key     response.c http.c  plain values
  *
  * Who lives how long:
  *
@@ -24,6 +24,7 @@
 #include "base/arena.h"
 #include "base/list.h"
 #include "server/server.h"
+#include "server/tls_pair.h"
 
 /* Where the cfg says 0. */
 #define SERVER_BODY_MAX_BYTES     (8 * 1024 * 1024)
@@ -156,7 +157,7 @@ struct server {
     int64_t accept_warned_ns, cut_warned_ns;
     size_t held_bytes, held_max_bytes, input_max_bytes;
     bool is_memory_known;   /* the two limits are what server_limit_memory() found */
-    struct server_tls *tls; /* NULL: plain */
+    struct tls_pair *tls;   /* NULL: plain */
     struct list conns;
     struct list peers[SERVER_PEER_BUCKETS];
     struct list exchanges, idle_exchanges;
@@ -173,13 +174,6 @@ void server_notice_quiet(struct server *s);
 
 /* Heap; NULL for NULL. */
 char *server_copy_text(const char *text);
-
-/* ---- server_tls.c ---- */
-
-/* As the cfg says; nothing where it says nothing. Suspends. */
-enum status server_tls_start(struct server *s, struct error *err) MUST_USE;
-/* No connection is left. NULL does nothing. */
-void server_tls_free(struct server_tls *tls);
 
 /* ---- server_memory.c ---- */
 

@@ -93,7 +93,7 @@ static enum status open_unix(const char *path, int *ret_fd, struct error *err)
     return s;
 }
 
-static uint16_t bound_port(int fd)
+uint16_t server_bound_port(int fd)
 {
     union server_address addr;
     socklen_t len = sizeof(addr);
@@ -114,7 +114,7 @@ static enum status start_listening(const struct server *s, int fd, struct error 
     int errnum = errno;
     if (fd != s->cfg.listen_fd) (void)close(fd);
     return error_set(err, errnum == EADDRINUSE ? STATUS_ALREADY_EXISTS : status_from_errno(errnum),
-                     "server '%s': listen on port %u: %s", s->cfg.name, bound_port(fd), strerror(errnum));
+                     "server '%s': listen on port %u: %s", s->cfg.name, server_bound_port(fd), strerror(errnum));
 }
 
 enum status server_listen(struct server *s, struct error *err)
@@ -132,7 +132,7 @@ enum status server_listen(struct server *s, struct error *err)
                        "server '%s' has neither host nor unix_path nor listen_fd", s->cfg.name);
     if (st == STATUS_OK) st = start_listening(s, fd, err);
     if (st != STATUS_OK) return st;
-    s->port = bound_port(fd);
+    s->port = server_bound_port(fd);
     s->listener = h2o_evloop_socket_create(loop_h2o(s->loop), fd, H2O_SOCKET_FLAG_DONT_READ);
     s->listener->data = s;
     return STATUS_OK;
