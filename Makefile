@@ -48,7 +48,7 @@ CFLAGS_ALL   = -std=c11 -g $(OPT) $(WARN) $(HARDEN) $(SANFLAGS) -ffunction-secti
 LDFLAGS_ALL  := -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -Wl,--as-needed $(SANFLAGS) $(LDFLAGS)
 # What every function links (libcurl is opened on its first use), and what only the platform links.
 LIBS_FUNCTION := -lh2o-evloop -luv -ljansson -lssl -lcrypto -l:libboost_context.a -ldl -lpthread
-LIBS_PLATFORM := -lsqlite3 -lyaml -lpcre2-8 -lz -lm $(LIBS_FUNCTION)
+LIBS_PLATFORM := -lnghttp2 -lprotobuf-c -lsqlite3 -lyaml -lpcre2-8 -lz -lm $(LIBS_FUNCTION)
 
 # ---- the parts ----
 SHIM_SRC    := runtime/gateway/shim.c
@@ -57,12 +57,15 @@ DOG_SRC     := runtime/function/watchdog_main.c
 CLI_SRC     := $(filter-out $(GEN_SRC),$(sort $(wildcard runtime/cli/*.c)))
 LIB_SRC     := $(filter-out $(CLI_SRC) $(GEN_SRC) $(DOG_SRC) $(SHIM_SRC),$(sort $(wildcard runtime/*/*.c)))
 # Core functions are linked into balm; every other folder of functions/ is a function with an executable of its own.
-CORE        := alerts dispatcher audit
+CORE        := alerts dispatcher audit scaler
 CORE_SRC    := $(sort $(wildcard $(CORE:%=functions/%/*.c)))
 FUNCTIONS   := $(sort $(filter-out $(CORE),$(notdir $(patsubst %/,%,$(dir $(wildcard functions/*/handler.c))))))
 
 objects = $(patsubst %.c,$(B)/obj/%.o,$(1))
-LIB_OBJ  := $(call objects,$(LIB_SRC))
+PROTOS      := $(patsubst runtime/%,%,$(sort $(wildcard runtime/grpc/*.proto)))
+CORE_PROTOS := $(sort $(wildcard functions/*/*.proto))
+PROTO_OBJ   := $(patsubst %.proto,$(B)/obj/gen/%.pb-c.o,$(PROTOS) $(CORE_PROTOS))
+LIB_OBJ  := $(call objects,$(LIB_SRC)) $(PROTO_OBJ)
 CLI_OBJ  := $(call objects,$(CLI_SRC))
 CORE_OBJ := $(call objects,$(CORE_SRC))
 
@@ -84,6 +87,25 @@ MAIN_OBJ := $(B)/obj/runtime/cli/main.o
 $(B)/libcore.a: $(filter-out $(MAIN_OBJ),$(CLI_OBJ)) $(CORE_OBJ)
 	@rm -f $@
 	$(call say,AR)ar rcs $@ $^
+
+# ---- gRPC's messages: X.proto -> X.pb-c.h, X.pb-c.c and, for reflection, X.descriptor.h ----
+.PRECIOUS: $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/gen/%.descriptor.h
+# $(1): the folder that names are relative to
+define protoc
+@mkdir -p $(@D)
+$(call say,PROTO)protoc-c --proto_path=$(1) --c_out=$(B)/gen --include_imports --descriptor_set_out=$(B)/gen/$*.set $<
+@{ echo 'static const char $(*F)_descriptor[] = {'; od -An -v -tx1 $(B)/gen/$*.set | sed 's/\([0-9a-f][0-9a-f]\)/(char)0x\1,/g'; echo '};'; } >$(B)/gen/$*.descriptor.h
+endef
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/gen/%.descriptor.h: runtime/%.proto
+	$(call protoc,runtime)
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h $(B)/gen/%.descriptor.h: %.proto
+	$(call protoc,.)
+
+$(B)/obj/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wno-conversion -Wno-shadow -c $< -o $@
+$(call objects,$(wildcard runtime/grpc/*.c)): $(PROTOS:%.proto=$(B)/gen/%.pb-c.h)
+$(call objects,$(wildcard $(dir $(CORE_PROTOS))*.c)): $(CORE_PROTOS:%.proto=$(B)/gen/%.pb-c.h)
 
 $(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)
@@ -341,7 +363,7 @@ e2e-systemd: deps-systemd ## the package in a booted Debian: installed, heals a 
 
 # ---- what has to be installed ----
 DEPS       := gcc make libc6-dev libh2o-evloop-dev libssl-dev libuv1-dev libboost-context-dev libcurl4-openssl-dev libjansson-dev libsqlite3-dev \
-              libyaml-dev libpcre2-dev zlib1g-dev ca-certificates
+              libyaml-dev libpcre2-dev zlib1g-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler ca-certificates
 DEPS_test  := $(DEPS) openssl libcriterion-dev python3 python3-venv curl nghttp2-client wrk libubsan1 libasan8 zsh mandoc
 DEPS_demo  := $(DEPS) python3 libcrypt1
 DEPS_systemd := $(DEPS) python3 dpkg-dev systemd-container debootstrap
