@@ -199,11 +199,11 @@ static enum status admit_call(void *state, struct strview function, struct error
     return queue_admit_call(d->queue, function, err);
 }
 
-static uint64_t backlog(void *state, struct strview function)
+static struct core_backlog backlog(void *state, struct strview function)
 {
     const struct dispatcher *d = state;
     struct queue_depth depth = queue_depth(d->queue, function);
-    return depth.ready + depth.leased;
+    return (struct core_backlog){depth.ready + depth.leased, depth.oldest_ns};
 }
 
 enum status dispatcher_apply_freeze(struct dispatcher *d, struct error *err)

@@ -186,9 +186,10 @@ struct up_cfg {
         *callback_networks, *log_level, *watchdog, *alertmanagers, *alertmanager_token_file,
         *alertmanager_ca_file, *alertmanager_receiver, *self_reload;
     const char *tls_cert_file, *tls_key_file;
+    const char *scaler_tls_cert_file, *scaler_tls_key_file, *scaler_tls_client_ca_file, *scaler_token_file;
     const char *shim_path, *docs_dir; /* found, not set */
     int reloads_itself;               /* enum self_reload, by self_reload */
-    int64_t port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
+    int64_t port, scaler_port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
         reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every, retention_age_ns, retention_bytes,
         reserve_bytes, retention_interval_ns;
     bool is_insecure, is_json;

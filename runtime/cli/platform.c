@@ -19,6 +19,7 @@
 #include "functions/alerts/alerts.h"
 #include "functions/audit/audit.h"
 #include "functions/dispatcher/dispatcher.h"
+#include "functions/scaler/scaler.h"
 #include "gateway/gateway.h"
 #include "log/log.h"
 #include "loop/loop.h"
@@ -31,7 +32,7 @@
  * it seals what the others write while they stop; the dispatcher follows the intake, so that an alert's
  * episode is known before it is decided on. */
 static const struct core_function *const core_functions[] = {&audit_function, &alerts_function,
-                                                             &dispatcher_function};
+                                                             &dispatcher_function, &scaler_function};
 #define N_CORE ARRAY_LEN(core_functions)
 
 const struct core_function *const *cli_core_functions(unsigned *ret_n)
@@ -228,6 +229,20 @@ static enum status make_gateway(struct platform *p)
     return gateway_new(p->loop, &cfg, p->journal, &p->gateway, p->err);
 }
 
+static struct core_backlog ask_backlog(void *arg, struct strview function)
+{
+    const struct platform *p = arg;
+    struct core_backlog sum = {0};
+    for (unsigned i = 0; i < p->n_started; i++) {
+        if (core_functions[i]->backlog == NULL || p->core_states[i] == NULL) continue;
+        struct core_backlog one = core_functions[i]->backlog(p->core_states[i], function);
+        sum.n += one.n;
+        if (sum.oldest_ns == 0 || (one.oldest_ns != 0 && one.oldest_ns < sum.oldest_ns))
+            sum.oldest_ns = one.oldest_ns;
+    }
+    return sum;
+}
+
 static enum status reload_core(void *arg, const struct reload_cause *cause, struct error *err)
 {
     return gateway_reload(arg, cause, err);
@@ -257,6 +272,14 @@ static enum status start_core(struct platform *p)
         .alertmanager_receiver = sv(p->cfg->alertmanager_receiver),
         .reconcile_interval_ns = p->cfg->reconcile_interval_ns,
         .reconcile_margin_ns = p->cfg->reconcile_margin_ns,
+        .backlog = ask_backlog,
+        .backlog_arg = p,
+        .scaler = {.host = p->cfg->listen,
+                   .port = (uint16_t)p->cfg->scaler_port,
+                   .tls_cert_file = p->cfg->scaler_tls_cert_file,
+                   .tls_key_file = p->cfg->scaler_tls_key_file,
+                   .tls_client_ca_file = p->cfg->scaler_tls_client_ca_file,
+                   .token_file = p->cfg->scaler_token_file},
         .retention = p->retention,
     };
     for (size_t i = 0; i < N_CORE; i++) {

@@ -59,6 +59,12 @@ struct invoker_ops {
 
 struct retention;
 
+/* What waits for a function or is under way in it. */
+struct core_backlog {
+    uint64_t n;
+    int64_t oldest_ns; /* when its oldest was recorded (wall clock); 0: none */
+};
+
 /* Why files are read anew. */
 struct reload_cause {
     struct strview actor; /* who wants it: a person, a signal, the folder that changed */
@@ -95,6 +101,15 @@ struct core_env {
     const char *alertmanager_token_file, *alertmanager_ca_file; /* NULL: none */
     struct strview alertmanager_receiver; /* whose lost deliveries are made up for; empty: nobody's */
     int64_t reconcile_interval_ns, reconcile_margin_ns;
+    /* Of a function, of all where it is empty; for scaling. */
+    struct core_backlog (*backlog)(void *arg, struct strview function);
+    void *backlog_arg;
+    /* Where KEDA asks (functions/scaler); port 0: nowhere. */
+    struct core_scaler {
+        const char *host;
+        uint16_t port;
+        const char *tls_cert_file, *tls_key_file, *tls_client_ca_file, *token_file; /* NULL: none */
+    } scaler;
     const struct retention *retention; /* for what people are told of the journal's size; NULL: none */
 };
 
@@ -121,8 +136,8 @@ struct core_function {
                 struct http_resp *resp);
     /* May one more call of `function` be recorded for later (/async-function)? An error refuses it. */
     enum status (*admit_call)(void *state, struct strview function, struct error *err);
-    /* What waits for `function` or is under way in it, for scaling; 0 while the past is being folded. */
-    uint64_t (*backlog)(void *state, struct strview function);
+    /* For scaling: of all functions where it is empty; nothing while the past is being folded. */
+    struct core_backlog (*backlog)(void *state, struct strview function);
     /* SIGUSR1: nothing acts from now on, as after balm stop; at once, never suspends. May be NULL. */
     void (*stop_acting)(void *state, struct strview actor);
     /* SIGHUP, balm reload: every part of the platform reads and checks what is new, then all switch, or all

@@ -245,7 +245,7 @@ uint64_t gateway_backlog(const struct gateway *g, struct strview function)
     uint64_t n = 0;
     for (unsigned i = 0; i < g->cfg.n_core; i++)
         if (g->cfg.core[i]->backlog != NULL && g->cfg.core_states[i] != NULL)
-            n += g->cfg.core[i]->backlog(g->cfg.core_states[i], function);
+            n += g->cfg.core[i]->backlog(g->cfg.core_states[i], function).n;
     return n;
 }
 

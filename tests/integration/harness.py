@@ -118,6 +118,7 @@ class Platform:
         os.makedirs(self.runbooks, exist_ok=True)
         for name, text in (runbooks or {}).items():
             self.write(os.path.join("runbooks", name), text)
+        self.scaler_port = 0  # off, unless a test is about it
         self.write("stack.yml", stack or stack_file("echo"))
         if host_acts:
             self.write("host-acts.yaml", host_acts, mode=0o600)
@@ -131,7 +132,7 @@ class Platform:
 
     def command(self):
         line = [BALM, "up", "-f", self.stack, "--data", self.data, "--port", str(self.port), "--runbooks", self.runbooks,
-                "--functions", self.functions]
+                "--functions", self.functions, "--scaler-port", str(self.scaler_port)]
         if self.host_acts:
             line += ["--host-acts", self.host_acts]
         return line + self.arguments

@@ -521,10 +521,10 @@ static bool has_three(void *deployment)
 
 static uint64_t backlog; /* what a core function would say */
 
-static uint64_t say_backlog(void *state, struct strview function)
+static struct core_backlog say_backlog(void *state, struct strview function)
 {
     (void)state;
-    return sv_eq(function, SV("plain")) ? backlog : 0;
+    return (struct core_backlog){.n = sv_eq(function, SV("plain")) ? backlog : 0};
 }
 
 static const struct core_function with_backlog = {.name = "dispatcher", .backlog = say_backlog};
