@@ -1,6 +1,6 @@
-/* Secrets of a function: files in the folder that `secret_mount_path` names (default
- * /var/openfaas/secrets), one file each, as OpenFaaS, Knative (a folder NAME with a file NAME) and balm's
- * own gateway mount them (contracts/openfaas.md §3.3). */
+/* Secrets of a function, in the folder that `secret_mount_path` names (default /var/openfaas/secrets): a file
+ * NAME each, as OpenFaaS and balm's own gateway mount them, or a folder NAME with the secret's keys as files,
+ * as Knative does; of several keys the one called NAME counts (contracts/openfaas.md §3.3). */
 #ifndef BALM_FUNCTION_SECRET_H
 #define BALM_FUNCTION_SECRET_H
 

@@ -28,6 +28,9 @@ static void tear_down(void)
 {
     (void)unlink(path_of("key"));
     (void)unlink(path_of("knative/knative"));
+    (void)unlink(path_of("knative/token"));
+    (void)unlink(path_of("knative/..data/token"));
+    (void)rmdir(path_of("knative/..data"));
     (void)rmdir(path_of("knative"));
     (void)rmdir(folder);
     arena_release(&arena);
@@ -53,6 +56,26 @@ Test(secret, knatives_folder_with_a_file_of_the_same_name_is_read)
     cr_assert_eq(file_write_atomic(path_of("knative/knative"), SV("deep\n"), 0600, NULL), STATUS_OK);
     cr_assert_eq(secret_read(&arena, "knative", &got, NULL), STATUS_OK);
     cr_assert(sv_eq(got, SV("deep")));
+}
+
+Test(secret, of_a_folder_with_one_key_that_one_is_read_whatever_its_name)
+{
+    struct strview got = SV("untouched");
+    struct error err;
+    cr_assert_eq(mkdir(path_of("knative"), 0700), 0);
+    cr_assert_eq(secret_read(&arena, "knative", &got, &err), STATUS_FAILED_PRECONDITION); /* no key */
+    /* As the kubelet mounts it: the files are links into ..data. */
+    cr_assert_eq(mkdir(path_of("knative/..data"), 0700), 0);
+    cr_assert_eq(file_write_atomic(path_of("knative/..data/token"), SV("t0ken\n"), 0600, NULL), STATUS_OK);
+    cr_assert_eq(symlink("..data/token", path_of("knative/token")), 0);
+    cr_assert_eq(secret_read(&arena, "knative", &got, &err), STATUS_OK, "%s", err.message);
+    cr_assert(sv_eq(got, SV("t0ken")));
+    cr_assert_eq(file_write_atomic(path_of("knative/other"), SV("other"), 0600, NULL), STATUS_OK);
+    cr_assert_eq(secret_read(&arena, "knative", &got, &err), STATUS_FAILED_PRECONDITION); /* which? */
+    cr_assert_eq(file_write_atomic(path_of("knative/knative"), SV("named"), 0600, NULL), STATUS_OK);
+    cr_assert_eq(secret_read(&arena, "knative", &got, NULL), STATUS_OK);
+    cr_assert(sv_eq(got, SV("named")));
+    cr_assert_eq(unlink(path_of("knative/other")), 0);
 }
 
 Test(secret, missing_empty_or_too_long_is_a_precondition_that_names_it)
