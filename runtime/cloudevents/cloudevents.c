@@ -56,13 +56,24 @@ static bool is_attribute_name(struct strview name)
     return name.len > 0 && !sv_eq(name, SV("data"));
 }
 
-/* The String type excludes U+0000-001F and U+007F-009F; the latter are C2 80 … C2 9F in UTF-8. */
-static bool has_control_character(struct strview s)
+/* Valid UTF-8 of three or four bytes: U+FDD0 … U+FDEF, and the last two code points of each plane. */
+static bool is_noncharacter(struct strview rest)
+{
+    const unsigned char *c = (const unsigned char *)rest.ptr;
+    if (c[0] == 0xef && c[1] == 0xb7) return c[2] >= 0x90 && c[2] <= 0xaf;
+    if (c[0] == 0xef) return c[1] == 0xbf && c[2] >= 0xbe;
+    return c[0] >= 0xf0 && (c[1] & 0x0f) == 0x0f && c[2] == 0xbf && c[3] >= 0xbe;
+}
+
+/* The String type excludes U+0000-001F, U+007F-009F (the latter are C2 80 … C2 9F in UTF-8) and what Unicode
+ * calls no character. s is valid UTF-8. */
+static bool has_illegal_character(struct strview s)
 {
     for (size_t i = 0; i < s.len; i++) {
         unsigned char c = (unsigned char)s.ptr[i];
         if (c < 0x20 || c == 0x7f) return true;
-        if (c == 0xc2 && i + 1 < s.len && (unsigned char)s.ptr[i + 1] < 0xa0) return true;
+        if (c == 0xc2 && (unsigned char)s.ptr[i + 1] < 0xa0) return true;
+        if (c >= 0xef && is_noncharacter(sv_sub(s, i, s.len))) return true;
     }
     return false;
 }
@@ -75,8 +86,9 @@ enum status cloudevent_set(struct cloudevent *e, struct strview name, struct str
                          SV_ARG(sv_sub(name, 0, 64)));
     if (!sv_is_utf8(value))
         return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is not valid UTF-8", SV_ARG(name));
-    if (has_control_character(value))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' has a control character",
+    if (has_illegal_character(value))
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "attribute '%.*s' has a control character, or one that Unicode calls none",
                          SV_ARG(name));
     if (value.len == 0)
         return error_set(err, STATUS_INVALID_ARGUMENT, "attribute '%.*s' is empty", SV_ARG(name));
@@ -167,14 +179,22 @@ static enum status decode_header(struct cloudevent *e, struct arena *a, const st
     return cloudevent_set(e, name, value, err);
 }
 
-static enum status decode_binary(const struct http_req *req, struct cloudevent *e, struct error *err)
+enum status cloudevent_from_headers(const struct http_header *headers, size_t n, struct arena *a,
+                                    struct cloudevent *e, struct error *err)
 {
-    for (size_t i = 0; i < req->n_headers; i++) {
-        if (!sv_starts_with(req->headers[i].name, SV("ce-"))) continue;
-        enum status s = decode_header(e, req->arena, &req->headers[i], err);
+    for (size_t i = 0; i < n; i++) {
+        if (!sv_starts_with(headers[i].name, SV("ce-"))) continue;
+        enum status s = decode_header(e, a, &headers[i], err);
         if (s != STATUS_OK) return s;
     }
-    e->datacontenttype = http_req_header(req, SV("content-type"));
+    e->datacontenttype = http_header_get(headers, n, SV("content-type"));
+    return STATUS_OK;
+}
+
+static enum status decode_binary(const struct http_req *req, struct cloudevent *e, struct error *err)
+{
+    enum status s = cloudevent_from_headers(req->headers, req->n_headers, req->arena, e, err);
+    if (s != STATUS_OK) return s;
     e->data = req->body;
     return cloudevent_check(e, err);
 }
@@ -246,7 +266,7 @@ static void list_header(struct header_list *l, struct arena *a, struct strview n
 }
 
 /* What the receiver would refuse is refused before it is sent. */
-static enum status check_all(const struct cloudevent *e, struct error *err)
+enum status cloudevent_validate(const struct cloudevent *e, struct error *err)
 {
     const struct {
         struct strview name, value;
@@ -273,7 +293,7 @@ enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a,
                                   struct error *err)
 {
     struct header_list l = {.headers = ret_headers, .max = max};
-    enum status s = check_all(e, err);
+    enum status s = cloudevent_validate(e, err);
     if (s != STATUS_OK) return s;
     list_header(&l, a, SV("specversion"), e->specversion);
     list_header(&l, a, SV("id"), e->id);

@@ -32,7 +32,15 @@ struct strview cloudevent_extension(const struct cloudevent *e, struct strview n
 enum status cloudevent_to_headers(const struct cloudevent *e, struct arena *a,
                                   struct http_header *ret_headers, size_t max, size_t *ret_n,
                                   struct error *err) MUST_USE;
+/* The other way, for events that are not complete yet: what of the headers are attributes (ce-…,
+ * content-type) goes into *e, required ones may be missing. */
+enum status cloudevent_from_headers(const struct http_header *headers, size_t n, struct arena *a,
+                                    struct cloudevent *e, struct error *err) MUST_USE;
+/* STATUS_INVALID_ARGUMENT: a receiver would refuse it; the sentence says for which attribute. */
+enum status cloudevent_validate(const struct cloudevent *e, struct error *err) MUST_USE;
 /* Structured mode: application/cloudevents+json body. */
 struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a);
+/* Batch mode: application/cloudevents-batch+json body, "[]" for none. */
+struct strview cloudevents_to_json(const struct cloudevent *events, size_t n, struct arena *a);
 
 #endif

@@ -187,7 +187,7 @@ static void put_data(json_t *object, const struct cloudevent *e, struct arena *a
         put(object, SV("data_base64"), base64_encode(a, e->data));
 }
 
-struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a)
+static json_t *event_object(const struct cloudevent *e, struct arena *a)
 {
     json_t *object = json_object();
     put(object, SV("specversion"), e->specversion);
@@ -201,7 +201,26 @@ struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a)
     for (size_t i = 0; i < e->n_extensions; i++)
         put(object, e->extensions[i].name, e->extensions[i].value);
     put_data(object, e, a);
-    struct strview text = json_canonical(a, object);
-    json_decref(object);
+    return object;
+}
+
+/* value: moved. */
+static struct strview json_text_of(json_t *value, struct arena *a)
+{
+    struct strview text = json_canonical(a, value);
+    json_release(value);
     return text;
+}
+
+struct strview cloudevent_to_json(const struct cloudevent *e, struct arena *a)
+{
+    return json_text_of(event_object(e, a), a);
+}
+
+struct strview cloudevents_to_json(const struct cloudevent *events, size_t n, struct arena *a)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, event_object(&events[i], a));
+    return json_text_of(array, a);
 }

@@ -113,6 +113,16 @@ static void refused_header(const char *name, const char *value, const char *word
     refused(request(h, 5, ""), STATUS_INVALID_ARGUMENT, words);
 }
 
+Test(cloudevents, characters_beside_the_illegal_ones_are_legal)
+{
+    /* U+00A0, U+FDCF, U+FDF0, U+FFFD, U+1FFFD, U+10FFFD */
+    const struct http_header h[] = {
+        REQUIRED, HEADER("ce-subject", "%C2%A0%EF%B7%8F%EF%B7%B0%EF%BF%BD%F0%9F%BF%BD%F4%8F%BF%BD")};
+    struct cloudevent e;
+    cr_assert_eq(decode_one(request(h, 5, ""), &e, NULL), STATUS_OK);
+    cr_assert_eq(e.subject.len, 19);
+}
+
 Test(cloudevents, bad_binary_attributes_are_named)
 {
     refused_header("ce-bad_name", "x", "bad_name");
@@ -124,6 +134,10 @@ Test(cloudevents, bad_binary_attributes_are_named)
     refused_header("ce-subject", "a%", "bad percent-encoding");
     refused_header("ce-subject", "a%0Ab", "control character");
     refused_header("ce-subject", "a%C2%80b", "control character");
+    refused_header("ce-subject", "%EF%B7%90", "Unicode");    /* U+FDD0 */
+    refused_header("ce-subject", "%EF%BF%BF", "Unicode");    /* U+FFFF */
+    refused_header("ce-subject", "%F0%9F%BF%BE", "Unicode"); /* U+1FFFE */
+    refused_header("ce-subject", "%F4%8F%BF%BF", "Unicode"); /* U+10FFFF */
     refused_header("ce-subject", "", "is empty");
 }
 
