@@ -12,8 +12,8 @@
 
 /* As the table fills it; what needs more than one setting to be understood is text here. */
 struct settings {
-    const char *port, *port_openfaas, *port_knative, *healthcheck_interval, *log_level, *metrics;
-    const char *host, *ready_path, *secrets_path;
+    const char *port, *port_openfaas, *port_knative, *listen_address, *healthcheck_interval, *log_level;
+    const char *host, *ready_path, *secrets_path, *metrics, *service, *name, *event_source;
     int64_t metrics_port, read_timeout_ns, write_timeout_ns, exec_timeout_ns, max_inflight, max_body_bytes,
         listen_fd;
     bool suppress_lock, log_callid, knative_health, http2, jwt_auth, is_frozen;
@@ -38,6 +38,21 @@ static const struct config_option options[] = {
      AT(port_knative),
      .value_name = "N",
      .help = "the same, as Knative sets it; wins over port where K_SERVICE is set"},
+    {.env = "LISTEN_ADDRESS",
+     .type = CONFIG_TEXT,
+     AT(listen_address),
+     .value_name = "HOST:PORT",
+     .help = "the same, as Knative's func sets it; counts where no other port is set"},
+    {.env = "K_SERVICE",
+     .type = CONFIG_TEXT,
+     AT(service),
+     .value_name = "NAME",
+     .help = "set by Knative: it runs as this Service"},
+    {.env = "OPENFAAS_NAME",
+     .type = CONFIG_TEXT,
+     AT(name),
+     .value_name = "NAME",
+     .help = "set by OpenFaaS: it is deployed under this name"},
     {.name = "host",
      .env = "BALM_HOST",
      .type = CONFIG_TEXT,
@@ -81,7 +96,8 @@ static const struct config_option options[] = {
      .type = CONFIG_TEXT,
      AT(healthcheck_interval),
      .value_name = "DURATION",
-     .help = "how long to go on serving after SIGTERM, less when idle; write_timeout if not set"},
+     .help = "how long to go on serving after SIGTERM, less when idle; write_timeout if not set, and where "
+             "K_SERVICE is set as long as requests come"},
     {.name = "max_inflight",
      .env = "max_inflight",
      .type = CONFIG_INT,
@@ -89,7 +105,7 @@ static const struct config_option options[] = {
      .min = 0,
      .max = 1000000,
      AT(max_inflight),
-     .help = "requests at once, 429 beyond; 0 for no limit"},
+     .help = "requests at once, 429 beyond; 0 for no limit; on Knative 0 or its containerConcurrency"},
     {.name = "max_body",
      .env = "max_body",
      .type = CONFIG_BYTES,
@@ -141,7 +157,13 @@ static const struct config_option options[] = {
      .type = CONFIG_BOOL,
      .default_text = "false",
      AT(http2),
-     .help = "HTTP/2 by prior knowledge on the same port (Knative's h2c)"},
+     .help = "HTTP/2 by prior knowledge or upgrade on the same port (h2c); on where K_SERVICE is set"},
+    {.name = "event_source",
+     .env = "event_source",
+     .type = CONFIG_TEXT,
+     AT(event_source),
+     .value_name = "URI",
+     .help = "source of reply events; /NAME of K_SERVICE or OPENFAAS_NAME if not set"},
     {.env = "BALM_LISTEN_FD",
      .type = CONFIG_INT,
      .default_text = "-1",
@@ -189,27 +211,50 @@ static enum status parse_port(const char *name, const char *text, uint16_t *ret_
     return STATUS_OK;
 }
 
-/* Our option, then OpenFaaS's `port`, then Knative's `PORT`; Knative reserves PORT, so with K_SERVICE it is
- * the truth. Each one that is set must be a port, used or not. */
-static enum status resolve_port(const struct settings *s, uint16_t *ret_port, struct error *err)
+/* "HOST:PORT", "[::1]:PORT", ":PORT". */
+static enum status parse_listen_address(const struct settings *s, struct arena *a, struct function_cfg *cfg,
+                                        struct error *err)
 {
-    bool is_knative = getenv("K_SERVICE") != NULL;
+    struct strview text = sv(s->listen_address), host;
+    size_t colon = text.len;
+    while (colon > 0 && text.ptr[colon - 1] != ':')
+        colon--;
+    enum status st = parse_port("LISTEN_ADDRESS", s->listen_address + colon, &cfg->port, err);
+    if (st != STATUS_OK) return st;
+    if (colon <= 1 || cfg->host != NULL) return STATUS_OK;
+    host = sv_sub(text, 0, colon - 1);
+    if (sv_starts_with(host, SV("[")) && sv_ends_with(host, SV("]"))) host = sv_sub(host, 1, host.len - 1);
+    cfg->host = sv_eq(host, SV("localhost")) ? "127.0.0.1" : arena_cstr(a, host);
+    if (server_address_is_valid(cfg->host)) return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT, "LISTEN_ADDRESS: '%s' has no address before the port",
+                     s->listen_address);
+}
+
+/* Our option, then OpenFaaS's `port`, then Knative's `PORT`, then its func's LISTEN_ADDRESS; Knative reserves
+ * PORT, so with K_SERVICE it is the truth. Each port that is set must be one, used or not. */
+static enum status resolve_port(const struct settings *s, struct arena *a, struct function_cfg *cfg,
+                                struct error *err)
+{
     uint16_t openfaas = 0, knative = 0;
     enum status st =
         parse_port("port", s->port_openfaas != NULL ? s->port_openfaas : PORT_DEFAULT, &openfaas, err);
     if (st == STATUS_OK)
         st = parse_port("PORT", s->port_knative != NULL ? s->port_knative : PORT_DEFAULT, &knative, err);
     if (st != STATUS_OK) return st;
-    if (s->port != NULL) return parse_port("--port", s->port, ret_port, err);
-    bool takes_knative = s->port_knative != NULL && (is_knative || s->port_openfaas == NULL);
-    *ret_port = takes_knative ? knative : openfaas;
+    if (s->port != NULL) return parse_port("--port", s->port, &cfg->port, err);
+    if (s->port_openfaas == NULL && s->port_knative == NULL && s->listen_address != NULL)
+        return parse_listen_address(s, a, cfg, err);
+    bool takes_knative = s->port_knative != NULL && (s->service != NULL || s->port_openfaas == NULL);
+    cfg->port = takes_knative ? knative : openfaas;
     return STATUS_OK;
 }
 
+/* Knative's sidecar goes on sending for as long as requests reach it, and the platform's own grace time is
+ * the revision's timeout: both are bounds enough. */
 static enum status resolve_drain(const struct settings *s, int64_t *ret_ns, struct error *err)
 {
     if (s->healthcheck_interval == NULL) {
-        *ret_ns = s->write_timeout_ns;
+        *ret_ns = s->service != NULL ? 24 * HOUR_NS : s->write_timeout_ns;
         return STATUS_OK;
     }
     if (duration_parse(sv(s->healthcheck_interval), ret_ns) == STATUS_OK && *ret_ns <= 24 * HOUR_NS)
@@ -217,6 +262,27 @@ static enum status resolve_drain(const struct settings *s, int64_t *ret_ns, stru
     return error_set(err, STATUS_INVALID_ARGUMENT,
                      "healthcheck_interval: '%s' is not a duration in the range 0s to 24h",
                      s->healthcheck_interval);
+}
+
+/* A URI reference, so that no reply event is refused for it. */
+static enum status resolve_event_source(const struct function_def *def, const struct settings *s,
+                                        struct arena *a, struct function_cfg *cfg, struct error *err)
+{
+    const char *name = s->service != NULL ? s->service : s->name != NULL ? s->name : def->name;
+    cfg->event_source = s->event_source != NULL ? s->event_source : arena_printf(a, "/%s", name).ptr;
+    for (const char *c = cfg->event_source; *c != '\0'; c++)
+        if (*c <= ' ' || *c > '~' || strchr("\"<>\\^`{|}", *c) != NULL)
+            return error_set(err, STATUS_INVALID_ARGUMENT, "event_source: '%s' is no URI reference",
+                             cfg->event_source);
+    return STATUS_OK;
+}
+
+/* Behind Knative's sidecar, and only there: it never meets a client directly, and whether the port is called
+ * http1 or h2c is not told to the container. Said aloud, "false" is obeyed. */
+static bool resolve_http2(const struct settings *s)
+{
+    const char *said = getenv("http2");
+    return s->http2 || (s->service != NULL && (said == NULL || said[0] == '\0'));
 }
 
 static enum status check_listen_fd(int64_t fd, struct error *err)
@@ -272,7 +338,7 @@ enum status function_config_load(const struct function_def *def, int argc, char 
         .suppress_lock = s.suppress_lock,
         .log_callid = s.log_callid,
         .knative_health = s.knative_health,
-        .http2 = s.http2,
+        .http2 = resolve_http2(&s),
         .is_frozen = s.is_frozen,
         .is_metrics_off = sv_eq(sv(s.metrics), SV("off")),
     };
@@ -280,8 +346,9 @@ enum status function_config_load(const struct function_def *def, int argc, char 
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "log_level: '%s' is none of DEBUG, INFO, WARNING, ERROR", s.log_level);
     st = check_settings(def, &s, err);
-    if (st == STATUS_OK) st = resolve_port(&s, &cfg.port, err);
+    if (st == STATUS_OK) st = resolve_port(&s, a, &cfg, err);
     if (st == STATUS_OK) st = resolve_drain(&s, &cfg.healthcheck_interval_ns, err);
+    if (st == STATUS_OK) st = resolve_event_source(def, &s, a, &cfg, err);
     if (st == STATUS_OK) *ret_cfg = cfg;
     return st;
 }

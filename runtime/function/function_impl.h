@@ -2,8 +2,9 @@
  *
  *   function.c         main(), life cycle, signals, drain     function_config.c  the table of settings
  *   function_serve.c   routes, limits, answers                function_metrics.c what /metrics shows
+ *   function_event.c   CloudEvents and reply events           healthcheck.c      -run-healthcheck
  *   invocation.c       signed invocations, both ends          host_act.c         acts on the host through the
- * broker             healthcheck.c      -run-healthcheck */
+ *                                                                                broker */
 #ifndef BALM_FUNCTION_IMPL_H
 #define BALM_FUNCTION_IMPL_H
 
@@ -27,6 +28,7 @@ struct function_cfg {
     const char *host;       /* NULL: all interfaces */
     const char *ready_path; /* NULL: none */
     const char *secrets_path;
+    const char *event_source; /* of reply events, "/echo" */
     enum log_level log_level;
     bool suppress_lock, log_callid, knative_health, http2, is_metrics_off, is_frozen;
 };
@@ -58,6 +60,11 @@ struct function {
 
 /* Request handler of the function's server; arg is the struct function. */
 void function_serve(void *arg, const struct http_req *req, struct http_resp *resp);
+/* How a function serves one request. */
+typedef void function_serve_fn(struct function *f, struct invocation *inv, struct http_resp *resp);
+/* inv->req through `serve`: as it is, or event by event, and then what the answers say as reply events. */
+void function_serve_events(struct function *f, struct invocation *inv, function_serve_fn *serve,
+                           struct http_resp *resp);
 /* Is it to be sent traffic? Accepting, and the lock file (where there is one) still exists. */
 bool function_is_healthy(const struct function *f);
 

@@ -5,7 +5,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "client/client_count.h"
-#include "cloudevents/cloudevents.h"
 #include "function/function_impl.h"
 #include "function/openapi.h"
 #include "function/secret.h"
@@ -98,14 +97,14 @@ static int64_t earlier(int64_t a_ns, int64_t b_ns)
     return a_ns < b_ns ? a_ns : b_ns;
 }
 
-/* Monotonic; 0 for none. */
+/* Monotonic; 0 for none. exec_timeout counts from the request's arrival: the events of a batch share it. */
 static int64_t deadline_of(const struct function *f, const struct invocation *inv)
 {
     int64_t now_ns = clock_monotonic_ns(), deadline_ns = 0;
     if (f->cfg.exec_timeout_ns > 0) {
         int64_t limit_ns = requested_limit_ns(inv->req);
         if (limit_ns == 0 || limit_ns > f->cfg.exec_timeout_ns) limit_ns = f->cfg.exec_timeout_ns;
-        deadline_ns = now_ns + limit_ns;
+        deadline_ns = inv->req->received_ns + limit_ns;
     }
     if (inv->deadline_unix_ns != 0)
         deadline_ns = earlier(deadline_ns, now_ns + inv->deadline_unix_ns - clock_unix_ns());
@@ -213,48 +212,6 @@ static void answer_result(struct invocation *inv, const struct run *run, const s
 
 /* ---- plain functions ---- */
 
-/* What the event's data type and attributes are in binary mode, whatever mode they came in. */
-static enum status normalise_event(const struct http_req *req, struct http_req *ret_req, struct error *err)
-{
-    const struct cloudevent *e = NULL;
-    size_t n_events = 0, n = 0, n_event_headers = 0;
-    enum status s = cloudevent_decode(req, &e, &n_events, err);
-    if (s != STATUS_OK) return s;
-    struct http_header *headers = arena_array(req->arena, 2 * HTTP_HEADERS_MAX, sizeof(*headers));
-    s = cloudevent_to_headers(e, req->arena, headers, HTTP_HEADERS_MAX, &n_event_headers, err);
-    if (s != STATUS_OK) return s;
-    n = n_event_headers;
-    for (size_t i = 0; i < req->n_headers; i++) {
-        struct strview name = req->headers[i].name;
-        if (!sv_starts_with(name, SV("ce-")) && !sv_eq(name, SV("content-type")))
-            headers[n++] = req->headers[i];
-    }
-    *ret_req = *req;
-    ret_req->headers = headers;
-    ret_req->n_headers = n;
-    ret_req->body = e->data;
-    return STATUS_OK;
-}
-
-/* Structured events reach the handler as binary ones; a batch and everything else as they came. */
-static bool take_event(struct invocation *inv, struct http_resp *resp)
-{
-    const struct http_req *req = inv->req;
-    enum cloudevent_mode mode = cloudevent_mode(req);
-    struct http_req *normal = NULL;
-    struct error err;
-    if (mode != CLOUDEVENT_BINARY && mode != CLOUDEVENT_STRUCTURED) return true;
-    normal = arena_alloc(req->arena, sizeof(*normal));
-    if (normalise_event(req, normal, &err) != STATUS_OK) {
-        bool is_unknown_format = err.code == STATUS_UNIMPLEMENTED;
-        http_resp_error(resp, req->arena, &err);
-        if (is_unknown_format) resp->status = 415;
-        return false;
-    }
-    if (mode == CLOUDEVENT_STRUCTURED) inv->req = normal;
-    return true;
-}
-
 static void answer_plain_failure(const struct function *f, const struct invocation *inv,
                                  const struct run *run, const struct error *err, struct http_resp *resp)
 {
@@ -274,12 +231,11 @@ static void answer_reply(const struct result *result, struct http_resp *resp)
         http_resp_header(resp, result->headers[i].name, result->headers[i].value);
 }
 
-static void serve_plain(const struct function *f, struct invocation *inv, struct http_resp *resp)
+static void serve_plain(struct function *f, struct invocation *inv, struct http_resp *resp)
 {
     struct result result = {.arena = inv->arena};
     struct run run = {0};
     struct error err = {0};
-    if (!take_event(inv, resp)) return;
     enum status s = call_handler(f, inv, &result, &run, &err);
     if (s != STATUS_OK)
         answer_plain_failure(f, inv, &run, &err, resp);
@@ -412,10 +368,7 @@ static void serve_function(struct function *f, const struct http_req *req, struc
         answer_saturated(f, req->arena, resp);
     } else {
         function_metrics_inflight(++f->inflight);
-        if (f->def->acts)
-            serve_acting(f, &inv, resp);
-        else
-            serve_plain(f, &inv, resp);
+        function_serve_events(f, &inv, f->def->acts ? serve_acting : serve_plain, resp);
         function_metrics_inflight(--f->inflight);
         http_resp_header(resp, SV("x-duration-seconds"),
                          seconds_text(req->arena, clock_monotonic_ns() - req->received_ns));

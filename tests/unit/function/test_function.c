@@ -416,32 +416,6 @@ Test(function, log_callid_logs_a_line_for_each_request_but_probes)
     cr_assert(strstr(process.log, "/d") == NULL);
 }
 
-/* ---- CloudEvents ---- */
-
-Test(function, events_reach_a_plain_handler_in_binary_form)
-{
-    START(&plain);
-    cr_assert_eq(
-        post("/", "Content-Type: application/cloudevents+json\r\n",
-             "{\"id\":\"e7\",\"source\":\"/s\",\"type\":\"t\",\"specversion\":\"1.0\",\"data\":{\"a\":1}}"),
-        200);
-    cr_assert_str_eq(http_body(answer), "e7:{\"a\":1}");
-    assert_has("content-type: application/json\r\n");
-    cr_assert_eq(
-        post(
-            "/",
-            "ce-id: b1\r\nce-source: /s\r\nce-type: t\r\nce-specversion: 1.0\r\nContent-Type: text/plain\r\n",
-            "raw"),
-        200);
-    cr_assert_str_eq(http_body(answer), "b1:raw");
-    cr_assert_eq(post("/", "Content-Type: application/cloudevents-batch+json\r\n", "[]"), 200);
-    cr_assert_str_eq(http_body(answer), "[]");
-    cr_assert_eq(post("/", "Content-Type: application/cloudevents+json\r\n", "{\"id\":\"e7\"}"), 400);
-    assert_has("is missing");
-    cr_assert_eq(post("/", "Content-Type: application/cloudevents+xml\r\n", "<a/>"), 415);
-    cr_assert_eq(stop(), 0);
-}
-
 /* ---- acting functions ---- */
 
 static char key[65], secrets_env[300];
@@ -638,6 +612,13 @@ Test(function, bad_settings_stop_the_start_with_one_sentence)
     refused_start(&plain, "BALM_LISTEN_FD=1", "BALM_LISTEN_FD: descriptor 1");
     refused_start(&plain, "BALM_METRICS=maybe", "BALM_METRICS");
     refused_start(&plain, "TMPDIR=/proc/1/nowhere", "suppress_lock");
+    refused_start(&plain, "event_source=/a b", "event_source: '/a b' is no URI reference");
+    function_spawn(&process, &plain, ENV("LISTEN_ADDRESS=example.org:80", "metrics_port=0"), NULL);
+    cr_assert_eq(function_wait(&process), 1);
+    cr_assert(strstr(process.log, "LISTEN_ADDRESS: 'example.org:80' has no address before the port") != NULL,
+              "%s", process.log);
+    function_spawn(&process, &plain, ENV("LISTEN_ADDRESS=127.0.0.1", "metrics_port=0"), NULL);
+    cr_assert_eq(function_wait(&process), 1);
 }
 
 Test(function, a_busy_port_stops_the_start)
@@ -680,6 +661,24 @@ Test(function, port_is_taken_from_option_openfaas_or_knative_in_the_right_order)
     function_spawn(&process, &plain, ENV(openfaas, "metrics_port=0"), "--port=0");
     cr_assert(function_log_has(&process, "\"ready\""));
     cr_assert(strstr(process.log, openfaas + 5) == NULL);
+}
+
+Test(function, listen_address_counts_where_no_port_is_set)
+{
+    char address[64], openfaas[32];
+    uint16_t a = free_port(), b = free_port();
+    (void)snprintf(address, sizeof(address), "LISTEN_ADDRESS=127.0.0.1:%u", a);
+    (void)snprintf(openfaas, sizeof(openfaas), "port=%u", b);
+    function_start(&process, &plain, ENV(address, "metrics_port=0"));
+    cr_assert_eq(process.port, a);
+    cr_assert_eq(get("/_/health"), 200);
+    function_kill(&process);
+    function_start(&process, &plain, ENV(address, openfaas, "metrics_port=0", "suppress_lock=1"));
+    cr_assert_eq(process.port, b);
+    function_kill(&process);
+    (void)snprintf(address, sizeof(address), "LISTEN_ADDRESS=:%u", a);
+    function_start(&process, &plain, ENV(address, "metrics_port=0", "suppress_lock=1"));
+    cr_assert_eq(process.port, a);
 }
 
 Test(function, a_plain_function_may_say_what_came_of_it)
@@ -776,6 +775,19 @@ Test(function, healthcheck_interval_bounds_the_drain_and_write_timeout_what_stil
     cr_assert_lt(clock_monotonic_ns() - started_ns, 3 * NS_PER_S);
     cr_assert(strstr(process.log, "write_timeout ended the drain") != NULL, "%s", process.log);
     (void)close(fd);
+}
+
+Test(function, as_a_knative_service_it_serves_on_for_as_long_as_requests_come)
+{
+    START(&plain, "K_SERVICE=s", "write_timeout=300ms");
+    cr_assert_eq(kill(process.pid, SIGTERM), 0);
+    cr_assert(function_log_has(&process, "\"draining\""));
+    int64_t until_ns = clock_monotonic_ns() + 2 * NS_PER_S; /* far beyond write_timeout */
+    while (clock_monotonic_ns() < until_ns) {
+        cr_assert_eq(get("/"), 200);
+        (void)usleep(50000);
+    }
+    cr_assert_eq(function_wait(&process), 0); /* quiet */
 }
 
 static unsigned descriptors_of(pid_t pid)
