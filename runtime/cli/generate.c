@@ -230,6 +230,8 @@ static void append_definition(struct buf *b, struct arena *a, const struct manif
                c_on_unknown[m->on_unknown]);
     if (m->n_params > 0)
         buf_printf(b, "    .params_bytes = sizeof(struct %.*s_params),\n    .decode = decode,\n", SV_ARG(id));
+    if (m->auth == MANIFEST_AUTH_API_KEY)
+        buf_printf(b, "    .api_key_secret = \"%.*s-api-key\",\n", SV_ARG(m->name));
     buf_append(b, SV("    .handle = handle,\n    .manifest_json =\n        "));
     append_literal(b, json_canonical(a, m->json), "        ");
     json_t *document = openapi_document(m->json);
@@ -346,7 +348,11 @@ void generate_readme(const struct manifest *manifests, size_t n, struct buf *b)
         const struct manifest *m = &manifests[i];
         buf_printf(b, "| [`%.*s`](functions/%.*s/README.md) | ", SV_ARG(m->name), SV_ARG(m->name));
         append_cell(b, m->summary);
-        buf_printf(b, " | %s | ", !m->acts ? "no" : m->is_destructive ? "yes, destructive" : "yes");
+        buf_printf(b, " | %s | ",
+                   m->auth == MANIFEST_AUTH_API_KEY ? "no; asks for an API key"
+                   : !m->acts                       ? "no"
+                   : m->is_destructive              ? "yes, destructive"
+                                                    : "yes");
         append_param_cell(b, m);
         buf_append(b, SV(" | "));
         append_touches_cell(b, m);

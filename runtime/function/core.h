@@ -26,7 +26,8 @@ struct function_info {
     bool tells_people; /* all it does: it may end a ladder, past cooldown, rate and target */
     enum on_unknown on_unknown;
     int64_t timeout_ns;
-    struct strview undo; /* how its act is taken back, in its manifest's words */
+    struct strview api_key_secret; /* what holds the keys that callers must show; empty: none is asked for */
+    struct strview undo;           /* how its act is taken back, in its manifest's words */
     struct strview manifest_json;
     /* Why its last start failed, with the paths that are not for callers; empty: it did not. Borrowed until
      * the next wait. */

@@ -98,9 +98,11 @@ struct function_def {
     size_t params_bytes;        /* 0: no parameters, decode is NULL and handle's params too */
     enum status (*decode)(const json_t *body, struct arena *a, void *ret_params, struct error *err);
     enum status (*handle)(struct invocation *inv, const void *params, struct result *ret, struct error *err);
-    const char *manifest_json; /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when
-                                  it is deployed */
-    const char *openapi_json;  /* what GET /openapi.json answers (function/openapi.h); NULL: the handler's */
+    const char *manifest_json;  /* bot.yaml as canonical JSON: printed by --describe, read by the gateway when
+                                   it is deployed */
+    const char *api_key_secret; /* what holds the keys that callers must show (function/api_key.h); NULL: none
+                                   is asked for */
+    const char *openapi_json;   /* what GET /openapi.json answers (function/openapi.h); NULL: the handler's */
     /* For what stands in for something else (function/program.h), else NULL. `attend` is a fiber beside the
      * requests: it begins before the first and is cancelled once the last has ended. If it returns before
      * that, the process ends with exit 1. While is_ready() says no, /_/health and /_/ready answer 503. */

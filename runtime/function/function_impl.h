@@ -2,7 +2,8 @@
  *
  *   function.c         main(), life cycle, signals, drain     function_config.c  the table of settings
  *   function_serve.c   routes, limits, answers                function_metrics.c what /metrics shows
- *   function_event.c   CloudEvents and reply events           healthcheck.c      -run-healthcheck
+ *   function_event.c   CloudEvents and reply events           function_key.c     API keys
+ *   healthcheck.c      -run-healthcheck
  *   invocation.c       signed invocations, both ends          host_act.c         acts on the host through the
  *                                                                                broker */
 #ifndef BALM_FUNCTION_IMPL_H
@@ -55,6 +56,7 @@ struct function {
     unsigned inflight;          /* function requests; private routes are not counted */
     int64_t last_traffic_ns;    /* end of the last function request, or the first probe that saw the drain */
     struct fiber_event traffic; /* a request ended, a probe saw the drain */
+    int64_t key_complained_ns;  /* when it was last logged that there are no API keys */
     char key_hex[SECRET_READ_MAX + 1]; /* of invocations; empty until read */
 };
 
@@ -67,6 +69,10 @@ void function_serve_events(struct function *f, struct invocation *inv, function_
                            struct http_resp *resp);
 /* Is it to be sent traffic? Accepting, and the lock file (where there is one) still exists. */
 bool function_is_healthy(const struct function *f);
+
+/* Has the caller shown an API key, if one is asked for? False: answered. After it the request has the key no
+ * more: handlers log headers, programs have them in their environment. */
+bool function_take_key(struct function *f, struct invocation *inv, struct http_resp *resp);
 
 /* ---- metrics ---- */
 

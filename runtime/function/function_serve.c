@@ -366,7 +366,7 @@ static void serve_function(struct function *f, const struct http_req *req, struc
     make_call_id(&inv, resp);
     if (is_saturated(f)) {
         answer_saturated(f, req->arena, resp);
-    } else {
+    } else if (function_take_key(f, &inv, resp)) {
         function_metrics_inflight(++f->inflight);
         function_serve_events(f, &inv, f->def->acts ? serve_acting : serve_plain, resp);
         function_metrics_inflight(--f->inflight);

@@ -11,7 +11,7 @@ const char *const manifest_type_names[] = {"text",  "integer",   "boolean", "dur
                                            "bytes", "text-list", NULL};
 const char *const manifest_pattern_names[] = {"any", "line", "name", "unit", "path-absolute", "url", NULL};
 const char *const manifest_on_unknown_names[] = {"reread", "rerun", "escalate", NULL};
-static const char *const auth_names[] = {"open", "signed", NULL};
+static const char *const auth_names[] = {"open", "signed", "api-key", NULL};
 
 #define NAME_MAX_BYTES 63 /* a DNS label: it becomes a Kubernetes Service */
 #define MEMBER_MAX     40
@@ -394,7 +394,8 @@ static enum status check_acting(struct raw *r)
         return yaml_error(r->doc, auth, r->err, "auth must be signed: %.*s acts", SV_ARG(m->name));
     if (auth != NULL && !m->acts && m->auth == MANIFEST_AUTH_SIGNED)
         return yaml_error(r->doc, auth, r->err, "auth: only invocations of functions that act are signed");
-    m->auth = m->acts ? MANIFEST_AUTH_SIGNED : MANIFEST_AUTH_OPEN;
+    if (m->acts) m->auth = MANIFEST_AUTH_SIGNED;
+    if (m->auth == MANIFEST_AUTH_API_KEY) manifest_add_key_secret(m);
     return STATUS_OK;
 }
 
@@ -435,6 +436,7 @@ static void make_json(struct raw *r, const struct manifest_detail *details, size
     json_object_set_new(json, "auth", json_string(auth_names[m->auth]));
     json_object_set_new(json, "timeout", json_string(duration_format(m->timeout_ns, timeout)));
     if (m->n_params == 0) json_object_set_new(json, "params", json_object());
+    if (m->secrets.n > 0) json_object_set_new(json, "secrets", manifest_secrets(m));
     json_object_set_new(json, "schema", manifest_params_schema(m));
     json_object_set_new(json, "reply", manifest_detail_schema(details, n_details));
     m->json = json;

@@ -10,7 +10,8 @@
  *   tells_people: false         # all it does is tell people: it may be a runbook's escalation       (false)
  *   on_unknown: rerun           # an act whose answer was lost: reread | rerun | escalate
  *   timeout: 60s                # of one invocation, 1s to 1h                                      (30s)
- *   auth: signed                # signed (acting functions, always) | open                         (by acts)
+ *   auth: signed                # signed (acting functions, always) | open | api-key               (by acts)
+ *                               # api-key: callers show one of the secret NAME-api-key (function/api_key.h)
  *   params:
  *     older_than:               # a C identifier in lower case
  *       type: duration          # text | integer | boolean | duration | bytes | text-list
@@ -41,7 +42,7 @@
 
 #define MANIFEST_PARAMS_MAX 64
 
-enum manifest_auth { MANIFEST_AUTH_OPEN, MANIFEST_AUTH_SIGNED };
+enum manifest_auth { MANIFEST_AUTH_OPEN, MANIFEST_AUTH_SIGNED, MANIFEST_AUTH_API_KEY };
 
 struct manifest_param {
     struct strview name, description;
@@ -71,7 +72,7 @@ struct manifest {
     int64_t timeout_ns;
     struct manifest_param *params; /* in the file's order */
     size_t n_params;
-    struct yaml_text_list secrets;
+    struct yaml_text_list secrets; /* the one of its API keys last, if it asks for one */
     struct manifest_variable *environment;
     size_t n_environment;
     const struct yaml_node *touches; /* a map of lists, or NULL */

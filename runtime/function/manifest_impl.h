@@ -14,6 +14,9 @@ struct manifest_detail {
     int type; /* enum param_type: TEXT, INTEGER, BOOLEAN or TEXT_LIST */
 };
 
+/* What holds its API keys is one of its secrets; a person need not say so. */
+void manifest_add_key_secret(struct manifest *m);
+
 /* Room for any parameter's member. */
 union manifest_value {
     struct strview text;
@@ -25,7 +28,8 @@ union manifest_value {
 /* What the generated decoder has of a parameter, but for its place in a struct. In the arena. */
 struct param_field manifest_param_field(struct arena *a, const struct manifest_param *p);
 
-/* JSON Schemas (owned by the caller). */
+/* Owned by the caller: names of secrets; JSON Schemas. */
+json_t *manifest_secrets(const struct manifest *m);
 json_t *manifest_params_schema(const struct manifest *m);
 json_t *manifest_detail_schema(const struct manifest_detail *details, size_t n);
 

@@ -98,6 +98,26 @@ static json_t *object_schema(json_t *properties)
                      "object", "additionalProperties", 0, "properties", properties);
 }
 
+void manifest_add_key_secret(struct manifest *m)
+{
+    struct strview name = arena_printf(&m->arena, "%.*s-api-key", SV_ARG(m->name));
+    struct strview *items = arena_array(&m->arena, m->secrets.n + 1, sizeof(*items));
+    for (size_t i = 0; i < m->secrets.n; i++) {
+        if (sv_eq(m->secrets.items[i], name)) return;
+        items[i] = m->secrets.items[i];
+    }
+    items[m->secrets.n] = name;
+    m->secrets = (struct yaml_text_list){items, m->secrets.n + 1};
+}
+
+json_t *manifest_secrets(const struct manifest *m)
+{
+    json_t *names = json_array();
+    for (size_t i = 0; i < m->secrets.n; i++)
+        (void)json_array_append_new(names, json_text(m->secrets.items[i]));
+    return names;
+}
+
 json_t *manifest_params_schema(const struct manifest *m)
 {
     json_t *properties = json_object(), *required = json_array();

@@ -84,6 +84,11 @@ static json_t *make_schemas(const json_t *m, bool acts)
     return schemas;
 }
 
+static bool asks_for_key(const json_t *m)
+{
+    return sv_eq(json_get_text(m, "auth"), SV("api-key"));
+}
+
 /* ---- responses ---- */
 
 /* The runtime's own answers are one sentence, of a function as JSON and of a gateway before it as text. */
@@ -96,7 +101,16 @@ static json_t *error_response(const char *description, bool acts)
                      "application/json", "schema", schema, "text/plain", "schema", "type", "string");
 }
 
-static json_t *make_responses(bool acts)
+static json_t *key_refused_response(void)
+{
+    json_t *response = error_response("no API key, or one that is not taken", false);
+    json_object_set_new(response, "headers",
+                        json_pack("{s:{s:s, s:{s:s}}}", "www-authenticate", "description",
+                                  "the header that is missing", "schema", "type", "string"));
+    return response;
+}
+
+static json_t *make_responses(const json_t *m, bool acts)
 {
     json_t *responses =
         json_pack("{s:o, s:o, s:o, s:o, s:o}", "400",
@@ -105,6 +119,7 @@ static json_t *make_responses(bool acts)
                   error_response("as much is under way as the function takes at once", acts), "4XX",
                   error_response("it failed by what was asked", acts), "5XX",
                   error_response("it failed otherwise", acts));
+    if (asks_for_key(m)) json_object_set_new(responses, "401", key_refused_response());
     /* A time limit that is over has no body, whoever answers. */
     json_object_set_new(responses, "504", error_response("the time limit is over", acts));
     if (acts) {
@@ -187,7 +202,8 @@ static json_t *make_operation(const json_t *m, bool acts)
     json_t *operation = json_pack(
         "{s:O, s:O, s:o, s:[O], s:o, s:o}", "operationId", json_object_get(m, "name"), "summary",
         json_object_get(m, "summary"), "description", make_description(m, acts), "tags",
-        json_object_get(m, "name"), "requestBody", make_request(m), "responses", make_responses(acts));
+        json_object_get(m, "name"), "requestBody", make_request(m), "responses", make_responses(m, acts));
+    if (asks_for_key(m)) json_object_set_new(operation, "security", json_pack("[{s:[]}]", "apiKey"));
     if (acts) json_object_set_new(operation, "security", json_pack("[{s:[]}]", "invocation"));
     return operation;
 }
@@ -199,6 +215,13 @@ static json_t *signature_scheme(void)
         "ce-balmsignature", "description",
         "Made by the platform with the function's own key, over the body and the other `ce-` headers of a "
         "CloudEvent of type `dev.balm.invocation`: intent, incident, target, epoch, attempt, time, deadline.");
+}
+
+static json_t *key_scheme(void)
+{
+    return json_pack("{s:{s:s, s:s, s:s, s:s}}", "apiKey", "type", "apiKey", "in", "header", "name",
+                     "X-Api-Key", "description",
+                     "One of the keys that whoever runs the function has put into its secret.");
 }
 
 bool openapi_is_known(const json_t *manifest)
@@ -213,6 +236,7 @@ json_t *openapi_document(const json_t *manifest)
     bool acts = json_is_true(json_object_get(manifest, "acts"));
     json_t *components = json_pack("{s:o}", "schemas", make_schemas(manifest, acts));
     if (acts) json_object_set_new(components, "securitySchemes", signature_scheme());
+    if (asks_for_key(manifest)) json_object_set_new(components, "securitySchemes", key_scheme());
     return json_pack("{s:s, s:{s:O, s:O, s:s}, s:[{s:s}], s:{s:{s:o}}, s:o}", "openapi", "3.1.0", "info",
                      "title", json_object_get(manifest, "name"), "summary",
                      json_object_get(manifest, "summary"), "version", BALM_VERSION, "servers", "url", ".",

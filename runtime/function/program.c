@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "function/api_key.h"
 #include "function/openapi.h"
 #include "function/program_impl.h"
 #include "log/log.h"
@@ -100,6 +101,8 @@ static enum status load_manifest(struct arena *keep, struct error *err)
         self.openapi_json = json_canonical(keep, document).ptr;
         json_release(document);
     }
+    struct strview key_secret = api_key_secret(json, keep);
+    self.api_key_secret = key_secret.len > 0 ? arena_cstr(keep, key_secret) : NULL;
     json_release(json);
     arena_release(&a);
     return s == STATUS_OK ? s : error_prefix(err, s, "manifest");
@@ -192,6 +195,7 @@ int program_main(int argc, char **argv)
     def.params_bytes = self.params.n_params > 0 ? sizeof(struct program_params) : 0;
     def.decode = decode;
     def.handle = handle;
+    def.api_key_secret = self.api_key_secret;
     def.openapi_json = self.openapi_json;
     def.attend = is_http() ? program_http_attend : NULL;
     def.is_ready = is_http() ? program_http_is_ready : NULL;

@@ -14,8 +14,9 @@ struct program {
     const char *name; /* for messages: argv[0] without its folders */
     const char *folder;
     bool acts, has_manifest;
-    struct manifest params;   /* of its manifest, only what says how they are decoded */
-    const char *openapi_json; /* NULL: its manifest does not say enough */
+    struct manifest params;     /* of its manifest, only what says how they are decoded */
+    const char *api_key_secret; /* NULL: it asks for no key */
+    const char *openapi_json;   /* NULL: its manifest does not say enough */
     /* Settings. */
     const char *mode, *upstream_url, *http_upstream_url, *content_type;
     bool combine_output;

@@ -39,10 +39,20 @@ static enum status read_either(struct arena *a, const char *folder, const char *
     return only != NULL ? file_read(a, only, SECRET_READ_MAX, ret_content, err) : s;
 }
 
-enum status secret_read(struct arena *a, const char *name, struct strview *ret_secret, struct error *err)
+const char *secret_folder(void)
 {
     const char *folder = getenv("secret_mount_path");
-    if (folder == NULL || folder[0] == '\0') folder = SECRETS_DEFAULT;
+    return folder != NULL && folder[0] != '\0' ? folder : SECRETS_DEFAULT;
+}
+
+enum status secret_read(struct arena *a, const char *name, struct strview *ret_secret, struct error *err)
+{
+    return secret_read_from(a, secret_folder(), name, ret_secret, err);
+}
+
+enum status secret_read_from(struct arena *a, const char *folder, const char *name,
+                             struct strview *ret_secret, struct error *err)
+{
     struct strview content = {0};
     struct error why = {0};
     enum status s = read_either(a, folder, name, &content, &why);

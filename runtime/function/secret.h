@@ -13,5 +13,9 @@
  * STATUS_FAILED_PRECONDITION: not there, empty or unreadable; the sentence names the secret. */
 enum status secret_read(struct arena *a, const char *name, struct strview *ret_secret,
                         struct error *err) MUST_USE;
+/* The same from another folder than secret_folder(), this process's own. */
+enum status secret_read_from(struct arena *a, const char *folder, const char *name,
+                             struct strview *ret_secret, struct error *err) MUST_USE;
+const char *secret_folder(void);
 
 #endif

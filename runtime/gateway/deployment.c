@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "config/config.h"
+#include "function/api_key.h"
 
 #define DESCRIBE_TIMEOUT_NS (5 * NS_PER_S)
 #define DESCRIBE_BYTES_MAX  (256 * 1024)
@@ -47,9 +48,9 @@ static enum status check_secrets(const struct deployment_spec *spec, struct erro
                        memchr(name.ptr, '\0', name.len) == NULL;
         if (!is_fine || sv_find(name, '/') < name.len)
             return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: entry %zu is no secret's name", i + 1);
-        if (sv_eq(name, SV(INVOCATION_KEY_SECRET)))
-            return error_set(err, STATUS_INVALID_ARGUMENT,
-                             "secrets: '" INVOCATION_KEY_SECRET "' is the platform's own");
+        if (sv_eq(name, SV(INVOCATION_KEY_SECRET)) || sv_eq(name, SV(API_KEY_GATEWAY_SECRET)))
+            return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: '%.*s' is the platform's own",
+                             SV_ARG(name));
     }
     return STATUS_OK;
 }
@@ -140,6 +141,7 @@ void gateway_manifest_info(const json_t *m, struct strview name, struct arena *a
         .removes_series = json_is_yes(m, "removes_series"),
         .tells_people = json_is_yes(m, "tells_people"),
         .on_unknown = parse_on_unknown(json_get_text(m, "on_unknown")),
+        .api_key_secret = api_key_secret(m, a),
         .undo = json_get_text(m, "undo"),
         .manifest_json = json_canonical(a, m),
     };
@@ -153,6 +155,8 @@ static void info_from_manifest(struct deployment *d)
     struct strview limit = json_get_text(d->spec.env, "exec_timeout"); /* what the function will go by */
     int64_t limit_ns;
     if (limit.len > 0 && duration_parse(limit, &limit_ns) == STATUS_OK) d->info.timeout_ns = limit_ns;
+    if (d->info.api_key_secret.len > 0)
+        api_key_derive(d->gateway->secrets.invocation_key, d->spec.name, d->gateway_key);
 }
 
 /* What a function may do is known before it first runs: one that cannot say it (--describe) is not deployed.
@@ -208,6 +212,7 @@ void deployment_free(struct deployment *d)
     json_release(d->spec.annotations);
     json_release(d->manifest);
     function_log_free(d->log);
+    mem_wipe(d->gateway_key, sizeof(d->gateway_key));
     arena_release(&d->arena);
     free(d);
 }

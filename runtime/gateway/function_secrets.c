@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "config/quote.h"
+#include "function/api_key.h"
 #include "function/params.h"
 
 /* Between the look whether there is one and the change that follows nobody else may change it. */
@@ -33,9 +34,8 @@ enum status function_secret_check_name(struct strview name, struct error *err)
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "secret name '%s': 1 to 253 lower-case letters, digits, inner '-' and '.'",
                          quote_text(name, shown));
-    if (sv_eq(name, SV(INVOCATION_KEY_SECRET)))
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "secret '" INVOCATION_KEY_SECRET "' is the platform's own");
+    if (sv_eq(name, SV(INVOCATION_KEY_SECRET)) || sv_eq(name, SV(API_KEY_GATEWAY_SECRET)))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "secret '%.*s' is the platform's own", SV_ARG(name));
     return STATUS_OK;
 }
 

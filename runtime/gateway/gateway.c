@@ -277,6 +277,18 @@ static bool is_guessable(struct strview secret)
     return secret.len < SECRET_UNGUESSABLE_LEN;
 }
 
+void gateway_refuse_wrong(struct gateway *g, const struct http_req *req, struct strview credentials,
+                          unsigned wait_s, struct http_resp *resp)
+{
+    if (login_limit_failed(g->logins, req->peer, credentials, req->received_ns))
+        log_warn("gateway", "too many wrong credentials from one address", LOG_SV("peer", req->peer));
+    gateway_count_refused_login(wait_s == 0 ? SV("wrong") : SV("limited"));
+    if (wait_s == 0) return;
+    http_resp_set(resp, 429, SV("text/plain; charset=utf-8"),
+                  SV("too many wrong credentials from this address\n"));
+    http_resp_header(resp, SV("retry-after"), arena_printf(req->arena, "%u", wait_s));
+}
+
 /* False: answered with 429, or still to be answered with 401 (*ret_is_answered). */
 static bool has_credentials(struct gateway *g, const struct http_req *req, credentials_check_fn *check,
                             struct strview secret, struct http_resp *resp, bool *ret_is_answered)
@@ -292,14 +304,8 @@ static bool has_credentials(struct gateway *g, const struct http_req *req, crede
         if (check(&g->secrets, header)) return true;
         wait_s = login_limit_wait_s(g->logins, req->peer, req->received_ns);
     }
-    if (login_limit_failed(g->logins, req->peer, header, req->received_ns))
-        log_warn("gateway", "too many wrong credentials from one address", LOG_SV("peer", req->peer));
-    gateway_count_refused_login(wait_s == 0 ? SV("wrong") : SV("limited"));
-    if (wait_s == 0) return false;
-    http_resp_set(resp, 429, SV("text/plain; charset=utf-8"),
-                  SV("too many wrong credentials from this address\n"));
-    http_resp_header(resp, SV("retry-after"), arena_printf(req->arena, "%u", wait_s));
-    *ret_is_answered = true;
+    gateway_refuse_wrong(g, req, header, wait_s, resp);
+    *ret_is_answered = wait_s > 0;
     return false;
 }
 

@@ -157,6 +157,8 @@ struct deployment {
     bool is_from_stack;    /* goes with its entry in stack.yml */
     unsigned users;        /* fibers that hold a pointer across waits */
     struct function_log *log;
+    char gateway_key[65];      /* shown to it, if it asks for an API key (function/api_key.h); wiped */
+    int64_t key_complained_ns; /* when it was last logged that nobody can be let in */
     char start_error[ERROR_MESSAGE_MAX]; /* info.start_error is this */
 };
 
@@ -340,6 +342,12 @@ enum status stack_missing(struct gateway *g, const struct stack_plan *plan, stru
 bool gateway_is_on_loopback(const struct gateway *g);
 /* Has it the login, whether or not the management API asks for one? False: answered. */
 bool gateway_has_login(struct gateway *g, const struct http_req *req, struct http_resp *resp);
+/* The credentials of this request were wrong: counted and told. wait_s: what login_limit_wait_s() said before
+ * they were looked at; not 0: answered with 429. */
+void gateway_refuse_wrong(struct gateway *g, const struct http_req *req, struct strview credentials,
+                          unsigned wait_s, struct http_resp *resp);
+/* Does the request show an API key of the function, if that asks for one? False: answered. */
+bool gateway_has_api_key(struct deployment *d, const struct http_req *req, struct http_resp *resp);
 /* Everything that comes in at the port. */
 void gateway_handle(void *gateway, const struct http_req *req, struct http_resp *resp);
 /* /system/…; authorized already. */

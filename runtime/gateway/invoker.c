@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "function/api_key.h"
 #include "gateway/callback.h"
 #include "log/log.h"
 
@@ -168,6 +169,8 @@ static enum status invoker_call(void *arg, struct strview function, const struct
                                 .n_headers = req->n_headers,
                                 .body = req->body,
                                 .deadline_ns = deadline_ns};
+    if (d->info.api_key_secret.len > 0)
+        spec.headers = api_key_replace(req, sv(d->gateway_key), &spec.n_headers);
     d->users++;
     enum status s = call_once(d, &spec, a, ret_reply, &why);
     d->users--;

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/memory.h"
+#include "function/api_key.h"
 #include "gateway/function_secrets.h"
 
 /* Made anew at each start, so it need not survive power loss: no fsync on the way to a first answer. Renamed
@@ -47,6 +48,13 @@ static enum status write_invocation_key(const struct deployment *d, struct arena
     return s;
 }
 
+static enum status write_gateway_key(const struct deployment *d, struct arena *a, const char *folder,
+                                     struct error *err)
+{
+    if (d->info.api_key_secret.len == 0) return STATUS_OK;
+    return write_secret(a, folder, API_KEY_GATEWAY_SECRET, sv(d->gateway_key), err);
+}
+
 static enum status copy_secret(const struct deployment *d, struct arena *a, const char *folder,
                                const char *name, struct error *err)
 {
@@ -71,6 +79,7 @@ enum status replica_prepare_secrets(const struct deployment *d, struct arena *a,
         s = error_set(err, status_from_errno(errno), "make folder %s: %s", d->secrets_folder,
                       strerror(errno));
     if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, d->secrets_folder, err);
+    if (s == STATUS_OK) s = write_gateway_key(d, a, d->secrets_folder, err);
     for (size_t i = 0; i < d->spec.n_secrets && s == STATUS_OK; i++)
         s = copy_secret(d, a, d->secrets_folder, arena_cstr(a, d->spec.secrets[i]), err);
     return s;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "function/api_key.h"
 #include "gateway/callback.h"
 #include "log/log.h"
 #include "metrics/catalog.h"
@@ -23,6 +24,7 @@
 /* NAME[/path]: the function and what it shall see as its target. */
 struct function_target {
     struct strview name, target;
+    bool has_key; /* the call has shown an API key of it, which goes no further */
 };
 
 static struct function_target split_target(const struct http_req *req, struct strview rest)
@@ -188,12 +190,16 @@ void routes_function(struct gateway *g, const struct http_req *req, struct strvi
         answer_error(req, resp, &err);
         return;
     }
+    if (!gateway_has_api_key(d, req, resp)) return;
     struct forward_spec spec = {.method = req->method,
                                 .target = t.target,
                                 .authority = req->authority,
                                 .body = req->body,
                                 .deadline_ns = req->received_ns + deployment_call_timeout(d)};
-    spec.headers = add_headers(req, resp, &spec.n_headers);
+    struct http_req keyed = *req;
+    if (d->info.api_key_secret.len > 0)
+        keyed.headers = api_key_replace(req, sv(d->gateway_key), &keyed.n_headers);
+    spec.headers = add_headers(&keyed, resp, &spec.n_headers);
     int status = 0;
     d->users++;
     enum status s = forward(d, &spec, req, resp, &status, &err);
@@ -214,11 +220,12 @@ static bool is_kept(struct strview name)
     return !sv_starts_with(name, SV("proxy-"));
 }
 
-static struct strview encode_headers(const struct http_req *req, struct strview call_id)
+static struct strview encode_headers(const struct http_req *req, bool has_key, struct strview call_id)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < req->n_headers; i++) {
         const struct http_header *h = &req->headers[i];
+        if (has_key && sv_eq(h->name, SV(API_KEY_HEADER))) continue;
         if (is_kept(h->name) && sv_is_utf8(h->name) && sv_is_utf8(h->value))
             (void)json_object_setn_new(object, h->name.ptr, h->name.len, json_text(h->value));
     }
@@ -249,7 +256,7 @@ static enum status record_call(struct gateway *g, const struct http_req *req, co
         .intent = sv(intent),
         .method = req->method,
         .path = t->target,
-        .headers = encode_headers(req, call_id),
+        .headers = encode_headers(req, t->has_key, call_id),
         .callback = http_req_header(req, SV("x-callback-url")),
         .body_base64 = encode_body(req),
     };
@@ -308,11 +315,13 @@ void routes_async_function(struct gateway *g, const struct http_req *req, struct
         if (status == 405) http_resp_header(resp, SV("allow"), SV("POST"));
         return;
     }
-    const struct deployment *d = find_open(g, t.name, &err);
+    struct deployment *d = find_open(g, t.name, &err);
+    if (d != NULL && !gateway_has_api_key(d, req, resp)) return;
     if (d == NULL || admit_call(g, req, d->spec.name, &err) != STATUS_OK) {
         answer_error(req, resp, &err);
         return;
     }
+    t.has_key = d->info.api_key_secret.len > 0;
     char intent[UUID_LEN + 1];
     struct strview call_id = http_req_header(req, SV("x-call-id"));
     random_uuid(intent);

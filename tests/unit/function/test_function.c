@@ -58,6 +58,21 @@ static enum status plain_handle(struct invocation *inv, const void *params, stru
 static const struct function_def plain = {
     .name = "plain", .summary = "for tests", .handle = plain_handle, .manifest_json = "{\"name\":\"plain\"}"};
 
+#define KEY             "0123456789abcdef0123456789abcdef"
+#define KEY_HEADER(end) "x-api-key: " KEY end "\r\n"
+
+static enum status show_headers(struct invocation *inv, const void *params, struct result *ret,
+                                struct error *err)
+{
+    struct strview all = {0};
+    (void)params;
+    (void)err;
+    for (size_t i = 0; i < inv->req->n_headers; i++)
+        all = arena_printf(inv->arena, "%.*s%.*s: %.*s\n", SV_ARG(all), SV_ARG(inv->req->headers[i].name),
+                           SV_ARG(inv->req->headers[i].value));
+    return result_reply(ret, 200, SV("text/plain"), all);
+}
+
 struct actor_params {
     struct strview what;
 };
@@ -218,6 +233,34 @@ Test(function, its_document_is_read_at_openapi_json_and_nothing_else_of_it_chang
     cr_assert_eq(get("/below/openapi.json"), 200);
     assert_has("x-duration-seconds");
     cr_assert_eq(stop(), 0);
+}
+
+Test(function, callers_of_one_that_asks_for_a_key_show_it_and_the_handler_does_not_see_it)
+{
+    static const struct function_def guarded = {.name = "guarded",
+                                                .summary = "for tests",
+                                                .handle = show_headers,
+                                                .manifest_json = "{}",
+                                                .api_key_secret = "guarded-api-key"};
+    const char *key = arena_printf(&arena, "%s/guarded-api-key", folder).ptr,
+               *gateway_key = arena_printf(&arena, "%s/balm-gateway-key", folder).ptr;
+    START(&guarded, arena_printf(&arena, "secret_mount_path=%s", folder).ptr);
+    cr_assert_eq(post("/", "", "x"), 401);
+    cr_assert(strstr(answer, "www-authenticate: ApiKey realm=\"guarded\"") != NULL, "%s", answer);
+    cr_assert_eq(post("/", KEY_HEADER("1"), "x"), 503, "there are no keys yet");
+    cr_assert_eq(file_write_atomic(key, SV(KEY "1\n" KEY "2\n"), 0600, NULL), STATUS_OK);
+    cr_assert_eq(post("/", KEY_HEADER("1"), "x"), 200);
+    cr_assert_null(strstr(answer, KEY), "%s", answer);
+    cr_assert_eq(post("/", KEY_HEADER("2"), "x"), 200);
+    cr_assert_eq(post("/", KEY_HEADER("3"), "x"), 401);
+    cr_assert_eq(post("/", KEY_HEADER(""), "x"), 401);
+    cr_assert_eq(get("/_/health"), 200);
+    /* Behind a gateway of balm's, its key alone counts. */
+    cr_assert_eq(file_write_atomic(gateway_key, SV(KEY "g"), 0600, NULL), STATUS_OK);
+    cr_assert_eq(post("/", KEY_HEADER("1"), "x"), 401);
+    cr_assert_eq(post("/", KEY_HEADER("g"), "x"), 200);
+    (void)unlink(key);
+    (void)unlink(gateway_key);
 }
 
 Test(function, a_handler_s_error_is_a_sentence_with_its_status)

@@ -80,6 +80,20 @@ Test(manifest, acting_function_is_signed_and_complete)
     cr_assert(sv_eq(m.environment[0].name, SV("disk_clean_roots")));
 }
 
+Test(manifest, what_holds_its_api_keys_is_one_of_its_secrets)
+{
+    cr_assert_eq(parse(PLAIN "auth: api-key\nsecrets: [word]\n"), STATUS_OK, "%s", err.message);
+    cr_assert_eq(m.auth, MANIFEST_AUTH_API_KEY);
+    cr_assert_str_eq(json_at("auth", NULL), "\"api-key\"");
+    cr_assert_str_eq(json_at("secrets", NULL), "[\"word\",\"echo-api-key\"]");
+    manifest_release(&m);
+    cr_assert_eq(parse(PLAIN "secrets: [echo-api-key, word]\nauth: api-key\n"), STATUS_OK, "%s", err.message);
+    cr_assert_str_eq(json_at("secrets", NULL), "[\"echo-api-key\",\"word\"]");
+    expect_message(ACTING "auth: api-key\n", "bot.yaml:8:7: auth must be signed: disk-clean acts");
+    expect_message(PLAIN "auth: apikey\n",
+                   "bot.yaml:4:7: auth in bot.yaml: 'apikey' is none of open, signed, api-key");
+}
+
 Test(manifest, acting_function_without_its_promises_is_refused)
 {
     expect_message("name: a\nsummary: s\nacts: true\n", "bot.yaml:1:1: on_unknown is missing: a acts");

@@ -99,6 +99,14 @@ Test(openapi, a_plain_function_with_parameters_names_them)
     cr_assert_not_null(AT("components", "schemas", "Parameters", "properties", "depth"));
 }
 
+Test(openapi, one_that_asks_for_a_key_says_where_it_goes)
+{
+    make(PLAIN "auth: api-key\n");
+    expect_json(AT("paths", "/", "post", "security"), "[{\"apiKey\":[]}]");
+    expect_json(AT("components", "securitySchemes", "apiKey", "name"), "\"X-Api-Key\"");
+    cr_assert_not_null(AT("paths", "/", "post", "responses", "401", "headers", "www-authenticate"));
+}
+
 Test(openapi, a_manifest_that_says_less_has_no_document)
 {
     static const char *const texts[] = {"{}", "{\"acts\":false,\"name\":\"plain\",\"timeout\":\"20s\"}", "[]",
