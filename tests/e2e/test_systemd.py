@@ -2,16 +2,19 @@
 """The package on a machine of its own: `make e2e-systemd`.
 
 A Debian with systemd as PID 1 is booted by systemd-nspawn without a network. The .deb is installed there, a real unit is killed and revived by an
-alert, the platform itself is killed, upgraded, removed and purged. The Debian is made once by debootstrap and kept in
+alert, the port speaks TLS, the platform itself is killed, upgraded, removed and purged. The Debian is made once by debootstrap and kept in
 ${XDG_CACHE_HOME:-~/.cache}/balm/systemd; each run works on a copy. Where this machine cannot do it, the test says why and is skipped.
 """
+import contextlib
 import ctypes
 import glob
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,9 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "integration"))
+from faas import FAAS_CLI  # noqa: E402
 from harness import BUILD, alert, request, wait_until, webhook  # noqa: E402
+from pki import Authority  # noqa: E402
 
 NEWER = "9.0.0"  # than whatever is in runtime/base/version.h
 CLONE_NEWNET, CAP_SYS_RESOURCE = 0x40000000, 24  # linux/sched.h, linux/capability.h
@@ -322,6 +327,96 @@ class Package(unittest.TestCase):
         os.unlink(m.path("/etc/balm/runbooks/bad.yaml"))
         m.do("systemctl", "reload", "balm")
         self.assertEqual((self.pid(), self.is_active("balm")), (before, True))
+
+    # ---- HTTPS ----
+
+    def curl(self, ca, path, login=True):
+        """(status, body) by the real curl; the login goes through its standard input, not its arguments."""
+        login = f'user = "admin:{self.machine.read("/var/lib/balm/secrets/basic-auth-password").strip()}"\n' if login else ""
+        done = subprocess.run(["curl", "--silent", "--show-error", "--cacert", ca, "--config", "-", "--write-out", "\n%{http_code}", "https://localhost:8080" + path],
+                              input=login, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), body
+
+    def faas_cli(self, ca):
+        env = dict(os.environ, HOME=self.machine.folder, OPENFAAS_CONFIG=os.path.join(self.machine.folder, "openfaas"), OPENFAAS_URL="https://localhost:8080",
+                   SSL_CERT_FILE=ca)
+        password = self.machine.read("/var/lib/balm/secrets/basic-auth-password")
+        for arguments, text in ((("login", "-u", "admin", "--password-stdin"), password), (("list", "-q"), ""), (("invoke", "echo"), "through TLS")):
+            done = subprocess.run([FAAS_CLI, *arguments], input=text, capture_output=True, text=True, env=env, cwd=self.machine.folder, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            if arguments[0] == "list":
+                self.assertIn("echo", done.stdout.split())
+        self.assertEqual(done.stdout, "through TLS")
+
+    def serial(self, ca):
+        with contextlib.closing(http.client.HTTPSConnection("localhost", 8080, context=ssl.create_default_context(cafile=ca), timeout=30)) as c:
+            c.connect()
+            return int(c.sock.getpeercert()["serialNumber"], 16)
+
+    def ask_on(self, connection):
+        connection.request("POST", "/function/echo", b"x" * 1000)
+        answer = connection.getresponse()
+        return answer.status == 200 and answer.read() == b"x" * 1000
+
+    def test_5b_https_by_the_settings_file_and_its_renewal(self):
+        m, authority = self.machine, Authority(os.path.join(self.machine.folder, "pki"))
+        ca, there = authority.certificate, m.path("/etc/balm/tls")
+        os.mkdir(there, 0o700)
+        authority.issue(there, "balm", 1)
+        settings = m.read("/etc/balm/balm.env")
+        m.write("/etc/balm/balm.env", re.sub(r"^# (BALM_TLS_\w+=)", r"\1", settings, flags=re.M))
+        m.do("systemctl", "restart", "balm")
+        self.addCleanup(m.do, "systemctl", "restart", "balm")
+        self.addCleanup(m.write, "/etc/balm/balm.env", settings)
+        self.assertEqual(self.curl(ca, "/system/functions", login=False)[0], 401)
+        status, body = self.curl(ca, "/system/functions")
+        self.assertEqual(status, 200)
+        self.assertIn("echo", [f["name"] for f in json.loads(body)])
+        self.assertIn("act", m.do("balm", "status"))  # this machine's own clients come to an address: they know the key
+        if FAAS_CLI:
+            self.faas_cli(ca)
+        else:
+            say("not tried faas-cli over HTTPS: there is none (FAAS_CLI, PATH)")
+        # The key is the service's alone: of its functions' not, and one that others may read is refused.
+        self.assertNotEqual(m("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", "/etc/balm/tls/balm.key")[0], 0)
+
+        before, ended, counts, failed = self.pid(), threading.Event(), [], []
+        self.addCleanup(ended.set)
+
+        def keep_asking(is_kept):
+            """On one connection all the time, or on a new one each time."""
+            connection = http.client.HTTPSConnection("localhost", 8080, context=ssl.create_default_context(cafile=ca), timeout=30)
+            n = 0
+            try:
+                while not ended.is_set():
+                    n += self.ask_on(connection)
+                    if not is_kept:
+                        connection.close()
+            except (OSError, http.client.HTTPException) as e:
+                failed.append(repr(e))
+            counts.append(n)
+        askers = [threading.Thread(target=keep_asking, args=(i % 2 == 0,)) for i in range(4)]
+        for thread in askers:
+            thread.start()
+        self.assertEqual(self.serial(ca), 1)
+        authority.issue(there, "balm", 2)
+        m.do("systemctl", "reload", "balm")
+        wait_until(lambda: self.serial(ca) == 2, 20, "the new certificate is served")
+        ended.set()
+        for thread in askers:
+            thread.join()
+        self.assertEqual((failed, self.pid()), ([], before))
+        self.assertGreater(min(counts), 1, counts)
+        say(f"renewed   under {sum(counts)} requests, none of them failed")
+
+        m.do("chmod", "o+r", "/etc/balm/tls/balm.key")
+        self.assertNotEqual(m("systemctl", "restart", "balm")[0], 0)
+        self.assertIn("everybody may read this key", m("journalctl", "-u", "balm", "--no-pager")[1])
+        m.do("chmod", "o-r", "/etc/balm/tls/balm.key")
+        wait_until(lambda: self.is_active("balm"), 60, "it is up again")
+        self.assertEqual(self.curl(ca, "/healthz", login=False)[0], 200)
 
     def post_until_accepted(self, name, accepted):
         def attempt():

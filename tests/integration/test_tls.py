@@ -9,41 +9,28 @@ import time
 import warnings
 
 from harness import PlatformTest, alert, main, stack_file, wait_until, webhook
+from pki import Authority
 
 RENEWED = 20  # it looks up to a minute later where the kernel tells nothing; here it does
-
-
-def openssl(*arguments, folder):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 class Tls(PlatformTest):
     def setUp(self):
         super().setUp()
+        self.authority = Authority(os.path.join(self.folder, "authority"))
         self.pki = os.path.join(self.folder, "pki")
-        os.makedirs(self.pki)
-        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=test authority",
-                "-keyout", "ca.key", "-out", "ca.crt", folder=self.pki)
+        os.mkdir(self.pki)
         self.issue("server", 1)
         self.cert, self.key = os.path.join(self.pki, "server.crt"), os.path.join(self.pki, "server.key")
 
     def issue(self, name, serial, days=30):
-        """NAME.crt and NAME.key for localhost, renamed into place as those who renew certificates do."""
-        with open(os.path.join(self.pki, "names"), "w") as f:
-            f.write("subjectAltName=DNS:localhost\n")
-        openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-keyout", "new.key", "-out", "new.csr",
-                folder=self.pki)
-        openssl("x509", "-req", "-in", "new.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-set_serial", str(serial), "-days", str(days), "-extfile", "names",
-                "-out", "new.crt", folder=self.pki)
-        os.chmod(os.path.join(self.pki, "new.key"), 0o600)
-        for end in ("key", "crt"):
-            os.replace(os.path.join(self.pki, "new." + end), os.path.join(self.pki, f"{name}.{end}"))
+        self.authority.issue(self.pki, name, serial, days)
 
     def start(self, start=True):
         return self.platform(start=start, stack=stack_file("echo"), arguments=["--tls-cert", self.cert, "--tls-key", self.key])
 
     def context(self):
-        return ssl.create_default_context(cafile=os.path.join(self.pki, "ca.crt"))
+        return ssl.create_default_context(cafile=self.authority.certificate)
 
     def connect(self, p):
         """A connection that checks authority and name."""
@@ -137,9 +124,9 @@ class Tls(PlatformTest):
         p = self.start()
         line = ["status", "--url", f"https://localhost:{p.port}", "--token-file", os.path.join(p.data, "secrets", "basic-auth-password")]
         self.assertNotEqual(p.cli(*line)[0], 0)
-        self.assertEqual(p.cli(*line, "--ca-file", os.path.join(self.pki, "ca.crt"))[0], 0)
+        self.assertEqual(p.cli(*line, "--ca-file", self.authority.certificate)[0], 0)
         line[2] = f"https://127.0.0.1:{p.port}"  # not the name that it was issued for
-        self.assertNotEqual(p.cli(*line, "--ca-file", os.path.join(self.pki, "ca.crt"))[0], 0)
+        self.assertNotEqual(p.cli(*line, "--ca-file", self.authority.certificate)[0], 0)
 
     def test_what_cannot_be_served_is_said_at_the_start(self):
         self.assertIn("--tls-cert and --tls-key belong together",
@@ -149,7 +136,7 @@ class Tls(PlatformTest):
         self.assertIn("key values mismatch", self.fails_to_start())
         os.chmod(self.key, 0o644)
         self.assertIn("everybody may read this key", self.fails_to_start())
-        openssl("genpkey", "-algorithm", "RSA", "-aes256", "-pass", "pass:secret", "-out", "server.key", folder=self.pki)
+        self.authority.openssl("genpkey", "-algorithm", "RSA", "-aes256", "-pass", "pass:secret", "-out", self.key)
         os.chmod(self.key, 0o600)
         self.assertIn("server.key", self.fails_to_start())  # it asks nobody for the passphrase
         os.remove(self.key)
