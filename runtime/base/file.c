@@ -95,7 +95,7 @@ enum status file_sync_name(const char *path, struct error *err)
 
 enum status file_write_atomic(const char *path, struct strview content, mode_t mode, struct error *err)
 {
-    static const char suffix[] = ".XXXXXX";
+    static const char suffix[] = FILE_TEMPORARY_MARK "XXXXXX";
     size_t len = strlen(path);
     char *temporary = mem_alloc(len + sizeof(suffix));
     memcpy(temporary, path, len);

@@ -10,6 +10,8 @@
  * max_bytes; STATUS_INVALID_ARGUMENT if it is not a regular file. */
 enum status file_read(struct arena *a, const char *path, size_t max_bytes, struct strview *ret_content,
                       struct error *err) MUST_USE;
+/* What a write that a crash cut leaves behind is NAME~XXXXXX: no name of ours has a '~'. */
+#define FILE_TEMPORARY_MARK "~"
 /* Temporary file beside it, fsync, rename, fsync of the folder: after success the new content survives power
  * loss, after failure the old content is untouched. */
 enum status file_write_atomic(const char *path, struct strview content, mode_t mode,

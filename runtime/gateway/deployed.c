@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "config/bytes.h"
+#include "config/config.h"
+#include "config/quote.h"
 #include "log/log.h"
 
 #define DEPLOYMENT_BYTES_MAX (256 * 1024)
@@ -16,16 +18,105 @@
 #define SCALE                ".scale"
 #define SCALE_BYTES_MAX      64
 
+/* ---- a FunctionDeployment ---- */
+
+enum member_type { MEMBER_TEXT, MEMBER_MAP, MEMBER_RESOURCES, MEMBER_LIST, MEMBER_BOOL };
+
+static const struct member {
+    const char *name;
+    enum member_type type;
+} members[] = {
+    {"service", MEMBER_TEXT},      {"image", MEMBER_TEXT},         {"namespace", MEMBER_TEXT},
+    {"envProcess", MEMBER_TEXT},   {"envVars", MEMBER_MAP},        {"labels", MEMBER_MAP},
+    {"annotations", MEMBER_MAP},   {"secrets", MEMBER_LIST},       {"constraints", MEMBER_LIST},
+    {"limits", MEMBER_RESOURCES},  {"requests", MEMBER_RESOURCES}, {"readOnlyRootFilesystem", MEMBER_BOOL},
+    {"network", MEMBER_TEXT}, /* clients of old send these two; there is nothing here that they could mean */
+    {"registryAuth", MEMBER_TEXT},
+};
+
+/* A misspelt member that is passed over is a function without its secrets, or without a limit. */
+static enum status unknown_member(const char *name, struct error *err)
+{
+    const char *names[ARRAY_LEN(members)];
+    char shown[QUOTE_MAX];
+    for (size_t i = 0; i < ARRAY_LEN(members); i++)
+        names[i] = members[i].name;
+    const char *nearest = config_nearest(name, names, ARRAY_LEN(names));
+    return error_set(err, STATUS_INVALID_ARGUMENT, "a FunctionDeployment has no member '%s'%s%s%s",
+                     quote_text(sv(name), shown), nearest != NULL ? " (did you mean '" : "",
+                     nearest != NULL ? nearest : "", nearest != NULL ? "'?)" : "");
+}
+
 static enum status check_text_map(const json_t *map, const char *what, struct error *err)
 {
-    if (map == NULL || json_is_null(map)) return STATUS_OK;
-    if (!json_is_object(map))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "%s must be a map of text to text", what);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)map, key, value) if (!json_is_string(value)) return error_set(
-        err, STATUS_INVALID_ARGUMENT, "%s: '%s' must be text", what, key);
+    char shown[QUOTE_MAX];
+    if (!json_is_object(map))
+        return error_set(err, STATUS_INVALID_ARGUMENT, "%s must be a map of text to text", what);
+    json_object_foreach((json_t *)(uintptr_t)map, key, value)
+    {
+        if (!json_is_string(value))
+            return error_set(err, STATUS_INVALID_ARGUMENT, "%s: '%s' must be text", what,
+                             quote_text(sv(key), shown));
+    }
     return STATUS_OK;
+}
+
+static enum status check_member(const struct member *m, const json_t *value, struct error *err)
+{
+    bool is_fine = json_is_null(value);
+    const char *kind = "";
+    switch (m->type) {
+    case MEMBER_TEXT:
+        is_fine = is_fine || json_is_string(value);
+        kind = "text";
+        break;
+    case MEMBER_BOOL:
+        is_fine = is_fine || json_is_boolean(value);
+        kind = "true or false";
+        break;
+    case MEMBER_LIST:
+        is_fine = is_fine || json_is_array(value);
+        for (size_t i = 0; i < json_array_size(value); i++)
+            is_fine = is_fine && json_is_string(json_array_get(value, i));
+        kind = "a list of texts";
+        break;
+    case MEMBER_MAP:
+    case MEMBER_RESOURCES:
+        return is_fine ? STATUS_OK : check_text_map(value, m->name, err);
+    }
+    return is_fine ? STATUS_OK : error_set(err, STATUS_INVALID_ARGUMENT, "%s must be %s", m->name, kind);
+}
+
+static enum status check_members(const json_t *body, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)body, key, value)
+    {
+        size_t i = 0;
+        while (i < ARRAY_LEN(members) && strcmp(members[i].name, key) != 0)
+            i++;
+        enum status s =
+            i == ARRAY_LEN(members) ? unknown_member(key, err) : check_member(&members[i], value, err);
+        if (s != STATUS_OK) return s;
+    }
+    return STATUS_OK;
+}
+
+/* What is larger could not be read again at the next start. */
+static enum status check_size(const json_t *body, struct error *err)
+{
+    struct buf text;
+    buf_init(&text, DEPLOYMENT_BYTES_MAX);
+    json_append_canonical(&text, body);
+    bool is_fine = buf_view(&text).len > 0; /* all or none */
+    buf_release(&text);
+    return is_fine ? STATUS_OK
+                   : error_set(err, STATUS_INVALID_ARGUMENT,
+                               "the deployment is larger than %d KiB, labels and all",
+                               DEPLOYMENT_BYTES_MAX / 1024);
 }
 
 static json_t *object_or_null(const json_t *body, const char *key)
@@ -35,23 +126,17 @@ static json_t *object_or_null(const json_t *body, const char *key)
 }
 
 /* Whether each can be a secret's name is checked with the rest of the spec. */
-static enum status parse_secrets(const json_t *body, struct arena *a, struct deployment_spec *spec,
-                                 struct error *err)
+static void take_secrets(const json_t *body, struct arena *a, struct deployment_spec *spec)
 {
     const json_t *list = json_object_get(body, "secrets");
-    if (list != NULL && !json_is_null(list) && !json_is_array(list))
-        return error_set(err, STATUS_INVALID_ARGUMENT, "secrets must be a list of names");
     size_t n = json_array_size(list);
     struct strview *secrets = arena_array(a, n, sizeof(*secrets));
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(list, i);
-        if (!json_is_string(item))
-            return error_set(err, STATUS_INVALID_ARGUMENT, "secrets: entry %zu is no secret's name", i + 1);
         secrets[i] = sv_n(json_string_value(item), json_string_length(item));
     }
     spec->secrets = secrets;
     spec->n_secrets = n;
-    return STATUS_OK;
 }
 
 static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct error *err)
@@ -61,36 +146,51 @@ static enum status parse_memory(struct strview text, int64_t *ret_bytes, struct 
     return error_set(err, s, "limits.memory '%.*s': " BYTES_QUANTITY_UNITS, SV_ARG(sv_sub(text, 0, 40)));
 }
 
+static enum status take_limits(const json_t *body, struct deployment_spec *spec, struct error *err)
+{
+    spec->limits = object_or_null(body, "limits");
+    spec->requests = object_or_null(body, "requests");
+    struct strview memory = json_get_text(spec->limits, "memory"), cpu = json_get_text(spec->limits, "cpu");
+    enum status s = memory.len > 0 ? parse_memory(memory, &spec->memory_bytes, err) : STATUS_OK;
+    if (s == STATUS_OK && cpu.len > 0 && cpu_parse_quantity(cpu, &spec->cpu_millis) != STATUS_OK)
+        s = error_set(err, STATUS_INVALID_ARGUMENT, "limits.cpu '%.*s': " CPU_QUANTITY_UNITS,
+                      SV_ARG(sv_sub(cpu, 0, 40)));
+    return s;
+}
+
+static enum status check_required(const struct deployment_spec *spec, struct strview name_space,
+                                  struct error *err)
+{
+    if (spec->name.len == 0)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "service (the function's name) is required");
+    if (spec->image.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "image is required");
+    if (name_space.len == 0 || sv_eq(name_space, SV(FUNCTION_NAMESPACE))) return STATUS_OK;
+    return error_set(err, STATUS_INVALID_ARGUMENT,
+                     "namespace '%.*s' is not here: there is one, " FUNCTION_NAMESPACE,
+                     SV_ARG(sv_sub(name_space, 0, 80)));
+}
+
 enum status deployed_parse(const json_t *body, struct arena *a, struct deployment_spec *ret_spec,
                            struct error *err)
 {
     if (!json_is_object(body))
         return error_set(err, STATUS_INVALID_ARGUMENT, "the body must be a FunctionDeployment object");
+    enum status s = check_members(body, err);
+    if (s == STATUS_OK) s = check_size(body, err);
+    if (s != STATUS_OK) return s;
     struct deployment_spec spec = {.arena = a,
                                    .name = json_get_text(body, "service"),
                                    .image = json_get_text(body, "image"),
-                                   .process = json_get_text(body, "envProcess")};
-    struct strview name_space = json_get_text(body, "namespace");
-    if (spec.name.len == 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "service (the function's name) is required");
-    if (spec.image.len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "image is required");
-    if (name_space.len > 0 && !sv_eq(name_space, SV(FUNCTION_NAMESPACE)))
-        return error_set(err, STATUS_INVALID_ARGUMENT,
-                         "namespace '%.*s' is not here: there is one, " FUNCTION_NAMESPACE,
-                         SV_ARG(sv_sub(name_space, 0, 80)));
-    enum status s = check_text_map(json_object_get(body, "envVars"), "envVars", err);
-    if (s == STATUS_OK) s = check_text_map(json_object_get(body, "labels"), "labels", err);
-    if (s == STATUS_OK) s = check_text_map(json_object_get(body, "annotations"), "annotations", err);
-    if (s == STATUS_OK) s = parse_secrets(body, a, &spec, err);
-    struct strview memory = json_get_text(json_object_get(body, "limits"), "memory");
-    struct strview cpu = json_get_text(json_object_get(body, "limits"), "cpu");
-    if (s == STATUS_OK && memory.len > 0) s = parse_memory(memory, &spec.memory_bytes, err);
-    if (s == STATUS_OK && cpu.len > 0 && cpu_parse_quantity(cpu, &spec.cpu_millis) != STATUS_OK)
-        s = error_set(err, STATUS_INVALID_ARGUMENT, "limits.cpu '%.*s': " CPU_QUANTITY_UNITS,
-                      SV_ARG(sv_sub(cpu, 0, 40)));
-    spec.env = object_or_null(body, "envVars");
-    spec.labels = object_or_null(body, "labels");
-    spec.annotations = object_or_null(body, "annotations");
+                                   .process = json_get_text(body, "envProcess"),
+                                   .env = object_or_null(body, "envVars"),
+                                   .labels = object_or_null(body, "labels"),
+                                   .annotations = object_or_null(body, "annotations"),
+                                   .constraints = json_object_get(body, "constraints"),
+                                   .is_read_only =
+                                       json_is_true(json_object_get(body, "readOnlyRootFilesystem"))};
+    take_secrets(body, a, &spec);
+    s = check_required(&spec, json_get_text(body, "namespace"), err);
+    if (s == STATUS_OK) s = take_limits(body, &spec, err);
     if (s == STATUS_OK) *ret_spec = spec;
     return s;
 }
@@ -214,6 +314,11 @@ static enum status load_one(struct gateway *g, const char *path, struct arena *a
     return s;
 }
 
+static bool is_left_over(struct strview file)
+{
+    return sv_ends_with(file, SV(REMOVED)) || sv_find(file, FILE_TEMPORARY_MARK[0]) < file.len;
+}
+
 enum status deployed_load(struct gateway *g, struct error *err)
 {
     struct arena a = {0};
@@ -228,7 +333,7 @@ enum status deployed_load(struct gateway *g, struct error *err)
     }
     for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
         struct error why;
-        if (sv_ends_with(sv(e->d_name), SV(REMOVED))) (void)unlinkat(dirfd(dir), e->d_name, 0);
+        if (is_left_over(sv(e->d_name))) (void)unlinkat(dirfd(dir), e->d_name, 0);
         if (!sv_ends_with(sv(e->d_name), SV(".json"))) continue;
         const char *path = arena_printf(&a, "%s/%s", folder, e->d_name).ptr;
         if (load_one(g, path, &a, &why) != STATUS_OK)

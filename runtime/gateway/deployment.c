@@ -95,6 +95,9 @@ static void copy_spec(struct deployment *d, const struct deployment_spec *from)
     d->spec.env = json_deep_copy(from->env);
     d->spec.labels = json_deep_copy(from->labels);
     d->spec.annotations = json_deep_copy(from->annotations);
+    d->spec.limits = json_deep_copy(from->limits);
+    d->spec.requests = json_deep_copy(from->requests);
+    d->spec.constraints = json_deep_copy(from->constraints);
     struct strview *secrets = arena_array(a, from->n_secrets, sizeof(*secrets));
     for (size_t i = 0; i < from->n_secrets; i++)
         secrets[i] = arena_copy(a, from->secrets[i]);
@@ -107,12 +110,20 @@ static bool is_same_map(const json_t *a, const json_t *b)
     return json_equal(a, b) != 0;
 }
 
+static bool is_same_list(const json_t *a, const json_t *b)
+{
+    if (json_array_size(a) == 0 && json_array_size(b) == 0) return true;
+    return json_equal(a, b) != 0;
+}
+
 static bool is_same_spec(const struct deployment_spec *a, const struct deployment_spec *b)
 {
     bool is_same = sv_eq(a->image, b->image) && sv_eq(a->process, b->process) &&
                    a->memory_bytes == b->memory_bytes && a->cpu_millis == b->cpu_millis &&
                    is_same_map(a->env, b->env) && is_same_map(a->labels, b->labels) &&
-                   is_same_map(a->annotations, b->annotations) && a->n_secrets == b->n_secrets;
+                   is_same_map(a->annotations, b->annotations) && is_same_map(a->limits, b->limits) &&
+                   is_same_map(a->requests, b->requests) && is_same_list(a->constraints, b->constraints) &&
+                   a->is_read_only == b->is_read_only && a->n_secrets == b->n_secrets;
     for (size_t i = 0; is_same && i < a->n_secrets; i++)
         is_same = sv_eq(a->secrets[i], b->secrets[i]);
     return is_same;
@@ -205,11 +216,19 @@ static struct deployment *deployment_new(struct gateway *g, const struct deploym
     return d;
 }
 
+void deployment_spec_release(struct deployment_spec *spec)
+{
+    json_t **all[] = {&spec->env,    &spec->labels,   &spec->annotations,
+                      &spec->limits, &spec->requests, &spec->constraints};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        json_release(*all[i]);
+        *all[i] = NULL;
+    }
+}
+
 void deployment_free(struct deployment *d)
 {
-    json_release(d->spec.env);
-    json_release(d->spec.labels);
-    json_release(d->spec.annotations);
+    deployment_spec_release(&d->spec);
     json_release(d->manifest);
     function_log_free(d->log);
     mem_wipe(d->gateway_key, sizeof(d->gateway_key));

@@ -57,8 +57,8 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static enum status list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
-                        struct error *err)
+enum status function_secrets_list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
+                                  struct error *err)
 {
     struct dirent **entries;
     const char *folder = folder_of(a, dir);
@@ -78,14 +78,14 @@ static enum status list(const char *dir, struct arena *a, struct strview **ret_n
     return STATUS_OK;
 }
 
-/* Not in the middle of a change: its temporary file could pass for a secret. */
-enum status function_secrets_list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
-                                  struct error *err)
+void function_secrets_clean(const char *dir)
 {
-    (void)pthread_mutex_lock(&one_change);
-    enum status s = list(dir, a, ret_names, ret_n, err);
-    (void)pthread_mutex_unlock(&one_change);
-    return s;
+    struct arena a = {0};
+    DIR *folder = opendir(folder_of(&a, dir));
+    for (struct dirent *e = folder != NULL ? readdir(folder) : NULL; e != NULL; e = readdir(folder))
+        if (strchr(e->d_name, FILE_TEMPORARY_MARK[0]) != NULL) (void)unlinkat(dirfd(folder), e->d_name, 0);
+    if (folder != NULL) (void)closedir(folder);
+    arena_release(&a);
 }
 
 size_t function_secrets_missing(const struct deployment *d, struct arena *a, struct strview **ret_names)
@@ -104,7 +104,7 @@ static enum status check_room(const char *dir, struct arena *a, struct error *er
 {
     struct strview *names;
     size_t n = 0;
-    enum status s = list(dir, a, &names, &n, err);
+    enum status s = function_secrets_list(dir, a, &names, &n, err);
     if (s == STATUS_OK && n >= FUNCTION_SECRETS_MAX)
         s = error_set(err, STATUS_FAILED_PRECONDITION, "there are %d secrets, and no more may be made",
                       FUNCTION_SECRETS_MAX);

@@ -21,6 +21,8 @@ enum status function_secret_remove(const char *dir, struct strview name, struct 
 /* Names, in order. */
 enum status function_secrets_list(const char *dir, struct arena *a, struct strview **ret_names, size_t *ret_n,
                                   struct error *err) MUST_USE;
+/* Removes what a write that a crash cut has left: it holds a value. At the start. */
+void function_secrets_clean(const char *dir);
 /* Those that `d` lists and that are not there or cannot be read: it does not start without them. Borrowed
  * from `d`; the list is in the arena. */
 size_t function_secrets_missing(const struct deployment *d, struct arena *a, struct strview **ret_names);

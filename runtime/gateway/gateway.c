@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "function/openapi.h"
 #include "gateway/deployed.h"
+#include "gateway/function_secrets.h"
 #include "gateway/routes.h"
 #include "log/log.h"
 #include "metrics/metrics.h"
@@ -127,6 +128,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     s = make_paths(g, err);
     if (s == STATUS_OK) s = make_run_dir(g, err);
     if (s == STATUS_OK) s = gateway_secrets_load(cfg->dir, &g->secrets, &is_new, err);
+    if (s == STATUS_OK) function_secrets_clean(g->cfg.dir);
     if (s == STATUS_OK) s = make_broker(g, err);
     if (s == STATUS_OK) s = deployed_load(g, err);
     if (s == STATUS_OK) s = stack_prepare(g, cfg->stack_file, &plan, err);

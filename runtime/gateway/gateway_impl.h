@@ -83,10 +83,12 @@ struct deployment_spec {
     struct strview process; /* fprocess; empty: the image's executable */
     json_t *env;            /* borrowed objects text -> text; NULL: none */
     json_t *labels, *annotations;
+    json_t *limits, *requests, *constraints; /* as they were given, for whoever asks; borrowed, NULL: none */
     const struct strview *secrets;
     size_t n_secrets;
     int64_t memory_bytes; /* 0: no limit */
     int64_t cpu_millis;   /* the same */
+    bool is_read_only;    /* its files: kept for whoever asks */
 };
 
 struct replica {
@@ -203,6 +205,8 @@ enum status deployment_find(struct deployment *d, struct error *err) MUST_USE;
 /* d->manifest of a program. Suspends. */
 enum status deployment_read_bot_file(struct deployment *d, struct error *err) MUST_USE;
 bool file_identify(const char *path, struct file_identity *ret_identity);
+/* What it has of JSON, where that is its own. */
+void deployment_spec_release(struct deployment_spec *spec);
 /* No replica and no user is left. */
 void deployment_free(struct deployment *d);
 /* Intents and calls without outcome that are ready or under way. */

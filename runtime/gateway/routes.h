@@ -28,6 +28,8 @@ bool routes_docs_has_document(const struct deployment *d);
 void routes_docs_document(const struct deployment *d, const struct http_req *req, struct http_resp *resp);
 /* /docs, what is below it, and /openapi.json; authorized already. Suspends. */
 void routes_docs(struct gateway *g, const struct http_req *req, struct http_resp *resp);
+/* GET /system/logs; authorized already. Suspends as long as somebody follows. */
+void routes_logs(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* POST /system/check-function/NAME; authorized already. */
 void routes_check(struct gateway *g, const struct http_req *req, struct strview name, struct http_resp *resp);
 

@@ -1,4 +1,4 @@
-/* OpenFaaS's provider API (contracts/openfaas.md §2): functions, scale, logs, info, namespaces. Plain-text
+/* OpenFaaS's provider API (contracts/openfaas.md §2): functions, scale, info, namespaces. Plain-text
  * errors, as its clients print them. */
 #include "gateway/gateway_impl.h"
 
@@ -12,8 +12,7 @@
 #include "gateway/function_secrets.h"
 #include "gateway/routes.h"
 
-#define ACTOR_MAX       200
-#define LOG_LOOKBACK_NS (5 * 60 * NS_PER_S) /* without `since`, as faasd and faas-netes */
+#define ACTOR_MAX 200
 
 void route_answer_text(const struct http_req *req, struct http_resp *resp, int status, const char *sentence)
 {
@@ -32,6 +31,7 @@ void route_answer_error(const struct http_req *req, struct http_resp *resp, cons
     if (err->code == STATUS_NOT_FOUND && !sv_eq(req->method, SV("GET")))
         status = 400; /* an image without executable; a missing function is said before */
     if (err->code == STATUS_FAILED_PRECONDITION) status = 400;
+    if (err->code == STATUS_RESOURCE_EXHAUSTED) status = 429; /* so many of whoever asks, not of ours */
     route_answer_text(req, resp, status, err->message);
 }
 
@@ -70,6 +70,20 @@ static void add_missing_secrets(const struct deployment *d, json_t *o)
     arena_release(&a);
 }
 
+/* What was not given is left out: clients print an empty one. */
+static void add_as_given(const struct deployment *d, json_t *o)
+{
+    const struct deployment_spec *spec = &d->spec;
+    if (spec->process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(spec->process));
+    if (json_object_size(spec->limits) > 0)
+        (void)json_object_set_new(o, "limits", json_deep_copy(spec->limits));
+    if (json_object_size(spec->requests) > 0)
+        (void)json_object_set_new(o, "requests", json_deep_copy(spec->requests));
+    if (json_array_size(spec->constraints) > 0)
+        (void)json_object_set_new(o, "constraints", json_deep_copy(spec->constraints));
+    if (spec->is_read_only) (void)json_object_set_new(o, "readOnlyRootFilesystem", json_true());
+}
+
 static json_t *function_status(const struct deployment *d)
 {
     char created[RFC3339_LEN + 1];
@@ -82,7 +96,7 @@ static json_t *function_status(const struct deployment *d)
                   "availableReplicas", (int)n, "createdAt", created, "labels", map_or_empty(d->spec.labels),
                   "annotations", map_or_empty(d->spec.annotations), "envVars", map_or_empty(d->spec.env),
                   "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
-    if (d->spec.process.len > 0) (void)json_object_set_new(o, "envProcess", json_text(d->spec.process));
+    add_as_given(d, o);
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
     if (d->warnings.n > 0)
         (void)json_object_set_new(o, "warnings", text_list(d->warnings.items, d->warnings.n));
@@ -106,13 +120,27 @@ static void list_functions(struct gateway *g, const struct http_req *req, struct
     route_answer_json(req, resp, 200, list);
 }
 
-/* Stored before it takes over: what was acknowledged is there after a restart. */
-static enum status store_and_commit(struct deployment *d, const json_t *body, struct error *err)
+static enum status refuse_existing(struct strview name, struct error *err)
+{
+    return error_set(err, STATUS_ALREADY_EXISTS, "function %.*s already exists", SV_ARG(name));
+}
+
+/* Stored before it takes over: what was acknowledged is there after a restart. Somebody else may have created
+ * or removed it while this one was tried. */
+static enum status store_and_commit(struct deployment *d, const json_t *body, bool is_update,
+                                    struct error *err)
 {
     struct gateway *g = d->gateway;
     enum status s = deployed_change_begin(g, err);
     if (s != STATUS_OK) return s;
-    s = deployed_store(g, d->spec.name, body, err);
+    bool exists = supervisor_find(g, d->spec.name) != NULL;
+    if (!is_update && exists)
+        s = refuse_existing(d->spec.name, err);
+    else if (is_update && !exists)
+        s = error_set(err, STATUS_ABORTED, "function %.*s was removed meanwhile", SV_ARG(d->spec.name));
+    else if (!exists && g->n_deployments >= DEPLOYMENTS_MAX)
+        s = error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d functions are deployed", DEPLOYMENTS_MAX);
+    if (s == STATUS_OK) s = deployed_store(g, d->spec.name, body, err);
     if (s == STATUS_OK) supervisor_commit(d);
     deployed_change_end(g);
     return s;
@@ -120,14 +148,14 @@ static enum status store_and_commit(struct deployment *d, const json_t *body, st
 
 /* Whoever deploys wants to hear now whether it starts; and `faas-cli ready` waits for a replica. */
 static enum status deploy(struct gateway *g, const struct deployment_spec *spec, const json_t *body,
-                          struct error *err)
+                          bool is_update, struct error *err)
 {
     struct deployment *d;
     enum status s = deployment_prepare(g, spec, &d, err);
     if (s != STATUS_OK) return s;
     d->users++;
     s = supervisor_try(d, err);
-    if (s == STATUS_OK) s = store_and_commit(d, body, err);
+    if (s == STATUS_OK) s = store_and_commit(d, body, is_update, err);
     d->users--;
     if (s != STATUS_OK) supervisor_discard(d);
     return s;
@@ -146,11 +174,12 @@ static void deploy_function(struct gateway *g, const struct http_req *req, const
             route_answer_text(req, resp, 404, "no such function");
             return;
         }
-        if (!is_update && exists)
-            s = error_set(&err, STATUS_ALREADY_EXISTS, "function %.*s already exists", SV_ARG(spec.name));
+        if (!is_update && exists) s = refuse_existing(spec.name, &err);
     }
-    if (s == STATUS_OK) s = deploy(g, &spec, body, &err);
-    if (s != STATUS_OK)
+    if (s == STATUS_OK) s = deploy(g, &spec, body, is_update, &err);
+    if (s == STATUS_ABORTED)
+        route_answer_text(req, resp, 404, err.message); /* the same */
+    else if (s != STATUS_OK)
         route_answer_error(req, resp, &err);
     else
         resp->status = 202;
@@ -291,98 +320,6 @@ static void handle_scale(struct gateway *g, const struct http_req *req, struct s
         resp->status = 202;
 }
 
-/* ---- logs ---- */
-
-struct log_query {
-    struct strview name;
-    bool is_following;
-    int64_t since_unix_ns;
-    uint64_t tail; /* 0: all */
-};
-
-static enum status parse_log_query(const struct http_req *req, struct log_query *q, struct error *err)
-{
-    struct strview value;
-    *q = (struct log_query){.since_unix_ns = clock_unix_ns() - LOG_LOOKBACK_NS};
-    if (!http_query_get(req, SV("name"), &q->name) || q->name.len == 0)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "name is required");
-    if (http_query_get(req, SV("follow"), &value))
-        q->is_following = sv_eq(value, SV("true")) || sv_eq(value, SV("1"));
-    if (http_query_get(req, SV("tail"), &value)) {
-        int64_t n;
-        if (sv_parse_i64(value, &n) != STATUS_OK)
-            return error_set(err, STATUS_INVALID_ARGUMENT, "tail '%.*s' is no number", SV_ARG(value));
-        q->tail = n > 0 ? (uint64_t)n : 0;
-    }
-    if (http_query_get(req, SV("since"), &value) && rfc3339_parse(value, &q->since_unix_ns) != STATUS_OK)
-        return error_set(err, STATUS_INVALID_ARGUMENT, "since '%.*s' is no RFC 3339 time", SV_ARG(value));
-    return STATUS_OK;
-}
-
-static enum status write_log_line(struct http_resp *resp, struct strview name,
-                                  const struct function_log_line *line)
-{
-    char time[RFC3339_LEN + 1], instance[96];
-    rfc3339_format(line->time_unix_ns, time);
-    (void)snprintf(instance, sizeof(instance), "%.*s-%u", SV_ARG(name), line->replica);
-    struct buf text;
-    buf_init(&text, 64 * 1024);
-    buf_printf(&text,
-               "{\"instance\":\"%s\",\"name\":\"%.*s\",\"namespace\":\"" FUNCTION_NAMESPACE "\",\"text\":",
-               instance, SV_ARG(name));
-    buf_append_json_string(&text, line->text);
-    buf_printf(&text, ",\"timestamp\":\"%s\"}\n", time);
-    enum status s = http_resp_write(resp, buf_view(&text));
-    buf_release(&text);
-    return s;
-}
-
-static uint64_t first_log_line(struct function_log *log, const struct log_query *q)
-{
-    uint64_t last = function_log_last(log), number = 1;
-    if (q->tail > 0 && last > q->tail) number = last - q->tail + 1;
-    struct function_log_line line;
-    while (function_log_get(log, number, &line) && line.time_unix_ns < q->since_unix_ns)
-        number = line.number + 1;
-    return number;
-}
-
-static void stream_logs(struct deployment *d, const struct log_query *q, struct http_resp *resp)
-{
-    struct function_log *log = d->log;
-    uint64_t next = first_log_line(log, q);
-    for (;;) {
-        struct function_log_line line;
-        while (function_log_get(log, next, &line)) {
-            next = line.number + 1;
-            if (write_log_line(resp, d->spec.name, &line) != STATUS_OK) return;
-        }
-        if (!q->is_following || d->is_removed || d->gateway->is_draining) return;
-        fiber_event_reset(function_log_event(log));
-        enum status s = fiber_event_wait(function_log_event(log), clock_monotonic_ns() + NS_PER_S);
-        if ((s != STATUS_OK && s != STATUS_DEADLINE_EXCEEDED) || http_resp_is_gone(resp)) return;
-    }
-}
-
-static void handle_logs(struct gateway *g, const struct http_req *req, struct http_resp *resp)
-{
-    struct log_query q;
-    struct error err;
-    if (parse_log_query(req, &q, &err) != STATUS_OK) {
-        route_answer_text(req, resp, 422, err.message);
-        return;
-    }
-    struct deployment *d = route_is_our_namespace(req, NULL) ? supervisor_find(g, q.name) : NULL;
-    if (d == NULL) {
-        route_answer_text(req, resp, 404, "no such function");
-        return;
-    }
-    http_resp_header(resp, SV("content-type"), SV("application/x-ndjson"));
-    d->users++;
-    if (http_resp_stream(resp) == STATUS_OK) stream_logs(d, &q, resp);
-    d->users--;
-}
-
 /* ---- the rest ---- */
 
 /* By what functions are held to their limits: the version of control groups; 0: none. */
@@ -420,6 +357,21 @@ static void handle_reload(struct gateway *g, const struct http_req *req, struct 
     json_release(body);
 }
 
+/* There is one, and it can only be looked at. */
+static void handle_namespace(const struct http_req *req, struct strview name, struct http_resp *resp)
+{
+    if (!sv_eq(req->method, SV("GET")))
+        route_answer_text(req, resp, 501,
+                          "balm has one namespace, " FUNCTION_NAMESPACE
+                          ": none can be made, changed or removed");
+    else if (sv_eq(name, SV(FUNCTION_NAMESPACE)))
+        route_answer_json(
+            req, resp, 200,
+            json_pack("{s:s, s:{}, s:{}}", "name", FUNCTION_NAMESPACE, "labels", "annotations"));
+    else
+        route_answer_text(req, resp, 404, "no such namespace: there is one, " FUNCTION_NAMESPACE);
+}
+
 static bool takes(const struct http_req *req, struct http_resp *resp, const char *method)
 {
     if (sv_eq(req->method, sv(method))) return true;
@@ -441,7 +393,7 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
     } else if (sv_eq(first, SV("check-function")) && rest.len > 0) {
         if (takes(req, resp, "POST")) routes_check(g, req, rest, resp);
     } else if (sv_eq(path, SV("logs"))) {
-        if (takes(req, resp, "GET")) handle_logs(g, req, resp);
+        if (takes(req, resp, "GET")) routes_logs(g, req, resp);
     } else if (sv_eq(path, SV("info"))) {
         if (takes(req, resp, "GET")) handle_info(g, req, resp);
     } else if (sv_eq(path, SV("namespaces"))) {
@@ -451,7 +403,7 @@ void routes_system(struct gateway *g, const struct http_req *req, struct http_re
     } else if (sv_eq(path, SV("secrets"))) {
         routes_secrets(g, req, resp);
     } else if (sv_eq(first, SV("namespace"))) {
-        route_answer_text(req, resp, 501, "balm does not do this");
+        handle_namespace(req, rest, resp);
     } else {
         route_answer_text(req, resp, 404, "no such path below /system/");
     }

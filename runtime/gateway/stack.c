@@ -28,10 +28,10 @@ static const struct yaml_field file_fields[] = {
 
 struct stack_function {
     struct strview lang, handler, image, process, name_space;
-    const struct yaml_node *environment, *labels, *annotations, *limits, *requests, *constraints, *build_args,
+    const struct yaml_node *environment, *labels, *annotations, *limits, *requests, *build_args,
         *build_options, *environment_file, *build_secrets, *platforms, *publish;
     bool skip_build, read_only_root;
-    struct yaml_text_list secrets;
+    struct yaml_text_list secrets, constraints;
 };
 
 #define NODE(n, m)                                                                                           \
@@ -57,7 +57,6 @@ static const struct yaml_field function_fields[] = {
     NODE("annotations", annotations),
     NODE("limits", limits),
     NODE("requests", requests),
-    NODE("constraints", constraints),
     NODE("build_args", build_args),
     NODE("build_secrets", build_secrets),
     NODE("build_options", build_options),
@@ -68,6 +67,9 @@ static const struct yaml_field function_fields[] = {
      .type = YAML_FIELD_BOOL,
      .offset = offsetof(struct stack_function, read_only_root)},
     {.name = "secrets", .type = YAML_FIELD_TEXT_LIST, .offset = offsetof(struct stack_function, secrets)},
+    {.name = "constraints",
+     .type = YAML_FIELD_TEXT_LIST,
+     .offset = offsetof(struct stack_function, constraints)},
 };
 
 struct stack_limits {
@@ -94,6 +96,14 @@ static enum status text_map(const struct yaml_document *doc, const struct yaml_n
         (void)json_object_setn_new(*ret_map, n->key.ptr, n->key.len, json_text(n->text));
     }
     return STATUS_OK;
+}
+
+static json_t *text_list(const struct yaml_text_list *list)
+{
+    json_t *items = json_array();
+    for (size_t i = 0; i < list->n; i++)
+        (void)json_array_append_new(items, json_text(list->items[i]));
+    return items;
 }
 
 static enum status read_function(const struct yaml_document *doc, const struct yaml_node *node,
@@ -123,6 +133,10 @@ static enum status read_function(const struct yaml_document *doc, const struct y
     if (s == STATUS_OK) s = text_map(doc, f.environment, "environment", &spec->env, err);
     if (s == STATUS_OK) s = text_map(doc, f.labels, "labels", &spec->labels, err);
     if (s == STATUS_OK) s = text_map(doc, f.annotations, "annotations", &spec->annotations, err);
+    if (s == STATUS_OK) s = text_map(doc, f.limits, "limits", &spec->limits, err);
+    if (s == STATUS_OK) s = text_map(doc, f.requests, "requests", &spec->requests, err);
+    if (s == STATUS_OK) spec->constraints = text_list(&f.constraints);
+    spec->is_read_only = f.read_only_root;
     spec->image = f.image;
     spec->process = f.process;
     spec->secrets = f.secrets.items;
@@ -170,9 +184,7 @@ static enum status plan_one(struct gateway *g, const struct yaml_document *doc, 
         if (s == STATUS_OK && entry->prepared != NULL) s = try_successor(entry->prepared, &why);
         if (s != STATUS_OK) s = yaml_error(doc, node, err, "%s", why.message);
     }
-    json_release(spec.env);
-    json_release(spec.labels);
-    json_release(spec.annotations);
+    deployment_spec_release(&spec);
     return s;
 }
 

@@ -193,7 +193,7 @@ static void bad_deploys(struct scene *s)
         {"{\"service\":\"a\",\"image\":\"plain\",\"envVars\":{\"LD_PRELOAD\":\"x\"}}", "cannot be set", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"labels\":{\"a\":{}}}", "labels", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":{}}", "secrets", 400},
-        {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[1]}", "entry 1", 400},
+        {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[1]}", "secrets must be a list", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[\"../x\"]}", "entry 1", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"secrets\":[\"missing\"]}", "secret 'missing'", 400},
         {"{\"service\":\"a\",\"image\":\"plain\",\"limits\":{\"memory\":\"much\"}}", "limits.memory", 400},
