@@ -129,6 +129,17 @@ static bool is_same_spec(const struct deployment_spec *a, const struct deploymen
     return is_same;
 }
 
+static bool is_same_build(const struct file_identity *a, const struct file_identity *b)
+{
+    return a->device == b->device && a->inode == b->inode && a->changed_ns == b->changed_ns;
+}
+
+static bool is_same_file(const char *path, const struct file_identity *build)
+{
+    struct file_identity now;
+    return file_identify(path, &now) && is_same_build(&now, build);
+}
+
 /* ---- the manifest ---- */
 
 static bool json_is_yes(const json_t *object, const char *key)
@@ -170,6 +181,20 @@ static void info_from_manifest(struct deployment *d)
         api_key_derive(d->gateway->secrets.invocation_key, d->spec.name, d->gateway_key);
 }
 
+/* Another one of the same build has said it already: a thousand deployments of one executable, at the
+ * platform's start, are not a thousand processes. */
+static bool take_known_manifest(struct deployment *d)
+{
+    for (struct list *n = d->gateway->deployments.next; n != &d->gateway->deployments; n = n->next) {
+        const struct deployment *other = container_of(n, struct deployment, node);
+        if (other->program != NULL || !is_same_build(&other->build, &d->build)) continue;
+        d->manifest = json_incref(other->manifest);
+        info_from_manifest(d);
+        return true;
+    }
+    return false;
+}
+
 /* What a function may do is known before it first runs: one that cannot say it (--describe) is not deployed.
  */
 static enum status read_manifest(struct deployment *d, struct error *err)
@@ -179,6 +204,7 @@ static enum status read_manifest(struct deployment *d, struct error *err)
         if (s == STATUS_OK) info_from_manifest(d);
         return s;
     }
+    if (take_known_manifest(d)) return STATUS_OK;
     const char *argv[] = {d->executable, "--describe", NULL};
     struct process_spec spec = {.argv = argv, .env = (const char *const[]){"LANG=C.UTF-8", NULL}, .cwd = "/"};
     struct process_result r;
@@ -249,13 +275,6 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
     else
         deployment_free(d);
     return s;
-}
-
-static bool is_same_file(const char *path, const struct file_identity *build)
-{
-    struct file_identity now;
-    return file_identify(path, &now) && now.device == build->device && now.inode == build->inode &&
-           now.changed_ns == build->changed_ns;
 }
 
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
