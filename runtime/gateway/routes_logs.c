@@ -64,7 +64,8 @@ static uint64_t first_log_line(struct function_log *log, const struct log_query 
     return number;
 }
 
-static void stream_logs(struct deployment *d, const struct log_query *q, struct http_resp *resp)
+/* True: it was followed until it was replaced or removed. */
+static bool stream_logs(struct deployment *d, const struct log_query *q, struct http_resp *resp)
 {
     struct function_log *log = d->log;
     uint64_t next = first_log_line(log, q);
@@ -72,12 +73,26 @@ static void stream_logs(struct deployment *d, const struct log_query *q, struct 
         struct function_log_line line;
         while (function_log_get(log, next, &line)) {
             next = line.number + 1;
-            if (write_log_line(resp, q, d->spec.name, &line) != STATUS_OK) return;
+            if (write_log_line(resp, q, d->spec.name, &line) != STATUS_OK) return false;
         }
-        if (!q->is_following || d->is_removed || d->gateway->is_draining) return;
+        if (!q->is_following || d->gateway->is_draining) return false;
+        if (d->is_removed) return true;
         fiber_event_reset(function_log_event(log));
         enum status s = fiber_event_wait(function_log_event(log), clock_monotonic_ns() + NS_PER_S);
-        if ((s != STATUS_OK && s != STATUS_DEADLINE_EXCEEDED) || http_resp_is_gone(resp)) return;
+        if ((s != STATUS_OK && s != STATUS_DEADLINE_EXCEEDED) || http_resp_is_gone(resp)) return false;
+    }
+}
+
+/* Whoever follows a function follows its next version as well. */
+static void stream_versions(struct gateway *g, struct deployment *d, struct log_query *q,
+                            struct http_resp *resp)
+{
+    while (d != NULL) {
+        d->users++;
+        bool is_replaced = stream_logs(d, q, resp);
+        d->users--;
+        d = is_replaced ? supervisor_find(g, q->name) : NULL;
+        q->tail = 0;
     }
 }
 
@@ -95,7 +110,8 @@ void routes_logs(struct gateway *g, const struct http_req *req, struct http_resp
         return;
     }
     http_resp_header(resp, SV("content-type"), SV("application/x-ndjson"));
-    d->users++;
-    if (http_resp_stream(resp) == STATUS_OK) stream_logs(d, &q, resp);
+    d->users++; /* the start of the answer may suspend */
+    enum status s = http_resp_stream(resp);
     d->users--;
+    if (s == STATUS_OK) stream_versions(g, d, &q, resp);
 }
