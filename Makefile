@@ -276,6 +276,10 @@ demo: deps-demo ## the main job on real parts: nginx dies, Prometheus and Alertm
 e2e-logcli: deps-test ## the audit journal through Loki's own client, built from its Go module (cold: 8 minutes; skipped aloud without go)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@tests/run.py --build $(B) --only test_logcli.py e2e
+.PHONY: e2e-knative
+e2e-knative: deps-knative ## functions behind Knative's own queue-proxy, events of other languages' SDKs, manifests (cold: 5 minutes; skipped aloud without go)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@tests/run.py --build $(B) --only test_knative e2e
 .PHONY: e2e-docs
 e2e-docs: deps-docs ## /docs in a headless Chromium: an operation is tried out by clicking (pictures: build/docs-*.png)
 	@$(MAKE) --no-print-directory -j$$(nproc) all swagger-ui
@@ -373,7 +377,8 @@ DEPS_valgrind := $(DEPS_test) valgrind
 DEPS_images := make python3 debootstrap binutils
 DEPS_docs := $(DEPS) python3 chromium fonts-dejavu-core
 DEPS_openapi := $(DEPS) python3 python3-venv
-DEPS_TARGETS := deps-test deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
+DEPS_knative := $(DEPS) python3 python3-venv curl nghttp2-client util-linux
+DEPS_TARGETS := deps-test deps-knative deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
 .PHONY: deps $(DEPS_TARGETS)
 deps: ## install what is missing to build (one apt-get line, shown)
 	@tests/deps.sh $(DEPS)

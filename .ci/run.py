@@ -18,7 +18,11 @@ CORE = [("test", 13), ("demo", 1), ("check-asan", 16), ("check-tsan", 4), ("lint
 HEAVY = [
     ("crash-sample", 15, ["runtime/", "functions/", "tests/crash/", "tests/integration/harness.py", "Makefile"]),
     ("check-valgrind", 12, ["runtime/base/", "runtime/fiber/", "runtime/loop/", "runtime/server/", "runtime/client/", "tests/valgrind"]),
-    ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py"]),
+    ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py",
+                       "tests/e2e/go_build.py"]),
+    ("e2e-knative", 12, ["runtime/function/", "runtime/server/", "runtime/cloudevents/", "runtime/cli/generate", "charts/", "stack.yml",
+                        "functions/echo/", "tests/e2e/go_build.py", "tests/e2e/queue_proxy_build.py", "tests/e2e/knative_pod.py",
+                        "tests/e2e/test_knative", "tests/e2e/own_network.py", "Makefile", ".ci/"]),
     ("check-openapi", 10, ["functions/", "runtime/base/json", "runtime/cli/generate", "runtime/config/", "runtime/function/", "runtime/gateway/", "runtime/server/",
                           "tests/openapi/", "tests/integration/test_bots.py", "Makefile", ".ci/"]),
     ("e2e-docs", 8, ["functions/", "runtime/function/openapi", "runtime/gateway/", "runtime/cli/package/swagger-ui.sh", "tests/e2e/browser.py",
