@@ -218,7 +218,7 @@ $(FUZZ_BIN) $(TSAN_BIN) $(BENCH_BIN) $(CRASH_BIN) $(CANARY_BIN): $(B)/tests/%: $
 	$(link_test) $(B)/libcore.a $(B)/libbalm.a $(LIBS_PLATFORM)
 
 .PHONY: tests bench-binaries crash-binaries
-tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN)
+tests: all $(UNIT_BIN) $(PROPERTY_BIN) $(CONTRACT_BIN) $(FUZZ_BIN) $(CANARY_BIN) $(B)/tests/crash/ledger
 bench-binaries: all $(BENCH_BIN)
 crash-binaries: all $(CRASH_BIN) $(PRELOAD_BIN)
 # Put between a program and libc by LD_PRELOAD; in front of the sanitizers too, which it must not need.

@@ -79,6 +79,7 @@ static enum status check_spec(const struct gateway *g, const struct deployment_s
     enum status s = check_name(g, spec->name, err);
     if (s == STATUS_OK) s = check_secrets(spec, err);
     if (s == STATUS_OK) s = check_env(spec, err);
+    if (s == STATUS_OK) s = remote_check(spec, err);
     if (s == STATUS_OK && g->n_deployments >= DEPLOYMENTS_MAX)
         s = error_set(err, STATUS_RESOURCE_EXHAUSTED, "%d functions are deployed", DEPLOYMENTS_MAX);
     return s;
@@ -199,7 +200,7 @@ static bool take_known_manifest(struct deployment *d)
  */
 static enum status read_manifest(struct deployment *d, struct error *err)
 {
-    if (d->program != NULL) {
+    if (d->program != NULL || d->executable == NULL) {
         enum status s = deployment_read_bot_file(d, err);
         if (s == STATUS_OK) info_from_manifest(d);
         return s;
@@ -279,7 +280,8 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
 
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec)
 {
-    return is_same_spec(&d->spec, spec) && is_same_file(d->executable, &d->build) &&
+    return is_same_spec(&d->spec, spec) &&
+           (d->executable == NULL || is_same_file(d->executable, &d->build)) &&
            (d->bot_file == NULL || is_same_file(d->bot_file, &d->bot_build));
 }
 
@@ -294,7 +296,7 @@ uint64_t gateway_backlog(const struct gateway *g, struct strview function)
 
 unsigned deployment_replicas(const struct deployment *d)
 {
-    return d->n_routed;
+    return d->is_remote ? 1 : d->n_routed; /* how many there are is not known here */
 }
 
 int64_t deployment_call_timeout(const struct deployment *d)

@@ -189,7 +189,12 @@ enum status deployment_find(struct deployment *d, struct error *err)
     if (s != STATUS_OK) return s;
     const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(name)).ptr;
     bool is_native = process.len == 0 || names_executable(process, name);
-    if (is_native && take_executable(d, path)) return STATUS_OK;
+    d->is_remote = remote_url(&d->spec).len > 0;
+    if ((is_native || d->is_remote) && take_executable(d, path)) return STATUS_OK;
+    if (d->is_remote) { /* what it does is known by its bot.yaml, or not at all */
+        if (is_folder(path)) look_into_folder(d, path);
+        return STATUS_OK;
+    }
     if (is_folder(path)) {
         char *real = realpath(path, NULL); /* it runs in another folder than we */
         look_into_folder(d, real != NULL ? arena_cstr(&d->arena, sv(real)) : path);

@@ -33,6 +33,7 @@
  *   deployed.c     what was deployed through the API, kept over restarts
  *   (the port's public key, where it speaks TLS, stands in DIR/run/tls-pin for this machine's own clients)
  *   login_limit.c  how often one address may be wrong about a secret
+ *   remote.c       functions that run elsewhere, behind a URL
  *   routes_key.c   API keys of functions that ask for one
  *   function_secrets.c  what functions are given: DIR/secrets/functions
  *   routes_*.c     the REST API and the way in

@@ -23,6 +23,7 @@
 #include "gateway/cgroup.h"
 #include "gateway/gateway.h"
 #include "gateway/login_limit.h"
+#include "gateway/remote.h"
 #include "gateway/scaling.h"
 #include "loop/loop.h"
 
@@ -126,7 +127,8 @@ struct deployment {
     struct gateway *gateway;
     struct arena arena; /* spec and manifest */
     struct deployment_spec spec;
-    const char *executable; /* native, or what `program` begins with */
+    const char *executable; /* native, or what `program` begins with; NULL: remote, and not known here */
+    bool is_remote;         /* no process of ours (remote.h) */
     struct file_identity build;
     /* A program in the function's place (function/program.h); NULL: native. */
     const char *const *program; /* argv */

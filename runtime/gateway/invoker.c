@@ -76,14 +76,23 @@ static enum status unsent(enum status s, struct error *err)
     return STATUS_UNAVAILABLE;
 }
 
+/* Nobody there: it has not left, and the queue tries again. */
+static enum status send_away(struct gateway *g, const struct deployment *d, const struct forward_spec *spec,
+                             struct arena *a, struct http_reply *ret_reply, struct error *err)
+{
+    enum status s = g->is_frozen ? frozen(err) : remote_forward(d, spec, a, ret_reply, err);
+    return s == STATUS_OK || s == STATUS_CANCELLED ? s : judge_lost(s, err);
+}
+
 /* One try. *ret_is_unsent: the process had just died, so another one may get it. */
 static enum status send_once(struct gateway *g, struct deployment *d, const struct forward_spec *spec,
                              struct arena *a, struct http_reply *ret_reply, bool *ret_is_unsent,
                              struct error *err)
 {
     struct replica *r;
-    enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     *ret_is_unsent = false;
+    if (d->is_remote) return send_away(g, d, spec, a, ret_reply, err);
+    enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     if (s != STATUS_OK) return unsent(s, err);
     s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);
     if (s == STATUS_DEADLINE_EXCEEDED) supervisor_check_hung(r);
@@ -142,6 +151,10 @@ static enum status call_once(struct deployment *d, const struct forward_spec *sp
                              struct http_reply *ret_reply, struct error *err)
 {
     struct replica *r;
+    if (d->is_remote) {
+        enum status sent = remote_forward(d, spec, a, ret_reply, err);
+        return sent == STATUS_OK || sent == STATUS_CANCELLED ? sent : judge_lost(sent, err);
+    }
     enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     if (s != STATUS_OK) return unsent(s, err);
     s = http_forward(r->upstream, spec, a, ret_reply, err);
@@ -302,20 +315,42 @@ static enum status kill_unheard(struct gateway *g, struct error *err)
     return STATUS_OK;
 }
 
-static bool is_answer_due(const struct gateway *g)
+/* One with acts whose answers are due, of all or of those that run elsewhere; NULL: none. */
+static const struct deployment *find_answer_due(const struct gateway *g, bool is_remote)
 {
     const struct list *const lists[] = {&g->deployments, &g->retired};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        for (const struct list *n = lists[i]->next; n != lists[i]; n = n->next)
-            if (container_of(n, struct deployment, node)->acting_inflight > 0) return true;
-    return false;
+        for (const struct list *n = lists[i]->next; n != lists[i]; n = n->next) {
+            const struct deployment *d = container_of(n, struct deployment, node);
+            if (d->acting_inflight > 0 && (d->is_remote || !is_remote)) return d;
+        }
+    return NULL;
+}
+
+/* No signal reaches those that run elsewhere: their acts end by their answer or their deadline, and a stop
+ * that cannot wait for that says so. */
+static enum status await_remote(struct gateway *g, int64_t deadline_ns, struct error *err)
+{
+    const struct deployment *d;
+    while ((d = find_answer_due(g, true)) != NULL) {
+        fiber_event_reset(&g->acts_ended);
+        enum status s = fiber_event_wait(&g->acts_ended, deadline_ns);
+        if (s == STATUS_CANCELLED) return s;
+        if (s != STATUS_OK && (d = find_answer_due(g, true)) != NULL)
+            return error_set(
+                err, s,
+                "balm stop: function '%.*s' runs elsewhere and has not answered: what it has begun "
+                "may go on until its deadline",
+                SV_ARG(d->spec.name));
+    }
+    return STATUS_OK;
 }
 
 /* The processes act no more; their answers are a matter of moments, and are not waited for longer. */
 static enum status await_answers(struct gateway *g)
 {
     int64_t deadline_ns = clock_monotonic_ns() + NS_PER_S;
-    while (is_answer_due(g)) {
+    while (find_answer_due(g, false) != NULL) {
         fiber_event_reset(&g->acts_ended);
         enum status s = fiber_event_wait(&g->acts_ended, deadline_ns);
         if (s != STATUS_OK) return s == STATUS_CANCELLED ? s : STATUS_OK;
@@ -338,8 +373,10 @@ enum status gateway_freeze(struct gateway *g, bool is_frozen, struct error *err)
     if (!is_frozen) return resume(g, err);
     broker_freeze(g->broker, true);
     /* From here on: a bot that waited for a slow restart is healthy, and has only now heard of its end. */
-    enum status s = await_bots(g, clock_monotonic_ns() + ACT_GRACE_NS);
+    int64_t deadline_ns = clock_monotonic_ns() + ACT_GRACE_NS;
+    enum status s = await_bots(g, deadline_ns);
     if (s == STATUS_DEADLINE_EXCEEDED) s = kill_unheard(g, err);
+    if (s == STATUS_OK) s = await_remote(g, deadline_ns, err);
     if (s == STATUS_OK) s = await_answers(g);
     if (s == STATUS_CANCELLED) return error_set(err, s, "balm stop was cut short while acts were ending");
     return s;

@@ -139,6 +139,10 @@ static enum status judge_failed(const struct deployment *d, enum status s, struc
 static enum status forward(struct deployment *d, const struct forward_spec *spec, const struct http_req *req,
                            struct http_resp *resp, int *ret_status, struct error *err)
 {
+    if (d->is_remote) {
+        enum status s = remote_answer(d, spec, req, resp, ret_status, err);
+        return s == STATUS_OK ? s : judge_failed(d, s, err);
+    }
     for (unsigned attempt = 1;; attempt++) {
         struct replica *r;
         enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);

@@ -74,7 +74,7 @@ static enum status start_one(struct deployment *d, struct error *err)
 static void ensure_wanted(struct deployment *d)
 {
     struct error err;
-    while (d->n_routed < d->wanted) {
+    while (!d->is_remote && d->n_routed < d->wanted) {
         if (start_one(d, &err) == STATUS_OK) continue;
         deployment_note_failure(d);
         log_warn("gateway", "function does not start", LOG_SV("function", d->spec.name),
@@ -123,8 +123,8 @@ void supervisor_commit(struct deployment *d)
     if (old != NULL) retire_deployment(old);
     log_info("gateway", old != NULL ? "function replaced" : "function deployed",
              LOG_SV("function", d->spec.name), LOG_BOOL("acts", d->info.acts),
-             LOG_STR("executable", d->executable));
-    warn_of_missing_secrets(d);
+             LOG_SV("runs", d->is_remote ? remote_url(&d->spec) : sv(d->executable)));
+    if (!d->is_remote) warn_of_missing_secrets(d);
     for (size_t i = 0; i < d->warnings.n; i++)
         log_warn("gateway", "a wish of a function cannot be honoured", LOG_SV("function", d->spec.name),
                  LOG_SV("why", d->warnings.items[i]));
@@ -184,6 +184,9 @@ static enum status set_replicas(struct deployment *d, unsigned n, struct error *
 
 enum status supervisor_scale(struct deployment *d, unsigned n, struct error *err)
 {
+    if (d->is_remote)
+        return error_set(err, STATUS_FAILED_PRECONDITION,
+                         "function '%.*s' runs elsewhere, and is scaled there", SV_ARG(d->spec.name));
     note_asked(d, n);
     d->scale_history = (struct scaling_history){0};
     return set_replicas(d, n, err);
@@ -271,6 +274,11 @@ enum status supervisor_check(struct deployment *d, struct error *err)
 {
     enum status s = STATUS_OK;
     d->users++;
+    if (d->is_remote) {
+        s = remote_check_health(d, err);
+        d->users--;
+        return s;
+    }
     if (d->n_routed == 0) {
         s = start_one(d, err);
         if (s == STATUS_OK && d->wanted == 0) d->wanted = 1;
@@ -378,7 +386,8 @@ void supervisor_watch_fiber(void *gateway)
     while (sleep_ms(WATCH_MS) == STATUS_OK) {
         int64_t now_ns = clock_monotonic_ns();
         for (struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
-            look_after(container_of(n, struct deployment, node), now_ns, now_ns - before_ns);
+            if (!container_of(n, struct deployment, node)->is_remote)
+                look_after(container_of(n, struct deployment, node), now_ns, now_ns - before_ns);
         before_ns = now_ns;
     }
 }
