@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +17,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 
-#define OPEN_FILES_MAX 100000 /* open descriptors below the root that are remembered */
-#define BLOCK_BYTES    512    /* st_blocks counts these whatever the file system's block is */
+#define BLOCK_BYTES 512 /* st_blocks counts these whatever the file system's block is */
 
 /* No O_NOFOLLOW: RESOLVE_NO_SYMLINKS covers the last name too, and says ELOOP where O_DIRECTORY would say
  * ENOTDIR. */
@@ -184,75 +184,32 @@ static void walk_folder(struct walk *w, int fd, size_t path_len, unsigned depth)
 
 /* ---- files that are open: removing one frees nothing, and its writer would lose what it writes ---- */
 
-struct open_file {
-    dev_t device;
-    ino_t inode;
-};
-
-struct open_files {
-    struct open_file *files;
-    size_t n, capacity;
-};
-
-static int compare_open(const void *a, const void *b)
+/* A write lease is given only where nobody else has the file open, in whatever process, mapped files and
+ * running programs as well. It takes the file's owner or CAP_LEASE, and a file system of this machine;
+ * without it the file counts as not open. Whoever opens it within these microseconds waits for the close; the
+ * signal that we would get then is one that does nothing. */
+static bool is_in_use(int at_fd, const char *path)
 {
-    const struct open_file *x = a, *y = b;
-    if (x->device != y->device) return x->device < y->device ? -1 : 1;
-    return x->inode < y->inode ? -1 : x->inode > y->inode;
+    int fd = open_beneath(at_fd, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, BENEATH);
+    if (fd < 0) return errno == EAGAIN; /* somebody has a lease */
+    (void)fcntl(fd, F_SETSIG, SIGURG);
+    bool is_used = fcntl(fd, F_SETLEASE, F_WRLCK) != 0 && errno == EAGAIN;
+    (void)close(fd);
+    return is_used;
 }
 
-/* By the link's text first: looking at every descriptor's file could hang on a dead network file system. */
-static bool is_below(int fds, const char *name, const char *root)
+static void drop_open_files(struct clean_plan *plan)
 {
-    char target[PATH_MAX];
-    size_t root_len = strlen(root);
-    ssize_t len = readlinkat(fds, name, target, sizeof(target));
-    return len > (ssize_t)root_len && memcmp(target, root, root_len) == 0 && target[root_len] == '/';
-}
-
-static void note_descriptors(struct open_files *open, const char *root, const char *pid)
-{
-    char path[64];
-    struct stat st;
-    (void)snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
-    DIR *folder = opendir(path);
-    if (folder == NULL) return; /* another user's, or gone */
-    for (const struct dirent *entry; (entry = readdir(folder)) != NULL && open->n < OPEN_FILES_MAX;) {
-        if (!is_below(dirfd(folder), entry->d_name, root) ||
-            fstatat(dirfd(folder), entry->d_name, &st, 0) != 0)
-            continue;
-        if (open->n == open->capacity) {
-            open->capacity = open->capacity == 0 ? 64 : 2 * open->capacity;
-            open->files = mem_realloc(open->files, open->capacity * sizeof(*open->files));
-        }
-        open->files[open->n++] = (struct open_file){st.st_dev, st.st_ino};
-    }
-    (void)closedir(folder);
-}
-
-/* Takes files out of the plan that a process which we may look at has open. Best effort: others' processes
- * cannot be seen. */
-static void drop_open_files(struct clean_plan *plan, const char *root)
-{
-    struct open_files open = {0};
-    DIR *processes = opendir("/proc");
-    if (processes == NULL) return;
-    for (const struct dirent *entry; (entry = readdir(processes)) != NULL;)
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') note_descriptors(&open, root, entry->d_name);
-    (void)closedir(processes);
-    if (open.n > 0) qsort(open.files, open.n, sizeof(*open.files), compare_open);
     size_t kept = 0;
-    for (size_t i = 0; i < plan->n && open.n > 0; i++) {
-        struct open_file key = {plan->files[i].device, plan->files[i].inode};
-        if (bsearch(&key, open.files, open.n, sizeof(*open.files), compare_open) == NULL) {
+    for (size_t i = 0; i < plan->n; i++) {
+        if (!is_in_use(plan->root_fd, plan->files[i].path)) {
             plan->files[kept++] = plan->files[i];
             continue;
         }
         free(plan->files[i].path);
         plan->counts.open++;
     }
-    if (open.n > 0) plan->n = kept;
-    free(open.files);
+    plan->n = kept;
 }
 
 /* ---- the calls ---- */
@@ -282,7 +239,7 @@ enum status clean_plan_make(const struct clean_spec *spec, struct clean_plan *re
     }
     walk_folder(&w, fd, 0, 0);
     if (plan.n > 0) qsort(plan.files, plan.n, sizeof(*plan.files), compare_age);
-    if (plan.n > 0) drop_open_files(&plan, spec->root);
+    drop_open_files(&plan);
     *ret_plan = plan;
     return STATUS_OK;
 }
@@ -308,6 +265,10 @@ static void remove_in(struct clean_plan *plan, int folder_fd, const char *name, 
     if (!S_ISREG(st.st_mode) || st.st_dev != file->device || st.st_ino != file->inode ||
         modified_unix_ns(&st) != file->modified_unix_ns) {
         plan->counts.changed++;
+        return;
+    }
+    if (is_in_use(folder_fd, name)) {
+        plan->counts.open++;
         return;
     }
     if (unlinkat(folder_fd, name, 0) != 0) {
