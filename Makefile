@@ -51,7 +51,7 @@ LIBS_FUNCTION := -lh2o-evloop -luv -ljansson -lssl -lcrypto -l:libboost_context.
 LIBS_PLATFORM := -lnghttp2 -lprotobuf-c -lsqlite3 -lyaml -lpcre2-8 -lz -lm $(LIBS_FUNCTION)
 
 # ---- the parts ----
-SHIM_SRC    := runtime/gateway/shim.c
+SHIM_SRC    := $(sort $(wildcard runtime/gateway/shim*.c))
 GEN_SRC     := runtime/cli/generate_main.c
 DOG_SRC     := runtime/function/watchdog_main.c
 CLI_SRC     := $(filter-out $(GEN_SRC),$(sort $(wildcard runtime/cli/*.c)))
@@ -111,9 +111,9 @@ $(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)
 
 # Static and bare: it stands beside every replica.
-$(B)/balm-shim: $(SHIM_SRC) runtime/base/banned.h
+$(B)/balm-shim: $(SHIM_SRC) runtime/gateway/shim_sandbox.h runtime/base/banned.h
 	@mkdir -p $(@D)
-	$(call say,LD)$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $<
+	$(call say,LD)$(CC) -std=c11 -D_GNU_SOURCE -Iruntime -include base/banned.h -Os $(WARN) -static -s -ffunction-sections -Wl,--gc-sections -o $@ $(SHIM_SRC)
 
 # ---- pages below /docs: ours, and Swagger UI where it has been fetched ----
 $(DOCS): $(B)/docs/%: runtime/gateway/docs/%

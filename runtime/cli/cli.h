@@ -187,6 +187,7 @@ struct up_cfg {
         *alertmanager_ca_file, *alertmanager_receiver, *self_reload;
     const char *tls_cert_file, *tls_key_file;
     const char *scaler_tls_cert_file, *scaler_tls_key_file, *scaler_tls_client_ca_file, *scaler_token_file;
+    const char *function_uids, *function_read_paths, *function_write_paths;
     const char *shim_path, *docs_dir; /* found, not set */
     int reloads_itself;               /* enum self_reload, by self_reload */
     int64_t port, scaler_port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,

@@ -8,6 +8,7 @@
 #include "config/quote.h"
 #include "function/core.h"
 #include "gateway/callback.h"
+#include "gateway/isolation.h"
 #include "log/log.h"
 #include "server/server.h"
 
@@ -111,6 +112,26 @@ static const struct config_option options[] = {
      .offset = offsetof(struct up_cfg, functions_dir),
      .value_name = "DIR",
      .help = "folder of function executables (those that came with balm)"},
+    {.name = "function-uids",
+     .env = "BALM_FUNCTION_UIDS",
+     .type = CONFIG_TEXT,
+     .default_text = ISOLATION_UIDS_DEFAULT,
+     .offset = offsetof(struct up_cfg, function_uids),
+     .value_name = "FIRST-LAST|none",
+     .help =
+         "started by root, each function runs as a user of its own out of this range, which is nobody else's"},
+    {.name = "function-read-paths",
+     .env = "BALM_FUNCTION_READ_PATHS",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct up_cfg, function_read_paths),
+     .value_name = "PATH[:PATH]",
+     .help = "what every function may read and run, beyond the system's folders and its own"},
+    {.name = "function-write-paths",
+     .env = "BALM_FUNCTION_WRITE_PATHS",
+     .type = CONFIG_TEXT,
+     .offset = offsetof(struct up_cfg, function_write_paths),
+     .value_name = "PATH[:PATH]",
+     .help = "where every function may write, beyond its TMPDIR; its user must be allowed to as well"},
     {.name = "host-acts",
      .env = "BALM_HOST_ACTS",
      .type = CONFIG_PATH,

@@ -358,6 +358,7 @@ static enum status decode_file(struct raw *r)
         {.name = "detail", .type = YAML_FIELD_NODE, AT(detail)},
         {.name = "secrets", .type = YAML_FIELD_TEXT_LIST, AT(m.secrets), .min = 1, .max = 32},
         {.name = "environment", .type = YAML_FIELD_NODE, AT(environment)},
+        {.name = "removes_below", .type = YAML_FIELD_TEXT, AT(m.removes_below), .min = 1, .max = MEMBER_MAX},
     };
 #undef AT
     enum status s =
@@ -451,6 +452,7 @@ static enum status parse(struct raw *r)
     if (s == STATUS_OK) s = check_acting(r);
     if (s == STATUS_OK) s = check_touches(r);
     if (s == STATUS_OK) s = decode_environment(r);
+    if (s == STATUS_OK) s = manifest_check_removes(r->m, r->doc, r->err);
     if (s == STATUS_OK) s = decode_params(r);
     if (s == STATUS_OK) s = decode_details(r, details, &n_details);
     if (s == STATUS_OK) make_json(r, details, n_details);

@@ -30,6 +30,9 @@
  *     bytesFreed: {type: integer, description: …}   # text | integer | boolean | text-list
  *   secrets: [notify-url]       # names of the secrets it reads
  *   environment: {disk_clean_roots: what it is for}
+ *   removes_below: disk_clean_roots   # it removes files below the folders that this variable lists, ':'
+ * between # them, or the secret of that name ('-' for '_', also a line each): the platform # gives it the
+ * right to, whoever owns them (gateway/isolation.h)
  *
  * As JSON: the same members, defaults filled in, plus `schema` and `reply`: JSON Schema (2020-12) of the
  * parameters and of the detail. */
@@ -65,7 +68,7 @@ struct manifest_variable {
 
 struct manifest {
     struct arena arena;
-    struct strview name, summary, verify, undo;
+    struct strview name, summary, verify, undo, removes_below;
     bool acts, is_destructive, removes_series, tells_people;
     int on_unknown; /* enum on_unknown */
     int auth;       /* enum manifest_auth */

@@ -109,3 +109,17 @@ enum status manifest_complete(const struct manifest *m, const char *function, co
     arena_release(&a);
     return s;
 }
+
+/* What nobody is told of, nobody sets by intent. */
+enum status manifest_check_removes(const struct manifest *m, const struct yaml_document *doc,
+                                   struct error *err)
+{
+    const struct yaml_node *node = yaml_get(doc->root, SV("removes_below"));
+    if (node == NULL) return STATUS_OK;
+    if (!m->is_destructive)
+        return yaml_error(doc, node, err, "removes_below: what removes files is destructive");
+    for (size_t i = 0; i < m->n_environment; i++)
+        if (sv_eq(m->environment[i].name, m->removes_below)) return STATUS_OK;
+    return yaml_error(doc, node, err, "removes_below: '%.*s' is no variable of environment",
+                      SV_ARG(m->removes_below));
+}

@@ -33,4 +33,8 @@ json_t *manifest_secrets(const struct manifest *m);
 json_t *manifest_params_schema(const struct manifest *m);
 json_t *manifest_detail_schema(const struct manifest_detail *details, size_t n);
 
+/* removes_below names a variable of `environment`, of a function that is destructive. */
+enum status manifest_check_removes(const struct manifest *m, const struct yaml_document *doc,
+                                   struct error *err) MUST_USE;
+
 #endif

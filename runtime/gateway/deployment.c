@@ -196,6 +196,27 @@ static bool take_known_manifest(struct deployment *d)
     return false;
 }
 
+/* A foreign executable is not trusted with more for this than for serving. Without a platform (a stack file
+ * is being checked) there is no sandbox for it: it runs as whoever checks. */
+static enum status describe_command(struct deployment *d, const char *ret_argv[ISOLATION_ARGS_MAX + 6],
+                                    struct error *err)
+{
+    size_t n = 0;
+    enum status s = STATUS_OK;
+    if (d->gateway->cfg.shim_path != NULL) {
+        ret_argv[n++] = d->gateway->cfg.shim_path;
+        ret_argv[n++] = "--confined";
+        s = isolation_args(d, NULL, &d->arena, ret_argv + n, err);
+        while (s == STATUS_OK && ret_argv[n] != NULL)
+            n++;
+        ret_argv[n++] = "--";
+    }
+    ret_argv[n++] = d->executable;
+    ret_argv[n++] = "--describe";
+    ret_argv[n] = NULL;
+    return s;
+}
+
 /* What a function may do is known before it first runs: one that cannot say it (--describe) is not deployed.
  */
 static enum status read_manifest(struct deployment *d, struct error *err)
@@ -206,11 +227,13 @@ static enum status read_manifest(struct deployment *d, struct error *err)
         return s;
     }
     if (take_known_manifest(d)) return STATUS_OK;
-    const char *argv[] = {d->executable, "--describe", NULL};
+    const char *argv[ISOLATION_ARGS_MAX + 6];
+    enum status s = describe_command(d, argv, err);
+    if (s != STATUS_OK) return s;
     struct process_spec spec = {.argv = argv, .env = (const char *const[]){"LANG=C.UTF-8", NULL}, .cwd = "/"};
     struct process_result r;
     int64_t deadline_ns = clock_monotonic_ns() + DESCRIBE_TIMEOUT_NS;
-    enum status s = process_run(&spec, sv(NULL), DESCRIBE_BYTES_MAX, deadline_ns, &d->arena, &r, err);
+    s = process_run(&spec, sv(NULL), DESCRIBE_BYTES_MAX, deadline_ns, &d->arena, &r, err);
     if (s != STATUS_OK) return error_prefix(err, s, "%s --describe", d->executable);
     if (r.exit_code == 0 && json_parse(r.stdout_text, 0, &d->manifest, NULL) == STATUS_OK &&
         json_is_object(d->manifest)) {
@@ -231,7 +254,8 @@ static struct deployment *deployment_new(struct gateway *g, const struct deploym
     list_init(&d->replicas);
     copy_spec(d, spec);
     d->secrets_folder =
-        arena_printf(&d->arena, "%s/run/secrets/%.*s-%u", g->cfg.dir, SV_ARG(spec->name), ++g->serial).ptr;
+        arena_printf(&d->arena, "%s/secrets/%.*s-%u", g->isolation.folder, SV_ARG(spec->name), ++g->serial)
+            .ptr;
     d->created_unix_ns = clock_unix_ns();
     d->last_used_ns = clock_monotonic_ns();
     d->log = function_log_new();
@@ -263,6 +287,16 @@ void deployment_free(struct deployment *d)
     free(d);
 }
 
+/* A path that it may not have is found when it is deployed, not when it is first called. */
+static enum status check_isolation(struct deployment *d, struct error *err)
+{
+    struct arena a = {0};
+    const char *args[ISOLATION_ARGS_MAX];
+    enum status s = isolation_args(d, NULL, &a, args, err);
+    arena_release(&a);
+    return s;
+}
+
 enum status deployment_prepare(struct gateway *g, const struct deployment_spec *spec,
                                struct deployment **ret_deployment, struct error *err)
 {
@@ -270,7 +304,9 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
     if (s != STATUS_OK) return s;
     struct deployment *d = deployment_new(g, spec);
     s = deployment_find(d, err);
+    if (s == STATUS_OK) s = isolation_user(g, spec->name, &d->uid, err);
     if (s == STATUS_OK) s = read_manifest(d, err);
+    if (s == STATUS_OK) s = check_isolation(d, err);
     if (s == STATUS_OK)
         *ret_deployment = d;
     else

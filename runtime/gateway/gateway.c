@@ -69,8 +69,6 @@ static enum status make_run_dir(struct gateway *g, struct error *err)
         else
             replica_clean_run_dir(g);
     }
-    /* What is in there is made at each start of a function, without fsync. */
-    if (s == STATUS_OK) s = dir_make(arena_printf(&a, "%s/secrets", path).ptr, 0700, err);
     arena_release(&a);
     return s;
 }
@@ -127,6 +125,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     bool is_new = false;
     s = make_paths(g, err);
     if (s == STATUS_OK) s = make_run_dir(g, err);
+    if (s == STATUS_OK) s = isolation_init(g, err);
     if (s == STATUS_OK) s = gateway_secrets_load(cfg->dir, &g->secrets, &is_new, err);
     if (s == STATUS_OK) function_secrets_clean(g->cfg.dir);
     if (s == STATUS_OK) s = make_broker(g, err);
@@ -222,6 +221,7 @@ void gateway_free(struct gateway *g)
     supervisor_stop(g);
     fiber_scope_cancel(&g->scope);
     fiber_scope_join(&g->scope);
+    isolation_release(&g->isolation);
     broker_free(g->broker);
     login_limit_free(g->logins);
     gateway_secrets_release(&g->secrets);

@@ -20,12 +20,13 @@
  *   scaling.c      how many replicas a load asks for
  *   health.c       does a replica answer
  *   cgroup.c       limits of memory and CPU
+ *   isolation*.c   what keeps functions apart: their users, what each may read and write
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,
  *                  drain, logs
  *   replica_env.c  what it is given: environment and secrets
  *   invoker.c      signed invocations for the dispatcher, balm stop
- *   shim.c         static little program between platform and function: subreaper, dies with the platform,
- *                  kills its tree
+ *   shim*.c        static little program between platform and function: subreaper, dies with the platform,
+ *                  kills its tree; puts the function into its sandbox
  *   broker*.c      acts on the host on behalf of bots, by allow list; host_command.c runs one
  *   stack.c        stack.yml, applied whole or not at all
  *   callback.c     where answers of asynchronous calls may be posted to
@@ -71,8 +72,10 @@ struct gateway_cfg {
     const char *functions_dir; /* executables and folders: image NAME:tag -> functions_dir/NAME */
     const char *shim_path;     /* the supervision shim */
     const char *docs_dir;      /* files of the pages below /docs; NULL: none */
-    const char *broker_file;   /* allow list of host acts; NULL: none allowed */
-    uint64_t host_files_max;   /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
+    const char *function_uids; /* "FIRST-LAST": users of functions, where we are root; NULL: "none" */
+    const char *function_read_paths, *function_write_paths; /* of every function, "PATH[:PATH]"; NULL: none */
+    const char *broker_file;                                /* allow list of host acts; NULL: none allowed */
+    uint64_t host_files_max; /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;
     uint16_t port;                            /* 0: picked */
     const char *tls_cert_file, *tls_key_file; /* both, or NULL: plain HTTP; read again when they change */

@@ -22,6 +22,7 @@
 #include "gateway/broker.h"
 #include "gateway/cgroup.h"
 #include "gateway/gateway.h"
+#include "gateway/isolation.h"
 #include "gateway/login_limit.h"
 #include "gateway/remote.h"
 #include "gateway/scaling.h"
@@ -96,6 +97,7 @@ struct replica {
     struct list node; /* deployment's */
     struct deployment *deployment;
     unsigned number; /* no other replica of this gateway's life had it */
+    char *temp;      /* owned: its TMPDIR */
     struct process *process;
     struct upstream *upstream;
     struct cgroup group;
@@ -135,7 +137,8 @@ struct deployment {
     const char *folder;         /* where it runs */
     const char *bot_file;       /* its bot.yaml; NULL: it has none */
     struct file_identity bot_build;
-    const char *secrets_folder; /* DIR/run/secrets/NAME-SERIAL: what it may read; gone with it */
+    unsigned uid;               /* its user's and group's number; 0: the platform's */
+    const char *secrets_folder; /* secrets/NAME-SERIAL (isolation.h): what it may read; gone with it */
     json_t *manifest;           /* owned */
     struct function_info info;
     struct list replicas;
@@ -178,6 +181,7 @@ struct gateway {
     struct gateway_secrets secrets;
     struct login_limit *logins;
     struct cgroups groups;
+    struct isolation isolation;
     struct list deployments, retired;
     unsigned n_deployments;
     unsigned serial; /* of replicas and deployments */
@@ -300,7 +304,7 @@ enum status replica_prepare_secrets(const struct deployment *d, struct arena *a,
 void replica_remove_secrets(const struct deployment *d);
 /* Ends in NULL; in the arena. First what must not be changed, then what was deployed, then defaults. Nothing
  * of our own environment goes on: it may hold secrets. */
-const char *const *replica_env(const struct deployment *d, struct arena *a);
+const char *const *replica_env(const struct replica *r, struct arena *a);
 /* What runs behind the shim: the executable, or the watchdog of a program. NULL-terminated. */
 #define REPLICA_COMMAND_MAX (WORDS_MAX + 8)
 void replica_command(const struct deployment *d, const char *ret_argv[REPLICA_COMMAND_MAX]);

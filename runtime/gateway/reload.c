@@ -107,7 +107,7 @@ enum status gateway_plan_new(struct loop *l, const struct gateway_cfg *cfg, stru
 {
     struct gateway_plan *p = mem_zalloc(1, sizeof(*p));
     p->gateway = (struct gateway){.loop = l, .cfg = *cfg, .run_dir_fd = -1};
-    p->gateway.cfg.dir = ""; /* of secrets that nobody will be given */
+    p->gateway.cfg.dir = p->gateway.isolation.folder = ""; /* of secrets that nobody will be given */
     list_init(&p->gateway.deployments);
     list_init(&p->gateway.retired);
     enum status s = stack_prepare(&p->gateway, cfg->stack_file, &p->plan, err);

@@ -99,7 +99,8 @@ static enum status make_act_socket(const struct deployment *d, struct start_fds 
     return STATUS_OK;
 }
 
-static enum status make_pipes(struct start_fds *f, struct error *err)
+/* The pipe becomes its own: a script that writes to /dev/stderr opens it. */
+static enum status make_pipes(const struct deployment *d, struct start_fds *f, struct error *err)
 {
     int lifeline[2], output[2];
     if (pipe2(lifeline, O_CLOEXEC) != 0)
@@ -111,6 +112,8 @@ static enum status make_pipes(struct start_fds *f, struct error *err)
     f->output_read = output[0];
     f->output_write = output[1];
     (void)fcntl(f->output_read, F_SETFL, O_NONBLOCK);
+    if (d->uid != 0 && fchown(f->output_write, d->uid, d->uid) != 0)
+        return error_set(err, status_from_errno(errno), "hand over the pipe: %s", strerror(errno));
     return STATUS_OK;
 }
 
@@ -122,11 +125,29 @@ static enum status make_group(struct replica *r, struct arena *a, struct error *
     return cgroup_make(&r->deployment->gateway->groups, name, &limits, &r->group, err);
 }
 
+static enum status make_temp(struct replica *r, struct arena *a, struct error *err)
+{
+    const struct deployment *d = r->deployment;
+    struct strview path =
+        arena_printf(a, "%s/%.*s-%u", d->gateway->isolation.temp, SV_ARG(d->spec.name), r->number);
+    enum status s = isolation_make_temp(path.ptr, d->uid, err);
+    if (s == STATUS_OK) r->temp = memcpy(mem_alloc(path.len + 1), path.ptr, path.len + 1);
+    return s;
+}
+
+static void remove_temp(void *arg)
+{
+    struct replica *r = arg;
+    if (r->temp != NULL) isolation_remove_temp(r->temp);
+    free(r->temp);
+    r->temp = NULL;
+}
+
 static enum status spawn_process(struct replica *r, const struct start_fds *f, struct arena *a,
                                  struct error *err)
 {
     struct deployment *d = r->deployment;
-    const char *argv[5 + 2 * CGROUP_CONTROLLERS + REPLICA_COMMAND_MAX] = {
+    const char *argv[5 + 2 * CGROUP_CONTROLLERS + ISOLATION_ARGS_MAX + REPLICA_COMMAND_MAX] = {
         d->gateway->cfg.shim_path, arena_printf(a, "%d", REPLICA_LIFELINE_FD).ptr, "-m",
         arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr};
     size_t n = 4;
@@ -135,12 +156,16 @@ static enum status spawn_process(struct replica *r, const struct start_fds *f, s
         argv[n++] = "-g";
         argv[n++] = r->group.folders[i];
     }
+    enum status s = isolation_args(d, r->temp, a, &argv[n], err);
+    if (s != STATUS_OK) return s;
+    while (argv[n] != NULL)
+        n++;
     argv[n++] = "--";
     replica_command(d, &argv[n]);
     const int extra[] = {f->act_theirs, f->listen, f->lifeline_read};
     struct process_spec spec = {
         .argv = argv,
-        .env = replica_env(d, a),
+        .env = replica_env(r, a),
         .cwd = "/",
         .stdin_fd = f->manifest,
         .stdout_fd = f->output_write,
@@ -248,6 +273,7 @@ static void replica_fiber(void *arg)
     while (r->inflight > 0)
         (void)!fiber_event_wait(&r->idle, 0);
     if (r->is_retiring) (void)!fiber_event_wait(&r->retired, 0);
+    work_run(remove_temp, r); /* it may have left a million files */
     fiber_shield_end();
     remove_socket(r);
     cgroup_remove(&r->group);
@@ -316,9 +342,10 @@ static enum status replica_open(struct replica *r, struct start_fds *f, struct e
     char path[SOCKET_PATH_MAX];
     enum status s = make_socket(r, path, &f->listen, err);
     if (s == STATUS_OK) s = make_act_socket(r->deployment, f, err);
-    if (s == STATUS_OK) s = make_pipes(f, err);
+    if (s == STATUS_OK) s = make_pipes(r->deployment, f, err);
     if (s == STATUS_OK) s = replica_manifest(r->deployment, &a, &f->manifest, err);
     if (s == STATUS_OK) s = replica_prepare_secrets(r->deployment, &a, err);
+    if (s == STATUS_OK) s = make_temp(r, &a, err);
     if (s == STATUS_OK) s = upstream_new(r->deployment->gateway->loop, path, NULL, 0, 0, &r->upstream, err);
     if (s == STATUS_OK) s = make_group(r, &a, err);
     if (s == STATUS_OK) s = spawn_process(r, f, &a, err);
@@ -344,6 +371,7 @@ static void replica_give_up(struct replica *r)
     close_fd(&r->output);
     remove_socket(r);
     cgroup_remove(&r->group); /* the kernel keeps it until its end; the next platform removes it */
+    remove_temp(r);           /* nothing has run with it */
     upstream_free(r->upstream);
     process_free(r->process);
     free(r);

@@ -19,15 +19,17 @@
 
 /* Made anew at each start, so it need not survive power loss: no fsync on the way to a first answer. Renamed
  * into place: another replica may be reading. */
-static enum status write_secret(struct arena *a, const char *folder, const char *name, struct strview content,
-                                struct error *err)
+static enum status write_secret(const struct deployment *d, struct arena *a, const char *name,
+                                struct strview content, struct error *err)
 {
+    const char *folder = d->secrets_folder;
     const char *path = arena_printf(a, "%s/%s", folder, name).ptr,
                *fresh = arena_printf(a, "%s/.new", folder).ptr;
     (void)unlink(fresh);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400);
     if (fd < 0) return error_set(err, status_from_errno(errno), "make %s: %s", fresh, strerror(errno));
     ssize_t n = write(fd, content.ptr, content.len);
+    if (n >= 0 && d->uid != 0 && (fchown(fd, (uid_t)-1, d->uid) != 0 || fchmod(fd, 0440) != 0)) n = -1;
     int failed = errno;
     (void)close(fd);
     if (n != (ssize_t)content.len)
@@ -38,25 +40,23 @@ static enum status write_secret(struct arena *a, const char *folder, const char 
     return STATUS_OK;
 }
 
-static enum status write_invocation_key(const struct deployment *d, struct arena *a, const char *folder,
-                                        struct error *err)
+static enum status write_invocation_key(const struct deployment *d, struct arena *a, struct error *err)
 {
     char key[SHA256_HEX + 1];
     invocation_derive_key(d->gateway->secrets.invocation_key, d->spec.name, key);
-    enum status s = write_secret(a, folder, INVOCATION_KEY_SECRET, sv(key), err);
+    enum status s = write_secret(d, a, INVOCATION_KEY_SECRET, sv(key), err);
     mem_wipe(key, sizeof(key));
     return s;
 }
 
-static enum status write_gateway_key(const struct deployment *d, struct arena *a, const char *folder,
-                                     struct error *err)
+static enum status write_gateway_key(const struct deployment *d, struct arena *a, struct error *err)
 {
     if (d->info.api_key_secret.len == 0) return STATUS_OK;
-    return write_secret(a, folder, API_KEY_GATEWAY_SECRET, sv(d->gateway_key), err);
+    return write_secret(d, a, API_KEY_GATEWAY_SECRET, sv(d->gateway_key), err);
 }
 
-static enum status copy_secret(const struct deployment *d, struct arena *a, const char *folder,
-                               const char *name, struct error *err)
+static enum status copy_secret(const struct deployment *d, struct arena *a, const char *name,
+                               struct error *err)
 {
     struct strview content;
     const char *from = arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr;
@@ -67,21 +67,28 @@ static enum status copy_secret(const struct deployment *d, struct arena *a, cons
                          name, SV_ARG(d->spec.name), name);
     if (s != STATUS_OK)
         return error_prefix(err, s, "secret '%s' of function '%.*s'", name, SV_ARG(d->spec.name));
-    s = write_secret(a, folder, name, content, err);
+    s = write_secret(d, a, name, content, err);
     mem_wipe((char *)(uintptr_t)content.ptr, content.len);
     return s;
 }
 
+/* Its own group may read it, and only the platform write it. */
+static enum status make_secrets_folder(const struct deployment *d, struct error *err)
+{
+    const char *path = d->secrets_folder;
+    if ((mkdir(path, 0700) == 0 || errno == EEXIST) &&
+        (d->uid == 0 || (chown(path, (uid_t)-1, d->uid) == 0 && chmod(path, 0750) == 0)))
+        return STATUS_OK;
+    return error_set(err, status_from_errno(errno), "make folder %s: %s", path, strerror(errno));
+}
+
 enum status replica_prepare_secrets(const struct deployment *d, struct arena *a, struct error *err)
 {
-    enum status s = STATUS_OK;
-    if (mkdir(d->secrets_folder, 0700) != 0 && errno != EEXIST)
-        s = error_set(err, status_from_errno(errno), "make folder %s: %s", d->secrets_folder,
-                      strerror(errno));
-    if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, d->secrets_folder, err);
-    if (s == STATUS_OK) s = write_gateway_key(d, a, d->secrets_folder, err);
+    enum status s = make_secrets_folder(d, err);
+    if (s == STATUS_OK && d->info.acts) s = write_invocation_key(d, a, err);
+    if (s == STATUS_OK) s = write_gateway_key(d, a, err);
     for (size_t i = 0; i < d->spec.n_secrets && s == STATUS_OK; i++)
-        s = copy_secret(d, a, d->secrets_folder, arena_cstr(a, d->spec.secrets[i]), err);
+        s = copy_secret(d, a, arena_cstr(a, d->spec.secrets[i]), err);
     return s;
 }
 
@@ -114,10 +121,11 @@ static void add_variable(struct env *env, struct arena *a, const char *key, stru
     if (!has_variable(env, key)) env->items[env->n++] = arena_printf(a, "%s=%.*s", key, SV_ARG(value)).ptr;
 }
 
-const char *const *replica_env(const struct deployment *d, struct arena *a)
+const char *const *replica_env(const struct replica *r, struct arena *a)
 {
-    static const char *const defaults[][2] = {
-        {"PATH", FUNCTION_PATH}, {"LANG", "C.UTF-8"}, {"TMPDIR", "/tmp"}, {"MALLOC_ARENA_MAX", "1"}};
+    const struct deployment *d = r->deployment;
+    const char *const defaults[][2] = {
+        {"PATH", FUNCTION_PATH}, {"LANG", "C.UTF-8"}, {"TMPDIR", r->temp}, {"MALLOC_ARENA_MAX", "1"}};
     struct env env = {.items = arena_array(a, FUNCTION_ENV_MAX + 16, sizeof(*env.items))};
     char text[DURATION_TEXT_MAX];
     add_variable(&env, a, "BALM_LISTEN_FD", arena_printf(a, "%d", REPLICA_LISTEN_FD));

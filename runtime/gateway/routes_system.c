@@ -337,10 +337,10 @@ static void handle_info(const struct gateway *g, const struct http_req *req, str
                        : strcmp(host.machine, "x86_64") == 0 ? "x86_64"
                                                              : host.machine;
     route_answer_json(req, resp, 200,
-                      json_pack("{s:s, s:o, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch,
-                                "limits", active_limits(g), "provider", "orchestration", "balm", "provider",
-                                "balm", "version", "release", BALM_VERSION, "sha", "", "version", "release",
-                                BALM_VERSION, "sha", ""));
+                      json_pack("{s:s, s:o, s:o, s:{s:s, s:s, s:{s:s, s:s}}, s:{s:s, s:s}}", "arch", arch,
+                                "isolation", isolation_json(&g->isolation), "limits", active_limits(g),
+                                "provider", "orchestration", "balm", "provider", "balm", "version", "release",
+                                BALM_VERSION, "sha", "", "version", "release", BALM_VERSION, "sha", ""));
 }
 
 static void handle_reload(struct gateway *g, const struct http_req *req, struct http_resp *resp)

@@ -1,7 +1,7 @@
 /* balm-shim: stands between the platform and one function process, so that nothing outlives the platform
  * unknown.
  *
- *   balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... -- PROGRAM [ARG …]
+ *   balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... [SANDBOX] -- PROGRAM [ARG …]
  *
  *   platform --(pipe, write end)--> shim --fork, exec--> function --…--> whatever it starts
  *
@@ -14,9 +14,21 @@
  *   started is then beyond reach.
  * - SIGTERM goes on to the function (drain); its exit code becomes ours, 128 + signal if it was killed. What
  *   it left behind is killed.
- * - The function gets no_new_privs, its limits, its control groups (the shim stays outside), no protection
- * from the out-of-memory killer, a session of its own, and every descriptor the platform passed except the
- * lifeline.
+ * - The function gets its sandbox (shim_sandbox.h), no_new_privs, its limits, its control groups (the shim
+ *   stays outside), no protection from the out-of-memory killer, a session of its own, and the descriptors
+ *   below the lifeline's.
+ *
+ *   SANDBOX: -u UID            a user of its own, and a group of that number
+ *            -l ABI            Landlock, as far as that version of it goes
+ *            -s                seccomp
+ *            -r|-w|-d PATH     reads and runs | writes as well, but does not run | reads and removes files
+ *            -x                may make unix sockets
+ *            -b                may bind TCP ports
+ *            -t                may trace itself
+ *
+ *   balm-shim --confined [SANDBOX] -- PROGRAM [ARG …]
+ *
+ * - Becomes PROGRAM in the sandbox, with the descriptors 0 to 2.
  *
  *   balm-shim --files N --pid FD -- PROGRAM [ARG …]
  *
@@ -46,16 +58,27 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#define GROUPS_MAX     4
-#define EXIT_USAGE     125
-#define EXIT_NOT_FOUND 127
+#include "gateway/shim_sandbox.h"
 
-static int fail(const char *what)
+#define GROUPS_MAX      4
+#define EXIT_USAGE      125
+#define EXIT_CANNOT_RUN 126
+#define EXIT_NOT_FOUND  127
+
+int shim_fail(const char *what)
 {
     fprintf(stderr, "balm-shim: %s: %s\n", what, strerror(errno));
     return EXIT_USAGE;
+}
+
+int shim_fail_exec(const char *program)
+{
+    int e = errno;
+    (void)shim_fail(program);
+    return e == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
 }
 
 static int parse_fd(const char *text)
@@ -127,8 +150,6 @@ static void give_up_protection(void)
 
 static void set_limits(unsigned long long memory_bytes)
 {
-    struct rlimit no_core = {0, 0};
-    (void)setrlimit(RLIMIT_CORE, &no_core); /* a core file would hold secrets */
     if (memory_bytes == 0) return;
     struct rlimit memory = {memory_bytes, memory_bytes};
     (void)setrlimit(RLIMIT_DATA, &memory);
@@ -138,28 +159,46 @@ struct confines {
     unsigned long long memory_bytes;
     const char *groups[GROUPS_MAX];
     size_t n_groups;
+    struct sandbox sandbox;
 };
 
-static void become_function(char **argv, pid_t shim, const sigset_t *mask, int lifeline,
-                            unsigned long long memory_bytes)
+/* By its name first: a script's interpreter looks for the script by it. By the descriptor where the folders
+ * on the way are closed to its user, as those of a build below /root are. */
+static int run_program(char **argv, int program_fd)
 {
-    /* Should the shim itself be killed, the function goes with it. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) _exit(fail("set the death signal"));
-    if (getppid() != shim) _exit(128 + SIGKILL);
+    (void)execv(argv[0], argv);
+    if (errno == EACCES) {
+        (void)syscall(SYS_execveat, program_fd, "", argv, environ, AT_EMPTY_PATH);
+        if (errno == ENOENT) errno = EACCES; /* a script without its name */
+    }
+    return shim_fail_exec(argv[0]);
+}
+
+static int become_confined(char **argv, const struct confines *confines, int first_fd)
+{
+    int program_fd;
+    int code = sandbox_enter(&confines->sandbox, argv[0], first_fd, &program_fd);
+    return code == 0 ? run_program(argv, program_fd) : code;
+}
+
+static void become_function(char **argv, pid_t shim, const sigset_t *mask, int lifeline,
+                            const struct confines *confines)
+{
+    int program_fd;
     /* `balm stop` may come before the function can catch its signals: that must not end it. It is told again.
      */
     (void)signal(SIGUSR1, SIG_IGN);
     (void)signal(SIGUSR2, SIG_IGN);
-    (void)close(lifeline);
     (void)setsid();
     (void)sigprocmask(SIG_SETMASK, mask, NULL);
     give_up_protection();
-    set_limits(memory_bytes);
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) _exit(fail("no_new_privs"));
-    (void)execv(argv[0], argv);
-    int e = errno;
-    (void)fail(argv[0]);
-    _exit(e == ENOENT ? EXIT_NOT_FOUND : 126);
+    set_limits(confines->memory_bytes);
+    int code = sandbox_enter(&confines->sandbox, argv[0], lifeline, &program_fd);
+    if (code != 0) _exit(code);
+    /* Should the shim itself be killed, the function goes with it. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) _exit(shim_fail("set the death signal"));
+    if (getppid() != shim) _exit(128 + SIGKILL);
+    _exit(run_program(argv, program_fd));
 }
 
 /* Reaps what has ended; true with its exit code once the function itself has. */
@@ -190,7 +229,7 @@ static int enter_groups(pid_t function, const struct confines *confines)
         (void)snprintf(path, sizeof(path), "%s/cgroup.procs", confines->groups[i]);
         int fd = open(path, O_WRONLY | O_CLOEXEC);
         if (fd < 0 || (dprintf(fd, "%d", (int)function) < 0 && errno != ESRCH)) {
-            int code = fail(path);
+            int code = shim_fail(path);
             kill_everything(); /* not without the limit that was promised */
             return code;
         }
@@ -205,7 +244,7 @@ static int watch(pid_t function, int lifeline, int signals)
     struct pollfd fds[] = {{.fd = lifeline, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
     int code = 0;
     for (;;) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR) return fail("poll");
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) return shim_fail("poll");
         if (fds[0].revents != 0) {
             kill_everything();
             return 128 + SIGKILL;
@@ -228,14 +267,14 @@ static int drain(int lifeline)
     (void)signal(SIGHUP, SIG_IGN);
     (void)signal(SIGINT, SIG_IGN);
     while (fds[1].revents == 0) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR) return fail("poll");
+        if (poll(fds, 2, -1) < 0 && errno != EINTR) return shim_fail("poll");
         if (fds[0].revents != 0) return 0; /* nobody writes any more */
     }
     fds[0].events = POLLIN;
     for (;;) {
         ssize_t n = read(STDIN_FILENO, bytes, sizeof(bytes));
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return 0;
-        if (n < 0 && poll(fds, 1, -1) < 0 && errno != EINTR) return fail("poll");
+        if (n < 0 && poll(fds, 1, -1) < 0 && errno != EINTR) return shim_fail("poll");
     }
 }
 
@@ -245,43 +284,75 @@ static int become_command(char **argv, unsigned long long files, int pid_fd)
     struct rlimit limit;
     char pid[32];
     int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-    if (write(pid_fd, pid, (size_t)n) != n) return fail("note the pid");
+    if (write(pid_fd, pid, (size_t)n) != n) return shim_fail("note the pid");
     (void)close(pid_fd);
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("read the limit of descriptors");
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return shim_fail("read the limit of descriptors");
     if (files > 0 && files < limit.rlim_max) limit.rlim_cur = files;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return fail("set the limit of descriptors");
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0) return shim_fail("set the limit of descriptors");
     (void)execv(argv[0], argv);
-    int e = errno;
-    (void)fail(argv[0]);
-    return e == ENOENT ? EXIT_NOT_FOUND : 126;
+    return shim_fail_exec(argv[0]);
 }
 
 static int usage(void)
 {
-    fputs("usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... -- PROGRAM [ARG ...]\n"
-          "       balm-shim --files N --pid FD -- PROGRAM [ARG ...]\n"
-          "       balm-shim --drain LIFELINE-FD\n",
-          stderr);
+    fputs(
+        "usage: balm-shim LIFELINE-FD [-m MEMORY-BYTES] [-g CONTROL-GROUP]... [SANDBOX] -- PROGRAM [ARG ...]\n"
+        "       balm-shim --confined [SANDBOX] -- PROGRAM [ARG ...]\n"
+        "       balm-shim --files N --pid FD -- PROGRAM [ARG ...]\n"
+        "       balm-shim --drain LIFELINE-FD\n"
+        "SANDBOX: [-u UID] [-l LANDLOCK-ABI] [-s] [-r|-w|-d PATH]... [-x] [-b] [-t]\n",
+        stderr);
     return EXIT_USAGE;
 }
 
-int main(int argc, char **argv)
+static bool take_option(struct confines *c, int option, const char *value)
 {
-    struct confines confines = {0};
-    int i = 2;
-    if (argc == 3 && strcmp(argv[1], "--drain") == 0)
-        return parse_fd(argv[2]) < 0 ? usage() : drain(parse_fd(argv[2]));
-    if (argc > 6 && strcmp(argv[1], "--files") == 0 && strcmp(argv[3], "--pid") == 0 &&
-        parse_fd(argv[4]) >= 0 && strcmp(argv[5], "--") == 0)
-        return become_command(argv + 6, strtoull(argv[2], NULL, 10), parse_fd(argv[4]));
-    if (i + 1 < argc && strcmp(argv[i], "-m") == 0) {
-        confines.memory_bytes = strtoull(argv[i + 1], NULL, 10);
-        i += 2;
+    struct sandbox *s = &c->sandbox;
+    switch (option) {
+    case 'm':
+        c->memory_bytes = strtoull(value, NULL, 10);
+        return true;
+    case 'u':
+        s->uid = (unsigned)strtoul(value, NULL, 10);
+        return true;
+    case 'l':
+        s->landlock_abi = (int)strtol(value, NULL, 10);
+        return true;
+    case 's':
+        return s->has_seccomp = true;
+    case 'x':
+        return s->has_unix_sockets = true;
+    case 'b':
+        return s->may_bind = true;
+    case 't':
+        return s->may_trace = true;
+    case 'g':
+        if (c->n_groups == GROUPS_MAX) return false;
+        c->groups[c->n_groups++] = value;
+        return true;
+    case 'r':
+    case 'w':
+    case 'd':
+        if (s->n_paths == SANDBOX_PATHS_MAX) return false;
+        s->paths[s->n_paths++] = (struct sandbox_path){.access = (char)option, .path = value};
+        return true;
+    default:
+        return false;
     }
-    for (; i + 1 < argc && strcmp(argv[i], "-g") == 0 && confines.n_groups < GROUPS_MAX; i += 2)
-        confines.groups[confines.n_groups++] = argv[i + 1];
-    int lifeline = argc > 1 ? parse_fd(argv[1]) : -1;
-    if (lifeline < 0 || i + 1 >= argc || strcmp(argv[i], "--") != 0) return usage();
+}
+
+/* Where PROGRAM stands; 0: none, or a wrong option. */
+static int take_options(struct confines *ret_confines, int argc, char **argv)
+{
+    int option;
+    opterr = 0;
+    for (optind = 2; (option = getopt(argc, argv, "+m:g:u:l:sr:w:d:xbt")) != -1;)
+        if (!take_option(ret_confines, option, optarg)) return 0;
+    return optind < argc && strcmp(argv[optind - 1], "--") == 0 ? optind : 0;
+}
+
+static int supervise(char **argv, int lifeline, const struct confines *confines)
+{
     sigset_t mine, before;
     (void)sigemptyset(&mine);
     (void)sigaddset(&mine, SIGCHLD);
@@ -291,15 +362,31 @@ int main(int argc, char **argv)
     (void)sigaddset(&mine, SIGUSR2);
     (void)sigprocmask(SIG_BLOCK, &mine, &before);
     int signals = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (signals < 0) return fail("signalfd");
-    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return fail("become subreaper");
+    if (signals < 0) return shim_fail("signalfd");
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0) return shim_fail("become subreaper");
     pid_t shim = getpid(), function = fork();
-    if (function < 0) return fail("fork");
-    if (function == 0) become_function(argv + i + 1, shim, &before, lifeline, confines.memory_bytes);
+    if (function < 0) return shim_fail("fork");
+    if (function == 0) become_function(argv, shim, &before, lifeline, confines);
     /* The function's descriptors are its own now: an open listener here would keep its port alive after it.
      */
     for (int fd = 3; fd < 1024; fd++)
         if (fd != lifeline && fd != signals) (void)close(fd);
-    int code = enter_groups(function, &confines);
+    int code = enter_groups(function, confines);
     return code == 0 ? watch(function, lifeline, signals) : code;
+}
+
+int main(int argc, char **argv)
+{
+    struct confines confines = {0};
+    if (argc == 3 && strcmp(argv[1], "--drain") == 0)
+        return parse_fd(argv[2]) < 0 ? usage() : drain(parse_fd(argv[2]));
+    if (argc > 6 && strcmp(argv[1], "--files") == 0 && strcmp(argv[3], "--pid") == 0 &&
+        parse_fd(argv[4]) >= 0 && strcmp(argv[5], "--") == 0)
+        return become_command(argv + 6, strtoull(argv[2], NULL, 10), parse_fd(argv[4]));
+    int program = argc > 1 ? take_options(&confines, argc, argv) : 0;
+    if (program == 0) return usage();
+    if (strcmp(argv[1], "--confined") == 0)
+        return become_confined(argv + program, &confines, STDERR_FILENO + 1);
+    int lifeline = parse_fd(argv[1]);
+    return lifeline >= 0 ? supervise(argv + program, lifeline, &confines) : usage();
 }

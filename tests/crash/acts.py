@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 
-from harness import BUILD, Platform, stack_file, wait_until
+from harness import BUILD, Platform, shared, shared_file, stack_file, wait_until
 
 BOTS = {"Rerun": "rerunner", "Reread": "rereader", "Escalate": "escalator"}
 RUNBOOK = """
@@ -25,9 +25,10 @@ class ActingPlatform(Platform):
     """With the bots of actor.c, which write down what they do; its executables lie in its own folder, so its processes are known by that path."""
 
     def __init__(self, folder, arguments=(), env=None):
-        functions, self.marks, self.acts = (os.path.join(folder, name) for name in ("functions", "marks", "acts"))
+        functions, self.marks, self.acts = os.path.join(folder, "functions"), shared(folder, "marks"), shared_file(folder, "acts")
         os.makedirs(functions)
         os.makedirs(self.marks)
+        os.chmod(self.marks, 0o777)
         for name in (*BOTS.values(), "callee"):
             shutil.copy(os.path.join(BUILD, "tests", "crash", "actor"), os.path.join(functions, name))
         stack = stack_file(*BOTS.values(), "callee").replace(

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 
-from harness import BUILD, MEMORY_LIMIT, wait_until
+from harness import BUILD, MEMORY_LIMIT, shared_file, wait_until
 
 BAD_BOT = os.path.join(BUILD, "tests", "crash", "bad_bot")
 RUNBOOK = """
@@ -43,7 +43,7 @@ def runbook(name, timeout="2s", cooldown="1s", rate="{max: 10000, per: 24h}"):
 
 
 def marks_file(folder):
-    return os.path.join(folder, "marks")
+    return shared_file(folder, "marks")
 
 
 def marks(folder):

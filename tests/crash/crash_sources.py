@@ -7,7 +7,7 @@ import tempfile
 import time
 
 from crash_storm import functions
-from harness import Platform, alert, free_port, stack_file, wait_until
+from harness import Platform, alert, free_port, shared, stack_file, wait_until
 from load import Ledger, metrics
 from peers import MARGIN, Alertmanager, Line, Prometheus, Unavailable, ended, fires
 
@@ -32,7 +32,7 @@ class Stage:
         self.folder = tempfile.mkdtemp(prefix="balm-sources-")
         self.ending = contextlib.ExitStack()
         self.ending.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        self.ledger = os.path.join(self.folder, "ledger")
+        self.ledger = shared(self.folder, "ledger")
         stack = stack_file("ledger") + f"    environment: {{ledger_file: {self.ledger}}}\n"
         self.p = Platform(self.folder, runbooks={"sources.yaml": RUNBOOK.replace("VERIFY", verify)}, stack=stack, functions=functions(self.folder))
         self.p.start()  # for its port and its secrets

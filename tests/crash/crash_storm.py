@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 
-from harness import BUILD, Platform, alert, stack_file, wait_until, webhook
+from harness import BUILD, Platform, alert, shared, stack_file, wait_until, webhook
 from load import JournalWatch, Ledger, buckets, cpu_seconds, forget_peak, memory, metrics, mib, percentile, send
 
 NAME = "storm"
@@ -41,7 +41,7 @@ def functions(folder):
 
 
 def start(folder):
-    stack = stack_file("ledger") + f"    environment: {{ledger_file: {folder}/ledger, ledger_hold_ms: \"5\"}}\n"
+    stack = stack_file("ledger") + f"    environment: {{ledger_file: {shared(folder, 'ledger')}, ledger_hold_ms: \"5\"}}\n"
     p = Platform(folder, runbooks={"storm.yaml": RUNBOOK}, stack=stack, functions=functions(folder))
     p.start()
     p.post_alerts(alert("Storm", host="warm-up"))
@@ -186,7 +186,7 @@ def campaign(scale, seed, table):
         records, series = p.records(), metrics(p)
         check_times(records, seen, series, table)
         check_journal(records, table)
-        check_ledger(f"{folder}/ledger", records, table)
+        check_ledger(shared(folder, "ledger"), records, table)
         code, text, error = p.cli("audit", "refold", timeout=300)
         table.row("storm: deciding again gives the same", f"{len(records)} records", (text + error).strip().splitlines()[-1], code == 0)
     finally:

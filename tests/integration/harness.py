@@ -26,6 +26,28 @@ PATIENCE = float(os.environ.get("BALM_PATIENCE", "1"))
 MEMORY_LIMIT = "100Ti" if "ASAN_OPTIONS" in os.environ else "256Mi"
 
 
+# One that functions may run: that of a virtual environment may lie where only we may look.
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+
+
+def shared(folder, name=""):
+    """FOLDER/shared, or the path of `name` in it: where functions, which have users of their own, may write."""
+    path = os.path.join(folder, "shared")
+    if not os.path.isdir(path):
+        os.chmod(folder, 0o755)
+        os.mkdir(path)
+        os.chmod(path, 0o777)
+    return os.path.join(path, name) if name else path
+
+
+def shared_file(folder, name):
+    """The path of an empty file that all of them may write."""
+    path = shared(folder, name)
+    with open(path, "a"):
+        os.chmod(path, 0o666)
+    return path
+
+
 def wait_until(condition, seconds, what):
     """The first true answer of condition(); AssertionError naming `what` after `seconds` (times PATIENCE)."""
     end = time.monotonic() + seconds * PATIENCE
@@ -115,6 +137,7 @@ class Platform:
         self.process = None
         self.port = 0
         self.log = []
+        self.shared = shared(folder)
         os.makedirs(self.runbooks, exist_ok=True)
         for name, text in (runbooks or {}).items():
             self.write(os.path.join("runbooks", name), text)
@@ -132,7 +155,7 @@ class Platform:
 
     def command(self):
         line = [BALM, "up", "-f", self.stack, "--data", self.data, "--port", str(self.port), "--runbooks", self.runbooks,
-                "--functions", self.functions, "--scaler-port", str(self.scaler_port)]
+                "--functions", self.functions, "--function-write-paths", self.shared, "--scaler-port", str(self.scaler_port)]
         if self.host_acts:
             line += ["--host-acts", self.host_acts]
         return line + self.arguments

@@ -6,12 +6,12 @@ import subprocess
 import threading
 
 from faas import FAAS_CLI, FaasTest
-from harness import BALM, BUILD, PlatformTest, main, request, serve, stack_file, wait_until
+from harness import BALM, BUILD, PlatformTest, main, request, serve, shared, stack_file, wait_until
 
 # Answers what it got, with a header of its own; "hold PATH" waits until PATH is there.
 PROGRAM = """#!/bin/sh
 read -r word path
-echo "$word" >> "$0.calls"
+echo "$word" >> "$calls"
 while [ "$word" = hold ] && [ ! -e "$path" ]; do sleep 0.05; done
 case "$word" in big) head -c 600000 /dev/zero | tr '\\0' x;; *) echo "done: $word";; esac
 """
@@ -67,7 +67,7 @@ class AsyncTest(PlatformTest):
         os.chmod(self.program, 0o755)
 
     def start(self, *arguments, **more):
-        stack = stack_file("echo") + "  prog: {image: prog, fprocess: ./run.sh}\n"
+        stack = stack_file("echo") + f"  prog: {{image: prog, fprocess: ./run.sh, environment: {{calls: '{shared(self.folder, 'calls')}'}}}}\n"
         return self.platform(functions=self.functions, stack=stack, arguments=arguments, **more)
 
     def call(self, p, body, url, name="echo", headers=None, code=202):
@@ -81,9 +81,9 @@ class AsyncTest(PlatformTest):
 
     def begun(self):
         """How many calls the program has begun."""
-        if not os.path.exists(self.program + ".calls"):
+        if not os.path.exists(shared(self.folder, "calls")):
             return 0
-        with open(self.program + ".calls") as f:
+        with open(shared(self.folder, "calls")) as f:
             return f.read().count("\n")
 
     # ---- delivery ----

@@ -2,10 +2,9 @@
 import concurrent.futures
 import json
 import os
-import sys
 import time
 
-from harness import BUILD, PATIENCE, PlatformTest, alert, free_port, main, stack_file, wait_until
+from harness import BUILD, PATIENCE, PYTHON, PlatformTest, alert, free_port, main, shared, stack_file, wait_until
 
 RUNBOOK = """
 name: NAME
@@ -122,7 +121,7 @@ class OneProcessARequest(ProgramTest):
         status, headers, text = self.call("cat", "{}", headers={"Content-Type": "application/json"})
         self.assertEqual((status, headers["content-type"], text), (200, "application/json", "{}"))
         show = "import os, json; print(json.dumps(dict(os.environ)))"
-        self.deploy("env", envProcess=f"{sys.executable} -c '{show}'", envVars={"own": "value", "content_type": "application/json"})
+        self.deploy("env", envProcess=f"{PYTHON} -c '{show}'", envVars={"own": "value", "content_type": "application/json"})
         headers = {"X-One-Two": "three", "Content-Type": "text/plain", "Method": "not the method", "ce-balmsignature": "no"}
         status, reply, text = self.call("env", "abc", "/a/b?c=d&e=$(id)", headers)
         self.assertEqual((status, reply["content-type"]), (200, "application/json"))
@@ -149,7 +148,7 @@ class OneProcessARequest(ProgramTest):
 
     def test_limits_of_time_output_body_and_number(self):
         self.start()
-        pids = os.path.join(self.folder, "pids")
+        pids = shared(self.folder, "pids")
         self.deploy("slow", envProcess=f"sh -c 'sleep 1000 & echo $$ $! >{pids}; (trap \"\" TERM; sleep 1000) & wait'",
                     envVars={"exec_timeout": "1s"})
         started = time.monotonic()
@@ -175,7 +174,7 @@ class OneProcessARequest(ProgramTest):
 
     def test_a_stop_lets_a_request_end_and_a_kill_leaves_nothing(self):
         self.start()
-        pid_file = os.path.join(self.folder, "pid")
+        pid_file = shared(self.folder, "pid")
         self.deploy("work", envProcess=f"sh -c 'echo $$ >{pid_file}; sleep 1; cat'")
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             call = pool.submit(self.call, "work", "to the end")
@@ -240,13 +239,13 @@ class BehindAPort(ProgramTest):
     def test_a_document_of_its_own_is_the_program_s(self):
         self.start()
         self.put("web/server.py", SERVER.replace("do_POST", "do_GET"))
-        self.deploy("web", image="web", envProcess=f"{sys.executable} -u server.py", envVars={"mode": "http"})
+        self.deploy("web", image="web", envProcess=f"{PYTHON} -u server.py", envVars={"mode": "http"})
         status, _, text = self.p.request("GET", "/function/web/openapi.json", headers={"X-Asked": "it"})
         self.assertEqual((status, text.decode().split()[1:]), (201, ["/openapi.json", "it"]))
 
     def server(self, name="web", **more):
         self.put("web/server.py", SERVER)
-        self.deploy(name, image="web", envProcess=f"{sys.executable} -u server.py", **more)
+        self.deploy(name, image="web", envProcess=f"{PYTHON} -u server.py", **more)
 
     def test_requests_go_there_as_they_came_and_several_replicas_have_ports_of_their_own(self):
         self.start()
@@ -281,7 +280,7 @@ class BehindAPort(ProgramTest):
         env = {"mode": "http", "upstream_url": f"http://127.0.0.1:{port}"}
         self.server(envVars=env)
         self.assertEqual(self.call("web", "", "", {"X-Asked": "x"})[0], 201)
-        text = self.deploy("other", code=400, image="web", envProcess=f"{sys.executable} -u server.py", envVars=env)
+        text = self.deploy("other", code=400, image="web", envProcess=f"{PYTHON} -u server.py", envVars=env)
         self.assertIn(f"something listens at port {port} of upstream_url already", text)
 
     def test_a_stop_ends_the_program(self):
@@ -298,7 +297,7 @@ class Bots(ProgramTest):
         self.put("fixer/template.yml", "fprocess: ./handler.sh\n")
         self.put("fixer/function/bot.yaml", BOT.replace("ON_UNKNOWN", on_unknown))
         self.put("fixer/function/handler.sh", fixer, 0o755)
-        self.calls = os.path.join(self.folder, "calls")
+        self.calls = shared(self.folder, "calls")
         stack = f"version: 1.0\nprovider: {{name: openfaas}}\nfunctions:\n  fixer: {{image: fixer, environment: {{calls: '{self.calls}'}}}}\n"
         return self.start(stack=stack, runbooks={"r.yaml": RUNBOOK.replace("NAME", "Broken")})
 
@@ -374,7 +373,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 """
         self.put("fixer/server.py", server)
         stack = ("version: 1.0\nprovider: {name: openfaas}\nfunctions:\n"
-                 f"  fixer: {{image: fixer, fprocess: '{sys.executable} server.py', environment: {{mode: http}}}}\n")
+                 f"  fixer: {{image: fixer, fprocess: '{PYTHON} server.py', environment: {{mode: http}}}}\n")
         self.start(stack=stack, runbooks={"r.yaml": RUNBOOK.replace("NAME", "Broken")})
         self.assertEqual(self.outcome("done")["message"], "behind a port")
         self.assertIn("answered 500", self.outcome("failed")["message"])

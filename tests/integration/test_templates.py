@@ -4,11 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import unittest
 
 from faas import FaasTest
-from harness import MEMORY_LIMIT, PATIENCE, ROOT, alert, main
+from harness import MEMORY_LIMIT, PATIENCE, PYTHON, ROOT, alert, main
 
 TEMPLATES = os.path.join(ROOT, "templates")
 RUNBOOK = """
@@ -33,7 +32,7 @@ class Programs(FaasTest):
         self.assertRegex(self.cli("describe", "cat"), r"Function Process:\s+cat")
         self.assertIn("202", self.cli("secret", "create", "word", "--from-literal=sesame"))
         show = "import os; print(os.environ['colour'], open(os.environ['secret_mount_path'] + '/word').read())"
-        self.cli(*deploy, "--name", "py", "--image", "any", "--fprocess", f'{sys.executable} -c "{show}"', "--env", "colour=red", "--secret", "word")
+        self.cli(*deploy, "--name", "py", "--image", "any", "--fprocess", f'{PYTHON} -c "{show}"', "--env", "colour=red", "--secret", "word")
         self.assertEqual(self.cli("invoke", "py", input=""), "red sesame\n")
         self.cli(*deploy, "--name", "sh", "--image", "any", "--fprocess", "sh -c 'echo to the log >&2; exit 9'")
         self.assertIn("sh ended with exit 9", self.cli("invoke", "sh", input="", code=1))
@@ -48,7 +47,7 @@ class Programs(FaasTest):
     def test_a_limit_of_memory_is_the_program_s(self):
         self.login()
         for name, limit, code in (("small", "128Mi", 1), ("large", "1Gi", 0)):
-            self.cli("deploy", "--name", name, "--image", "any", "--fprocess", f"{sys.executable} -c 'print(len(bytearray(300000000)))'", "--memory-limit", limit)
+            self.cli("deploy", "--name", name, "--image", "any", "--fprocess", f"{PYTHON} -c 'print(len(bytearray(300000000)))'", "--memory-limit", limit)
             output = self.cli("invoke", name, input="", code=code)
             self.assertIn("300000000" if code == 0 else "ended with exit", output)
         self.assertIn("MemoryError", self.cli("logs", "small", "--tail=false"))

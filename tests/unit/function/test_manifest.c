@@ -109,6 +109,16 @@ Test(manifest, acting_function_without_its_promises_is_refused)
                    "bot.yaml:4:7: auth: only invocations of functions that act are signed");
 }
 
+Test(manifest, rights_over_files_are_for_a_variable_that_is_told_of)
+{
+    expect_message(PLAIN "environment: {roots: x}\nremoves_below: roots\n",
+                   "bot.yaml:5:16: removes_below: what removes files is destructive");
+    expect_message(ACTING "destructive: true\nenvironment: {root: x}\nremoves_below: roots\n",
+                   "bot.yaml:10:16: removes_below: 'roots' is no variable of environment");
+    parse_ok(ACTING "destructive: true\nenvironment: {roots: x}\nremoves_below: roots\n");
+    cr_assert_str_eq(json_at(NULL, "removes_below"), "\"roots\"");
+}
+
 Test(manifest, bad_fields_are_named_where_they_stand)
 {
     expect_message(PLAIN "timeuot: 5s\n",

@@ -109,6 +109,9 @@ static void make_folder(struct scene *s)
     s->cfg = (struct gateway_cfg){.dir = scene_path(s, "data"),
                                   .functions_dir = scene_path(s, "functions"),
                                   .shim_path = shim_path(&s->arena),
+                                  .function_read_paths =
+                                      arena_printf(&s->arena, "%s:%s/functions", own, s->folder).ptr,
+                                  .function_write_paths = s->folder,
                                   .host = "127.0.0.1",
                                   .cluster = SV("test")};
 }
