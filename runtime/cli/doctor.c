@@ -31,9 +31,9 @@ static const struct config_option options[] = {
 
 /* In this order: what comes later relies on what came before. */
 static void (*const checks[])(struct doctor *d) = {
-    doctor_check_platform, doctor_check_store,        doctor_check_clock,     doctor_check_disk,
-    doctor_check_acting,   doctor_check_runbooks,     doctor_check_functions, doctor_check_limits,
-    doctor_check_alert,    doctor_check_alertmanager,
+    doctor_check_platform,  doctor_check_store,    doctor_check_clock,        doctor_check_disk,
+    doctor_check_acting,    doctor_check_runbooks, doctor_check_functions,    doctor_check_limits,
+    doctor_check_isolation, doctor_check_alert,    doctor_check_alertmanager,
 };
 
 /* ---- one line ---- */

@@ -41,6 +41,8 @@ void doctor_check_runbooks(struct doctor *d);
 /* doctor_functions.c: what bots need. */
 void doctor_check_functions(struct doctor *d);
 void doctor_check_limits(struct doctor *d);
+/* doctor_isolation.c: what keeps functions apart. */
+void doctor_check_isolation(struct doctor *d);
 /* doctor_alert.c: a test alert, there and back. */
 void doctor_check_alert(struct doctor *d);
 void doctor_check_alertmanager(struct doctor *d);
