@@ -21,7 +21,7 @@ HEAVY = [
     ("e2e-logcli", 15, ["functions/audit/", "runtime/server/", "tests/e2e/test_logcli.py", "tests/e2e/logcli_build.py",
                        "tests/e2e/go_build.py"]),
     ("e2e-knative", 12, ["runtime/function/", "runtime/server/", "runtime/cloudevents/", "runtime/cli/generate", "charts/", "stack.yml",
-                        "functions/echo/", "tests/e2e/go_build.py", "tests/e2e/queue_proxy_build.py", "tests/e2e/knative_pod.py",
+                        "functions/echo/", "tests/e2e/events", "tests/e2e/go_build.py", "tests/e2e/queue_proxy_build.py", "tests/e2e/knative_pod.py",
                         "tests/e2e/test_knative", "tests/e2e/own_network.py", "Makefile", ".ci/"]),
     ("check-openapi", 10, ["functions/", "runtime/base/json", "runtime/cli/generate", "runtime/config/", "runtime/function/", "runtime/gateway/", "runtime/server/",
                           "tests/openapi/", "tests/integration/test_bots.py", "Makefile", ".ci/"]),
