@@ -198,7 +198,8 @@ static int http_status_of(const struct direct *c)
     if (sv_eq(c->state, SV("done")) || sv_eq(c->state, SV("unchanged"))) return 200;
     if (sv_eq(c->state, SV("refused"))) return 403;
     if (sv_eq(c->state, SV("expired")) || sv_eq(c->code, SV("DEADLINE_EXCEEDED"))) return 504;
-    return sv_eq(c->state, SV("failed")) ? 500 : 502;
+    if (sv_eq(c->state, SV("failed"))) return sv_eq(c->code, SV("INVALID_ARGUMENT")) ? 400 : 500;
+    return 502;
 }
 
 static void put(json_t *o, const char *name, struct strview text)

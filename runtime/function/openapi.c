@@ -60,6 +60,22 @@ static json_t *failure_schema(void)
     return closed_object(properties, json_pack("[s,s,s,s]", "state", "message", "code", "retry"));
 }
 
+/* Of a direct call through the gateway (functions/dispatcher/direct.c): what the decision on it came to. */
+static json_t *outcome_schema(void)
+{
+    json_t *state = json_pack("{s:[s,s,s,s,s,s,s,s], s:s}", "enum", "done", "unchanged", "refused", "failed",
+                              "unknown", "expired", "dead", "pending", "description",
+                              "refused: by a gate or by the function; pending: no outcome in time");
+    json_t *properties = json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:s}}", "incident",
+                                   text_schema("its identity: balm why tells the rest"), "intent",
+                                   text_schema("of the act, if there is one"), "state", state, "code",
+                                   text_schema("one of gRPC's codes, such as UNAVAILABLE"), "gate",
+                                   text_schema("which gate refused"), "message", text_schema("one sentence"),
+                                   "undo", text_schema("the command that takes it back"), "detail", "$ref",
+                                   "#/components/schemas/Detail");
+    return closed_object(properties, json_pack("[s,s]", "incident", "state"));
+}
+
 static json_t *error_schema(void)
 {
     return closed_object(json_pack("{s:o}", "error", text_schema("one sentence")), json_pack("[s]", "error"));
@@ -81,6 +97,7 @@ static json_t *make_schemas(const json_t *m, bool acts)
     json_object_set_new(schemas, "Detail", embedded_schema(json_object_get(m, "reply")));
     json_object_set_new(schemas, "Result", result_schema());
     json_object_set_new(schemas, "Failure", failure_schema());
+    json_object_set_new(schemas, "Outcome", outcome_schema());
     return schemas;
 }
 
@@ -94,9 +111,10 @@ static bool asks_for_key(const json_t *m)
 /* The runtime's own answers are one sentence, of a function as JSON and of a gateway before it as text. */
 static json_t *error_response(const char *description, bool acts)
 {
-    json_t *schema = acts ? json_pack("{s:[{s:s}, {s:s}]}", "anyOf", "$ref", "#/components/schemas/Failure",
-                                      "$ref", "#/components/schemas/Error")
-                          : json_pack("{s:s}", "$ref", "#/components/schemas/Error");
+    json_t *schema =
+        acts ? json_pack("{s:[{s:s}, {s:s}, {s:s}]}", "anyOf", "$ref", "#/components/schemas/Failure", "$ref",
+                         "#/components/schemas/Outcome", "$ref", "#/components/schemas/Error")
+             : json_pack("{s:s}", "$ref", "#/components/schemas/Error");
     return json_pack("{s:s, s:{s:{s:o}, s:{s:{s:s}}}}", "description", description, "content",
                      "application/json", "schema", schema, "text/plain", "schema", "type", "string");
 }
@@ -124,11 +142,14 @@ static json_t *make_responses(const json_t *m, bool acts)
     json_object_set_new(responses, "504", error_response("the time limit is over", acts));
     if (acts) {
         json_object_set_new(responses, "200",
-                            json_pack("{s:s, s:{s:{s:{s:s}}}}", "description", "what came of it", "content",
-                                      "application/json", "schema", "$ref", "#/components/schemas/Result"));
+                            json_pack("{s:s, s:{s:{s:{s:[{s:s}, {s:s}]}}}}", "description",
+                                      "what came of it; of a direct call, with its incident", "content",
+                                      "application/json", "schema", "anyOf", "$ref",
+                                      "#/components/schemas/Result", "$ref", "#/components/schemas/Outcome"));
         json_object_set_new(
             responses, "403",
             error_response("not signed for it, no runbook takes it, or a gate refused", acts));
+        json_object_set_new(responses, "401", error_response("a direct call without the login", acts));
     } else {
         json_object_set_new(responses, "200",
                             json_pack("{s:s, s:{s:{}}}", "description", "the answer", "content", "*/*"));
@@ -204,17 +225,20 @@ static json_t *make_operation(const json_t *m, bool acts)
         json_object_get(m, "summary"), "description", make_description(m, acts), "tags",
         json_object_get(m, "name"), "requestBody", make_request(m), "responses", make_responses(m, acts));
     if (asks_for_key(m)) json_object_set_new(operation, "security", json_pack("[{s:[]}]", "apiKey"));
-    if (acts) json_object_set_new(operation, "security", json_pack("[{s:[]}]", "invocation"));
+    if (acts)
+        json_object_set_new(operation, "security", json_pack("[{s:[]}, {s:[]}]", "invocation", "login"));
     return operation;
 }
 
-static json_t *signature_scheme(void)
+static json_t *acting_schemes(void)
 {
     return json_pack(
-        "{s:{s:s, s:s, s:s, s:s}}", "invocation", "type", "apiKey", "in", "header", "name",
+        "{s:{s:s, s:s, s:s, s:s}, s:{s:s, s:s, s:s}}", "invocation", "type", "apiKey", "in", "header", "name",
         "ce-balmsignature", "description",
         "Made by the platform with the function's own key, over the body and the other `ce-` headers of a "
-        "CloudEvent of type `dev.balm.invocation`: intent, incident, target, epoch, attempt, time, deadline.");
+        "CloudEvent of type `dev.balm.invocation`: intent, incident, target, epoch, attempt, time, deadline.",
+        "login", "type", "http", "scheme", "basic", "description",
+        "Of a direct call through the gateway: the platform's own login.");
 }
 
 static json_t *key_scheme(void)
@@ -235,7 +259,7 @@ json_t *openapi_document(const json_t *manifest)
 {
     bool acts = json_is_true(json_object_get(manifest, "acts"));
     json_t *components = json_pack("{s:o}", "schemas", make_schemas(manifest, acts));
-    if (acts) json_object_set_new(components, "securitySchemes", signature_scheme());
+    if (acts) json_object_set_new(components, "securitySchemes", acting_schemes());
     if (asks_for_key(manifest)) json_object_set_new(components, "securitySchemes", key_scheme());
     return json_pack("{s:s, s:{s:O, s:O, s:s}, s:[{s:s}], s:{s:{s:o}}, s:o}", "openapi", "3.1.0", "info",
                      "title", json_object_get(manifest, "name"), "summary",

@@ -379,35 +379,48 @@ static bool is_readable(const struct http_req *req, struct http_resp *resp)
     return false;
 }
 
+static bool find_core(const struct gateway *g, struct strview name, unsigned *ret_index)
+{
+    struct strview bare = supervisor_bare_name(name);
+    for (unsigned i = 0; i < g->cfg.n_core; i++)
+        if (sv_eq(bare, sv(g->cfg.core[i]->name))) {
+            *ret_index = i;
+            return true;
+        }
+    return false;
+}
+
 /* Does /function/NAME… name a core function? Then it is answered here. rest: "NAME…" */
 static bool handle_core(struct gateway *g, const struct http_req *req, struct strview rest,
                         struct http_resp *resp)
 {
     struct strview name = sv_sub(rest, 0, sv_find(rest, '/'));
     struct strview path = sv_sub(rest, name.len, rest.len);
-    if (sv_ends_with(name, SV(".openfaas-fn"))) name = sv_sub(name, 0, name.len - sizeof(".openfaas-fn") + 1);
-    for (unsigned i = 0; i < g->cfg.n_core; i++) {
-        const struct core_function *f = g->cfg.core[i];
-        if (!sv_eq(name, sv(f->name))) continue;
-        if (path.len == 0) path = SV("/");
-        if (!may_use_core(g, f, req, path, resp) || !is_readable(req, resp)) return true;
-        struct http_req inner = *req;
-        inner.path = path;
-        inner.target = req->query.len > 0
-                           ? arena_printf(req->arena, "%.*s?%.*s", SV_ARG(path), SV_ARG(req->query))
-                           : path;
-        f->handle(g->cfg.core_states[i], &inner, resp);
-        return true;
-    }
-    return false;
+    unsigned i;
+    if (!find_core(g, name, &i)) return false;
+    const struct core_function *f = g->cfg.core[i];
+    if (path.len == 0) path = SV("/");
+    if (!may_use_core(g, f, req, path, resp) || !is_readable(req, resp)) return true;
+    struct http_req inner = *req;
+    inner.path = path;
+    inner.target =
+        req->query.len > 0 ? arena_printf(req->arena, "%.*s?%.*s", SV_ARG(path), SV_ARG(req->query)) : path;
+    f->handle(g->cfg.core_states[i], &inner, resp);
+    return true;
 }
 
-/* GET /function/NAME/openapi.json of a deployed function, whether or not it runs. As open as the function. */
+/* GET /function/NAME/openapi.json, whether or not the function runs. As open as the function; of one that
+ * asks for an API key it is open, as it says so. */
 static bool handle_document(struct gateway *g, const struct http_req *req, struct strview rest,
                             struct http_resp *resp)
 {
     struct strview name = sv_sub(rest, 0, sv_find(rest, '/'));
     if (!route_is_reading(req) || !sv_eq(sv_sub(rest, name.len, rest.len), SV(OPENAPI_PATH))) return false;
+    unsigned i;
+    if (find_core(g, name, &i)) {
+        if (is_authorized(g, req, resp)) routes_docs_core_document(g, req, sv(g->cfg.core[i]->name), resp);
+        return true;
+    }
     const struct deployment *d = supervisor_find(g, name);
     if (d == NULL || !routes_docs_has_document(d)) return false;
     if (!d->info.acts || is_authorized(g, req, resp)) routes_docs_document(d, req, resp);
@@ -440,7 +453,7 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
     struct gateway *g = gateway;
     struct strview rest;
     if (take_prefix(req->path, SV("/function/"), &rest)) {
-        if (!handle_core(g, req, rest, resp) && !handle_document(g, req, rest, resp))
+        if (!handle_document(g, req, rest, resp) && !handle_core(g, req, rest, resp))
             routes_function(g, req, rest, resp);
     } else if (take_prefix(req->path, SV("/async-function/"), &rest)) {
         routes_async_function(g, req, rest, resp);

@@ -5,8 +5,8 @@
  *          /metrics                  Prometheus text; no credentials on loopback, basic auth elsewhere
  *          /function/NAME[/…]        core functions by table, deployed ones by http_forward();
  *                                    NAME or NAME.openfaas-fn
- *          /function/NAME/openapi.json  of a deployed function: its document, made here; one that acts
- *                                    shows it to the login only
+ *          /function/NAME/openapi.json  its document, made here, or written by hand for a core function;
+ *                                    that one, and one that acts, show it to the login only
  *          /docs, /openapi.json      all of them for people, in Swagger UI, and the platform's own
  *                                    document: basic auth
  *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below);

@@ -26,6 +26,9 @@ bool route_is_reading(const struct http_req *req);
  * process is started. Authorized already, where it needs to be. */
 bool routes_docs_has_document(const struct deployment *d);
 void routes_docs_document(const struct deployment *d, const struct http_req *req, struct http_resp *resp);
+/* The same of the core function `name`, from its file. Suspends. */
+void routes_docs_core_document(const struct gateway *g, const struct http_req *req, struct strview name,
+                               struct http_resp *resp);
 /* /docs, what is below it, and /openapi.json; authorized already. Suspends. */
 void routes_docs(struct gateway *g, const struct http_req *req, struct http_resp *resp);
 /* GET /system/logs; authorized already. Suspends as long as somebody follows. */

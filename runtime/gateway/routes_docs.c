@@ -1,7 +1,8 @@
 /* What functions take and answer, for people: /docs/ lists them, /docs/NAME shows one in Swagger UI, and
- * /function/NAME/openapi.json is its document; /openapi.json is the platform's own, written by hand
- * (docs/platform.json) and held against it by tests. Nothing is started for any of it. Everything that a page
- * loads is served from here, out of cfg.docs_dir (`make swagger-ui` puts Swagger UI there). */
+ * /function/NAME/openapi.json is its document; /openapi.json is the platform's own. That one and those of
+ * core functions are written by hand (docs/platform.json, docs/NAME.json) and held against them by tests.
+ * Nothing is started for any of it. Everything that a page loads is served from here, out of cfg.docs_dir
+ * (`make swagger-ui` puts Swagger UI there). */
 #include "gateway/routes.h"
 
 #include <fcntl.h>
@@ -27,6 +28,9 @@ static const struct asset {
     const char *name, *type;
 } assets[] = {
     {"platform.json", "application/json"},
+    {"alerts.json", "application/json"},
+    {"audit.json", "application/json"},
+    {"dispatcher.json", "application/json"},
     {"docs.css", "text/css; charset=utf-8"},
     {"docs.js", "text/javascript; charset=utf-8"},
     {"swagger-ui.css", "text/css; charset=utf-8"},
@@ -54,6 +58,13 @@ void routes_docs_document(const struct deployment *d, const struct http_req *req
 {
     route_answer_json(req, resp, 200, openapi_document(d->manifest));
     http_resp_header(resp, SV("x-content-type-options"), SV("nosniff"));
+}
+
+static bool is_core(const struct gateway *g, struct strview name)
+{
+    for (unsigned i = 0; i < g->cfg.n_core; i++)
+        if (sv_eq(name, sv(g->cfg.core[i]->name))) return true;
+    return false;
 }
 
 /* ---- files ---- */
@@ -128,6 +139,13 @@ static void serve_asset(const struct gateway *g, const struct http_req *req, str
     if (r->fd >= 0) (void)close(r->fd);
 }
 
+void routes_docs_core_document(const struct gateway *g, const struct http_req *req, struct strview name,
+                               struct http_resp *resp)
+{
+    http_resp_header(resp, SV("x-content-type-options"), SV("nosniff"));
+    serve_asset(g, req, arena_printf(req->arena, "%.*s.json", SV_ARG(name)), resp);
+}
+
 /* ---- pages ---- */
 
 static void append_html(struct buf *b, struct strview text)
@@ -200,7 +218,7 @@ static void serve_list(struct gateway *g, const struct http_req *req, struct htt
     for (const struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
         append_deployed(&b, container_of(n, struct deployment, node));
     for (unsigned i = 0; i < g->cfg.n_core; i++)
-        append_row(&b, sv(g->cfg.core[i]->name), false, sv(g->cfg.core[i]->summary), "no", "core");
+        append_row(&b, sv(g->cfg.core[i]->name), true, sv(g->cfg.core[i]->summary), "no", "core");
     buf_append(&b, SV("</tbody>\n</table>\n</main>\n</body>\n</html>\n"));
     answer_page(req, &b, resp);
 }
@@ -239,12 +257,13 @@ static void serve_function_page(struct gateway *g, const struct http_req *req, s
                                 struct http_resp *resp)
 {
     const struct deployment *d = supervisor_find(g, name);
-    if (d == NULL || !routes_docs_has_document(d)) {
+    if (d != NULL && routes_docs_has_document(d))
+        name = d->spec.name;
+    else if (!is_core(g, name)) {
         route_answer_text(req, resp, 404, "no such function, or it does not say what it takes");
         return;
     }
-    serve_document_page(g, req, d->spec.name,
-                        arena_printf(req->arena, "../function/%.*s" OPENAPI_PATH, SV_ARG(d->spec.name)),
+    serve_document_page(g, req, name, arena_printf(req->arena, "../function/%.*s" OPENAPI_PATH, SV_ARG(name)),
                         resp);
 }
 

@@ -396,6 +396,7 @@ class Package(unittest.TestCase):
                         connection.close()
             except (OSError, http.client.HTTPException) as e:
                 failed.append(repr(e))
+            connection.close()
             counts.append(n)
         askers = [threading.Thread(target=keep_asking, args=(i % 2 == 0,)) for i in range(4)]
         for thread in askers:

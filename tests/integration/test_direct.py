@@ -75,6 +75,12 @@ class DirectTest(FaasTest):
 
     # ---- allowed ----
 
+    def test_a_parameter_that_the_bot_refuses_is_the_callers_fault(self):
+        o = self.outcome(self.invoke(unit="u" * 256, code=1))
+        self.assertEqual((o["state"], o["code"]), ("failed", "INVALID_ARGUMENT"), o)
+        body = json.dumps({"unit": "u" * 257})
+        self.assertEqual(self.p.request("POST", "/function/service-restart", body, self.p.basic())[0], 400)
+
     def test_an_allowed_call_acts_and_shows_its_outcome(self):
         o = self.outcome(self.invoke())
         self.assertIn(o["state"], ("done", "unchanged"), o)

@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "openapi"))
 import tools  # noqa: E402
 
 FUNCTIONS = sorted(os.listdir(os.path.join(BUILD, "functions")))
+CORE = ("alerts", "audit", "dispatcher")
 
 
 class Documents(BotTest):
@@ -87,8 +88,15 @@ class AtTheGateway(PlatformTest):
         self.assertEqual((status, headers["content-type"]), (200, "application/json"))
         version = subprocess.run([BALM, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
         self.assertEqual(json.loads(body)["info"]["version"], version)
+        for name in CORE:
+            path = f"/function/{name}/openapi.json"
+            status, headers, body = p.request("GET", path, headers=p.basic())
+            self.assertEqual((status, headers["content-type"]), (200, "application/json"))
+            self.assertEqual((json.loads(body)["info"]["title"], json.loads(body)["info"]["version"]), (name, version))
+            self.assertEqual(p.request("GET", path)[0], 401)
+            self.assertIn(f'data-document="../function/{name}/openapi.json"', p.request("GET", "/docs/" + name, headers=p.basic())[2].decode())
         page = p.request("GET", "/docs/", headers=p.basic())[2].decode()
-        for name in FUNCTIONS:
+        for name in (*FUNCTIONS, *CORE):
             self.assertIn(f'<a href="{name}">', page)
 
 

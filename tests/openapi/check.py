@@ -119,28 +119,77 @@ PLATFORM_CHECKS = ["not_a_server_error", "status_code_conformance", "content_typ
                    "response_schema_conformance", "allow_header_conformance", "ignored_auth"]
 
 
+KEY = "k" * 40
+STACK = """version: 1.0
+functions:
+  echo: {image: echo}
+  service-restart: {image: service-restart}
+  guarded: {image: guarded, fprocess: ./run.sh, secrets: [guarded-api-key]}
+"""
+GUARDED = "name: guarded\nsummary: Answers those who have a key\nacts: false\nauth: api-key\n"
+DIRECT = """
+name: direct
+match: ['alertname="DirectCall"', 'bot="service-restart"']
+target: service/${labels.unit}
+mode: act
+steps: [{bot: service-restart, with: {unit: "${labels.unit}", settle: 1ms}, verify: check}]
+guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}}
+"""
+# What is asked of the whole platform: an acting function by its login, one that asks for a key, the core functions (the last of them stops acting),
+# and itself, which removes functions.
+PARTS = [("direct call", "/function/service-restart", {"unit": "web"}), ("API key", "/function/guarded", {}), ("alerts", "/function/alerts", {}),
+         ("audit", "/function/audit", {}), ("dispatcher", "/function/dispatcher", {}), ("platform", "", {})]
+
+
+def start_platform(folder):
+    from harness import BUILD, Platform
+    functions, tool = os.path.join(folder, "functions"), os.path.join(folder, "restart.sh")
+    shutil.copytree(os.path.join(BUILD, "functions"), functions)
+    os.mkdir(os.path.join(functions, "guarded"))
+    os.makedirs(os.path.join(folder, "data", "secrets", "functions"), mode=0o700)
+    for path, text, mode in ((os.path.join(functions, "guarded", "bot.yaml"), GUARDED, 0o644),
+                             (os.path.join(functions, "guarded", "run.sh"), "#!/bin/sh\nexec cat\n", 0o755), (tool, f"#!/bin/sh\nsetsid sleep {LIMIT_S} &\necho $! >{folder}/pid\n", 0o755),
+                             (os.path.join(folder, "data", "secrets", "functions", "guarded-api-key"), KEY + "\n", 0o600)):
+        with open(path, "w") as f:
+            f.write(text)
+        os.chmod(path, mode)
+    acts = f"services:\n  web: {{functions: [service-restart], restart: [{tool}], pid_file: {folder}/pid}}\n"
+    return Platform(folder, stack=STACK, functions=functions, runbooks={"direct.yaml": DIRECT}, host_acts=acts).start()
+
+
+def check_part(python, args, p, folder, config, part):
+    from harness import request
+    name, below, known = part
+    status, _, body = request(p.port, "GET", below + "/openapi.json", headers=p.basic())
+    if status != 200:
+        return [(f"{name}: document", False, f"{status} {body.decode()}")]
+    document = json.loads(body)
+    is_fine, text = validate(python, document)
+    results = [(f"{name}: document", is_fine, text)]
+    path = p.write("openapi.json", json.dumps(document))
+    is_fine, text = schemathesis(python, ["--config-file", config], [path, "--url", f"http://127.0.0.1:{p.port}{below}"], PLATFORM_CHECKS,
+                                 folder, hooks(name, "", known), max(args.examples // 6, 1), args.seed)
+    return [*results, (f"{name}: " + calls_of(text), is_fine, text)]
+
+
 def check_platform(python, args):
-    from harness import Platform, request, stack_file
     folder = os.path.realpath(tempfile.mkdtemp(prefix="balm-openapi-"))
-    results = []
-    p = Platform(folder, stack=stack_file("echo", "service-restart"))
+    results, p = [], None
     try:
-        p.start()
-        document = json.loads(request(p.port, "GET", "/openapi.json", headers=p.basic())[2])
-        is_fine, text = validate(python, document)
-        results.append(("platform: document", is_fine, text))
-        path = p.write("openapi.json", json.dumps(document))
+        p = start_platform(folder)
         config = p.write("schemathesis.toml", f"""[auth.openapi]
 login = {{ username = "{p.secret("basic-auth-user")}", password = "{p.secret("basic-auth-password")}" }}
 token = {{ bearer = "{p.secret("webhook-token")}" }}
+apiKey = {{ api_key = "{KEY}" }}
 """, mode=0o600)
-        is_fine, text = schemathesis(python, ["--config-file", config], [path, "--url", f"http://127.0.0.1:{p.port}"], PLATFORM_CHECKS,
-                                     folder, hooks("platform", "", {}), max(args.examples // 6, 1), args.seed)
-        results.append(("platform: " + calls_of(text), is_fine, text))
+        for part in PARTS:
+            results += check_part(python, args, p, folder, config, part)
+        done = sum(r["state"] == "done" for r in p.records("outcome"))
+        results.append((f"direct call: {done} acts done", done > 0, p.log_text()))
         code = p.stop()
         results.append((f"platform: ended with exit code {code}", code == 0, p.log_text()))
     finally:
-        if p.process is not None:
+        if p is not None and p.process is not None:
             p.kill()
         shutil.rmtree(folder, ignore_errors=True)
     return results

@@ -71,7 +71,8 @@ Test(openapi, an_acting_function_takes_its_manifest_s_parameters_and_answers_its
     json_release(detail);
     expect_json(AT("components", "schemas", "Result", "properties", "detail"),
                 "{\"$ref\":\"#/components/schemas/Detail\"}");
-    expect_json(AT("paths", "/", "post", "security"), "[{\"invocation\":[]}]");
+    expect_json(AT("components", "schemas", "Outcome", "required"), "[\"incident\",\"state\"]");
+    expect_json(AT("paths", "/", "post", "security"), "[{\"invocation\":[]},{\"login\":[]}]");
     expect_json(AT("components", "securitySchemes", "invocation", "name"), "\"ce-balmsignature\"");
     struct strview text = json_get_text(AT("paths", "/", "post"), "description");
     cr_assert(sv_contains(text, SV("**acts**")) && sv_contains(text, SV("- **destructive**")) &&
