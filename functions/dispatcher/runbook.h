@@ -116,8 +116,8 @@ struct runbook_set {
  * STATUS_UNAVAILABLE: it did not stop changing. */
 enum status runbook_set_read(const char *dir, struct runbook_set *ret_set, struct error *err) MUST_USE;
 /* Against what is deployed: every bot is there and takes these parameters, those without variables also by
- * their values; none relies on a resolve that its
- * act can cause by removing the series. Loop thread. */
+ * their values; none relies on a resolve that its act can cause by removing the series. A runbook that only
+ * tells people, by a function that is not there, is but a warning in the log. Loop thread. */
 enum status runbook_set_check(const struct runbook_set *set, const struct invoker_ops *invoker, void *arg,
                               struct error *err) MUST_USE;
 /* One file, added to the set, with all its faults and not the first alone. */

@@ -4,6 +4,7 @@
 #include "function/manifest.h"
 #include "functions/dispatcher/runbook.h"
 #include "functions/dispatcher/template.h"
+#include "log/log.h"
 
 #define NAMES_MAX 64
 
@@ -189,9 +190,22 @@ static enum status check_place(const struct check *c, const struct function_info
     return STATUS_OK;
 }
 
+/* One that only tells people changes nothing by telling nobody: the platform starts without (as with
+ * balm-itself.yaml and a stack that has no notify), and balm doctor says so. Who checks a folder hears of it.
+ */
+static bool is_only_unheard(const struct check *c)
+{
+    return c->on_fault == NULL && c->rb->n_steps == 0 && c->step == &c->rb->escalate;
+}
+
 static enum status unreachable(const struct check *c, enum status s, const struct error *why)
 {
     char what[300];
+    if (s == STATUS_NOT_FOUND && is_only_unheard(c)) {
+        log_warn("dispatcher", "a runbook tells nobody: its function is not deployed",
+                 LOG_SV("runbook", c->rb->name), LOG_STR("error", why->message));
+        return STATUS_OK;
+    }
     if (s == STATUS_NOT_FOUND) { /* the sentence has the nearest name */
         (void)snprintf(what, sizeof(what), "%.200s; stack.yml lists them", why->message);
         return refuse(c, what);

@@ -65,9 +65,10 @@ static void check_host(struct needs *n, struct strview name, const json_t *found
         doctor_ok(n->d, "host acts", "%.*s may act on: %.*s", SV_ARG(name),
                   SV_ARG(joined(services, &n->d->arena)));
     else
-        doctor_fail(n->d, "host acts",
-                    "write the list (README: A runbook) and start with balm up --host-acts FILE",
-                    "%.*s may act on no service of the host", SV_ARG(name));
+        doctor_fail(
+            n->d, "host acts", "write the list (README: A runbook) and start with balm up --host-acts FILE",
+            "%.*s may %s of the host", SV_ARG(name),
+            sv_eq(json_get_text(found, "hostKind"), SV("program")) ? "run no program" : "act on no service");
 }
 
 /* Its name is a DNS label, so it is a path as it is. */

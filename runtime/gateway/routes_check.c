@@ -21,10 +21,9 @@ static void add_needs(struct gateway *g, const struct deployment *d, struct aren
     n = function_secrets_unlisted(d, a, &names);
     (void)json_object_set_new(o, "unlistedSecrets", names_json(names, n));
     const json_t *touches = json_object_get(d->manifest, "touches");
-    if (json_array_size(json_object_get(touches, "units")) +
-            json_array_size(json_object_get(touches, "programs")) ==
-        0)
-        return;
+    size_t n_units = json_array_size(json_object_get(touches, "units"));
+    if (n_units + json_array_size(json_object_get(touches, "programs")) == 0) return;
+    (void)json_object_set_new(o, "hostKind", json_string(n_units > 0 ? "service" : "program"));
     n = broker_subjects_of(g->broker, d->spec.name, a, &names);
     (void)json_object_set_new(o, "hostServices", names_json(names, n));
 }

@@ -211,6 +211,18 @@ class Lifecycle(PlatformTest):
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn("stack.yml", done.stderr.decode())
 
+    def test_a_stack_without_whom_to_tell_starts_and_says_so(self):
+        """With the runbook that comes with balm; a step that is not there goes on refusing the start."""
+        with open(os.path.join(ROOT, "functions", "dispatcher", "runbooks", "balm-itself.yaml")) as f:
+            p = self.platform(runbooks={"balm-itself.yaml": f.read()}, stack=stack_file("echo"))
+        told = p.find_log("a runbook tells nobody: its function is not deployed")
+        self.assertEqual((told["level"], told["runbook"]), ("WARNING", "balm-itself"))
+        self.assertIn("runbook balm-itself names notify, which is not deployed", p.cli("doctor")[1])
+        p.write("runbooks/step.yaml", "name: s\nmatch: ['a=\"b\"']\ntarget: t\nsteps: [{bot: notify}]\n")
+        status, _, text = p.request("POST", "/system/reload", "{}", p.basic())
+        self.assertEqual(status, 400, text)
+        self.assertIn(b"notify", text)
+
     def test_bad_reload_keeps_the_old_set(self):
         p = self.platform(runbooks={"r.yaml": ECHO_RUNBOOK}, stack=stack_file("echo", "notify"))
         before = len(p.records("activation"))

@@ -174,6 +174,11 @@ class RunProgram(PlatformTest):
         self.start()
         status, _, text = self.p.request("POST", "/system/check-function/run-program", "{}", self.p.basic())
         self.assertEqual((status, json.loads(text)["hostServices"]), (200, ["say", "only-two"]))
+        self.p.write("host-acts.yaml", "programs: {}\n", mode=0o600)
+        self.p.request("POST", "/system/reload", "{}", self.p.basic())
+        output = self.p.cli("doctor")[1]
+        self.assertIn("run-program may run no program of the host", output)
+        self.assertNotIn("no service", output)
 
 
 if __name__ == "__main__":
