@@ -184,7 +184,7 @@ int64_t service_watchdog_ns(void);
 struct up_cfg {
     const char *stack_file, *data_dir, *listen, *runbooks_dir, *functions_dir, *host_acts_file, *cluster,
         *callback_networks, *log_level, *watchdog, *alertmanagers, *alertmanager_token_file,
-        *alertmanager_ca_file, *alertmanager_receiver, *self_reload;
+        *alertmanager_ca_file, *alertmanager_receiver, *self_reload, *builder_secret_file;
     const char *tls_cert_file, *tls_key_file;
     const char *scaler_tls_cert_file, *scaler_tls_key_file, *scaler_tls_client_ca_file, *scaler_token_file;
     const char *function_uids, *function_read_paths, *function_write_paths;

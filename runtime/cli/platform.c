@@ -215,6 +215,7 @@ static enum status make_gateway(struct platform *p)
         .function_read_paths = p->cfg->function_read_paths,
         .function_write_paths = p->cfg->function_write_paths,
         .broker_file = p->cfg->host_acts_file,
+        .builder_secret_file = p->cfg->builder_secret_file,
         .host_files_max = p->files_max_before,
         .host = p->cfg->listen,
         .port = (uint16_t)p->cfg->port,

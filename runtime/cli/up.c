@@ -138,6 +138,13 @@ static const struct config_option options[] = {
      .offset = offsetof(struct up_cfg, host_acts_file),
      .value_name = "FILE",
      .help = "allow list of what bots may do on this host (none: nothing)"},
+    {.name = "builder-secret",
+     .env = "BALM_BUILDER_SECRET",
+     .type = CONFIG_PATH,
+     .offset = offsetof(struct up_cfg, builder_secret_file),
+     .value_name = "FILE",
+     .help =
+         "payload secret of faas-cli up --remote-builder: whoever has it builds functions here, that is, runs make (none: nobody)"},
     {.name = "cluster",
      .env = "BALM_CLUSTER",
      .type = CONFIG_TEXT,

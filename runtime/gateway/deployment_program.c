@@ -11,6 +11,8 @@
 #include "config/yaml.h"
 #include "function/manifest.h"
 
+#define IMAGE_SHOWN_MAX 128
+
 bool file_identify(const char *path, struct file_identity *ret_identity)
 {
     struct stat st;
@@ -30,22 +32,21 @@ static bool is_folder(const char *path)
 
 static struct strview image_shown(const struct deployment *d)
 {
-    return sv_sub(d->spec.image, 0, 128);
+    return sv_sub(d->spec.image, 0, IMAGE_SHOWN_MAX);
 }
 
 /* ---- native ---- */
 
-/* "registry/team/echo:1.2" -> "echo" */
-static enum status image_name(const struct deployment *d, struct strview *ret_name, struct error *err)
+enum status deployment_image_name(struct strview image, struct strview *ret_name, struct error *err)
 {
-    struct strview image = d->spec.image, part, last = image;
-    while (sv_next(&image, '/', &part))
+    struct strview rest = image, part, last = image;
+    while (sv_next(&rest, '/', &part))
         last = part;
     last = sv_sub(last, 0, sv_find(last, ':'));
     last = sv_sub(last, 0, sv_find(last, '@'));
     if (last.len == 0 || last.ptr[0] == '.' || memchr(last.ptr, '\0', last.len) != NULL)
         return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' names no executable",
-                         SV_ARG(image_shown(d)));
+                         SV_ARG(sv_sub(image, 0, IMAGE_SHOWN_MAX)));
     *ret_name = last;
     return STATUS_OK;
 }
@@ -185,7 +186,7 @@ static enum status find_program(struct deployment *d, struct strview process, co
 enum status deployment_find(struct deployment *d, struct error *err)
 {
     struct strview name = {0}, process = given_process(d);
-    enum status s = image_name(d, &name, err);
+    enum status s = deployment_image_name(d->spec.image, &name, err);
     if (s != STATUS_OK) return s;
     const char *path = arena_printf(&d->arena, "%s/%.*s", d->gateway->cfg.functions_dir, SV_ARG(name)).ptr;
     bool is_native = process.len == 0 || names_executable(process, name);

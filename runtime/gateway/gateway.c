@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/hash.h"
 #include "function/openapi.h"
+#include "gateway/builder.h"
 #include "gateway/deployed.h"
 #include "gateway/function_secrets.h"
 #include "gateway/routes.h"
@@ -129,6 +130,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     if (s == STATUS_OK) s = gateway_secrets_load(cfg->dir, &g->secrets, &is_new, err);
     if (s == STATUS_OK) function_secrets_clean(g->cfg.dir);
     if (s == STATUS_OK) s = make_broker(g, err);
+    if (s == STATUS_OK) s = builder_new(g, cfg->builder_secret_file, &g->builder, err);
     if (s == STATUS_OK) s = deployed_load(g, err);
     if (s == STATUS_OK) s = stack_prepare(g, cfg->stack_file, &plan, err);
     if (s == STATUS_OK) stack_commit(plan);
@@ -223,6 +225,7 @@ void gateway_free(struct gateway *g)
     fiber_scope_join(&g->scope);
     isolation_release(&g->isolation);
     broker_free(g->broker);
+    builder_free(g->builder);
     login_limit_free(g->logins);
     gateway_secrets_release(&g->secrets);
     if (g->run_dir_fd >= 0) (void)close(g->run_dir_fd);
@@ -461,6 +464,8 @@ void gateway_handle(void *gateway, const struct http_req *req, struct http_resp 
         handle_health(req, resp);
     } else if (sv_eq(req->path, SV("/metrics"))) {
         handle_metrics(g, req, resp);
+    } else if (sv_eq(req->path, SV("/build"))) {
+        routes_build(g, req, resp);
     } else if (sv_starts_with(req->path, SV("/system/"))) {
         if (is_authorized(g, req, resp) && is_readable(req, resp)) routes_system(g, req, resp);
     } else if (sv_eq(req->path, SV("/docs")) || sv_starts_with(req->path, SV("/docs/")) ||

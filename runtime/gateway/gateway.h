@@ -11,8 +11,9 @@
  *                                    document: basic auth
  *          /async-function/NAME[/…]  recorded durably (RECORD_CALL), 202 (what that promises: below);
  *                                    503 while too many of that function wait
- *          /system/functions, /system/function/NAME, /system/scale-function/NAME, /system/logs,
- *          /system/info, /system/namespaces, /system/secrets, /system/reload: basic auth
+ *          /build            a function's sources -> functions_dir/NAME (builder.h), signed with a payload
+ * secret; off without one /system/functions, /system/function/NAME, /system/scale-function/NAME,
+ * /system/logs, /system/info, /system/namespaces, /system/secrets, /system/reload: basic auth
  *
  *   deployment.c   what is deployed: its spec, executable and manifest (--describe)
  *   deployment_program.c  what an image's name and fprocess name: an executable, or a program of any language
@@ -33,6 +34,7 @@
  *   reload.c       all files anew, or none
  *   deployed.c     what was deployed through the API, kept over restarts
  *   (the port's public key, where it speaks TLS, stands in DIR/run/tls-pin for this machine's own clients)
+ *   builder*.c     functions built from their sources, for faas-cli up --remote-builder
  *   login_limit.c  how often one address may be wrong about a secret
  *   remote.c       functions that run elsewhere, behind a URL
  *   routes_key.c   API keys of functions that ask for one
@@ -75,7 +77,8 @@ struct gateway_cfg {
     const char *function_uids; /* "FIRST-LAST": users of functions, where we are root; NULL: "none" */
     const char *function_read_paths, *function_write_paths; /* of every function, "PATH[:PATH]"; NULL: none */
     const char *broker_file;                                /* allow list of host acts; NULL: none allowed */
-    uint64_t host_files_max; /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
+    const char *builder_secret_file; /* payload secret of POST /build; NULL: nothing is built here */
+    uint64_t host_files_max;         /* RLIMIT_NOFILE (soft) of what host acts start; 0: as ours is now */
     const char *host;
     uint16_t port;                            /* 0: picked */
     const char *tls_cert_file, *tls_key_file; /* both, or NULL: plain HTTP; read again when they change */

@@ -178,6 +178,7 @@ struct gateway {
     struct journal *journal;
     struct server *server;
     struct broker *broker;
+    struct builder *builder; /* NULL: nothing is built here */
     struct gateway_secrets secrets;
     struct login_limit *logins;
     struct cgroups groups;
@@ -208,6 +209,8 @@ enum status deployment_prepare(struct gateway *g, const struct deployment_spec *
  *
  * An fprocess without any '/' is a name on the function's PATH, or the image's own executable. */
 enum status deployment_find(struct deployment *d, struct error *err) MUST_USE;
+/* "registry/team/echo:1.2" -> "echo". Borrows. */
+enum status deployment_image_name(struct strview image, struct strview *ret_name, struct error *err) MUST_USE;
 /* d->manifest of a program. Suspends. */
 enum status deployment_read_bot_file(struct deployment *d, struct error *err) MUST_USE;
 bool file_identify(const char *path, struct file_identity *ret_identity);
