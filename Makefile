@@ -129,7 +129,7 @@ $(B)/balm-watchdog: $(call objects,$(DOG_SRC)) $(B)/libbalm.a
 
 # ---- functions: bot.yaml -> NAME.gen.h, NAME.gen.c (parameters, decoder, manifest, main) ----
 # The generator is balm's own subcommand, built first and alone, so that a change in the platform does not remake every function.
-$(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,runtime/cli/generate.c runtime/cli/generate_command.c) $(B)/libbalm.a
+$(B)/balm-generate: $(B)/obj/runtime/cli/generate_main.o $(call objects,$(filter-out $(GEN_SRC),$(wildcard runtime/cli/generate*.c))) $(B)/libbalm.a
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lyaml $(LIBS_FUNCTION)
 
 .SECONDEXPANSION:
@@ -277,7 +277,7 @@ e2e-logcli: deps-test ## the audit journal through Loki's own client, built from
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@tests/run.py --build $(B) --only test_logcli.py e2e
 .PHONY: e2e-knative
-e2e-knative: deps-knative ## functions behind Knative's own queue-proxy, events of other languages' SDKs, manifests (cold: 5 minutes; skipped aloud without go)
+e2e-knative: deps-knative ## functions behind Knative's own queue-proxy, events of other languages' SDKs, manifests (cold: 10 minutes; skipped aloud without go)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@tests/run.py --build $(B) --only test_knative e2e
 .PHONY: e2e-docs
@@ -377,7 +377,7 @@ DEPS_valgrind := $(DEPS_test) valgrind
 DEPS_images := make python3 debootstrap binutils
 DEPS_docs := $(DEPS) python3 chromium fonts-dejavu-core
 DEPS_openapi := $(DEPS) python3 python3-venv
-DEPS_knative := $(DEPS) python3 python3-venv curl nghttp2-client util-linux
+DEPS_knative := $(DEPS) openssl python3 python3-venv curl nghttp2-client util-linux
 DEPS_TARGETS := deps-test deps-knative deps-demo deps-systemd deps-fuzz deps-lint deps-valgrind deps-openapi deps-docs deps-images
 .PHONY: deps $(DEPS_TARGETS)
 deps: ## install what is missing to build (one apt-get line, shown)

@@ -28,10 +28,14 @@ compare() { # FILE NAME: stdin is what belongs into the block
 "$build/balm" generate readme functions/*/bot.yaml | compare README.md functions
 "$build/balm" metrics --markdown | compare runtime/metrics/README.md metrics
 deployed=$(for f in functions/*/bot.yaml; do name=${f#functions/}; [ -x "$build/functions/${name%/bot.yaml}" ] && echo "$f"; done)
-# shellcheck disable=SC2086 # one word a file
-"$build/balm" generate stack $deployed >"$build/stack.yml"
-if ! cmp -s "$build/stack.yml" stack.yml; then
-    if [ "$mode" = --write ]; then cp "$build/stack.yml" stack.yml
-    else echo "stack.yml is not what functions/*/bot.yaml make; run: tests/regenerate.sh $build --write"; status=1; fi
-fi
+whole() { # FILE COMMAND: the file is what `balm generate COMMAND` makes of them
+    # shellcheck disable=SC2086 # one word a file
+    "$build/balm" generate "$2" $deployed >"$build/regenerated"
+    if cmp -s "$build/regenerated" "$1"; then return; fi
+    if [ "$mode" = --write ]; then cp "$build/regenerated" "$1"; return; fi
+    echo "$1 is not what functions/*/bot.yaml make; run: tests/regenerate.sh $build --write"
+    status=1
+}
+whole stack.yml stack
+whole charts/balm/knative/functions.yaml knative
 exit $status

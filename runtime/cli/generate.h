@@ -6,8 +6,10 @@
  *                                        DIR/NAME.gen.c: validating decoder, function_def with the manifest
  *                                        and the OpenAPI document as JSON, main()
  *   balm generate stack FILES…           stack.yml in OpenFaaS's form, on stdout
+ *   balm generate knative FILES…         Knative Services, on stdout; --image-prefix REGISTRY/ for the images
  *   balm generate readme FILES…          the README's table of functions, on stdout
- *   … --json                             which files were written; the stack file as JSON; the manifests
+ *   … --json                             which files were written; the stack file or the Services as JSON;
+ * the manifests
  *
  * In C, '-' of a name is '_'. Of the folder's name nothing is used, so FILE may stand anywhere. */
 #ifndef BALM_CLI_GENERATE_H
@@ -25,6 +27,7 @@ int generate_command(int argc, char **argv);
 void generate_header(const struct manifest *m, struct buf *b);
 void generate_source(const struct manifest *m, struct buf *b);
 void generate_stack(const struct manifest *manifests, size_t n, struct buf *b);
+void generate_knative(const struct manifest *manifests, size_t n, struct strview image_prefix, struct buf *b);
 void generate_readme(const struct manifest *manifests, size_t n, struct buf *b);
 
 #endif

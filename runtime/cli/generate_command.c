@@ -13,12 +13,15 @@
 static const char usage[] =
     "usage: balm generate bot FILE --out DIR   C from one bot.yaml: DIR/NAME.gen.h and DIR/NAME.gen.c\n"
     "       balm generate stack FILES...      stack.yml of several, on stdout\n"
+    "       balm generate knative FILES...    Knative Services of several, on stdout\n"
     "       balm generate readme FILES...     the README's table, on stdout\n"
     "\n"
-    "  --json   bot: the files that were written; stack: the stack file as JSON; readme: the manifests\n";
+    "  --json                     bot: the files that were written; stack, knative: the file as JSON; readme:\n"
+    "                             the manifests\n"
+    "  --image-prefix REGISTRY/   knative: what stands before the images' names\n";
 
 struct generate_cfg {
-    const char *out;
+    const char *out, *image_prefix;
     bool is_json;
 };
 
@@ -29,6 +32,12 @@ static const struct config_option options[] = {
      .offset = offsetof(struct generate_cfg, out),
      .value_name = "DIR",
      .help = "folder of the generated files"},
+    {.name = "image-prefix",
+     .type = CONFIG_TEXT,
+     .default_text = "",
+     .offset = offsetof(struct generate_cfg, image_prefix),
+     .value_name = "REGISTRY/",
+     .help = "what stands before the images' names"},
     {.name = "json",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct generate_cfg, is_json),
@@ -100,32 +109,74 @@ static int generate_bot(const struct generate_cfg *cfg, const char *file)
     return s == STATUS_OK ? CLI_OK : fail(&err);
 }
 
-/* ---- stack and readme ---- */
+/* ---- stack, Services and readme ---- */
 
 struct output {
-    void (*text)(const struct manifest *manifests, size_t n, struct buf *b);
-    enum status (*json)(const struct manifest *manifests, size_t n, json_t **ret_json, struct error *err);
+    void (*text)(const struct manifest *manifests, size_t n, struct strview image_prefix, struct buf *b);
+    enum status (*json)(const struct manifest *manifests, size_t n, struct strview image_prefix,
+                        json_t **ret_json, struct error *err);
 };
 
-/* The very file, read back. */
-static enum status stack_json(const struct manifest *manifests, size_t n, json_t **ret_json,
-                              struct error *err)
+static void stack_text(const struct manifest *manifests, size_t n, struct strview image_prefix, struct buf *b)
+{
+    (void)image_prefix;
+    generate_stack(manifests, n, b);
+}
+
+static void readme_text(const struct manifest *manifests, size_t n, struct strview image_prefix,
+                        struct buf *b)
+{
+    (void)image_prefix;
+    generate_readme(manifests, n, b);
+}
+
+/* The very text, read back. */
+static enum status text_to_json(const char *name, struct buf *b, json_t **ret_json, struct error *err)
 {
     struct arena a = {0};
     struct yaml_document doc;
-    struct buf b;
-    buf_init(&b, OUTPUT_MAX);
-    generate_stack(manifests, n, &b);
-    enum status s = yaml_parse(&a, "stack.yml", buf_view(&b), &doc, err);
+    enum status s = yaml_parse(&a, name, buf_view(b), &doc, err);
     if (s == STATUS_OK) *ret_json = yaml_to_json(doc.root);
-    buf_release(&b);
     arena_release(&a);
     return s;
 }
 
-static enum status readme_json(const struct manifest *manifests, size_t n, json_t **ret_json,
-                               struct error *err)
+static enum status stack_json(const struct manifest *manifests, size_t n, struct strview image_prefix,
+                              json_t **ret_json, struct error *err)
 {
+    struct buf b;
+    buf_init(&b, OUTPUT_MAX);
+    stack_text(manifests, n, image_prefix, &b);
+    enum status s = text_to_json("stack.yml", &b, ret_json, err);
+    buf_release(&b);
+    return s;
+}
+
+/* A list of Kubernetes: one document for each function would be no JSON. */
+static enum status knative_json(const struct manifest *manifests, size_t n, struct strview image_prefix,
+                                json_t **ret_json, struct error *err)
+{
+    enum status s = STATUS_OK;
+    json_t *items = json_array();
+    for (size_t i = 0; i < n && s == STATUS_OK; i++) {
+        struct buf b;
+        json_t *service = NULL;
+        buf_init(&b, OUTPUT_MAX);
+        generate_knative(&manifests[i], 1, image_prefix, &b);
+        s = text_to_json("services.yaml", &b, &service, err);
+        if (s == STATUS_OK) (void)json_array_append_new(items, service);
+        buf_release(&b);
+    }
+    if (s == STATUS_OK)
+        *ret_json = json_pack("{s:s, s:s, s:O}", "apiVersion", "v1", "kind", "List", "items", items);
+    json_release(items);
+    return s;
+}
+
+static enum status readme_json(const struct manifest *manifests, size_t n, struct strview image_prefix,
+                               json_t **ret_json, struct error *err)
+{
+    (void)image_prefix;
     (void)err;
     *ret_json = json_array();
     for (size_t i = 0; i < n; i++)
@@ -133,8 +184,14 @@ static enum status readme_json(const struct manifest *manifests, size_t n, json_
     return STATUS_OK;
 }
 
-static const struct output stack_output = {generate_stack, stack_json},
-                           readme_output = {generate_readme, readme_json};
+static const struct list_command {
+    const char *name;
+    struct output output;
+} list_commands[] = {
+    {"stack", {stack_text, stack_json}},
+    {"knative", {generate_knative, knative_json}},
+    {"readme", {readme_text, readme_json}},
+};
 
 static int compare_names(const void *a, const void *b)
 {
@@ -142,26 +199,27 @@ static int compare_names(const void *a, const void *b)
 }
 
 static enum status write_list(const struct manifest *manifests, size_t n, const struct output *output,
-                              bool is_json, struct error *err)
+                              const struct generate_cfg *cfg, struct error *err)
 {
+    struct strview image_prefix = sv(cfg->image_prefix);
     for (size_t i = 1; i < n; i++)
         if (sv_eq(manifests[i - 1].name, manifests[i].name))
             return error_set(err, STATUS_INVALID_ARGUMENT, "two files describe '%.*s'",
                              SV_ARG(manifests[i].name));
-    if (is_json) {
+    if (cfg->is_json) {
         json_t *json = NULL;
-        enum status s = output->json(manifests, n, &json, err);
+        enum status s = output->json(manifests, n, image_prefix, &json, err);
         return s == STATUS_OK ? print_json(json, err) : s;
     }
     struct buf b;
     buf_init(&b, OUTPUT_MAX);
-    output->text(manifests, n, &b);
+    output->text(manifests, n, image_prefix, &b);
     enum status s = print(buf_view(&b), err);
     buf_release(&b);
     return s;
 }
 
-static int generate_list(char **files, size_t n, const struct output *output, bool is_json)
+static int generate_list(char **files, size_t n, const struct output *output, const struct generate_cfg *cfg)
 {
     struct arena a = {0};
     struct error err;
@@ -174,7 +232,7 @@ static int generate_list(char **files, size_t n, const struct output *output, bo
     }
     /* By name: a shell's order of files depends on the locale. */
     qsort(manifests, n_read, sizeof(*manifests), compare_names);
-    if (s == STATUS_OK) s = write_list(manifests, n, output, is_json, &err);
+    if (s == STATUS_OK) s = write_list(manifests, n, output, cfg, &err);
     for (size_t i = 0; i < n_read; i++)
         manifest_release(&manifests[i]);
     arena_release(&a);
@@ -192,10 +250,9 @@ static int run(int argc, char **argv, struct arena *a)
         return fail(&err);
     const char *what = n > 0 ? argv[1] : "";
     if (strcmp(what, "bot") == 0 && n == 2 && cfg.out != NULL) return generate_bot(&cfg, argv[2]);
-    if (strcmp(what, "stack") == 0 && n > 1)
-        return generate_list(argv + 2, (size_t)(n - 1), &stack_output, cfg.is_json);
-    if (strcmp(what, "readme") == 0 && n > 1)
-        return generate_list(argv + 2, (size_t)(n - 1), &readme_output, cfg.is_json);
+    for (size_t i = 0; i < ARRAY_LEN(list_commands); i++)
+        if (strcmp(what, list_commands[i].name) == 0 && n > 1)
+            return generate_list(argv + 2, (size_t)(n - 1), &list_commands[i].output, &cfg);
     fputs(usage, stderr);
     return CLI_USAGE;
 }

@@ -14,13 +14,14 @@ static int run_help(const struct command *self, int argc, char **argv);
 
 static const struct command command_generate = {
     .name = "generate",
-    .arguments = "[--json] bot FILE --out DIR | stack FILE... | readme FILE...",
+    .arguments = "[--json] bot FILE --out DIR | stack FILE... | knative FILE... | readme FILE...",
     .summary = "what is derived from a function's bot.yaml",
     .description =
         "bot     the parameter struct, its validating decoder, the manifest and main() of one function, into DIR\n"
         "stack   stack.yml for these functions, on stdout\n"
+        "knative Knative Services for these functions, on stdout (--image-prefix REGISTRY/)\n"
         "readme  the table of these functions for a README, on stdout\n"
-        "--json  bot: the files that were written; stack: the stack file as JSON; readme: the manifests",
+        "--json  bot: the files that were written; stack, knative: the file as JSON; readme: the manifests",
     .run = run_generate,
 };
 static const struct command command_version = {

@@ -158,6 +158,27 @@ Test(generate, stack_is_what_openfaas_reads)
     expect_contains(text, "# disk_clean_roots: what may be cleaned");
 }
 
+static void knative_at_registry(const struct manifest *manifests, size_t n, struct buf *b)
+{
+    generate_knative(manifests, n, SV("registry.example/"), b);
+}
+
+Test(generate, knative_services_say_what_the_manifest_says)
+{
+    struct strview text = of_both(knative_at_registry);
+    expect_contains(text, "kind: Service\nmetadata:\n  name: disk-clean\n");
+    expect_contains(text, "balm.dev/summary: \"Frees \\\"space\\\" */ | <b>?\\\\ \xc3\xa4\"\n");
+    expect_contains(text, "image: registry.example/disk-clean:latest\n");
+    expect_contains(text, "timeoutSeconds: 100\n"); /* beyond exec_timeout, which answers with a reason */
+    expect_contains(text, "- name: exec_timeout\n              value: 1m30s\n");
+    expect_contains(text, "mountPath: /var/openfaas/secrets/roots-file\n");
+    expect_contains(text, "secretName: roots-file\n            optional: true\n");
+    expect_contains(text, "secretName: disk-clean-invocation-key\n");
+    const char *echo = strstr(text.ptr, "  name: echo\n");
+    cr_assert_not_null(echo);
+    cr_assert_null(strstr(echo, "secret"), "it neither acts nor has any");
+}
+
 Test(generate, readme_rows_escape_what_markdown_would_take)
 {
     struct strview text = of_both(generate_readme);
