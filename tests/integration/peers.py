@@ -22,10 +22,10 @@ from harness import free_port, rfc3339, wait_until
 
 PACKAGES = {"nginx": ["nginx", "nginx-common"], "prometheus": ["prometheus"], "promtool": ["prometheus"],
             "alertmanager": ["prometheus-alertmanager"], "amtool": ["prometheus-alertmanager"],
-            "dockerd": ["docker.io", "containerd", "runc", "libdevmapper1.02.1"]}
+            "dockerd": ["docker.io", "containerd", "runc", "libdevmapper1.02.1"], "etcd": ["etcd-server"]}
 BINARIES = {"nginx": "usr/sbin/nginx", "prometheus": "usr/bin/prometheus", "promtool": "usr/bin/promtool",
             "alertmanager": "usr/bin/prometheus-alertmanager", "amtool": "usr/bin/amtool",
-            "dockerd": "usr/sbin/dockerd"}
+            "dockerd": "usr/sbin/dockerd", "etcd": "usr/bin/etcd"}
 
 
 # How soon balm asks Alertmanager, in tests.
