@@ -115,7 +115,8 @@ Test(manifest, rights_over_files_are_for_a_variable_that_is_told_of)
                    "bot.yaml:5:16: removes_below: what removes files is destructive");
     expect_message(ACTING "destructive: true\nenvironment: {root: x}\nremoves_below: roots\n",
                    "bot.yaml:10:16: removes_below: 'roots' is no variable of environment");
-    parse_ok(ACTING "destructive: true\nenvironment: {roots: x}\nremoves_below: roots\n");
+    cr_assert_eq(parse(ACTING "destructive: true\nenvironment: {roots: x}\nremoves_below: roots\n"),
+                 STATUS_OK, "%s", err.message);
     cr_assert_str_eq(json_at(NULL, "removes_below"), "\"roots\"");
 }
 
