@@ -1,6 +1,6 @@
 /* Functions that run elsewhere: Deployments behind a Kubernetes Service, a Knative Service, another machine.
  *
- *   annotations: {dev.balm.url: "http://service-restart.balm.svc:8080"}
+ *   annotations: {balm.dev/url: "http://service-restart.balm.svc:8080"}
  *
  * What such a function may do is known here all the same: by its executable or its folder with a bot.yaml
  * below the functions folder, as for others; where neither is, it is a plain function. It has no processes
@@ -15,7 +15,7 @@ struct deployment;
 struct deployment_spec;
 struct gateway;
 
-#define REMOTE_ANNOTATION "dev.balm.url"
+#define REMOTE_ANNOTATION "balm.dev/url"
 
 /* STATUS_INVALID_ARGUMENT: the annotation is there and is no http or https URL of a host alone. */
 enum status remote_check(const struct deployment_spec *spec, struct error *err) MUST_USE;

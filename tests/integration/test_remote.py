@@ -1,4 +1,4 @@
-"""Functions that run elsewhere, behind a URL (annotation dev.balm.url): acts and calls reach them, wait for them, and are judged when they die."""
+"""Functions that run elsewhere, behind a URL (annotation balm.dev/url): acts and calls reach them, wait for them, and are judged when they die."""
 import hashlib
 import hmac
 import os
@@ -63,7 +63,7 @@ class RemoteTest(PlatformTest):
         text = stack_file()
         for name in names:
             text += stack_file(name).split("functions:\n", 1)[1]
-            text += f"    annotations: {{dev.balm.url: '{url or f'http://127.0.0.1:{self.port}'}'}}\n"
+            text += f"    annotations: {{balm.dev/url: '{url or f'http://127.0.0.1:{self.port}'}'}}\n"
         return text
 
     def key(self):
@@ -151,10 +151,10 @@ class RemoteTest(PlatformTest):
 
     def test_what_is_no_url_is_refused(self):
         for url in ("ftp://host", "http://", "http://user:pw@host", "http://host/path", "http://ho st", "x" * 600):
-            body = {"service": "echo", "image": "echo", "annotations": {"dev.balm.url": url}}
+            body = {"service": "echo", "image": "echo", "annotations": {"balm.dev/url": url}}
             status, _, text = self.p.request("POST", "/system/functions", body, self.p.basic())
             self.assertEqual(status, 400, (url, text))
-            self.assertIn(b"dev.balm.url", text)
+            self.assertIn(b"balm.dev/url", text)
 
 
 if __name__ == "__main__":
