@@ -117,7 +117,7 @@ Test(manifest, rights_over_files_are_for_a_variable_that_is_told_of)
                    "bot.yaml:10:16: removes_below: 'roots' is no variable of environment");
     cr_assert_eq(parse(ACTING "destructive: true\nenvironment: {roots: x}\nremoves_below: roots\n"),
                  STATUS_OK, "%s", err.message);
-    cr_assert_str_eq(json_at(NULL, "removes_below"), "\"roots\"");
+    cr_assert_str_eq(json_at("removes_below", NULL), "\"roots\"");
 }
 
 Test(manifest, bad_fields_are_named_where_they_stand)
