@@ -223,7 +223,7 @@ void gateway_free(struct gateway *g)
     supervisor_stop(g);
     fiber_scope_cancel(&g->scope);
     fiber_scope_join(&g->scope);
-    isolation_release(&g->isolation);
+    isolation_release(g);
     broker_free(g->broker);
     builder_free(g->builder);
     login_limit_free(g->logins);

@@ -18,10 +18,11 @@
 #include "gateway/gateway_impl.h"
 #include "log/log.h"
 
-#define UID_MAP_MAX (16 * 1024)
-#define USERS       "users" /* in DIR */
-#define TEMP_LINK   "temp"  /* in DIR/run: where the TMPDIRs of this platform's life are */
-#define UID_LAST    UINT32_C(4294967293)
+#define UID_MAP_MAX   (16 * 1024)
+#define USER_FILE_MAX 32
+#define USERS         "users" /* in DIR */
+#define TEMP_LINK     "temp"  /* in DIR/run: where the TMPDIRs of this platform's life are */
+#define UID_LAST      UINT32_C(4294967293)
 
 static char *heap_text(const char *text)
 {
@@ -116,24 +117,43 @@ static enum status find_users(struct isolation *i, const char *uids, struct erro
 
 /* ---- users ---- */
 
+static void load_user(struct isolation *i, const char *folder, const char *name)
+{
+    struct arena a = {0};
+    struct strview text;
+    uint64_t uid;
+    if (file_read(&a, arena_printf(&a, "%s/%s", folder, name).ptr, USER_FILE_MAX, &text, NULL) == STATUS_OK &&
+        sv_parse_u64(sv_trim(text), &uid) == STATUS_OK && uid <= UID_LAST)
+        (void)json_object_set_new(i->users, name, json_integer((json_int_t)uid));
+    arena_release(&a);
+}
+
 static enum status load_users(struct gateway *g, struct error *err)
 {
     struct arena a = {0};
-    struct isolation *i = &g->isolation;
     const char *folder = arena_printf(&a, "%s/" USERS, g->cfg.dir).ptr;
     enum status s = dir_make(folder, 0700, err);
     DIR *dir = s == STATUS_OK ? opendir(folder) : NULL;
     if (s == STATUS_OK && dir == NULL)
         s = error_set(err, status_from_errno(errno), "open %s: %s", folder, strerror(errno));
-    for (struct dirent *e = dir != NULL ? readdir(dir) : NULL; e != NULL; e = readdir(dir)) {
-        char text[32];
-        uint64_t uid;
-        ssize_t n = readlinkat(dirfd(dir), e->d_name, text, sizeof(text));
-        if (n > 0 && sv_parse_u64(sv_n(text, (size_t)n), &uid) == STATUS_OK && uid <= UID_LAST)
-            (void)json_object_set_new(i->users, e->d_name, json_integer((json_int_t)uid));
-    }
+    for (struct dirent *e = dir != NULL ? readdir(dir) : NULL; e != NULL; e = readdir(dir))
+        if (e->d_name[0] != '.') load_user(&g->isolation, folder, e->d_name);
     if (dir != NULL) (void)closedir(dir);
     arena_release(&a);
+    return s;
+}
+
+/* Without a wait for the disk: lost, it is chosen the same again, but for a name that had to make way. */
+static enum status note_user(const struct gateway *g, struct arena *a, const char *name, unsigned uid,
+                             struct error *err)
+{
+    const char *path = arena_printf(a, "%s/" USERS "/%s", g->cfg.dir, name).ptr;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool is_noted = fd >= 0 && dprintf(fd, "%u\n", uid) > 0;
+    enum status s = is_noted ? STATUS_OK
+                             : error_set(err, fd < 0 ? status_from_errno(errno) : STATUS_RESOURCE_EXHAUSTED,
+                                         "note %s: %s", path, strerror(errno));
+    if (fd >= 0) (void)close(fd);
     return s;
 }
 
@@ -145,7 +165,15 @@ static const char *owner_of(const struct isolation *i, unsigned uid)
     return NULL;
 }
 
-/* By the name, so that it is most likely the same also where the links were lost. When all are somebody's,
+static void forget_user(struct gateway *g, const char *name)
+{
+    struct arena a = {0};
+    (void)unlink(arena_printf(&a, "%s/" USERS "/%s", g->cfg.dir, name).ptr);
+    (void)json_object_del(g->isolation.users, name);
+    arena_release(&a);
+}
+
+/* By the name, so that it is most likely the same also where the notes were lost. When all are somebody's,
  * one whose function is gone. */
 static unsigned choose_user(struct gateway *g, struct strview name)
 {
@@ -160,7 +188,7 @@ static unsigned choose_user(struct gateway *g, struct strview name)
     for (unsigned k = 0; k < n; k++) {
         const char *owner = owner_of(i, i->first_uid + (start + k) % n);
         if (owner != NULL && supervisor_find(g, sv(owner)) != NULL) continue;
-        if (owner != NULL) (void)json_object_del(i->users, owner);
+        if (owner != NULL) forget_user(g, owner);
         return i->first_uid + (start + k) % n;
     }
     return 0;
@@ -175,26 +203,22 @@ enum status isolation_user(struct gateway *g, struct strview name, unsigned *ret
 {
     struct isolation *i = &g->isolation;
     struct arena a = {0};
-    char target[16];
-    const char *key = arena_cstr(&a, name), *link = arena_printf(&a, "%s/" USERS "/%s", g->cfg.dir, key).ptr;
-    enum status s = STATUS_OK;
+    const char *key = arena_cstr(&a, name);
     json_int_t known = json_integer_value(json_object_get(i->users, key));
+    enum status s = STATUS_OK;
     *ret_uid = 0;
     if (i->first_uid == 0) goto out;
     if (!is_in_range(i, known)) {
-        known = choose_user(g, name);
-        (void)snprintf(target, sizeof(target), "%u", (unsigned)known);
-        (void)unlink(link);
-        if (known == 0)
-            s = error_set(err, STATUS_RESOURCE_EXHAUSTED,
-                          "no user is left for '%s' in function-uids %u-%u: make the range larger", key,
-                          i->first_uid, i->last_uid);
-        else if (symlink(target, link) != 0)
-            s = error_set(err, status_from_errno(errno), "make %s: %s", link, strerror(errno));
-        else
-            (void)json_object_set_new(i->users, key, json_integer(known));
+        unsigned uid = choose_user(g, name);
+        s = uid != 0 ? note_user(g, &a, key, uid, err)
+                     : error_set(err, STATUS_RESOURCE_EXHAUSTED,
+                                 "no user is left for '%s' in function-uids %u-%u: make the range larger",
+                                 key, i->first_uid, i->last_uid);
+        if (s != STATUS_OK) goto out;
+        known = uid;
+        (void)json_object_set_new(i->users, key, json_integer(known));
     }
-    if (s == STATUS_OK) *ret_uid = (unsigned)known;
+    *ret_uid = (unsigned)known;
 out:
     arena_release(&a);
     return s;
@@ -291,8 +315,10 @@ enum status isolation_init(struct gateway *g, struct error *err)
     return s;
 }
 
-void isolation_release(struct isolation *i)
+void isolation_release(struct gateway *g)
 {
+    struct isolation *i = &g->isolation;
+    if (g->run_dir_fd >= 0) (void)unlinkat(g->run_dir_fd, TEMP_LINK, 0);
     if (i->temp != NULL) isolation_remove_temp(i->temp);
     if (i->first_uid != 0 && i->folder != NULL) isolation_remove_temp(i->folder);
     json_release(i->users);

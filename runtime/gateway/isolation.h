@@ -3,19 +3,21 @@
  * and by `balm doctor`. What the kernel or the platform's own rights do not offer is left out and said; what
  * they offer is applied, or the function does not start.
  *
- *   users        as root, each function has a user of its own out of a range (function-uids), by name and for
- *                good: DIR/users/NAME -> UID, a symbolic link that leads nowhere. Not root: its own user's
- *   DIR          stays closed to them. What a function may read (its secrets) lies in /run/balm-HASH where it
- *                has a user of its own, else in DIR/run
- *   TMPDIR       a folder of each process alone, below one that is made at each start; both gone at their
- * ends
+ *   users     as root, each function has a user of its own out of a range (function-uids), by name and for
+ *             good: DIR/users/NAME has its number. Not root: the platform's own
+ *   DIR       stays closed to them. What a function may read (its secrets) lies in /run/balm-HASH where it
+ *             has a user of its own, else in DIR/run
+ *   TMPDIR    a folder of each process alone, in one that is made at each start; each gone at its end
  *
  * Beside the system's folders a function reads its own program, and what the deployment names:
  *
- *   annotations  balm.dev/read-paths, balm.dev/write-paths   absolute paths, ':' between them
- *                balm.dev/unix-sockets: "true"               may make unix sockets also without a user of its
- * own bot.yaml     removes_below: VARIABLE (function/manifest.h) fprocess     each word that is the absolute
- * path of something
+ *   annotation balm.dev/read-paths, balm.dev/write-paths
+ *             absolute paths, ':' between them
+ *   annotation balm.dev/unix-sockets: "true"
+ *             may make unix sockets also without a user of its own
+ *   removes_below in bot.yaml
+ *             function/manifest.h
+ *   fprocess  each word that is the absolute path of something
  *
  * None of them may lie above or below DIR. */
 #ifndef BALM_GATEWAY_ISOLATION_H
@@ -45,7 +47,7 @@ struct isolation {
 
 /* DIR and DIR/run are there. Says in the log what is active. */
 enum status isolation_init(struct gateway *g, struct error *err) MUST_USE;
-void isolation_release(struct isolation *i);
+void isolation_release(struct gateway *g);
 /* {"ownUser","uids","landlock","seccomp","noNewPrivileges",…} of GET /system/info. Owned by the caller. */
 json_t *isolation_json(const struct isolation *i);
 

@@ -223,7 +223,7 @@ enum status isolation_args(const struct deployment *d, const char *temp, struct 
 enum status isolation_make_temp(const char *path, unsigned uid, struct error *err)
 {
     if (mkdir(path, 0700) != 0 || (uid != 0 && chown(path, uid, uid) != 0))
-        return error_set(err, status_from_errno(errno), "make %s: %s", path, strerror(errno));
+        return error_set(err, status_from_errno(errno), "make folder %s: %s", path, strerror(errno));
     return STATUS_OK;
 }
 

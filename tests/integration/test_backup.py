@@ -473,7 +473,7 @@ class CutShort(BackupTest):
                 shutil.rmtree(self.path("again"))
         self.assertGreaterEqual(n_cut, 2)
         self.restore("b", "again")
-        self.assertEqual(sorted(os.listdir(self.folder)), ["again", "b", "data", "runbooks", "stack.yml"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["again", "b", "data", "runbooks", "shared", "stack.yml"])
 
     @unittest.skipIf(os.geteuid() != 0, "needs root to mount a small disk")
     def test_a_full_disk_is_one_sentence_and_leaves_nothing(self):
@@ -555,7 +555,7 @@ class Refused(BackupTest):
                 self.assertIn(words, error)
                 self.assertEqual(error.count("\n"), 1, error)
         self.assertEqual(hashes(self.path("b")), before)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["b", "data", "full", "odd.partial", "runbooks", "stack.yml"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["b", "data", "full", "odd.partial", "runbooks", "shared", "stack.yml"])
 
     def test_an_empty_folder_a_link_and_two_at_once(self):
         p = self.filled(1)

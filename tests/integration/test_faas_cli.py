@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from faas import FAAS_CLI, FaasTest
-from harness import MEMORY_LIMIT, main
+from harness import MEMORY_LIMIT, isolated_folder, main
 
 STACK = """version: 1.0
 provider:
@@ -208,7 +208,7 @@ class FaasCliTest(FaasTest):
     def in_use(self, name):
         """What the functions that run were given."""
         found = []
-        for path in glob.glob(os.path.join(self.p.data, "run", "secrets", "*", name)):
+        for path in glob.glob(os.path.join(isolated_folder(self.p), "secrets", "*", name)):
             with open(path) as f:
                 found.append(f.read())
         return found

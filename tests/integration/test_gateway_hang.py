@@ -117,7 +117,7 @@ class Hang(PlatformTest):
     def test_a_bot_that_cannot_be_started_costs_no_attempt(self):
         p = self.platform_with_bot()
         [bot] = self.bots(p)
-        run = os.path.join(p.data, "run")
+        run = os.readlink(os.path.join(p.data, "run", "temp"))  # where its folder for temporary files would be
         os.rename(run, run + ".away")
         os.symlink("/dev/null", run)
         os.kill(bot, signal.SIGKILL)

@@ -34,6 +34,11 @@ steps:
 """
 
 
+def parent_of(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        return int(f.read().rsplit(")", 1)[1].split()[1])
+
+
 class Restarts(PlatformTest):
     def platform_with_service(self, timeout="30s", hold=True):
         tool = os.path.join(self.folder, "restart.sh")
@@ -79,9 +84,7 @@ class Restarts(PlatformTest):
     def bot(self, p):
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                with open(f"/proc/{pid}/environ", "rb") as f:
-                    mine = self.folder.encode() in f.read()
-                if mine and os.readlink(f"/proc/{pid}/exe").endswith("/functions/service-restart"):
+                if os.readlink(f"/proc/{pid}/exe").endswith("/functions/service-restart") and parent_of(parent_of(pid)) == p.process.pid:
                     return int(pid)
             except OSError:
                 continue

@@ -163,7 +163,7 @@ class OneProcessARequest(ProgramTest):
         self.assertEqual(len(self.call("enough")[2]), 5000)
         self.deploy("small", envProcess="cat", envVars={"max_body": "1024"})
         self.assertEqual(self.call("small", "x" * 1025)[0], 413)
-        hold = os.path.join(self.folder, "hold")
+        hold = shared(self.folder, "hold")
         self.deploy("few", envProcess=f"sh -c 'echo >>{hold}; while [ -e {hold} ]; do sleep 0.05; done'", envVars={"max_inflight": "2"})
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             two = [pool.submit(self.call, "few") for _ in range(2)]
