@@ -248,6 +248,11 @@ static enum status pass_on(struct forward_call *c, struct http_resp *resp, int64
     return s == STATUS_OK ? c->status : s;
 }
 
+bool forward_is_ours(struct strview name)
+{
+    return sv_eq(name, SV("x-duration-seconds")) || sv_eq(name, SV("x-openfaas-internal"));
+}
+
 enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec,
                                 const struct http_req *req, struct http_resp *resp, int *ret_status,
                                 struct error *err)
@@ -257,7 +262,8 @@ enum status http_forward_stream(struct upstream *u, const struct forward_spec *s
     if (s != STATUS_OK) return error_prefix(err, s, "forward to %s", u->name);
     *ret_status = resp->status = c.reply.status;
     for (size_t i = 0; i < c.reply.n_headers; i++)
-        http_resp_header(resp, c.reply.headers[i].name, c.reply.headers[i].value);
+        if (!spec->is_foreign || !forward_is_ours(c.reply.headers[i].name))
+            http_resp_header(resp, c.reply.headers[i].name, c.reply.headers[i].value);
     if (c.is_done) { /* it all came at once */
         resp->body = arena_copy(req->arena, buf_view(&c.body));
     } else if (http_resp_stream(resp) == STATUS_OK) {

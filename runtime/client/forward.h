@@ -27,6 +27,7 @@ struct forward_spec {
     struct strview body;
     int64_t deadline_ns;   /* required */
     size_t max_body_bytes; /* of a buffered answer; 0: 8 MiB */
+    bool is_foreign;       /* what only this runtime says of an answer is not passed on (_stream) */
     bool is_repeatable;    /* also if it is no GET or HEAD: executed twice, it does no more than once */
 };
 
@@ -41,5 +42,7 @@ enum status http_forward(struct upstream *u, const struct forward_spec *spec, st
 enum status http_forward_stream(struct upstream *u, const struct forward_spec *spec,
                                 const struct http_req *req, struct http_resp *resp, int *ret_status,
                                 struct error *err) MUST_USE;
+/* Headers of an answer that only the runtime has a right to. */
+bool forward_is_ours(struct strview name);
 
 #endif

@@ -21,8 +21,11 @@
 #ifndef BALM_FUNCTION_FUNCTION_H
 #define BALM_FUNCTION_FUNCTION_H
 
+#include "base/buf.h"
 #include "base/json.h"
 #include "server/http.h"
+
+struct http_resp;
 
 struct invocation {
     struct strview function; /* this function's name */
@@ -60,6 +63,10 @@ struct result {
     struct strview undo;         /* the command that takes it back, if there is one */
     json_t *detail;              /* owned; what was found and changed, shown by `balm why` */
     struct arena *arena;
+    /* The runtime's, for answers in parts. */
+    struct http_resp *parts; /* where they go; NULL: they are collected */
+    struct buf collected;
+    bool is_answered; /* into *parts, whole or begun */
 };
 
 /* Each returns STATUS_OK so that a handler can end in `return result_done(ret, "…")`. */
@@ -68,6 +75,13 @@ enum status result_unchanged(struct result *ret, const char *fmt, ...) PRINTF_LI
 enum status result_refused(struct result *ret, const char *fmt, ...) PRINTF_LIKE(2, 3);
 enum status result_reply(struct result *ret, int http_status, struct strview content_type,
                          struct strview body);
+/* A plain function's answer in parts, each on its way at once: status, type and ret->headers go out with the
+ * first call, the handler's return is the end, and an error breaks it off, so that nobody takes it for whole.
+ * Both suspend. What becomes a reply event is collected first. STATUS_CANCELLED: the client is gone;
+ * STATUS_RESOURCE_EXHAUSTED: more than RESULT_COLLECTED_MAX of an event. */
+enum status result_stream(struct result *ret, int http_status, struct strview content_type) MUST_USE;
+enum status result_write(struct result *ret, struct strview part) MUST_USE;
+#define RESULT_COLLECTED_MAX (8 * 1024 * 1024)
 /* A member of the reply's detail object; a name given twice keeps the last. */
 void result_set_text(struct result *ret, const char *name, struct strview value);
 void result_set_int(struct result *ret, const char *name, int64_t value);

@@ -62,6 +62,8 @@ struct function {
 
 /* Request handler of the function's server; arg is the struct function. */
 void function_serve(void *arg, const struct http_req *req, struct http_resp *resp);
+/* What the handler replied: status, type, headers, body. */
+void function_answer_reply(const struct result *result, struct http_resp *resp);
 /* How a function serves one request. */
 typedef void function_serve_fn(struct function *f, struct invocation *inv, struct http_resp *resp);
 /* inv->req through `serve`: as it is, or event by event, and then what the answers say as reply events. */

@@ -222,7 +222,7 @@ static void answer_plain_failure(const struct function *f, const struct invocati
     if (resp->status >= 500) log_failure(f, inv, err);
 }
 
-static void answer_reply(const struct result *result, struct http_resp *resp)
+void function_answer_reply(const struct result *result, struct http_resp *resp)
 {
     struct strview type =
         result->content_type.len > 0 ? result->content_type : SV("application/octet-stream");
@@ -231,18 +231,31 @@ static void answer_reply(const struct result *result, struct http_resp *resp)
         http_resp_header(resp, result->headers[i].name, result->headers[i].value);
 }
 
+/* Its status is out already: all that is left is to let nobody take the rest for whole. */
+static void break_off(const struct function *f, const struct invocation *inv, const struct error *err,
+                      struct http_resp *resp)
+{
+    http_resp_abort(resp);
+    if (err->code != STATUS_CANCELLED) log_failure(f, inv, err);
+}
+
+/* resp->exchange is NULL where the answer becomes an event. */
 static void serve_plain(struct function *f, struct invocation *inv, struct http_resp *resp)
 {
-    struct result result = {.arena = inv->arena};
+    struct result result = {.arena = inv->arena, .parts = resp->exchange != NULL ? resp : NULL};
     struct run run = {0};
     struct error err = {0};
     enum status s = call_handler(f, inv, &result, &run, &err);
-    if (s != STATUS_OK)
+    if (result.collected.len > 0) result.body = arena_copy(inv->arena, buf_view(&result.collected));
+    if (s != STATUS_OK && result.is_answered)
+        break_off(f, inv, &err, resp);
+    else if (s != STATUS_OK)
         answer_plain_failure(f, inv, &run, &err, resp);
     else if (result.state != RESULT_NONE)
         answer_result(inv, &run, &result, resp);
-    else
-        answer_reply(&result, resp);
+    else if (!result.is_answered)
+        function_answer_reply(&result, resp);
+    buf_release(&result.collected);
     json_release(result.detail);
 }
 

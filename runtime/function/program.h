@@ -10,7 +10,7 @@
  *
  *   mode             streaming, serializing (what no mode means, too): one process a request;
  *                    http: one process for all, reached at its port
- *   max_output       longest answer (8MiB)
+ *   max_output       longest answer (8MiB); in http mode of a bot, others pass part by part
  *   content_type     of answers; else the request's, for a bot application/json
  *   combine_output   true: stderr is part of the answer, and not of the log
  *   upstream_url     http: http://127.0.0.1:PORT[/PREFIX], where the program listens. Left out, or with

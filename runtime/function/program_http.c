@@ -179,9 +179,8 @@ static enum status answer(const struct http_reply *reply, struct result *ret)
     struct http_header *headers = arena_array(ret->arena, reply->n_headers, sizeof(*headers));
     for (size_t i = 0; i < reply->n_headers; i++) {
         struct strview name = reply->headers[i].name;
-        bool is_ours = sv_eq(name, SV("content-type")) || sv_eq(name, SV("content-length")) ||
-                       sv_eq(name, SV("x-duration-seconds")) || sv_eq(name, SV("x-openfaas-internal"));
-        if (!is_ours) headers[ret->n_headers++] = reply->headers[i];
+        bool is_set_anyway = sv_eq(name, SV("content-type")) || sv_eq(name, SV("content-length"));
+        if (!is_set_anyway && !forward_is_ours(name)) headers[ret->n_headers++] = reply->headers[i];
     }
     ret->headers = headers;
     return result_reply(ret, reply->status,
@@ -205,6 +204,18 @@ static enum status not_answered(const struct program *p, enum status s, const st
     return error_set(err, s, "%s: %s", p->name, why->message);
 }
 
+/* As it comes, part by part: a stream of events has no end to wait for. */
+static enum status pass_on(const struct forward_spec *spec, const struct invocation *inv, struct result *ret,
+                           struct error *err)
+{
+    int http_status = 0;
+    struct error why = {0};
+    enum status s = http_forward_stream(child.upstream, spec, inv->req, ret->parts, &http_status, &why);
+    if (s != STATUS_OK) return not_answered(child.program, s, &why, err);
+    ret->is_answered = true;
+    return STATUS_OK;
+}
+
 enum status program_http_forward(const struct program *p, struct invocation *inv, struct strview input,
                                  struct result *ret, struct error *err)
 {
@@ -222,7 +233,9 @@ enum status program_http_forward(const struct program *p, struct invocation *inv
         .n_headers = req->n_headers,
         .body = input,
         .deadline_ns = deadline_ns,
-        .max_body_bytes = (size_t)p->max_output_bytes};
+        .max_body_bytes = (size_t)p->max_output_bytes,
+        .is_foreign = true};
+    if (ret->parts != NULL) return pass_on(&spec, inv, ret, err);
     s = http_forward(child.upstream, &spec, inv->arena, &reply, &why);
     if (s != STATUS_OK) return not_answered(p, s, &why, err);
     return p->acts ? judge(p, &reply, ret, err) : answer(&reply, ret);

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "function/function_impl.h"
+
 #define RESULT_MESSAGE_MAX 1024
 
 static enum status result_say(struct result *ret, enum result_state state, const char *fmt, va_list args)
@@ -53,6 +55,25 @@ enum status result_reply(struct result *ret, int http_status, struct strview con
     ret->content_type = content_type;
     ret->body = body;
     return STATUS_OK;
+}
+
+enum status result_stream(struct result *ret, int http_status, struct strview content_type)
+{
+    (void)result_reply(ret, http_status, content_type, (struct strview){0});
+    if (ret->parts == NULL) {
+        buf_init(&ret->collected, RESULT_COLLECTED_MAX);
+        return STATUS_OK;
+    }
+    ret->is_answered = true;
+    function_answer_reply(ret, ret->parts);
+    return http_resp_stream(ret->parts);
+}
+
+enum status result_write(struct result *ret, struct strview part)
+{
+    if (ret->parts != NULL) return http_resp_write(ret->parts, part);
+    buf_append(&ret->collected, part);
+    return buf_status(&ret->collected);
 }
 
 static void result_set(struct result *ret, const char *name, json_t *value)

@@ -26,6 +26,30 @@ from test_bots import KEY, sign  # noqa: E402
 
 # A program that says when it is inside, and how many are there: O_APPEND keeps the lines whole.
 SLOW = "echo + >>/tmp/inside; sleep $1; echo - >>/tmp/inside; cat"
+# Sends a line at once and the next when somebody asks for /go.
+STREAMS = """
+import http.server, os, threading
+go = threading.Event()
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200)
+        if self.path == "/go":
+            go.set()
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.part(b"data: one\\n\\n")
+        go.wait(300)
+        go.clear()
+        self.part(b"data: two\\n\\n")
+        self.part(b"")
+    def part(self, line):
+        self.wfile.write(b"%x\\r\\n%s\\r\\n" % (len(line), line))
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
 PROBES = ("/_/health", "/_/ready", "/health/liveness", "/health/readiness")
 
 
@@ -183,6 +207,21 @@ class Contract(Pod):
         self.assertEqual((status, "x-openfaas-internal" in headers, body.strip()), (504, False, b"request timeout"))
         self.assertLess(time.monotonic() - began, 5 * PATIENCE)
         self.assertEqual(self.queue.probe(), 200)
+
+    def test_a_stream_arrives_part_by_part(self):
+        if not os.access("/usr/bin/python3", os.X_OK):
+            self.skipTest("SKIPPED: no /usr/bin/python3 to stream from")
+        self.start(program=["/usr/bin/python3", "-c", STREAMS], mode="http")
+        for protocol in ("--http1.1", "--http2-prior-knowledge"):
+            with self.subTest(protocol=protocol):
+                stream = subprocess.Popen(["curl", "--silent", "--no-buffer", "--max-time", str(60 * PATIENCE), protocol,
+                                           f"http://127.0.0.1:{QUEUE_PORT}/events"], stdout=subprocess.PIPE)
+                self.addCleanup(stream.stdout.close)
+                self.addCleanup(stream.kill)
+                self.assertEqual(stream.stdout.readline(), b"data: one\n")  # the second has not been sent
+                self.assertEqual(request(QUEUE_PORT, "GET", "/go")[0], 200)
+                self.assertEqual(stream.stdout.read(), b"\ndata: two\n\n")
+                self.assertEqual(stream.wait(), 0)
 
     def test_secrets_are_read_as_files_and_as_folders(self):
         for layout in ({"balm-invocation-key": KEY}, {"balm-invocation-key": {"balm-invocation-key": KEY}},
