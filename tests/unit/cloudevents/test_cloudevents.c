@@ -202,6 +202,14 @@ Test(cloudevents, json_text_stays_quoted_and_null_is_a_payload)
     ASSERT_SV(null.data, "null");
 }
 
+Test(cloudevents, a_json_value_is_taken_byte_for_byte)
+{
+    ASSERT_SV(structured(EVENT(",\"data\":18446744073709551616")).data, "18446744073709551616");
+    ASSERT_SV(structured(EVENT(",\"data\":{\"b\": 0.1, \"a\":1e400}")).data, "{\"b\": 0.1, \"a\":1e400}");
+    ASSERT_SV(structured(EVENT(",\"data\":\"\\u0000\"")).data, "\"\\u0000\"");
+    cr_assert_eq(structured(EVENT(",\"datacontenttype\":\"text/plain\",\"data\":\"a\\u0000b\"")).data.len, 3);
+}
+
 Test(cloudevents, other_types_carry_text_or_base64)
 {
     struct cloudevent text = structured(EVENT(",\"datacontenttype\":\"text/xml\",\"data\":\"<a/>\""));
@@ -224,7 +232,11 @@ Test(cloudevents, bad_structured_events_are_named)
     refused_event("[]", "no JSON object");
     refused_event("{", "JSON");
     refused_event("{\"id\":\"1\",\"source\":\"/s\",\"type\":\"t\"}", "'specversion' is missing");
-    refused_event(EVENT(",\"id\":\"2\""), "duplicate");
+    refused_event(EVENT(",\"id\":\"2\""), "'id' is there twice");
+    refused_event(EVENT(",\"data\":1,\"data\":2"), "'data' is there twice");
+    refused_event(EVENT(",\"x\":-2147483649"), "'x' is neither");
+    refused_event(EVENT("") "x", "JSON");
+    refused_event("7", "JSON");
     refused_event(EVENT(",\"x\":1.5"), "'x' is neither");
     refused_event(EVENT(",\"x\":2147483648"), "'x' is neither");
     refused_event(EVENT(",\"X\":\"v\""), "attribute name 'X'");
@@ -344,10 +356,43 @@ Test(cloudevents, text_with_a_nul_goes_out_as_base64)
 Test(cloudevents, what_goes_out_as_json_comes_in_the_same)
 {
     comes_back("application/json", "{\"a\":1}", "\"data\":{\"a\":1}");
+    comes_back("application/json", "{\"b\": 1e400, \"a\":18446744073709551616}",
+               "\"data\":{\"b\": 1e400, \"a\":18446744073709551616}");
     comes_back("application/json", "\"text\"", "\"data\":\"text\"");
     comes_back("application/json", "no json", "\"data_base64\":\"");
     comes_back("text/plain", "line\n", "\"data\":\"line\\n\"");
     comes_back("text/plain", "\xff\xfe", "\"data_base64\":\"//4=\"");
     comes_back("image/png", "\x89PNG", "\"data_base64\":\"iVBORw==\"");
     comes_back("", "bytes", "\"data_base64\":\"Ynl0ZXM=\"");
+}
+
+Test(cloudevents, a_batch_that_goes_out_comes_in_the_same)
+{
+    struct cloudevent two[] = {sample("application/json", "{}"), sample("text/plain", "b")};
+    struct strview json = cloudevents_to_json(two, 2, &arena);
+    struct http_req req = typed("application/cloudevents-batch+json", arena_cstr(&arena, json));
+    const struct cloudevent *events = NULL;
+    size_t n = 0;
+    cr_assert_eq(cloudevent_decode(&req, &events, &n, NULL), STATUS_OK, "%.*s", SV_ARG(json));
+    cr_assert_eq(n, 2);
+    ASSERT_SV(events[0].data, "{}");
+    ASSERT_SV(events[1].data, "b");
+    ASSERT_SV(cloudevents_to_json(NULL, 0, &arena), "[]");
+}
+
+Test(cloudevents, what_is_nested_too_deep_for_an_event_goes_out_as_base64)
+{
+    for (int depth = JSON_DEPTH_MAX - 3; depth <= JSON_DEPTH_MAX; depth++) {
+        char data[2 * JSON_DEPTH_MAX + 1] = {0};
+        memset(data, '[', (size_t)depth);
+        memset(data + depth, ']', (size_t)depth);
+        struct cloudevent e = sample("application/json", data), back;
+        struct strview json = cloudevents_to_json(&e, 1, &arena);
+        struct http_req req = typed("application/cloudevents-batch+json", arena_cstr(&arena, json));
+        const struct cloudevent *events = NULL;
+        size_t n = 0;
+        cr_assert_eq(cloudevent_decode(&req, &events, &n, NULL), STATUS_OK, "%d: %.*s", depth, SV_ARG(json));
+        back = events[0];
+        cr_assert(sv_eq(back.data, e.data));
+    }
 }
