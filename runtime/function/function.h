@@ -1,8 +1,10 @@
 /* A function: one executable that serves HTTP under the OpenFaaS watchdog contract (contracts/openfaas.md §1)
  * and Knative's runtime contract (contracts/knative-cloudevents.md §1) at once.
  *
- *   port or PORT (8080)      every path but the private ones -> the handler
+ *   port or PORT (8080)      every path but the private ones -> the handler; with http2 (as a Knative Service
+ * without being asked) HTTP/2, too, by prior knowledge or upgrade
  *   /_/health  /_/ready      GET only; 200, 503 (draining), 429 (saturated, /_/ready)
+ *   /health/liveness, /health/readiness   GET: the same two, as Knative's func asks; knative_health=false off
  *   /openapi.json            GET, HEAD: what it takes and answers (function/openapi.h)
  *   metrics_port (8081)      /metrics; a busy port is a warning
  *   SIGTERM                  health 503 -> healthcheck_interval (cut short when idle) -> listener closed ->
@@ -15,9 +17,16 @@
  * Started by balm: BALM_LISTEN_FD=N is the inherited listening socket (then no port and no lock file),
  * BALM_METRICS=off opens no metrics port, BALM_FROZEN=1 starts frozen.
  *
+ * CloudEvents, binary, structured and in batches, reach the handler as binary ones (ce-… headers, the data as
+ * the body). What it answers goes back as a reply event in the mode of the request: type dev.balm.NAME.result
+ * unless the handler sets ce-type, id and source made here; 202 where it says nothing. Senders try again
+ * after 408, 409, 429 and 5xx, so a handler's NOT_FOUND and UNIMPLEMENTED are 400 then. A batch is one
+ * request: its events share exec_timeout, and the first failure is the answer to all of it, which then comes
+ * again as a whole. Own replies that come back are not handled; `balmhops` counts the events before one.
+ *
  * An acting function (`acts`) accepts only invocations signed by the platform for one intent, parameter hash,
  * target, epoch and deadline; anything else is 403. The wire is a CloudEvent in binary mode, see
- * function/invocation.h. */
+ * function/invocation.h. Asked with `Prefer: reply`, it answers by a reply event as well. */
 #ifndef BALM_FUNCTION_FUNCTION_H
 #define BALM_FUNCTION_FUNCTION_H
 

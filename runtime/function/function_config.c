@@ -13,7 +13,7 @@
 /* As the table fills it; what needs more than one setting to be understood is text here. */
 struct settings {
     const char *port, *port_openfaas, *port_knative, *listen_address, *healthcheck_interval, *log_level;
-    const char *host, *ready_path, *secrets_path, *metrics, *service, *name, *event_source;
+    const char *host, *ready_path, *secrets_path, *metrics, *service, *name, *event_source, *webhook_origins;
     int64_t metrics_port, read_timeout_ns, write_timeout_ns, exec_timeout_ns, max_inflight, max_body_bytes,
         listen_fd;
     bool suppress_lock, log_callid, knative_health, http2, jwt_auth, is_frozen;
@@ -164,6 +164,13 @@ static const struct config_option options[] = {
      AT(event_source),
      .value_name = "URI",
      .help = "source of reply events; /NAME of K_SERVICE or OPENFAAS_NAME if not set"},
+    {.name = "webhook_origins",
+     .env = "webhook_origins",
+     .type = CONFIG_TEXT,
+     AT(webhook_origins),
+     .value_name = "LIST",
+     .help =
+         "senders of events that may ask for leave by OPTIONS (WebHook-Request-Origin), with commas; * for all"},
     {.env = "BALM_LISTEN_FD",
      .type = CONFIG_INT,
      .default_text = "-1",
@@ -335,6 +342,7 @@ enum status function_config_load(const struct function_def *def, int argc, char 
         .host = s.host,
         .ready_path = s.ready_path,
         .secrets_path = s.secrets_path,
+        .webhook_origins = s.webhook_origins,
         .suppress_lock = s.suppress_lock,
         .log_callid = s.log_callid,
         .knative_health = s.knative_health,

@@ -293,3 +293,30 @@ void function_serve_events(struct function *f, struct invocation *inv, function_
         if (!handle_event(f, inv, &events[i], serve, &replies, resp)) return;
     answer_events(f, req, mode, &replies, resp);
 }
+
+/* ---- who may send (CloudEvents' web hooks, §2.6) ---- */
+
+static bool is_listed(struct strview list, struct strview origin)
+{
+    struct strview entry;
+    while (sv_next(&list, ',', &entry)) {
+        entry = sv_trim(entry);
+        if (sv_eq(entry, SV("*")) || (entry.len > 0 && sv_eq_nocase(entry, origin))) return true;
+    }
+    return false;
+}
+
+bool function_grants_webhook(const struct function *f, const struct http_req *req, struct http_resp *resp)
+{
+    struct strview origin = http_req_header(req, SV("webhook-request-origin"));
+    if (f->cfg.webhook_origins == NULL || origin.len == 0 || !sv_eq(req->method, SV("OPTIONS"))) return false;
+    http_resp_header(resp, SV("allow"), SV("POST"));
+    if (!is_listed(sv(f->cfg.webhook_origins), origin)) {
+        resp->status = 405;
+        return true;
+    }
+    http_resp_header(resp, SV("webhook-allowed-origin"), origin);
+    if (http_req_header(req, SV("webhook-request-rate")).len > 0) /* what is too much gets 429 */
+        http_resp_header(resp, SV("webhook-allowed-rate"), SV("*"));
+    return true;
+}

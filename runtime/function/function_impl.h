@@ -29,7 +29,8 @@ struct function_cfg {
     const char *host;       /* NULL: all interfaces */
     const char *ready_path; /* NULL: none */
     const char *secrets_path;
-    const char *event_source; /* of reply events, "/echo" */
+    const char *event_source;    /* of reply events, "/echo" */
+    const char *webhook_origins; /* NULL: the handshake is the handler's own business */
     enum log_level log_level;
     bool suppress_lock, log_callid, knative_health, http2, is_metrics_off, is_frozen;
 };
@@ -69,6 +70,9 @@ typedef void function_serve_fn(struct function *f, struct invocation *inv, struc
 /* inv->req through `serve`: as it is, or event by event, and then what the answers say as reply events. */
 void function_serve_events(struct function *f, struct invocation *inv, function_serve_fn *serve,
                            struct http_resp *resp);
+/* A sender of events asks whether it may (OPTIONS with WebHook-Request-Origin): *resp is the answer, where
+ * webhook_origins is set; false: it is an ordinary request. */
+bool function_grants_webhook(const struct function *f, const struct http_req *req, struct http_resp *resp);
 /* Is it to be sent traffic? Accepting, and the lock file (where there is one) still exists. */
 bool function_is_healthy(const struct function *f);
 

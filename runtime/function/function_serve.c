@@ -431,7 +431,7 @@ void function_serve(void *arg, const struct http_req *req, struct http_resp *res
         serve_ready(f, req, resp);
     else if (f->def->openapi_json != NULL && sv_eq(req->path, SV(OPENAPI_PATH)) && is_reading(req))
         http_resp_set(resp, 200, JSON_TYPE, sv(f->def->openapi_json));
-    else
+    else if (!function_grants_webhook(f, req, resp))
         serve_function(f, req, resp);
     /* A kept connection would bring its next request to a closed listener's process. */
     if (!f->is_accepting) http_resp_header(resp, SV("connection"), SV("close"));

@@ -230,3 +230,33 @@ Test(function_event, the_events_of_a_batch_share_one_time_limit)
     cr_assert_eq(post(batch, "[" EVENT("slow", "") "]"), 200);
     cr_assert_eq(post(batch, "[" EVENT("slow", "") "," EVENT("slow", "") "]"), 504);
 }
+
+static int ask_leave(const char *origin, const char *more)
+{
+    char request[1024];
+    (void)snprintf(
+        request, sizeof(request),
+        "OPTIONS / HTTP/1.1\r\nHost: f\r\nConnection: close\r\nWebHook-Request-Origin: %s\r\n%s\r\n", origin,
+        more);
+    return http_talk(process.port, request, answer) ? http_status(answer) : 0;
+}
+
+Test(function_event, senders_on_the_list_are_granted_leave)
+{
+    START("webhook_origins=events.example.com, *.not-a-pattern");
+    cr_assert_eq(ask_leave("Events.Example.com", "WebHook-Request-Rate: 120\r\n"), 200);
+    assert_has("webhook-allowed-origin: Events.Example.com\r\n");
+    assert_has("webhook-allowed-rate: *\r\n");
+    assert_has("allow: POST\r\n");
+    assert_has_not("x-call-id"); /* the handler was not asked */
+    cr_assert_eq(ask_leave("events.example.com", ""), 200);
+    assert_has_not("webhook-allowed-rate");
+    cr_assert_eq(ask_leave("evil.example.com", ""), 405);
+    assert_has("allow: POST\r\n");
+    assert_has_not("webhook-allowed-origin");
+    function_kill(&process);
+    START();
+    cr_assert_eq(ask_leave("events.example.com", ""), 200); /* the handler's own business */
+    assert_has("x-call-id");
+    assert_has_not("webhook-allowed-origin");
+}
