@@ -31,6 +31,7 @@ static const struct asset {
     {"alerts.json", "application/json"},
     {"audit.json", "application/json"},
     {"dispatcher.json", "application/json"},
+    {"scaler.json", "application/json"},
     {"docs.css", "text/css; charset=utf-8"},
     {"docs.js", "text/javascript; charset=utf-8"},
     {"swagger-ui.css", "text/css; charset=utf-8"},
@@ -58,13 +59,6 @@ void routes_docs_document(const struct deployment *d, const struct http_req *req
 {
     route_answer_json(req, resp, 200, openapi_document(d->manifest));
     http_resp_header(resp, SV("x-content-type-options"), SV("nosniff"));
-}
-
-static bool is_core(const struct gateway *g, struct strview name)
-{
-    for (unsigned i = 0; i < g->cfg.n_core; i++)
-        if (sv_eq(name, sv(g->cfg.core[i]->name))) return true;
-    return false;
 }
 
 /* ---- files ---- */
@@ -137,6 +131,18 @@ static void serve_asset(const struct gateway *g, const struct http_req *req, str
         route_answer_text(req, resp, 404, "no such file");
     }
     if (r->fd >= 0) (void)close(r->fd);
+}
+
+static bool has_core_document(const struct gateway *g, struct strview name)
+{
+    bool is_core = false, is_written = false;
+    for (unsigned i = 0; i < g->cfg.n_core; i++)
+        is_core |= sv_eq(name, sv(g->cfg.core[i]->name));
+    for (size_t i = 0; i < ARRAY_LEN(assets); i++) {
+        struct strview file = sv(assets[i].name);
+        is_written |= sv_starts_with(file, name) && sv_eq(sv_sub(file, name.len, file.len), SV(".json"));
+    }
+    return is_core && is_written;
 }
 
 void routes_docs_core_document(const struct gateway *g, const struct http_req *req, struct strview name,
@@ -218,7 +224,8 @@ static void serve_list(struct gateway *g, const struct http_req *req, struct htt
     for (const struct list *n = g->deployments.next; n != &g->deployments; n = n->next)
         append_deployed(&b, container_of(n, struct deployment, node));
     for (unsigned i = 0; i < g->cfg.n_core; i++)
-        append_row(&b, sv(g->cfg.core[i]->name), true, sv(g->cfg.core[i]->summary), "no", "core");
+        append_row(&b, sv(g->cfg.core[i]->name), has_core_document(g, sv(g->cfg.core[i]->name)),
+                   sv(g->cfg.core[i]->summary), "no", "core");
     buf_append(&b, SV("</tbody>\n</table>\n</main>\n</body>\n</html>\n"));
     answer_page(req, &b, resp);
 }
@@ -259,7 +266,7 @@ static void serve_function_page(struct gateway *g, const struct http_req *req, s
     const struct deployment *d = supervisor_find(g, name);
     if (d != NULL && routes_docs_has_document(d))
         name = d->spec.name;
-    else if (!is_core(g, name)) {
+    else if (!has_core_document(g, name)) {
         route_answer_text(req, resp, 404, "no such function, or it does not say what it takes");
         return;
     }

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "openapi"))
 import tools  # noqa: E402
 
 FUNCTIONS = sorted(os.listdir(os.path.join(BUILD, "functions")))
-CORE = ("alerts", "audit", "dispatcher")
+CORE = ("alerts", "audit", "dispatcher", "scaler")
 
 
 class Documents(BotTest):

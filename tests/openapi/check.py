@@ -138,7 +138,7 @@ guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}}
 # What is asked of the whole platform: an acting function by its login, one that asks for a key, the core functions (the last of them stops acting),
 # and itself, which removes functions.
 PARTS = [("direct call", "/function/service-restart", {"unit": "web"}), ("API key", "/function/guarded", {}), ("alerts", "/function/alerts", {}),
-         ("audit", "/function/audit", {}), ("dispatcher", "/function/dispatcher", {}), ("platform", "", {})]
+         ("audit", "/function/audit", {}), ("scaler", "/function/scaler", {}), ("dispatcher", "/function/dispatcher", {}), ("platform", "", {})]
 
 
 def start_platform(folder):
