@@ -25,9 +25,11 @@ import chain  # noqa: E402
 import durable  # noqa: E402
 import process  # noqa: E402
 import serve  # noqa: E402
+import watchdog  # noqa: E402
 
 FIGURES = {
     "echo": serve.echo,
+    "direct": watchdog.direct,
     "outbound": serve.outbound,
     "gateway": serve.gateway,
     "alerts": durable.alerts,

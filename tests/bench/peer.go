@@ -1,4 +1,5 @@
-// The same work in Go's net/http: `peer` echoes a body, `peer URL` posts it there and answers what came back. Prints its port.
+// The same work in Go's net/http: `peer` echoes a body, `peer URL` posts it there and answers what came back. Prints its port, which
+// peer_port may choose.
 package main
 
 import (
@@ -46,7 +47,11 @@ func relayTo(url string) http.HandlerFunc {
 }
 
 func main() {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port := os.Getenv("peer_port")
+	if port == "" {
+		port = "0"
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
