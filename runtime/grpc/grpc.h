@@ -2,8 +2,8 @@
  *
  *   bytes -> session (nghttp2, pure) -> grpc_call: head, messages -> fiber: handler() -> messages, trailers
  *                                          |
- *                                          +-- its client resets it, the connection ends, the deadline
- *                                              passes: the handler's waits say so
+ *                                          +-- the deadline passes: all of the handler's waits say so;
+ *                                              its client resets it, the connection ends: those on the call
  *
  * A unary handler runs once its whole request is there. One that serves a stream for long may give its fiber
  * up (grpc_call_detach()) and be told by grpc_try_send() from then on: a thousand idle streams cost no
@@ -87,7 +87,7 @@ void grpc_server_free(struct grpc_server *s);
 
 /* ---- for handlers ---- */
 
-/* Dies with the call. */
+/* Dies as the handler returns, and so does all that came with the request. */
 struct arena *grpc_call_arena(struct grpc_call *call);
 /* Request metadata by its lower-case name; empty where there is none. */
 struct strview grpc_call_metadata(const struct grpc_call *call, struct strview name);

@@ -108,6 +108,7 @@ void answer_http(struct grpc_call *call, const char *http_status)
     const nghttp2_nv nv = text_of(":status", sv(http_status));
     call->is_answered = true;
     (void)nghttp2_submit_response(call->session->h2, call->stream_id, &nv, 1, NULL);
+    call_drop_request(call);
     note_output(call);
 }
 
@@ -133,6 +134,8 @@ void answer_status(struct grpc_call *call, enum status status, const char *messa
     if (len > 0) memcpy(call->message, message, len);
     call->message[len] = '\0';
     fiber_event_set(&call->arrived); /* whoever waits for more does so in vain */
+    fiber_event_set(&call->drained);
+    if (!call->is_running) call_drop_request(call);
     if (call->is_head_sent) {
         go_on(call);
         return;
@@ -143,7 +146,7 @@ void answer_status(struct grpc_call *call, enum status status, const char *messa
 
 void answer_reset(struct grpc_call *call, uint32_t http2_code)
 {
-    call->is_answered = true;
+    call->is_answered = call->is_reset = true;
     (void)nghttp2_submit_rst_stream(call->session->h2, NGHTTP2_FLAG_NONE, call->stream_id, http2_code);
     note_output(call);
 }

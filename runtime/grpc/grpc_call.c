@@ -26,6 +26,7 @@ struct grpc_call *call_new(struct grpc_session *ss, int32_t stream_id)
     if (out.max_bytes == 0) buf_init(&out, GRPC_OUT_MAX_BYTES + s->cfg.max_message_bytes + GRPC_PREFIX_BYTES);
     *call =
         (struct grpc_call){.session = ss, .server = s, .stream_id = stream_id, .arena = arena, .out = out};
+    list_init(&call->headers);
     list_init(&call->messages);
     fiber_event_init(&call->arrived);
     fiber_event_init(&call->drained);
@@ -61,12 +62,33 @@ void call_free_idle(struct grpc_server *s)
     s->n_idle = 0;
 }
 
+static void unhold(struct grpc_call *call)
+{
+    call->session->held_bytes -= call->held_bytes;
+    call->server->held_bytes -= call->held_bytes;
+    call->held_bytes = 0;
+}
+
+/* Thousands of streams may stay open for days, and answers untaken for seconds. */
+void call_drop_request(struct grpc_call *call)
+{
+    unhold(call);
+    list_init(&call->headers);
+    list_init(&call->messages);
+    call->path = call->http_method = (struct strview){0};
+    call->frames.n_prefix = 0;
+    if (call->is_detached || call->arena.used_bytes > GRPC_KEEP_BYTES)
+        arena_release(&call->arena);
+    else
+        arena_reset(&call->arena);
+}
+
 void call_gone(struct grpc_call *call)
 {
     struct grpc_session *ss = call->session;
     list_remove(&call->node);
     ss->n_calls--;
-    ss->held_bytes -= call->held_bytes;
+    unhold(call);
     call->session = NULL;
     fiber_event_set(&call->arrived);
     fiber_event_set(&call->drained);
@@ -80,12 +102,25 @@ void call_gone(struct grpc_call *call)
 static void end(struct grpc_call *call, enum status s, const struct error *err)
 {
     bool is_mute = s == STATUS_OK && call->method->kind == GRPC_UNARY && call->n_sent != 1;
-    if (call->session == NULL)
-        call_free(call);
+    if (call->is_answered)
+        call_drop_request(call);
     else if (is_mute)
         answer_status(call, STATUS_INTERNAL, "the handler sent no message");
     else
         answer_status(call, s, err->message);
+}
+
+/* Its server may have begun to go away before there was anything to end. */
+static void live_on(struct grpc_call *call)
+{
+    call_drop_request(call);
+    if (call->session->is_ending) answer_status(call, STATUS_OK, NULL);
+}
+
+static void end_gone(struct grpc_call *call)
+{
+    if (call->is_detached) call->on_gone(call->on_gone_arg);
+    call_free(call);
 }
 
 static void call_fiber(void *arg)
@@ -96,8 +131,12 @@ static void call_fiber(void *arg)
     (void)fiber_set_deadline(call->deadline_ns);
     enum status s = call->method->handler(call->service->arg, call, &err);
     call->is_running = false;
-    if (call->is_detached && call->session == NULL) call->on_gone(call->on_gone_arg);
-    if (!call->is_detached || call->session == NULL) end(call, s, &err);
+    if (call->session == NULL)
+        end_gone(call);
+    else if (call->is_detached)
+        live_on(call);
+    else
+        end(call, s, &err);
     server->n_running--;
     grpc_notice_quiet(server);
 }
@@ -142,10 +181,7 @@ enum status grpc_receive(struct grpc_call *call, struct strview *ret_message, st
         struct list *node = list_pop_front(&call->messages);
         if (node != NULL) {
             *ret_message = container_of(node, struct grpc_message, node)->bytes;
-            call->n_taken++;
-            call->session->held_bytes -= call->held_bytes;
-            call->held_bytes = 0;
-            consume(call);
+            if (list_is_empty(&call->messages)) consume(call); /* so at most a window's bytes wait */
             return STATUS_OK;
         }
         if (call->is_half_closed)

@@ -21,7 +21,8 @@ static enum status check_prefix(const struct grpc_frames *f, struct error *err)
 {
     size_t len = length_of(f->prefix);
     if (f->prefix[0] == 1)
-        return error_set(err, STATUS_UNIMPLEMENTED, "compressed messages are not accepted; identity is");
+        return error_set(err, STATUS_INTERNAL,
+                         "a compressed message on a call whose grpc-encoding is identity");
     if (f->prefix[0] != 0)
         return error_set(err, STATUS_INTERNAL, "a message begins with flag %u, which is none", f->prefix[0]);
     if (len > f->max_bytes)

@@ -23,12 +23,14 @@
 /* Of one request's head. HPACK unpacks a few bytes to many. */
 #define GRPC_HEAD_MAX_BYTES (16 * 1024)
 #define GRPC_HEADERS_MAX    64
-/* Of a bidirectional stream, that its handler has not taken. */
-#define GRPC_WAITING_MAX 16
-/* Unfinished and untaken messages of one connection: a thousand streams that each begin one. */
-#define GRPC_HELD_MAX_BYTES ((size_t)8 * 1024 * 1024)
-/* Of one call in all: its arena lives as long as it does. */
+/* Heads and messages of calls that are not over, by what their arenas hold: thousands of streams that each
+ * begin a message, on one connection and on all. */
+#define GRPC_HELD_MAX_BYTES        ((size_t)8 * 1024 * 1024)
+#define GRPC_SERVER_HELD_MAX_BYTES ((size_t)64 * 1024 * 1024)
+/* Of one call in all: its arena lives as long as its handler runs. */
 #define GRPC_CALL_MAX_BYTES ((size_t)4 * 1024 * 1024)
+/* What an answered call may keep for the next one. */
+#define GRPC_KEEP_BYTES ((size_t)4 * 1024)
 /* Of one call, that its client has not taken: a handler that sends more waits. */
 #define GRPC_OUT_MAX_BYTES    ((size_t)64 * 1024)
 #define GRPC_MESSAGE_TEXT_MAX 1024            /* of grpc-message, escaped */
@@ -58,7 +60,7 @@ struct grpc_frames {
 };
 /* Takes from *io_bytes up to the end of the next message. STATUS_OK: *ret_message is one (arena).
  * STATUS_NOT_FOUND: all bytes are taken, no message is complete. STATUS_RESOURCE_EXHAUSTED: longer than the
- * limit. STATUS_UNIMPLEMENTED: compressed; STATUS_INTERNAL: a flag that is none. */
+ * limit. STATUS_INTERNAL: compressed, or a flag that is none. */
 enum status grpc_frames_next(struct grpc_frames *f, struct arena *a, struct strview *io_bytes,
                              struct strview *ret_message, struct error *err) MUST_USE;
 /* Is a message under way? At the end of the stream it is cut off. */
@@ -70,7 +72,8 @@ static inline bool grpc_frames_is_inside(const struct grpc_frames *f)
 /* ---- calls ---- */
 
 struct grpc_header {
-    struct strview name, value;
+    struct list node;
+    struct strview name, value; /* behind it */
 };
 
 struct grpc_message {
@@ -89,11 +92,11 @@ struct grpc_call {
 
     /* what came */
     struct strview path, http_method;
-    struct grpc_header headers[GRPC_HEADERS_MAX];
+    struct list headers; /* of struct grpc_header */
     size_t n_headers, head_bytes;
     struct grpc_frames frames;
     struct list messages; /* of struct grpc_message, not taken yet */
-    size_t n_messages, n_taken, received_bytes, held_bytes, unconsumed_bytes;
+    size_t n_messages, held_bytes, unconsumed_bytes;
     bool is_half_closed;
     struct fiber_event arrived;
 
@@ -102,14 +105,14 @@ struct grpc_call {
     size_t out_offset, n_sent;
     bool is_head_sent, is_deferred;
     bool is_answered; /* the status is decided: nothing more is sent */
+    bool is_reset;
     enum status status;
     char message[ERROR_MESSAGE_MAX];
     struct fiber_event drained;
     int64_t progress_ns;
 
     /* who works on it */
-    struct fiber_scope scope;
-    bool is_running, is_detached, is_streaming;
+    bool is_running, is_detached;
     int64_t opened_ns, deadline_ns;
     void (*on_gone)(void *arg);
     void *on_gone_arg;
@@ -162,6 +165,8 @@ void answer_reset(struct grpc_call *call, uint32_t http2_code);
 void call_start(struct grpc_call *call);
 /* The stream is closed; frees the call unless its handler runs. */
 void call_gone(struct grpc_call *call);
+/* What came of it is needed no more. */
+void call_drop_request(struct grpc_call *call);
 struct grpc_call *call_new(struct grpc_session *ss, int32_t stream_id);
 void call_free_idle(struct grpc_server *s);
 
@@ -180,6 +185,7 @@ struct grpc_server {
     struct grpc_token *token;         /* NULL: none is asked for */
     struct list conns, idle_calls;
     unsigned n_conns, n_idle, n_running, n_health_watches;
+    size_t held_bytes;          /* of all sessions */
     struct fiber_scope scope;   /* handlers */
     struct fiber_scope upkeep;  /* sweep, token */
     struct fiber_event quiet;   /* set while there is neither connection nor handler */
@@ -209,7 +215,7 @@ void conns_cut(struct grpc_server *s);
 /* ---- the services of every server ---- */
 
 extern const struct grpc_service grpc_health_service, grpc_reflection_service, grpc_reflection_alpha_service;
-/* Tells those who watch. */
+/* Tells those who watch and do not know yet. */
 void health_notice(struct grpc_server *s);
 
 #endif

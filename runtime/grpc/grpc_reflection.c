@@ -76,25 +76,29 @@ static const ProtobufCBinaryData *find(const struct grpc_server *s, const struct
 
 /* ---- answers ---- */
 
-static enum status send_error(struct grpc_call *call, Response *answer, enum status code, const char *why,
+static enum status send(struct grpc_call *call, const Response *answer, struct arena *a, struct error *err)
+{
+    return grpc_send(call, message_encode(&answer->base, a), err);
+}
+
+static enum status send_error(struct grpc_call *call, Response *answer, struct arena *a, const char *why,
                               struct error *err)
 {
     Grpc__Reflection__V1__ErrorResponse e = GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
-    e.error_code = (int32_t)code;
-    e.error_message = arena_cstr(grpc_call_arena(call), sv(why));
+    e.error_code = STATUS_NOT_FOUND;
+    e.error_message = arena_cstr(a, sv(why));
     answer->message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
     answer->error_response = &e;
-    return grpc_send_message(call, &answer->base, err);
+    return send(call, answer, a, err);
 }
 
-static enum status send_file(struct grpc_call *call, Response *answer, const char *name, bool is_file,
-                             struct error *err)
+static enum status send_file(struct grpc_call *call, Response *answer, struct arena *a, const char *name,
+                             bool is_file, struct error *err)
 {
     const struct question q = {sv(name), is_file};
-    const ProtobufCBinaryData *found =
-        q.name.len <= NAME_MAX_LEN ? find(call->server, &q, grpc_call_arena(call)) : NULL;
-    if (found == NULL) return send_error(call, answer, STATUS_NOT_FOUND, "not known here", err);
+    const ProtobufCBinaryData *found = q.name.len <= NAME_MAX_LEN ? find(call->server, &q, a) : NULL;
+    if (found == NULL) return send_error(call, answer, a, "not known here", err);
     Grpc__Reflection__V1__FileDescriptorResponse files = GRPC__REFLECTION__V1__FILE_DESCRIPTOR_RESPONSE__INIT;
     ProtobufCBinaryData file = *found;
     files.n_file_descriptor_proto = 1;
@@ -102,10 +106,10 @@ static enum status send_file(struct grpc_call *call, Response *answer, const cha
     answer->message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
     answer->file_descriptor_response = &files;
-    return grpc_send_message(call, &answer->base, err);
+    return send(call, answer, a, err);
 }
 
-static enum status send_services(struct grpc_call *call, Response *answer, struct error *err)
+static enum status send_services(struct grpc_call *call, Response *answer, struct arena *a, struct error *err)
 {
     const struct grpc_server *s = call->server;
     Grpc__Reflection__V1__ServiceResponse services[SERVICES_MAX], *pointers[SERVICES_MAX];
@@ -114,42 +118,49 @@ static enum status send_services(struct grpc_call *call, Response *answer, struc
         if (s->services[i]->descriptor.len == 0) continue; /* the older name of this very service */
         Grpc__Reflection__V1__ServiceResponse *one = &services[list.n_service];
         grpc__reflection__v1__service_response__init(one);
-        one->name = arena_cstr(grpc_call_arena(call), sv(s->services[i]->name));
+        one->name = arena_cstr(a, sv(s->services[i]->name));
         pointers[list.n_service++] = one;
     }
     list.service = pointers;
     answer->message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
     answer->list_services_response = &list;
-    return grpc_send_message(call, &answer->base, err);
+    return send(call, answer, a, err);
 }
 
-static enum status answer_one(struct grpc_call *call, Request *request, struct error *err)
+static enum status answer_one(struct grpc_call *call, struct arena *a, Request *request, struct error *err)
 {
     Response answer = GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__INIT;
     answer.original_request = request;
     answer.valid_host = request->host;
     switch (request->message_request_case) {
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
-        return send_file(call, &answer, request->file_by_filename, true, err);
+        return send_file(call, &answer, a, request->file_by_filename, true, err);
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
-        return send_file(call, &answer, request->file_containing_symbol, false, err);
+        return send_file(call, &answer, a, request->file_containing_symbol, false, err);
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
-        return send_services(call, &answer, err);
+        return send_services(call, &answer, a, err);
     default: /* proto3 has no extensions */
-        return send_error(call, &answer, STATUS_NOT_FOUND, "there are no extensions here", err);
+        return send_error(call, &answer, a, "there are no extensions here", err);
     }
 }
 
+/* Each question has an arena of its own: an answer takes a thousand times the memory of its question, and a
+ * stream may ask for ever. */
 static enum status info(void *arg, struct grpc_call *call, struct error *err)
 {
     (void)arg;
     for (;;) {
+        struct strview bytes;
         ProtobufCMessage *request;
-        enum status s = grpc_receive_message(
-            call, &grpc__reflection__v1__server_reflection_request__descriptor, &request, err);
+        struct arena a = {0};
+        enum status s = grpc_receive(call, &bytes, err);
         if (s == STATUS_NOT_FOUND) return STATUS_OK;
-        if (s == STATUS_OK) s = answer_one(call, (void *)request, err);
+        if (s == STATUS_OK)
+            s = message_decode(&grpc__reflection__v1__server_reflection_request__descriptor, bytes, &a,
+                               &request, err);
+        if (s == STATUS_OK) s = answer_one(call, &a, (void *)request, err);
+        arena_release(&a);
         if (s != STATUS_OK) return s;
     }
 }

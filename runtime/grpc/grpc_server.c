@@ -71,8 +71,10 @@ static enum status tls_start(struct grpc_server *s, const struct grpc_cfg *cfg, 
 static void sweep_fiber(void *arg)
 {
     struct grpc_server *s = arg;
-    while (sleep_ms(GRPC_SWEEP_MS) == STATUS_OK)
+    while (sleep_ms(GRPC_SWEEP_MS) == STATUS_OK) {
         conns_sweep(s, loop_now_ns(s->loop));
+        health_notice(s);
+    }
 }
 
 enum status grpc_server_start(struct loop *l, const struct grpc_cfg *cfg, struct grpc_server **ret_server,
@@ -124,6 +126,7 @@ void grpc_notice_quiet(struct grpc_server *s)
 enum status grpc_server_drain(struct grpc_server *s, int64_t deadline_ns)
 {
     conns_stop_listening(s);
+    grpc_server_set_serving(s, false);
     conns_drain(s, false);
     if (s->n_conns > 0) (void)!sleep_ms(NOTICE_MS);
     s->is_draining = true;

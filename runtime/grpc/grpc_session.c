@@ -8,8 +8,10 @@
 
 static struct strview header_of(const struct grpc_call *call, struct strview name)
 {
-    for (size_t i = 0; i < call->n_headers; i++)
-        if (sv_eq(call->headers[i].name, name)) return call->headers[i].value;
+    for (const struct list *node = call->headers.next; node != &call->headers; node = node->next) {
+        const struct grpc_header *h = container_of(node, struct grpc_header, node);
+        if (sv_eq(h->name, name)) return h->value;
+    }
     return (struct strview){0};
 }
 
@@ -75,10 +77,27 @@ static bool admit(struct grpc_call *call)
     return true;
 }
 
+/* Counts what its arena has grown by. */
+static void hold(struct grpc_call *call)
+{
+    struct grpc_session *ss = call->session;
+    size_t more = call->arena.used_bytes - call->held_bytes;
+    call->held_bytes += more;
+    ss->held_bytes += more;
+    ss->server->held_bytes += more;
+    if (call->held_bytes > GRPC_CALL_MAX_BYTES)
+        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too much was sent on this stream; begin another");
+    else if (ss->held_bytes > GRPC_HELD_MAX_BYTES)
+        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too much of unfinished requests on this connection");
+    else if (ss->server->held_bytes > GRPC_SERVER_HELD_MAX_BYTES)
+        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too much of unfinished requests here");
+}
+
 static void on_head(struct grpc_call *call)
 {
     call->frames.max_bytes = call->server->cfg.max_message_bytes;
-    if (admit(call) && call->method->kind == GRPC_BIDI_STREAM) call_start(call);
+    hold(call);
+    if (!call->is_answered && admit(call) && call->method->kind == GRPC_BIDI_STREAM) call_start(call);
 }
 
 /* ---- its body ---- */
@@ -90,10 +109,6 @@ static void add_message(struct grpc_call *call, struct strview bytes)
         answer_status(call, STATUS_INTERNAL, "a second message, where one is the request");
         return;
     }
-    if (call->n_messages - call->n_taken == GRPC_WAITING_MAX) {
-        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too many messages wait to be taken");
-        return;
-    }
     struct grpc_message *m = arena_zalloc(&call->arena, sizeof(*m));
     m->bytes = bytes;
     list_push_back(&call->messages, &m->node);
@@ -101,25 +116,14 @@ static void add_message(struct grpc_call *call, struct strview bytes)
     fiber_event_set(&call->arrived);
 }
 
-static void hold(struct grpc_call *call, size_t bytes)
-{
-    call->received_bytes += bytes;
-    call->held_bytes += bytes;
-    call->session->held_bytes += bytes;
-    if (call->received_bytes > GRPC_CALL_MAX_BYTES)
-        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too much was sent on this stream; begin another");
-    if (call->session->held_bytes > GRPC_HELD_MAX_BYTES)
-        answer_status(call, STATUS_RESOURCE_EXHAUSTED, "too much of unfinished requests on this connection");
-}
-
 static void on_body(struct grpc_call *call, struct strview bytes)
 {
     struct error err;
     struct strview message;
-    hold(call, bytes.len);
     while (!call->is_answered) {
         enum status s = grpc_frames_next(&call->frames, &call->arena, &bytes, &message, &err);
-        if (s == STATUS_NOT_FOUND) return;
+        hold(call);
+        if (s == STATUS_NOT_FOUND || call->is_answered) return;
         if (s == STATUS_OK)
             add_message(call, message);
         else
@@ -154,6 +158,17 @@ static int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, voi
     return nghttp2_session_set_stream_user_data(h2, frame->hd.stream_id, call);
 }
 
+static void add_header(struct grpc_call *call, struct strview name, struct strview value)
+{
+    struct grpc_header *h = arena_alloc(&call->arena, sizeof(*h) + name.len + value.len);
+    char *text = (char *)(h + 1);
+    memcpy(text, name.ptr, name.len);
+    memcpy(text + name.len, value.ptr, value.len);
+    *h = (struct grpc_header){.name = sv_n(text, name.len), .value = sv_n(text + name.len, value.len)};
+    list_push_back(&call->headers, &h->node);
+    call->n_headers++;
+}
+
 /* Beyond the limit only counted; trailers of a request mean nothing here. */
 static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
                      const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
@@ -169,8 +184,7 @@ static int on_header(nghttp2_session *h2, const nghttp2_frame *frame, const uint
     else if (sv_eq(n, SV(":method")))
         call->http_method = arena_copy(&call->arena, v);
     else if (n.ptr[0] != ':')
-        call->headers[call->n_headers++] =
-            (struct grpc_header){arena_copy(&call->arena, n), arena_copy(&call->arena, v)};
+        add_header(call, n, v);
     return 0;
 }
 
@@ -262,7 +276,6 @@ enum status session_init(struct grpc_session *ss, struct grpc_server *server, vo
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, server->cfg.max_streams},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, GRPC_HEAD_MAX_BYTES},
-        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 0},
     };
     int rv = nghttp2_submit_settings(ss->h2, NGHTTP2_FLAG_NONE, settings, ARRAY_LEN(settings));
     if (rv != 0) return STATUS_RESOURCE_EXHAUSTED;
@@ -326,6 +339,7 @@ void session_drain_now(struct grpc_session *ss)
 static void sweep_call(struct grpc_call *call, int64_t now_ns)
 {
     int64_t request_ns = call->server->cfg.call_timeout_ns;
+    if (call->is_reset) return;
     bool is_late = !call->is_half_closed && !call->is_running && now_ns - call->opened_ns > request_ns;
     if (!call->is_answered && is_late)
         answer_status(call, STATUS_DEADLINE_EXCEEDED, "the request did not come in whole");
