@@ -72,15 +72,26 @@ enum status watches_add(struct watches *w, struct strview function, struct grpc_
     return STATUS_OK;
 }
 
+/* Where the new work is all there is, what was told of before is over: that was between two looks. */
+static void notice_in(struct watches *w, struct list *list, struct strview function)
+{
+    bool is_asked = false, is_first = false;
+    for (struct list *node = list->next; node != list; node = node->next) {
+        struct watch *watch = container_of(node, struct watch, node);
+        if (!sv_eq(watch->function, function)) continue;
+        if (watch->is_told && !is_asked) {
+            is_first = w->backlog(w->arg, function) <= 1;
+            is_asked = true;
+        }
+        if (is_first) watch->is_told = false;
+        set_due(w, watch);
+    }
+}
+
 void watches_notice(struct watches *w, struct strview function)
 {
-    struct list *bucket = bucket_of(w, function);
-    for (struct list *node = bucket->next; node != bucket; node = node->next) {
-        struct watch *watch = container_of(node, struct watch, node);
-        if (sv_eq(watch->function, function)) set_due(w, watch);
-    }
-    for (struct list *node = w->everything.next; node != &w->everything; node = node->next)
-        set_due(w, container_of(node, struct watch, node));
+    notice_in(w, bucket_of(w, function), function);
+    notice_in(w, &w->everything, (struct strview){0});
 }
 
 static void look_at(struct watches *w, struct watch *watch, int64_t now_ns)
