@@ -106,6 +106,7 @@ $(B)/obj/gen/%.pb-c.o: $(B)/gen/%.pb-c.c
 	$(call say,CC)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -Wno-conversion -Wno-shadow -c $< -o $@
 $(call objects,$(wildcard runtime/grpc/*.c)): $(PROTOS:%.proto=$(B)/gen/%.pb-c.h)
 $(call objects,$(wildcard $(dir $(CORE_PROTOS))*.c)): $(CORE_PROTOS:%.proto=$(B)/gen/%.pb-c.h)
+$(call objects,tests/fuzz/trigger.c): $(PROTOS:%.proto=$(B)/gen/%.pb-c.h) $(CORE_PROTOS:%.proto=$(B)/gen/%.pb-c.h)
 
 $(B)/balm: $(MAIN_OBJ) $(B)/libcore.a $(B)/libbalm.a
 	$(call say,LD)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_PLATFORM)

@@ -6,7 +6,7 @@
     tests/fuzz/fuzz.py merge BUILD      of what was learned, the inputs that reach new edges go to tests/fuzz/corpus/NAME
     tests/fuzz/fuzz.py coverage BUILD   lines that the corpora in the repository reach, of the files that a target is for
 
-FUZZ_TARGET="NAME …" takes some of them. A target says in its first comment which files it is for ("Reads: store/record.c …").
+FUZZ_TARGET="NAME …" takes some of them. Words that a target's inputs are made of may stand in tests/fuzz/NAME.dict. A target says in its first comment which files it is for ("Reads: store/record.c …").
 """
 import concurrent.futures
 import datetime
@@ -111,7 +111,8 @@ def fuzz(name, build, revision):
     log = f"{WORK}/{name}/log"
     began = time.monotonic()
     with open(log, "wb") as out, folder_in_memory() as tmp:
-        process = subprocess.Popen([f"{build}/tests/fuzz/{name}", f"-max_total_time={SECONDS}", "-print_final_stats=1", *LIMITS,
+        words = [f"-dict={HERE}/{name}.dict"] if os.path.exists(f"{HERE}/{name}.dict") else []
+        process = subprocess.Popen([f"{build}/tests/fuzz/{name}", f"-max_total_time={SECONDS}", "-print_final_stats=1", *LIMITS, *words,
                                     f"-artifact_prefix={findings}/", learned, f"{HERE}/corpus/{name}"], stdout=out, stderr=out,
                                    env=environment(tmp), cwd=ROOT)
         _, status, used = os.wait4(process.pid, 0)
