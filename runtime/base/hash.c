@@ -5,9 +5,13 @@
 #include "base/hash.h"
 
 #include <openssl/sha.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
+
+#define DERIVED_NAME_MAX  255
+#define DERIVED_LABEL_MAX 320
 
 _Static_assert(SHA256_BYTES == SHA256_DIGEST_LENGTH, "digest length");
 
@@ -68,6 +72,17 @@ void hmac_sha256(struct strview key, struct strview data, uint8_t ret_mac[SHA256
                  ret_mac);
     mem_wipe(block, sizeof(block));
     mem_wipe(inner, sizeof(inner));
+}
+
+void hmac_derive_key(struct strview master, const char *label, struct strview name,
+                     char ret_hex[SHA256_HEX + 1])
+{
+    uint8_t mac[SHA256_BYTES];
+    char text[DERIVED_LABEL_MAX];
+    int n = snprintf(text, sizeof(text), "%s:%.*s", label, SV_ARG(sv_sub(name, 0, DERIVED_NAME_MAX)));
+    hmac_sha256(master, sv_n(text, (size_t)n), mac);
+    hex_encode(mac, sizeof(mac), ret_hex);
+    mem_wipe(mac, sizeof(mac));
 }
 
 void hex_encode(const void *bytes, size_t n, char *ret_hex)

@@ -24,6 +24,9 @@ void sha256_stream_init(struct sha256_stream *s);
 void sha256_stream_add(struct sha256_stream *s, struct strview piece);
 void sha256_stream_end(struct sha256_stream *s, char ret_hex[SHA256_HEX + 1]);
 void hmac_sha256(struct strview key, struct strview data, uint8_t ret_mac[SHA256_BYTES]);
+/* Hex of the MAC of "LABEL:NAME": the key of NAME, from which nobody comes to the master or another's. */
+void hmac_derive_key(struct strview master, const char *label, struct strview name,
+                     char ret_hex[SHA256_HEX + 1]);
 void hex_encode(const void *bytes, size_t n, char *ret_hex); /* 2 × n characters and a NUL */
 /* STATUS_INVALID_ARGUMENT unless exactly 2 × n hex digits of either case. */
 enum status hex_decode(struct strview hex, void *ret_bytes, size_t n) MUST_USE;

@@ -1,7 +1,5 @@
 #include "function/api_key.h"
 
-#include <stdio.h>
-#include <string.h>
 
 #include "base/hash.h"
 #include "base/memory.h"
@@ -19,12 +17,7 @@ struct strview api_key_secret(const json_t *manifest, struct arena *a)
 
 void api_key_derive(struct strview master, struct strview function, char ret_hex[65])
 {
-    uint8_t mac[SHA256_BYTES];
-    char label[320];
-    int n = snprintf(label, sizeof(label), "balm-gateway-key-v1:%.*s", SV_ARG(sv_sub(function, 0, 255)));
-    hmac_sha256(master, sv_n(label, (size_t)n), mac);
-    hex_encode(mac, sizeof(mac), ret_hex);
-    mem_wipe(mac, sizeof(mac));
+    hmac_derive_key(master, "balm-gateway-key-v1", function, ret_hex);
 }
 
 /* All of them are looked at: neither the place of a key nor how much of it is right shows in the time. One

@@ -13,12 +13,7 @@
 
 void invocation_derive_key(struct strview master, struct strview function, char ret_hex[65])
 {
-    uint8_t mac[SHA256_BYTES];
-    char label[320];
-    int n = snprintf(label, sizeof(label), "balm-invocation-key-v1:%.*s", SV_ARG(sv_sub(function, 0, 255)));
-    hmac_sha256(master, sv_n(label, (size_t)n), mac);
-    hex_encode(mac, sizeof(mac), ret_hex);
-    explicit_bzero(mac, sizeof(mac));
+    hmac_derive_key(master, "balm-invocation-key-v1", function, ret_hex);
 }
 
 /* What is signed, as the texts that travel: nothing is parsed and written anew in between, so both ends hash

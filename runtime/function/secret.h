@@ -16,6 +16,7 @@ enum status secret_read(struct arena *a, const char *name, struct strview *ret_s
 /* The same from another folder than secret_folder(), this process's own. */
 enum status secret_read_from(struct arena *a, const char *folder, const char *name,
                              struct strview *ret_secret, struct error *err) MUST_USE;
+/* Where they are. Static, or of the environment. */
 const char *secret_folder(void);
 
 #endif
