@@ -335,6 +335,16 @@ unsigned deployment_replicas(const struct deployment *d)
     return d->is_remote ? 1 : d->n_routed; /* how many there are is not known here */
 }
 
+unsigned deployment_ready_replicas(const struct deployment *d)
+{
+    unsigned n = deployment_replicas(d);
+    for (const struct list *m = d->replicas.next; m != &d->replicas; m = m->next) {
+        const struct replica *r = container_of(m, struct replica, node);
+        n -= r->is_routed && r->is_unready;
+    }
+    return n;
+}
+
 int64_t deployment_call_timeout(const struct deployment *d)
 {
     int64_t own_ns = d->info.timeout_ns;

@@ -136,6 +136,7 @@ enum status gateway_new(struct loop *l, const struct gateway_cfg *cfg, struct jo
     if (s == STATUS_OK) stack_commit(plan);
     if (s == STATUS_OK) deployed_load_scales(g);
     if (s == STATUS_OK) s = fiber_scope_spawn(&g->scope, supervisor_watch_fiber, g, err);
+    if (s == STATUS_OK) s = fiber_scope_spawn(&g->scope, health_watch_fiber, g, err);
     if (s != STATUS_OK) {
         gateway_free(g);
         return s;

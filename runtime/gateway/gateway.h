@@ -19,7 +19,7 @@
  *   deployment_program.c  what an image's name and fprocess name: an executable, or a program of any language
  *   supervisor.c   who has a name, replicas 0..N, wanted count, restart backoff
  *   scaling.c      how many replicas a load asks for
- *   health.c       does a replica answer
+ *   health.c       does a replica answer, and is it ready
  *   cgroup.c       limits of memory and CPU
  *   isolation*.c   what keeps functions apart: their users, what each may read and write
  *   replica.c      one process: listening unix socket in DIR/run (0700) made here and inherited, shim, pool,

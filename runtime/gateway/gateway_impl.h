@@ -107,11 +107,14 @@ struct replica {
     bool is_routed;   /* takes new requests */
     bool is_retiring; /* a fiber is seeing it off: `retired` will be set */
     bool has_exited;
-    bool has_answered; /* it has come up */
-    bool is_asked;     /* in this round of asking */
-    bool is_suspect;   /* somebody is finding out whether it hangs */
-    bool is_in_step;   /* it has said that it is stopped, or not, as the gateway is */
-    int exit_code;     /* once it has exited */
+    bool has_answered;              /* it has come up */
+    bool is_asked;                  /* in this round of asking */
+    bool is_suspect;                /* somebody is finding out whether it hangs */
+    bool is_unready;                /* by the last probe: called only if no other one is ready */
+    unsigned n_missed;              /* probes in a row without an answer */
+    int64_t answered_ns, probed_ns; /* the last call that was answered, the last probe */
+    bool is_in_step;                /* it has said that it is stopped, or not, as the gateway is */
+    int exit_code;                  /* once it has exited */
     int64_t started_ns;
     struct fiber_event idle; /* set while inflight is 0 */
     struct fiber_event exited, retired;
@@ -185,8 +188,9 @@ struct gateway {
     struct isolation isolation;
     struct list deployments, retired;
     unsigned n_deployments;
-    unsigned serial; /* of replicas and deployments */
-    int run_dir_fd;  /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
+    unsigned serial;   /* of replicas and deployments */
+    unsigned n_probes; /* under way */
+    int run_dir_fd; /* DIR/run: sockets are named through /proc/self/fd, so that a long DIR is no problem */
     bool is_draining, is_frozen, is_reloading;
     bool is_changing;         /* deployed_change_begin() */
     int64_t stop_deadline_ns; /* since the drain: when all should have ended; 0: no drain yet */
@@ -223,6 +227,8 @@ uint64_t gateway_backlog(const struct gateway *g, struct strview function);
 /* Same spec, same build of the same executable, same bot.yaml: nothing to do. */
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
 unsigned deployment_replicas(const struct deployment *d);
+/* Those of them that are ready, as far as is known. */
+unsigned deployment_ready_replicas(const struct deployment *d);
 /* How long a plain call may take: the function's own limit and a little more, so that it is the function that
  * says so; at most FUNCTION_TIMEOUT_NS. */
 int64_t deployment_call_timeout(const struct deployment *d);
@@ -266,6 +272,11 @@ void supervisor_check_hung(struct replica *r);
  * killed and started again after backoff, or, least busy of all, it would get every call. Does not suspend.
  */
 void supervisor_check_deaf(struct replica *r);
+/* Asks each replica that nobody has called for a while whether it is ready (/_/ready, or the path of the
+ * annotation com.openfaas.ready.http.path): one that says no, or nothing, is called only where no other one
+ * is ready, and is asked again each second; one that does not answer three times while no call is under way
+ * is killed, and started again. No probe while calls are answered: a fiber. */
+void health_watch_fiber(void *gateway);
 /* Keeps a replica, without its being called: it is not freed until replica_unhold(). */
 void replica_hold(struct replica *r);
 void replica_unhold(struct replica *r);

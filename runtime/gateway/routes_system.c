@@ -93,9 +93,9 @@ static json_t *function_status(const struct deployment *d)
         json_pack("{s:o, s:o, s:s, s:I, s:i, s:i, s:s, s:o, s:o, s:o, s:o}", "name", json_text(d->spec.name),
                   "image", json_text(d->spec.image), "namespace", FUNCTION_NAMESPACE, "invocationCount",
                   (json_int_t)d->invocations, "replicas", (int)(n > d->wanted ? n : d->wanted),
-                  "availableReplicas", (int)n, "createdAt", created, "labels", map_or_empty(d->spec.labels),
-                  "annotations", map_or_empty(d->spec.annotations), "envVars", map_or_empty(d->spec.env),
-                  "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
+                  "availableReplicas", (int)deployment_ready_replicas(d), "createdAt", created, "labels",
+                  map_or_empty(d->spec.labels), "annotations", map_or_empty(d->spec.annotations), "envVars",
+                  map_or_empty(d->spec.env), "secrets", text_list(d->spec.secrets, d->spec.n_secrets));
     add_as_given(d, o);
     (void)json_object_set_new(o, "acts", json_boolean(d->info.acts));
     if (d->warnings.n > 0)

@@ -199,13 +199,20 @@ static unsigned least_in_use(const struct deployment *d)
     return n < d->scale.max ? n : d->scale.max;
 }
 
-/* Least busy replica that takes requests, of several the one that has waited longest; NULL: none. */
+static bool is_better(const struct replica *r, const struct replica *than)
+{
+    if (than == NULL) return true;
+    return r->is_unready != than->is_unready ? than->is_unready : r->inflight < than->inflight;
+}
+
+/* Least busy replica that takes requests, of several the one that has waited longest; one that is not ready
+ * only if none is. NULL: none. */
 static struct replica *pick(struct deployment *d)
 {
     struct replica *best = NULL;
     for (struct list *n = d->replicas.next; n != &d->replicas; n = n->next) {
         struct replica *r = container_of(n, struct replica, node);
-        if (r->is_routed && (best == NULL || r->inflight < best->inflight)) best = r;
+        if (r->is_routed && is_better(r, best)) best = r;
     }
     if (best == NULL || d->n_routed == 1) return best;
     list_remove(&best->node);
@@ -324,6 +331,7 @@ void supervisor_release(struct replica *r, bool has_answered)
     d->last_used_ns = clock_monotonic_ns();
     if (has_answered) {
         r->has_answered = true;
+        r->answered_ns = d->last_used_ns;
         d->failures = 0;
     }
     replica_unhold(r);
