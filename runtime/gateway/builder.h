@@ -3,8 +3,8 @@
  *
  *   POST /build   archive, signed with the secret by HMAC-SHA256
  *      -> unpacked in a folder of its own, and refused if anything in it is no plain file or folder
- *      -> a template with a Makefile (c-balm): `make`, and `make test` where there is one; OUT/NAME is the
- * executable a template without one, whose template.yml has an fprocess: the folder itself
+ *      -> a template with a Makefile (c-balm): `make`, and `make test` where there is one; OUT/NAME is taken
+ *         another one whose template.yml has an fprocess: the folder itself is taken
  *      -> functions_dir/NAME, in one step, NAME being the last part of the image's name
  *
  * What a Makefile does is up to whoever has the secret: it runs behind the shim (no new privileges, limits of
@@ -17,15 +17,17 @@
 
 #include "gateway/gateway_impl.h"
 
-#define BUILD_TIMEOUT_NS   (10 * 60 * NS_PER_S)
-#define BUILD_MEMORY_BYTES (INT64_C(2) << 30) /* of each process, and where groups can be made of all */
-#define BUILD_RESULT_MAX   (64 << 20)         /* an executable */
-#define BUILD_LOG_MAX      (1 << 20)          /* what a build may say; the rest is not passed on */
-#define BUILDS_WAITING_MAX 8
-#define BUILD_TEMPORARY    ".balm-build~" /* in the folder of functions; no image's name begins with '.' */
-#define BUILD_UID          64998          /* as root: nobody's, and no function's */
-#define BUILDER_SECRET_MIN 16             /* characters: it lets somebody run programs here */
-#define BUILDER_SECRET_MAX 4096
+#define BUILD_TIMEOUT_NS    (10 * 60 * NS_PER_S)
+#define BUILD_MEMORY_BYTES  (INT64_C(2) << 30) /* of each process, and where groups can be made of all */
+#define BUILD_RESULT_MAX    (64 << 20)         /* an executable */
+#define BUILD_FILE_MAX      (256 << 20)        /* any other that it makes */
+#define BUILD_PROCESSES_MAX 256                /* as root: at once */
+#define BUILD_LOG_MAX       (1 << 20)          /* what a build may say; the rest is not passed on */
+#define BUILDS_WAITING_MAX  8
+#define BUILD_TEMPORARY     ".balm-build~" /* in the folder of functions; no image's name begins with '.' */
+#define BUILD_UID           64998          /* as root: nobody's, and no function's */
+#define BUILDER_SECRET_MIN  16             /* characters: it lets somebody run programs here */
+#define BUILDER_SECRET_MAX  4096
 
 struct builder {
     struct gateway *gateway;

@@ -12,6 +12,7 @@
 #define LINES_MAX      64   /* passed on at once: the client reads at most 64 KiB a piece */
 #define ASK_NS         (3 * NS_PER_S)
 #define END_WAIT_NS    (10 * NS_PER_S) /* for the shim to kill its tree, once nobody wants it any more */
+#define PRLIMIT        "/usr/bin/prlimit"
 #define SETPRIV        "/usr/bin/setpriv"
 #define ARGV_MAX       40
 
@@ -45,10 +46,16 @@ static const char *const *build_env(struct build *b)
     return env;
 }
 
-/* As root it is not root that builds. */
-static size_t add_user(const struct build *b, const char **argv)
+/* Of each process; those of all together only where they have a user of their own. As root it is not root
+ * that builds. */
+static size_t add_confinement(const struct build *b, const char **argv)
 {
-    if (geteuid() != 0) return 0;
+    argv[0] = PRLIMIT;
+    argv[1] = "--core=0";
+    argv[2] = arena_printf(b->arena, "--fsize=%d", BUILD_FILE_MAX).ptr;
+    if (geteuid() != 0) return 3;
+    argv[3] = arena_printf(b->arena, "--nproc=%d", BUILD_PROCESSES_MAX).ptr;
+    argv += 4;
     const char *const words[] = {SETPRIV,
                                  "--reuid",
                                  arena_printf(b->arena, "%d", BUILD_UID).ptr,
@@ -59,7 +66,7 @@ static size_t add_user(const struct build *b, const char **argv)
                                  "--bounding-set=-all",
                                  "--no-new-privs"};
     memcpy(argv, words, sizeof(words));
-    return ARRAY_LEN(words);
+    return 4 + ARRAY_LEN(words);
 }
 
 static enum status start(struct run *r, const char *goal, int lifeline, int output, struct error *err)
@@ -75,7 +82,7 @@ static enum status start(struct run *r, const char *goal, int lifeline, int outp
         argv[n++] = r->group.folders[i];
     }
     argv[n++] = "--";
-    n += add_user(b, &argv[n]);
+    n += add_confinement(b, &argv[n]);
     argv[n++] = "/usr/bin/make";
     argv[n++] = "-j2";
     argv[n++] = "-C";

@@ -24,7 +24,7 @@ struct tar_entry {
     bool is_folder, is_executable;
 };
 
-/* At the archive's beginning; `bytes` are borrowed for as long as it reads. */
+/* At the first entry of `bytes`. */
 void tar_reader_init(struct tar_reader *t, struct strview bytes);
 /* STATUS_NOT_FOUND: that was the last. STATUS_INVALID_ARGUMENT: what is wrong with the archive; it cannot be
  * read on. */

@@ -38,6 +38,7 @@ FIGURES = {
     "start": process.start,
     "first": process.first_invocation,
     "idle": process.idle,
+    "hundred": process.hundred,
 }
 
 

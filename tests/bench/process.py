@@ -67,3 +67,25 @@ def idle(folder, table):
         p.stop()
     table.row("idle platform with three bots at 0", f"{platform:.2f} MB Private_Dirty, {share:.2f} % of a core", "–", "–", "< 8 MB, < 0.2 %",
               platform < 8 and share < 0.2)
+
+
+def hundred(folder, table, n=100):
+    """Each with one replica, which has answered once; their shims count, and so does the platform."""
+    stack = "version: 1.0\nprovider: {name: openfaas}\nfunctions:\n"
+    stack += "".join(f'  bot{i}: {{image: "echo:latest", labels: {{com.openfaas.scale.min: "1"}}}}\n' for i in range(n))
+    subprocess.run(["sync"])
+    p = Platform(os.path.join(folder, "hundred"), stack=stack, arguments=["--idle", "0s"])
+    p.start()
+    try:
+        for i in range(n):
+            if p.request("POST", f"/function/bot{i}", b"x" * 1024)[0] != 200:
+                raise RuntimeError("no answer")
+        time.sleep(2)
+        below = descendants(p.process.pid)
+        if sorted(below.values()).count("echo") != n:
+            raise RuntimeError(f"{sorted(below.values()).count('echo')} replicas of {n}")
+        bots, platform = sum(memory_kib(pid) for pid in below) / 1024, memory_kib(p.process.pid) / 1024
+    finally:
+        p.stop()
+    table.row(f"{n} idle bots at one replica each, with their shims", f"{bots:.1f} MB Private_Dirty; with the platform {bots + platform:.1f} MB", "–", "–",
+              "< 120 MB", bots + platform < 120)

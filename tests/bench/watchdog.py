@@ -97,7 +97,8 @@ def direct(folder, table):
         for program in stops:
             program.stop()
     times, bad = ratio(rates(got), rates(peer)), sum(load.bad for load in got)
-    table.row(figure, say(got) + (f", {bad} failed" if bad else ""), "of-watchdog in http mode, Go " + say(peer), f"{times:.1f}", "≥ 15", times >= 15 and bad == 0)
+    table.row(figure, say(got) + (f", {bad} failed" if bad else ""), "of-watchdog in http mode, Go " + say(peer), f"{times:.1f}", "≥ 15",
+              times >= 15 and bad == 0)
     ours_cpu, theirs_cpu = [load.per_cpu_s for load in got], [load.per_cpu_s for load in peer]
     times = ratio(ours_cpu, theirs_cpu)
     table.row("the same: requests a second of CPU", f"{median(ours_cpu):,.0f}", f"{median(theirs_cpu):,.0f}", f"{times:.1f}", "≥ 15", times >= 15)

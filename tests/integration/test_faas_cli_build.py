@@ -197,9 +197,9 @@ class ArchiveTest(BuilderTest):
 
     def test_only_who_has_signed(self):
         body = program()
-        for headers in ({"X-Build-Signature": ""}, {"X-Build-Signature": "sha256=" + "0" * 64}, {"X-Build-Signature": hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()},
-                        dict(self.p.basic(), **{"X-Build-Signature": "sha1=00"})):
-            self.assertEqual(self.post(body, headers=headers)[0], 401)
+        bare = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        for signature in ("", "sha256=", "sha256=" + "0" * 64, bare, "sha1=" + bare, "sha256=" + bare.upper()):
+            self.assertEqual(self.post(body, headers=dict(self.p.basic(), **{"X-Build-Signature": signature}))[0], 401)
         self.assertEqual(self.post(body, key="wrong")[0], 401)
         self.assertEqual(self.p.request("GET", "/build")[0], 405)
         self.assertEqual(self.p.request("GET", "/publickey")[0], 404)
@@ -267,12 +267,22 @@ class ArchiveTest(BuilderTest):
         secret = self.p.write("secret", "only ours", mode=0o600)
         link = f"all:\n\t@mkdir -p $(OUT); ln -s {secret} $(OUT)/thing\n"
         folder = f"all:\n\t@ln -s {self.folder} $(OUT)\n"
-        for makefile, name in ((link, "thing"), (folder, "secret"), ("all:\n\t@mkdir -p $(OUT)/thing\n", "thing"), ("all:\n\t@mkdir -p $(OUT); mkfifo $(OUT)/thing\n", "thing"),
+        for makefile, name in ((link, "thing"), (folder, "secret"), ("all:\n\t@mkdir -p $(OUT)/thing\n", "thing"),
+                               ("all:\n\t@mkdir -p $(OUT); mkfifo $(OUT)/thing\n", "thing"),
                                ("all:\n\t@mkdir -p $(OUT); truncate -s 100M $(OUT)/thing\n", "thing"), ("all:\n", "thing")):
             if name == "secret" and os.geteuid() != 0:
                 continue  # then it is our own file that we give ourselves
             self.build(made_by(makefile, name=name), "make has made")
             self.assertEqual(self.images(), ["echo"])
+
+    def test_limits(self):
+        self.build(made_by("all:\n\t@head -c 300M /dev/zero > file\n"), "exit 2")
+        self.build(made_by("all:\n\t@python3 -c 'bytearray(3 << 30)'\n"), "exit 2")
+        if os.geteuid() == 0:
+            log = self.build(made_by("SHELL = /bin/bash\nall:\n\t@for i in {1..1000}; do sleep 1000 & done; exit 1\n"), "exit 2")
+            self.assertIn("Resource temporarily unavailable", log)
+        wait_until(lambda: "sleep" not in descendants(self.p.process.pid).values(), 20, "all are gone")
+        self.build(program())
 
     def test_a_log_without_end(self):
         log = self.build(made_by("all:\n\t@yes 'a line' | head -c 8000000; head -c 100000 /dev/zero | tr '\\\\0' x; echo; exit 3\n"), "exit 2")
@@ -326,9 +336,9 @@ class ArchiveTest(BuilderTest):
         began = time.monotonic()
         self.build(self.version(0))
         usual = time.monotonic() - began
-        last, cut = 0, 0
+        last, cut, new = 0, 0, 0
         for n in range(1, 16):
-            timer = threading.Timer(rng.uniform(0, usual * 1.2), lambda: self.p.process.kill())
+            timer = threading.Timer(rng.uniform(0, usual * 2), lambda: self.p.process.kill())
             timer.start()
             try:
                 answered = b'"success"' in self.post(self.version(n))[2]
@@ -338,11 +348,11 @@ class ArchiveTest(BuilderTest):
             self.p.kill()
             now = self.whole()
             self.assertIn(now, (last, n) if not answered else (n,))
-            cut += not answered
+            cut, new = cut + (not answered), new + (now == n)
             last = now
             self.p.start()
             self.assertEqual((self.images(), os.listdir(self.work())), (["echo", "made"], []))
-        print(f"\n15 builds, {cut} cut by kill -9: always one whole version", flush=True)
+        print(f"\n15 builds, {cut} cut by kill -9, {new} in their place: always one whole version", flush=True)
         self.build(self.version(99))
         self.assertEqual(self.whole(), 99)
 
