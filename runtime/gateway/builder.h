@@ -7,11 +7,11 @@
  *         another one whose template.yml has an fprocess: the folder itself is taken
  *      -> functions_dir/NAME, in one step, NAME being the last part of the image's name
  *
- * What a Makefile does is up to whoever has the secret: it runs behind the shim (no new privileges, limits of
- * memory, dies with us), with an environment of its own, as root as a user of its own, and for
- * BUILD_TIMEOUT_NS at most. One build at a time. What was not built here is not replaced: DIR/built/NAME
- * marks what was. A build that is cut, by kill -9 as well, leaves the image as it was; its folder goes at the
- * next start. */
+ * What a Makefile does is up to whoever has the secret: it runs in the shim's sandbox (isolation.h: the
+ * system to read, its own folder to write, as root a user of its own; limits of memory; it dies with us),
+ * with an environment of its own, for BUILD_TIMEOUT_NS at most. One build at a time. What was not built here
+ * is not replaced: DIR/built/NAME marks what was. A build that is cut, by kill -9 as well, leaves the image
+ * as it was; its folder goes at the next start. */
 #ifndef BALM_GATEWAY_BUILDER_H
 #define BALM_GATEWAY_BUILDER_H
 

@@ -13,8 +13,7 @@
 #define ASK_NS         (3 * NS_PER_S)
 #define END_WAIT_NS    (10 * NS_PER_S) /* for the shim to kill its tree, once nobody wants it any more */
 #define PRLIMIT        "/usr/bin/prlimit"
-#define SETPRIV        "/usr/bin/setpriv"
-#define ARGV_MAX       40
+#define ARGV_MAX       (ISOLATION_ARGS_MAX + 40)
 
 /* One command of a build. */
 struct run {
@@ -46,27 +45,14 @@ static const char *const *build_env(struct build *b)
     return env;
 }
 
-/* Of each process; those of all together only where they have a user of their own. As root it is not root
- * that builds. */
-static size_t add_confinement(const struct build *b, const char **argv)
+/* Of each process; how many there may be counts only for a user who has none but these. */
+static size_t add_limits(const struct build *b, const char **argv)
 {
     argv[0] = PRLIMIT;
-    argv[1] = "--core=0";
-    argv[2] = arena_printf(b->arena, "--fsize=%d", BUILD_FILE_MAX).ptr;
-    if (geteuid() != 0) return 3;
-    argv[3] = arena_printf(b->arena, "--nproc=%d", BUILD_PROCESSES_MAX).ptr;
-    argv += 4;
-    const char *const words[] = {SETPRIV,
-                                 "--reuid",
-                                 arena_printf(b->arena, "%d", BUILD_UID).ptr,
-                                 "--regid",
-                                 arena_printf(b->arena, "%d", BUILD_UID).ptr,
-                                 "--clear-groups",
-                                 "--inh-caps=-all",
-                                 "--bounding-set=-all",
-                                 "--no-new-privs"};
-    memcpy(argv, words, sizeof(words));
-    return 4 + ARRAY_LEN(words);
+    argv[1] = arena_printf(b->arena, "--fsize=%d", BUILD_FILE_MAX).ptr;
+    if (geteuid() != 0) return 2;
+    argv[2] = arena_printf(b->arena, "--nproc=%d", BUILD_PROCESSES_MAX).ptr;
+    return 3;
 }
 
 static enum status start(struct run *r, const char *goal, int lifeline, int output, struct error *err)
@@ -81,8 +67,13 @@ static enum status start(struct run *r, const char *goal, int lifeline, int outp
         argv[n++] = "-g";
         argv[n++] = r->group.folders[i];
     }
+    enum status s =
+        isolation_args_of_build(g, b->folder, geteuid() == 0 ? BUILD_UID : 0, b->arena, &argv[n], err);
+    if (s != STATUS_OK) return s;
+    while (argv[n] != NULL)
+        n++;
     argv[n++] = "--";
-    n += add_confinement(b, &argv[n]);
+    n += add_limits(b, &argv[n]);
     argv[n++] = "/usr/bin/make";
     argv[n++] = "-j2";
     argv[n++] = "-C";

@@ -61,6 +61,11 @@ enum status isolation_user(struct gateway *g, struct strview name, unsigned *ret
 enum status isolation_args(const struct deployment *d, const char *temp, struct arena *a,
                            const char *ret_args[ISOLATION_ARGS_MAX], struct error *err) MUST_USE;
 
+/* The same for a build that may do as it likes in `folder`. */
+enum status isolation_args_of_build(const struct gateway *g, const char *folder, unsigned uid,
+                                    struct arena *a, const char *ret_args[ISOLATION_ARGS_MAX],
+                                    struct error *err) MUST_USE;
+
 /* A folder that is `uid`'s alone (0: ours). */
 enum status isolation_make_temp(const char *path, unsigned uid, struct error *err) MUST_USE;
 /* With all that is in it, whatever its owner made of it: for worker threads, nothing is too deep or too many.

@@ -188,17 +188,13 @@ static enum status add_sanitizer(struct args *args)
     return add_real(args, "-w", "log_path", path);
 }
 
-static void add_protections(struct args *args)
+/* With our own user it could connect to whatever listens in DIR/run. */
+static void add_protections(struct args *args, const struct isolation *i, unsigned uid, bool needs_sockets)
 {
-    const struct deployment *d = args->d;
-    const struct isolation *i = &d->gateway->isolation;
-    bool asks_for_sockets = sv_eq(json_get_text(d->spec.annotations, UNIX_SOCKETS), SV("true"));
-    if (d->uid != 0) add_number(args, "-u", d->uid);
+    if (uid != 0) add_number(args, "-u", uid);
     if (i->landlock_abi > 0) add_number(args, "-l", (unsigned)i->landlock_abi);
     if (i->has_seccomp) add(args, "-s");
-    /* With our own user it could connect to whatever listens in DIR/run. */
-    if (d->uid != 0 || asks_for_sockets) add(args, "-x");
-    if (d->program != NULL) add(args, "-b");
+    if (uid != 0 || needs_sockets) add(args, "-x");
 }
 
 enum status isolation_args(const struct deployment *d, const char *temp, struct arena *a,
@@ -206,7 +202,9 @@ enum status isolation_args(const struct deployment *d, const char *temp, struct 
 {
     struct args args = {.d = d, .arena = a, .items = ret_args, .err = err};
     enum status s = STATUS_OK;
-    add_protections(&args);
+    add_protections(&args, &d->gateway->isolation, d->uid,
+                    sv_eq(json_get_text(d->spec.annotations, UNIX_SOCKETS), SV("true")));
+    if (d->program != NULL) add(&args, "-b");
     s = add_sanitizer(&args);
     if (s == STATUS_OK && temp != NULL) s = add_path(&args, "-w", temp);
     if (s == STATUS_OK && temp != NULL) s = add_path(&args, "-r", d->secrets_folder);
@@ -214,6 +212,19 @@ enum status isolation_args(const struct deployment *d, const char *temp, struct 
     if (s == STATUS_OK) s = add_common(&args);
     if (s == STATUS_OK) s = add_annotated(&args);
     if (s == STATUS_OK) s = add_all_removable(&args);
+    add(&args, NULL);
+    return s;
+}
+
+enum status isolation_args_of_build(const struct gateway *g, const char *folder, unsigned uid,
+                                    struct arena *a, const char *ret_args[ISOLATION_ARGS_MAX],
+                                    struct error *err)
+{
+    struct args args = {.arena = a, .items = ret_args, .err = err};
+    add_protections(&args, &g->isolation, uid, false);
+    add(&args, "-b"); /* what tests listen on */
+    enum status s = add_real(&args, "-w", "build", sv(folder));
+    if (s == STATUS_OK) s = add_real(&args, "-r", "build", sv(folder)); /* and run what was made */
     add(&args, NULL);
     return s;
 }

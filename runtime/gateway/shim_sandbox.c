@@ -251,7 +251,8 @@ static int enter(const struct sandbox *sandbox, int ruleset)
 {
     /* A limit of 0 counts nothing where the kernel pipes a core to a program; 1 does. */
     const struct rlimit no_core = {1, 1};
-    (void)setrlimit(RLIMIT_CORE, &no_core);
+    if (setrlimit(RLIMIT_CORE, &no_core) != 0 && errno != EPERM) /* it is 0 already */
+        return shim_fail("forbid core files");
     int code = give_up_rights(sandbox);
     if (code == 0) code = check_reach(sandbox);
     if (code != 0) return code;

@@ -30,6 +30,7 @@ from pki import Authority  # noqa: E402
 
 NEWER = "9.0.0"  # than whatever is in runtime/base/version.h
 CLONE_NEWNET, CAP_SYS_RESOURCE = 0x40000000, 24  # linux/sched.h, linux/capability.h
+LANDLOCK = "landlock_create_ruleset landlock_add_rule landlock_restrict_self"  # systemd-nspawn keeps them from what it boots
 EXPOSURE_MAX = 3.5  # of systemd-analyze security, 0 (none) to 10: a root service without sandbox has 9.6
 RUNBOOK = """name: revive-nginx
 match: ['alertname="NginxDown"']
@@ -139,6 +140,7 @@ class Machine:
     def boot(self):
         with open(self.console, "wb") as log:
             self.process = subprocess.Popen(["systemd-nspawn", "--boot", "--private-network", "--register=no", "--keep-unit", "--quiet",
+                                             f"--system-call-filter={LANDLOCK}",
                                              "-D", self.root], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_until(self._is_up, 120, "systemd is up")
@@ -271,6 +273,15 @@ class Package(unittest.TestCase):
         self.assertEqual(request(8080, "POST", "/function/echo", b"x")[0], 200)
         function = m.do("sh", "-c", "for p in /proc/[0-9]*; do [ \"$(readlink $p/exe)\" != /usr/lib/balm/functions/echo ] || cat $p/oom_score_adj; done")
         self.assertEqual(function.split(), ["0"], "a function is not protected")
+        status = m.do("sh", "-c", "for p in /proc/[0-9]*; do [ \"$(readlink $p/exe)\" != /usr/lib/balm/functions/echo ] || cat $p/status; done")
+        fields = dict(line.split(":\t", 1) for line in status.splitlines())
+        self.assertIn(int(fields["Uid"].split()[0]), range(50000, 60000))
+        self.assertEqual((fields["CapEff"], fields["CapBnd"], fields["NoNewPrivs"]), ("0" * 16, "0" * 16, "1"))
+        self.assertGreaterEqual(int(fields["Seccomp_filters"]), 2)  # the unit's own, and ours
+        checks = {line.split()[1]: line for line in m("balm", "doctor")[1].splitlines() if len(line.split()) > 2}
+        for check in ("user", "seccomp", "no_new_privs"):
+            self.assertTrue(checks[check].startswith("ok"), checks[check])
+        say("isolated  " + "; ".join(checks[check] for check in ("user", "landlock", "limits")))
         self.assertIn("act", m.do("balm", "status"))
 
     def test_2_the_unit_verifies_and_is_sandboxed(self):

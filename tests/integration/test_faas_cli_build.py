@@ -117,7 +117,7 @@ class UpTest(BuilderTest):
         output = self.remote("up")
         self.assertIn("success building and pushing image: reg.example/team/my-sh:latest", output)
         self.assertEqual(output.count("202 Accepted"), 2)
-        file = self.p.write("file", "12345")
+        file = self.p.write("shared/file", "12345")  # where functions may look
         for name in ("my-sh", "my-py"):
             self.assertIn("has 5 bytes", self.cli("invoke", name, input=json.dumps({"alertname": "A", "file": file})))
         # Another version under the same name, by publish, by build, and by what the environment says.
@@ -259,6 +259,7 @@ class ArchiveTest(BuilderTest):
             self.assertRegex(log, r"CapEff:\s+0+\n")
             self.assertRegex(log, r"CapBnd:\s+0+\n")
             self.assertIn("cannot either", log)
+        self.assertRegex(log, r"(?m)^cannot$")
         self.assertEqual(self.images(), ["echo", "made"])
         self.assertEqual(os.stat(os.path.join(self.functions, "made")).st_mode & 0o7777, 0o755)
         self.assertEqual(os.stat(os.path.join(self.functions, "made")).st_uid, os.geteuid())

@@ -12,7 +12,7 @@ import sys
 import time
 
 from faas import FAAS_CLI, FaasTest
-from harness import PATIENCE, main, rfc3339, serve, wait_until
+from harness import PATIENCE, PYTHON, main, rfc3339, serve, wait_until
 
 # Answers what it got, as JSON; in a header what the exit code is to be.
 SHOW = """
@@ -46,7 +46,7 @@ class CallsTest(FaasTest):
 
     def program(self, name, text, *flags):
         path = self.p.write(name + ".py", text)
-        self.cli("deploy", "--name", name, "--image", "any", "--fprocess", f"{sys.executable} {path}", *flags)
+        self.cli("deploy", "--name", name, "--image", "any", "--fprocess", f"{PYTHON} {path}", *flags)
 
     def echo(self, name="echo", *flags):
         self.cli("deploy", "--name", name, "--image", "echo", *flags)

@@ -1,11 +1,10 @@
 """faas-cli deploy, flag by flag, and what list, describe, diff and remove show of it."""
 import json
 import os
-import sys
 import time
 
 from faas import FaasTest
-from harness import MEMORY_LIMIT, main
+from harness import MEMORY_LIMIT, PYTHON, main
 
 STACK = """version: 1.0
 provider:
@@ -133,7 +132,7 @@ class DeployTest(FaasTest):
         self.assertEqual(self.cli("invoke", "x", input="all of them"), "all of them")
 
     def test_a_program_by_fprocess(self):
-        self.one("--fprocess", f"{sys.executable} -c 'print(42)'", image="any/thing:1")
+        self.one("--fprocess", f"{PYTHON} -c 'print(42)'", image="any/thing:1")
         self.assertEqual(self.cli("invoke", "x"), "42\n")
 
     def test_update_and_replace(self):

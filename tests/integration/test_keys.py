@@ -5,17 +5,17 @@ import subprocess
 import unittest
 
 from faas import FAAS_CLI
-from harness import BUILD, PATIENCE, PlatformTest, free_port, main, request, wait_until
+from harness import BUILD, PATIENCE, PlatformTest, free_port, main, request, shared, shared_file, wait_until
 
 BOT = "name: guarded\nsummary: Answers those who have a key\nacts: false\nauth: api-key\n"
 # Says what it is asked for with, and what of it a handler could give away. "hold PATH" waits until PATH is there.
 PROGRAM = """#!/bin/sh
 read -r word path
-echo "$word" >>"$0.calls"
+echo "$word" >>"$calls"
 while [ "$word" = hold ] && [ ! -e "$path" ]; do sleep 0.05; done
 echo "$word for $$, mine $Http_X_Mine, key $Http_X_Api_Key"
 """
-STACK = "version: 1.0\nfunctions:\n  guarded: {image: guarded, fprocess: ./run.sh, secrets: [guarded-api-key]}\n  bare: {image: guarded, fprocess: ./run.sh}\n"
+STACK = "version: 1.0\nfunctions:\n  guarded: {image: guarded, fprocess: ./run.sh, secrets: [guarded-api-key], environment: {calls: CALLS}}\n  bare: {image: guarded, fprocess: ./run.sh, environment: {calls: CALLS}}\n"
 OLD, NEW, OTHER = "old-" + "a" * 40, "new-" + "b" * 40, "other-" + "c" * 40
 
 
@@ -32,7 +32,7 @@ class KeysTest(PlatformTest):
             os.chmod(f.name, mode)
 
     def start(self, **more):
-        return self.platform(functions=self.functions, stack=STACK, **more)
+        return self.platform(functions=self.functions, stack=STACK.replace("CALLS", shared_file(self.folder, "calls")), **more)
 
     def put(self, p, value, method="PUT"):
         body = json.dumps({"name": "guarded-api-key", "namespace": "openfaas-fn", "value": value})
@@ -46,7 +46,7 @@ class KeysTest(PlatformTest):
 
     def calls(self):
         try:
-            with open(self.program + ".calls") as f:
+            with open(shared(self.folder, "calls")) as f:
                 return f.read().split()
         except OSError:
             return []
