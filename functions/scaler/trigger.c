@@ -60,8 +60,9 @@ enum status trigger_read(const struct trigger_pair *pairs, size_t n, struct aren
     if (size.len > 0) s = read_number(SV("targetSize"), size, &target, err);
     if (s == STATUS_OK && age.len > 0) s = read_number(SV("targetAge"), age, &age_target, err);
     if (s != STATUS_OK) return s;
-    struct strview name = is_all ? SV("all") : t.function;
-    t.function = is_all ? (struct strview){0} : arena_copy(a, t.function);
+    struct strview name = t.function;
+    if (is_all) name = SV("all");
+    t.function = arena_copy(a, sv_sub(t.function, 0, is_all ? 0 : t.function.len));
     t.specs[t.n_specs++] =
         (struct trigger_spec){arena_printf(a, "balm-%.*s", SV_ARG(name)), TRIGGER_DEPTH, target};
     if (age.len > 0)

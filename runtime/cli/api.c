@@ -195,8 +195,7 @@ enum status cli_trust_platform(const struct cli_platform *platform, struct strvi
     const char *data_dir;
     enum status s = cli_data_dir(platform->data_dir, a, &data_dir, err);
     if (s == STATUS_OK)
-        s = file_read(a, arena_printf(a, "%s/run/" GATEWAY_PIN_FILE, data_dir).ptr, TLS_PIN_MAX, &pin,
-                      err);
+        s = file_read(a, arena_printf(a, "%s/run/" GATEWAY_PIN_FILE, data_dir).ptr, TLS_PIN_MAX, &pin, err);
     if (s == STATUS_OK) call->tls_pin = arena_cstr(a, sv_trim(pin));
     return s;
 }

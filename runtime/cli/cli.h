@@ -190,9 +190,9 @@ struct up_cfg {
     const char *function_uids, *function_read_paths, *function_write_paths;
     const char *shim_path, *docs_dir; /* found, not set */
     int reloads_itself;               /* enum self_reload, by self_reload */
-    int64_t port, scaler_port, repeat_interval_ns, group_interval_ns, watchdog_within_ns, reconcile_interval_ns,
-        reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every, retention_age_ns, retention_bytes,
-        reserve_bytes, retention_interval_ns;
+    int64_t port, scaler_port, repeat_interval_ns, group_interval_ns, watchdog_within_ns,
+        reconcile_interval_ns, reconcile_margin_ns, idle_ns, drain_timeout_ns, snapshot_every,
+        retention_age_ns, retention_bytes, reserve_bytes, retention_interval_ns;
     bool is_insecure, is_json;
 };
 

@@ -1,4 +1,6 @@
 /* A function as a Knative Service: what bot.yaml says, in the strictest pod that it needs. */
+#include <inttypes.h>
+
 #include "base/buf.h"
 #include "base/clock.h"
 #include "cli/generate.h"
@@ -85,9 +87,10 @@ static void append_service(struct buf *b, const struct manifest *m, struct strvi
     append_metadata(b, m);
     buf_printf(b,
                "spec:\n  template:\n    metadata:\n      annotations:\n"
-               "        autoscaling.knative.dev/min-scale: \"0\"\n    spec:\n      timeoutSeconds: %lld\n"
+               "        autoscaling.knative.dev/min-scale: \"0\"\n    spec:\n      timeoutSeconds: %" PRId64
+               "\n"
                "      automountServiceAccountToken: false\n      enableServiceLinks: false\n",
-               (long long)((m->timeout_ns + NS_PER_S - 1) / NS_PER_S + MARGIN_S));
+               (m->timeout_ns + NS_PER_S - 1) / NS_PER_S + MARGIN_S);
     append_container(b, m, image_prefix);
     append_volumes(b, m);
 }

@@ -1,6 +1,5 @@
 #include "function/api_key.h"
 
-
 #include "base/hash.h"
 #include "base/memory.h"
 #include "function/params.h"

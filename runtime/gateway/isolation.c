@@ -61,6 +61,14 @@ static bool has_capabilities(void)
     return true;
 }
 
+/* Cuts the first word off. */
+static bool next_number(struct strview *io_line, uint64_t *ret_value)
+{
+    struct strview rest = sv_trim(*io_line), word = sv_sub(rest, 0, sv_find(rest, ' '));
+    *io_line = sv_sub(rest, word.len, rest.len);
+    return sv_parse_u64(word, ret_value) == STATUS_OK;
+}
+
 /* In a user namespace not every number is somebody. */
 static bool are_mapped(const char *map, unsigned first, unsigned last)
 {
@@ -68,9 +76,9 @@ static bool are_mapped(const char *map, unsigned first, unsigned last)
     struct strview text, line;
     bool is_mapped = file_read(&a, map, UID_MAP_MAX, &text, NULL) != STATUS_OK; /* no namespaces */
     while (!is_mapped && sv_next(&text, '\n', &line)) {
-        unsigned long inside, outside, n;
-        if (sscanf(arena_cstr(&a, line), "%lu %lu %lu", &inside, &outside, &n) == 3)
-            is_mapped = first >= inside && last < inside + n;
+        uint64_t inside = 0, outside = 0, n = 0;
+        bool is_range = next_number(&line, &inside) && next_number(&line, &outside) && next_number(&line, &n);
+        is_mapped = is_range && first >= inside && last < inside + n;
     }
     arena_release(&a);
     return is_mapped;

@@ -20,6 +20,7 @@
 #elif defined(__aarch64__)
 #define ARCH AUDIT_ARCH_AARCH64
 #else
+/* cppcheck-suppress preprocessorErrorDirective */
 #error "the filter of system calls knows x86_64 and aarch64"
 #endif
 

@@ -76,7 +76,9 @@ static ssize_t on_read(nghttp2_session *h2, int32_t stream_id, uint8_t *to, size
 static void submit_head(struct grpc_call *call)
 {
     static const nghttp2_nv head[] = {NV(":status", "200"), NV("content-type", "application/grpc")};
-    nghttp2_data_provider source = {.source = {.ptr = call}, .read_callback = on_read};
+    nghttp2_data_provider source;
+    source.source.ptr = call;
+    source.read_callback = on_read;
     (void)nghttp2_submit_response(call->session->h2, call->stream_id, head, ARRAY_LEN(head), &source);
     call->is_head_sent = true;
 }

@@ -81,19 +81,19 @@ static enum status send(struct grpc_call *call, const Response *answer, struct a
     return grpc_send(call, message_encode(&answer->base, a), err);
 }
 
-static enum status send_error(struct grpc_call *call, Response *answer, struct arena *a, const char *why,
+static enum status send_error(struct grpc_call *call, Response answer, struct arena *a, const char *why,
                               struct error *err)
 {
     Grpc__Reflection__V1__ErrorResponse e = GRPC__REFLECTION__V1__ERROR_RESPONSE__INIT;
     e.error_code = STATUS_NOT_FOUND;
     e.error_message = arena_cstr(a, sv(why));
-    answer->message_response_case =
+    answer.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ERROR_RESPONSE;
-    answer->error_response = &e;
-    return send(call, answer, a, err);
+    answer.error_response = &e;
+    return send(call, &answer, a, err);
 }
 
-static enum status send_file(struct grpc_call *call, Response *answer, struct arena *a, const char *name,
+static enum status send_file(struct grpc_call *call, Response answer, struct arena *a, const char *name,
                              bool is_file, struct error *err)
 {
     const struct question q = {sv(name), is_file};
@@ -103,13 +103,13 @@ static enum status send_file(struct grpc_call *call, Response *answer, struct ar
     ProtobufCBinaryData file = *found;
     files.n_file_descriptor_proto = 1;
     files.file_descriptor_proto = &file;
-    answer->message_response_case =
+    answer.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_FILE_DESCRIPTOR_RESPONSE;
-    answer->file_descriptor_response = &files;
-    return send(call, answer, a, err);
+    answer.file_descriptor_response = &files;
+    return send(call, &answer, a, err);
 }
 
-static enum status send_services(struct grpc_call *call, Response *answer, struct arena *a, struct error *err)
+static enum status send_services(struct grpc_call *call, Response answer, struct arena *a, struct error *err)
 {
     const struct grpc_server *s = call->server;
     Grpc__Reflection__V1__ServiceResponse services[SERVICES_MAX], *pointers[SERVICES_MAX];
@@ -122,10 +122,10 @@ static enum status send_services(struct grpc_call *call, Response *answer, struc
         pointers[list.n_service++] = one;
     }
     list.service = pointers;
-    answer->message_response_case =
+    answer.message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
-    answer->list_services_response = &list;
-    return send(call, answer, a, err);
+    answer.list_services_response = &list;
+    return send(call, &answer, a, err);
 }
 
 static enum status answer_one(struct grpc_call *call, struct arena *a, Request *request, struct error *err)
@@ -135,13 +135,13 @@ static enum status answer_one(struct grpc_call *call, struct arena *a, Request *
     answer.valid_host = request->host;
     switch (request->message_request_case) {
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_BY_FILENAME:
-        return send_file(call, &answer, a, request->file_by_filename, true, err);
+        return send_file(call, answer, a, request->file_by_filename, true, err);
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_SYMBOL:
-        return send_file(call, &answer, a, request->file_containing_symbol, false, err);
+        return send_file(call, answer, a, request->file_containing_symbol, false, err);
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_LIST_SERVICES:
-        return send_services(call, &answer, a, err);
+        return send_services(call, answer, a, err);
     default: /* proto3 has no extensions */
-        return send_error(call, &answer, a, "there are no extensions here", err);
+        return send_error(call, answer, a, "there are no extensions here", err);
     }
 }
 

@@ -341,11 +341,11 @@ static void sweep_call(struct grpc_call *call, int64_t now_ns)
     int64_t request_ns = call->server->cfg.call_timeout_ns;
     if (call->is_reset) return;
     bool is_late = !call->is_half_closed && !call->is_running && now_ns - call->opened_ns > request_ns;
+    bool is_over = !call->is_running && call->deadline_ns != 0 && now_ns > call->deadline_ns;
+    bool is_stuck = call->out.len > call->out_offset && now_ns - call->progress_ns > GRPC_WRITE_NS;
     if (!call->is_answered && is_late)
         answer_status(call, STATUS_DEADLINE_EXCEEDED, "the request did not come in whole");
-    else if (!call->is_running && call->deadline_ns != 0 && now_ns > call->deadline_ns)
-        answer_reset(call, NGHTTP2_CANCEL);
-    else if (call->out.len > call->out_offset && now_ns - call->progress_ns > GRPC_WRITE_NS)
+    else if (is_over || is_stuck)
         answer_reset(call, NGHTTP2_CANCEL);
 }
 

@@ -156,8 +156,8 @@ struct server {
     unsigned accept_failures, cuts; /* since the last line about them */
     int64_t accept_warned_ns, cut_warned_ns;
     size_t held_bytes, held_max_bytes, input_max_bytes;
-    bool is_memory_known;   /* the two limits are what server_limit_memory() found */
-    struct tls_pair *tls;   /* NULL: plain */
+    bool is_memory_known; /* the two limits are what server_limit_memory() found */
+    struct tls_pair *tls; /* NULL: plain */
     struct list conns;
     struct list peers[SERVER_PEER_BUCKETS];
     struct list exchanges, idle_exchanges;

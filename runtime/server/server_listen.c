@@ -114,7 +114,8 @@ static enum status start_listening(const struct server *s, int fd, struct error 
     int errnum = errno;
     if (fd != s->cfg.listen_fd) (void)close(fd);
     return error_set(err, errnum == EADDRINUSE ? STATUS_ALREADY_EXISTS : status_from_errno(errnum),
-                     "server '%s': listen on port %u: %s", s->cfg.name, server_bound_port(fd), strerror(errnum));
+                     "server '%s': listen on port %u: %s", s->cfg.name, server_bound_port(fd),
+                     strerror(errnum));
 }
 
 enum status server_listen(struct server *s, struct error *err)

@@ -128,6 +128,10 @@ class Pod(unittest.TestCase):
         self.start_queue(**(queue or {}))
         wait_until(lambda: self.queue.probe() == 200, 20, "the pod is ready")
 
+    def function_root(self):
+        """The function's root folder, as it sees it."""
+        return os.path.join("/proc", str(self.function.process.pid), "root")
+
     def post(self, body, headers=None, path="/", **more):
         return request(QUEUE_PORT, "POST", path, body, headers, **more)
 
@@ -144,7 +148,7 @@ class Contract(Pod):
         with open(f"/proc/{self.function.process.pid}/mounts") as f:
             mounts = {line.split()[1]: line.split()[3].split(",") for line in f}
         self.assertEqual([("ro" in mounts[m]) for m in ("/", "/mnt", "/var", "/tmp")], [True, True, True, False])
-        self.assertEqual(os.listdir(f"/proc/{self.function.process.pid}/root/tmp"), [".lock"])
+        self.assertEqual(os.listdir(os.path.join(self.function_root(), "tmp")), [".lock"])
         self.assertEqual(self.post(b"x" * (6 << 20))[0], 200)  # large bodies are spooled to /tmp
 
     def test_readiness_is_what_queue_proxy_finds_by_any_probe(self):
@@ -246,7 +250,7 @@ class Concurrency(Pod):
         with concurrent.futures.ThreadPoolExecutor(requests) as pool:
             answers = list(pool.map(lambda i: self.post(b"%d" % i), range(requests)))
         self.assertEqual([a[::2] for a in answers], [(200, b"%d" % i) for i in range(requests)])
-        with open(f"/proc/{self.function.process.pid}/root/tmp/inside" if is_contained() else "/tmp/inside") as f:
+        with open(os.path.join(self.function_root() if is_contained() else "/", "tmp", "inside")) as f:
             marks = f.read().split()
         inside = peak = 0
         for mark in marks:

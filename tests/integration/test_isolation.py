@@ -135,7 +135,7 @@ class AsRoot(IsolationTest):
             "journal": journal, "password": [p.data + "/secrets/" + name for name in ("basic-auth-password", "invocation-key", "webhook-token")],
             "memory": [f"/proc/{pid}/mem" for pid in (self.victim, p.process.pid)],
             "environ": [f"/proc/{pid}/environ" for pid in (self.victim, p.process.pid, shim)],
-            "root_of": [f"/proc/{self.victim}/root/etc/hostname"],
+            "root_of": [os.path.join("/proc", str(self.victim), "root", "etc", "hostname")],
             "folders": [p.data, p.data + "/run", os.path.dirname(self.secrets_of_victim), self.secrets_of_victim, self.temp_of_victim,
                         os.path.dirname(self.temp_of_victim), f"/proc/{p.process.pid}/fd", "/root", "/home", "/tmp"],
             "writes": [*LITTER, self.folder + "/x", self.functions + "/breakout.py", p.data + "/x", self.temp_of_victim + "/x",

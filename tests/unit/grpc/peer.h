@@ -54,7 +54,8 @@ struct peer {
 };
 
 typedef void script_fn(struct peer *p);
-/* window: of each stream, for what comes back; 0: HTTP/2's own; NO_WINDOW: none, but what the script opens. */
+/* window: of each stream, for what comes back; 0: HTTP/2's own; NO_WINDOW: none, but what the script opens.
+ */
 #define NO_WINDOW UINT32_MAX
 void with_peer(script_fn *script);
 void with_peer_of(const struct grpc_cfg *cfg, uint32_t window, script_fn *script);
