@@ -65,7 +65,7 @@ struct work_target {
 };
 
 struct work_function {
-    struct work_function *next;
+    struct work_function *next, *bucket_next;
     struct work_heap candidates[WORK_KINDS];
     struct list unfinished;                         /* by seq */
     size_t counts[WORK_STATES], calls[WORK_STATES]; /* all, and those of kind call */
@@ -73,11 +73,14 @@ struct work_function {
     char name[];
 };
 
+#define WORK_FUNCTION_BUCKETS 1024
+
 struct work_index {
     struct work **items;
     struct work_target **targets;
     size_t n_buckets, n_targets_buckets, n_items, n_targets;
     struct work_function *functions;
+    struct work_function *buckets[WORK_FUNCTION_BUCKETS]; /* the same, by name */
     struct work_heap waiting;
     struct list dead;
     size_t counts[WORK_STATES], calls[WORK_STATES];

@@ -144,24 +144,32 @@ uint64_t work_oldest_seq(const struct work_index *x)
     return oldest;
 }
 
-const struct work_function *work_function_find(const struct work_index *x, struct strview name)
+static struct work_function *find_in(struct work_function *bucket, struct strview name)
 {
-    for (struct work_function *f = x->functions; f != NULL; f = f->next)
-        if (sv_eq(sv_n(f->name, f->name_len), name)) return f;
-    return NULL;
+    while (bucket != NULL && !sv_eq(sv_n(bucket->name, bucket->name_len), name))
+        bucket = bucket->bucket_next;
+    return bucket;
 }
 
-/* One entry per function ever called, which are deployed ones: a short list. */
+const struct work_function *work_function_find(const struct work_index *x, struct strview name)
+{
+    return find_in(x->buckets[hash_of(name) % WORK_FUNCTION_BUCKETS], name);
+}
+
+/* One entry per function ever called, which are deployed ones. */
 static struct work_function *function_get(struct work_index *x, struct strview name)
 {
-    for (struct work_function *f = x->functions; f != NULL; f = f->next)
-        if (sv_eq(sv_n(f->name, f->name_len), name)) return f;
-    struct work_function *f = mem_zalloc(1, sizeof(*f) + name.len + 1);
+    struct work_function **bucket = &x->buckets[hash_of(name) % WORK_FUNCTION_BUCKETS];
+    struct work_function *f = find_in(*bucket, name);
+    if (f != NULL) return f;
+    f = mem_zalloc(1, sizeof(*f) + name.len + 1);
     f->name_len = name.len;
     if (name.len > 0) memcpy(f->name, name.ptr, name.len);
     list_init(&f->unfinished);
     f->next = x->functions;
     x->functions = f;
+    f->bucket_next = *bucket;
+    *bucket = f;
     return f;
 }
 

@@ -1166,6 +1166,25 @@ QUEUE_TEST(depth_counts_each_function_and_all)
     cr_assert_not(queue_is_full(queue));
 }
 
+/* More of them than places in the table. */
+QUEUE_TEST(thousands_of_functions_are_told_apart)
+{
+    enum { N = 3000 };
+    for (unsigned i = 0; i < 2 * N; i++) {
+        char intent[16], function[16];
+        (void)snprintf(intent, sizeof(intent), "i%u", i);
+        (void)snprintf(function, sizeof(function), "f%u", i < N ? i : i % 2);
+        (void)add(intent, function, "");
+    }
+    for (unsigned i = 0; i < N; i++) {
+        char function[16];
+        (void)snprintf(function, sizeof(function), "f%u", i);
+        cr_assert_eq(queue_depth(queue, sv(function)).ready, i < 2 ? 1 + N / 2 : 1, "%s", function);
+    }
+    cr_assert_eq(queue_depth(queue, SV("f3000")).ready, 0);
+    cr_assert_eq(queue_depth(queue, SV("")).ready, 2 * N);
+}
+
 QUEUE_TEST(records_beyond_the_memory_limit_are_read_again)
 {
     enum { BIG = 1000 * 1000, N = QUEUE_BYTES_MAX / BIG + 4 };
