@@ -21,6 +21,8 @@
 /* What nghttp2 hands out at once may be a whole frame more. */
 #define WRITE_MAX_BYTES (WRITE_BYTES + (size_t)64 * 1024)
 #define ACCEPTS_A_TURN  64
+/* Of a turn: a burst of requests is begun as the ones before are answered, and others have their turn. */
+#define RECEIVE_BYTES ((size_t)16 * 1024)
 /* A connection has so long to become one, and an idle one is safe so long. */
 #define GREETING_NS (10 * NS_PER_S)
 
@@ -29,10 +31,10 @@ struct grpc_conn {
     struct grpc_server *server;
     h2o_socket_t *sock;
     struct grpc_session session;
-    struct loop_deferred flush;
+    struct loop_deferred flush, receive;
     struct buf out; /* being written */
     int64_t opened_ns, progress_ns;
-    bool has_session, is_writing, is_flush_due, is_broken, is_cut;
+    bool has_session, is_writing, is_flush_due, is_receive_due, is_broken, is_cut;
 };
 
 /* ---- the end ---- */
@@ -44,13 +46,15 @@ static void conn_shutdown(struct grpc_conn *c)
     (void)shutdown(h2o_socket_get_fd(c->sock), SHUT_RDWR);
 }
 
+/* What is due still holds the pointer. */
 static void conn_free(struct grpc_conn *c)
 {
+    if (c->is_flush_due || c->is_receive_due) return;
     buf_release(&c->out);
     free(c);
 }
 
-/* h2o has closed it. A flush that is due still holds the pointer. */
+/* h2o has closed it. */
 static void on_closed(void *arg)
 {
     struct grpc_conn *c = arg;
@@ -60,7 +64,7 @@ static void on_closed(void *arg)
     if (c->has_session) session_release(&c->session);
     c->has_session = false;
     c->sock = NULL;
-    if (!c->is_flush_due) conn_free(c);
+    conn_free(c);
     grpc_notice_quiet(s);
 }
 
@@ -121,18 +125,44 @@ static void wants_output(void *arg)
 
 /* ---- in ---- */
 
+static void on_read(h2o_socket_t *sock, const char *h2o_err);
+
+/* Nothing is read while something of what was waits. */
+static void conn_receive(struct grpc_conn *c)
+{
+    h2o_socket_t *sock = c->sock;
+    size_t n = sock->input->size < RECEIVE_BYTES ? sock->input->size : RECEIVE_BYTES;
+    enum status s = session_receive(&c->session, sock->input->bytes, n);
+    h2o_buffer_consume(&sock->input, n);
+    if (s != STATUS_OK) {
+        c->is_broken = true; /* its GOAWAY still goes out */
+        h2o_socket_read_stop(sock);
+    } else if (sock->input->size > 0) {
+        c->is_receive_due = true;
+        h2o_socket_read_stop(sock);
+        loop_defer(c->server->loop, &c->receive);
+    } else {
+        h2o_socket_read_start(sock, on_read);
+    }
+}
+
+static void on_receive(struct loop_deferred *d)
+{
+    struct grpc_conn *c = container_of(d, struct grpc_conn, receive);
+    c->is_receive_due = false;
+    if (c->sock == NULL)
+        conn_free(c);
+    else if (!c->is_broken)
+        conn_receive(c);
+}
+
 static void on_read(h2o_socket_t *sock, const char *h2o_err)
 {
     struct grpc_conn *c = sock->data;
-    if (h2o_err != NULL) {
+    if (h2o_err != NULL)
         conn_close(c);
-        return;
-    }
-    enum status s = session_receive(&c->session, sock->input->bytes, sock->input->size);
-    h2o_buffer_consume(&sock->input, sock->input->size);
-    if (s == STATUS_OK) return;
-    c->is_broken = true; /* its GOAWAY still goes out */
-    h2o_socket_read_stop(sock);
+    else
+        conn_receive(c);
 }
 
 static void conn_greet(struct grpc_conn *c)
@@ -143,8 +173,7 @@ static void conn_greet(struct grpc_conn *c)
     }
     c->has_session = true;
     if (c->server->is_draining) session_drain(&c->session);
-    h2o_socket_read_start(c->sock, on_read);
-    if (c->sock->input->size > 0) on_read(c->sock, NULL);
+    conn_receive(c);
 }
 
 static void on_handshake(h2o_socket_t *sock, const char *h2o_err)
@@ -164,6 +193,7 @@ static void conn_open(struct grpc_server *s, h2o_socket_t *sock)
     c->server = s;
     c->sock = sock;
     c->flush.fn = on_flush;
+    c->receive.fn = on_receive;
     c->opened_ns = c->progress_ns = loop_now_ns(s->loop);
     buf_init(&c->out, WRITE_MAX_BYTES);
     sock->data = c;

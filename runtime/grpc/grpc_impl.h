@@ -83,6 +83,7 @@ struct grpc_message {
 
 struct grpc_call {
     struct list node;             /* in session->calls, or server->idle_calls */
+    struct list ready_node;       /* in server->ready_calls: its handler is to run */
     struct grpc_session *session; /* NULL: the stream is gone */
     struct grpc_server *server;
     int32_t stream_id;
@@ -183,7 +184,8 @@ struct grpc_server {
     struct st_h2o_socket_t *listener; /* NULL after a drain */
     struct tls_pair *tls;             /* NULL: plain */
     struct grpc_token *token;         /* NULL: none is asked for */
-    struct list conns, idle_calls;
+    struct list conns, idle_calls, ready_calls;
+    bool has_runner; /* a fiber that has not begun with the ready calls is on its way */
     unsigned n_conns, n_idle, n_running, n_health_watches;
     size_t held_bytes;          /* of all sessions */
     struct fiber_scope scope;   /* handlers */

@@ -85,6 +85,7 @@ enum status grpc_server_start(struct loop *l, const struct grpc_cfg *cfg, struct
     s->is_serving = true;
     list_init(&s->conns);
     list_init(&s->idle_calls);
+    list_init(&s->ready_calls);
     fiber_scope_init(&s->scope);
     fiber_scope_init(&s->upkeep);
     fiber_event_init(&s->quiet);

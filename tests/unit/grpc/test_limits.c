@@ -141,6 +141,57 @@ Test(grpc_limits, questions_about_services_leave_nothing_behind)
     with_peer(questions);
 }
 
+/* All of their requests end in one piece of bytes. */
+static void end_requests(struct peer *p, const struct reply *const *replies, size_t n)
+{
+    struct strview body = framed(SV("x"));
+    for (size_t i = 0; i < n; i++)
+        put_frame(p, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, replies[i]->stream_id, body);
+    cr_assert_eq(session_receive(&p->session, p->by_hand.ptr, p->by_hand.len), STATUS_OK);
+    buf_reset(&p->by_hand);
+}
+
+static void many_handlers(struct peer *p)
+{
+    const struct reply *r[200];
+    for (size_t i = 0; i < ARRAY_LEN(r); i++)
+        r[i] = begin(p, i % 2 == 0 ? WATCH : ECHO, "", 0);
+    unsigned before = fiber_count();
+    end_requests(p, r, ARRAY_LEN(r));
+    cr_assert_eq(p->server->n_running, ARRAY_LEN(r));
+    cr_assert_leq(fiber_count(), before + 1);
+    settle(p);
+    cr_assert_eq(p->server->n_running, 0);
+    for (size_t i = 1; i < ARRAY_LEN(r); i += 2)
+        assert_status(r[i], STATUS_OK);
+}
+Test(grpc_limits, handlers_that_do_not_wait_share_a_stack)
+{
+    with_peer(many_handlers);
+}
+
+static void some_wait(struct peer *p)
+{
+    const struct reply *r[] = {begin(p, WAIT, "", 0), begin(p, ECHO, "", 0), begin(p, WAIT, "", 0),
+                               begin(p, WAIT, "", 0), begin(p, ECHO, "", 0)};
+    end_requests(p, r, ARRAY_LEN(r));
+    nghttp2_submit_rst_stream(p->h2, NGHTTP2_FLAG_NONE, r[3]->stream_id, NGHTTP2_CANCEL);
+    settle(p);
+    assert_status(r[1], STATUS_OK);
+    assert_status(r[4], STATUS_OK);
+    cr_assert_eq(r[0]->grpc_status, -1);
+    fiber_event_set(&p->go);
+    settle(p);
+    assert_status(r[0], STATUS_OK);
+    assert_status(r[2], STATUS_OK);
+    cr_assert_eq(r[3]->grpc_status, -1);
+    cr_assert_eq(p->server->n_running, 0);
+}
+Test(grpc_limits, handlers_behind_one_that_waits_run_all_the_same)
+{
+    with_peer(some_wait);
+}
+
 static void streams(struct peer *p)
 {
     struct strview body = framed(SV("x"));
