@@ -35,9 +35,12 @@ def shared(folder, name=""):
     """FOLDER/shared, or the path of `name` in it: where functions, which have users of their own, may write."""
     path = os.path.join(folder, "shared")
     if not os.path.isdir(path):
-        os.chmod(folder, 0o755)
-        os.mkdir(path)
+        os.makedirs(path)
         os.chmod(path, 0o777)
+        while folder not in ("/", ROOT, tempfile.gettempdir(), os.path.expanduser("~")):  # those are not ours to open
+            if not os.stat(folder).st_mode & 1:
+                os.chmod(folder, 0o755)
+            folder = os.path.dirname(folder)
     return os.path.join(path, name) if name else path
 
 
