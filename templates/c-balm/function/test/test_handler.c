@@ -20,7 +20,9 @@ static struct result look(struct arena *arena, const char *file)
 
 static void a_file_that_is_there(struct arena *arena)
 {
-    char path[] = "/tmp/my-bot-XXXXXX";
+    const char *folder = getenv("TMPDIR");
+    char path[4096];
+    (void)snprintf(path, sizeof(path), "%s/my-bot-XXXXXX", folder != NULL ? folder : "/tmp");
     int fd = mkstemp(path);
     assert(fd >= 0 && write(fd, "12345", 5) == 5);
     struct result result = look(arena, path);
