@@ -15,6 +15,8 @@
 #define CALL_TIMEOUT_NS   (60 * NS_PER_S) /* where the function says nothing */
 #define BODY_MESSAGE_MAX  500
 #define CALLBACK_BODY_MAX ((size_t)512 * 1024) /* as of a call: with its base64 it fits into a record */
+#define HOPS_HEADER       "x-balm-hops"
+#define HOPS_MAX          8 /* a chain of callbacks that is longer goes in a circle */
 #define CALLBACK_HEADERS_MAX                                                                                 \
     ((size_t)32 * 1024) /* a function must not make its answer too large to record                           \
                          */
@@ -67,6 +69,7 @@ static bool is_posted(struct strview name)
                                           "x-function-status",
                                           "x-duration-seconds",
                                           "x-balm-error",
+                                          "x-balm-hops",
                                           "x-openfaas-internal",
                                           "expect"};
     for (size_t i = 0; i < ARRAY_LEN(dropped); i++)
@@ -96,6 +99,14 @@ static void put_header(json_t *headers, const char *name, struct strview value)
     (void)json_object_set_new(headers, name, json_text(value));
 }
 
+/* How many functions there were before in this chain. */
+static uint64_t hops_of(const struct http_req *req)
+{
+    uint64_t n = 0;
+    (void)!sv_parse_u64(http_req_header(req, SV(HOPS_HEADER)), &n);
+    return n < HOPS_MAX ? n : HOPS_MAX;
+}
+
 static void put_own_headers(const struct job *job, const struct ending *e, json_t *headers)
 {
     const struct record *r = job->item->record;
@@ -107,6 +118,7 @@ static void put_own_headers(const struct job *job, const struct ending *e, json_
     put_header(headers, "x-function-name", r->function);
     put_header(headers, "x-function-status", arena_printf(job->arena, "%d", e->http_status));
     put_header(headers, "x-start-time", arena_printf(job->arena, "%" PRId64, r->time_ns));
+    put_header(headers, HOPS_HEADER, arena_printf(job->arena, "%" PRIu64, hops_of(&asked) + 1));
     put_header(headers, "x-duration-seconds",
                arena_printf(job->arena, "%.6f", (double)(took_ns > 0 ? took_ns : 0) / (double)NS_PER_S));
 }
@@ -264,6 +276,12 @@ static void post(const struct job *job, const struct http_req *req)
     struct strview host = host_of(r->callback);
     struct error err = {0};
     int http_status = 0;
+    if (hops_of(req) == HOPS_MAX) {
+        invoker_finish(
+            job, SV("dead"), SV("FAILED_PRECONDITION"),
+            SV("it would be the eighth callback in a row: the functions call each other in a circle"));
+        return;
+    }
     enum status s = env->invoker->post(env->invoker_arg, r->callback, req->headers, req->n_headers, req->body,
                                        job->arena, &http_status, &err);
     if (s == STATUS_CANCELLED && fiber_is_cancelled()) return;

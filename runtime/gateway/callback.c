@@ -132,20 +132,62 @@ static bool is_own_address(const struct in6_addr *address)
     return is_own;
 }
 
-bool callback_may_connect(void *gateway, const struct sockaddr *address)
+/* Where one URL may lead. */
+struct reach {
+    struct gateway *gateway;
+    bool may_call_us; /* it names a function of ours, which anybody may call */
+};
+
+static bool may_connect(void *arg, const struct sockaddr *address)
 {
-    const struct gateway *g = gateway;
+    const struct reach *reach = arg;
+    const struct gateway *g = reach->gateway;
     const char *networks = g->cfg.callback_networks;
     struct in6_addr in6;
     uint16_t port;
     if (!read_sockaddr(address, &in6, &port)) return false;
-    if (port == (g->server != NULL ? gateway_port(g) : g->cfg.port) && is_own_address(&in6)) return false;
+    if (port == (g->server != NULL ? gateway_port(g) : g->cfg.port) && is_own_address(&in6))
+        return reach->may_call_us;
     if (networks != NULL && networks[0] != '\0') return is_in(networks, &in6);
     if (is_in(loopback, &in6)) return gateway_is_on_loopback(g);
     return !is_in(never, &in6);
 }
 
 /* ---- a caller's URL ---- */
+
+static bool is_plain(char c)
+{
+    bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    return is_letter || (c >= '0' && c <= '9') || strchr("-_~./?=&+,:", c) != NULL;
+}
+
+/* "/function/NAME…" or "/async-function/NAME…" of one that is deployed and does not act. Nothing that could
+ * be read as another path is in it. */
+static bool names_function(struct gateway *g, struct strview path)
+{
+    static const struct strview prefixes[] = {{"/function/", 10}, {"/async-function/", 16}};
+    struct strview rest = {0};
+    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
+        if (sv_starts_with(path, prefixes[i])) rest = sv_sub(path, prefixes[i].len, path.len);
+    size_t end = 0;
+    for (size_t i = 0; i < rest.len; i++)
+        if (!is_plain(rest.ptr[i])) return false;
+    while (end < rest.len && rest.ptr[end] != '/' && rest.ptr[end] != '?')
+        end++;
+    const struct deployment *d = supervisor_find(g, sv_sub(rest, 0, end));
+    return d != NULL && !d->info.acts && !sv_contains(rest, SV(".."));
+}
+
+/* The part before the path, and where it may lead. `url` begins with http:// or https://. */
+static struct strview split_url(struct gateway *g, struct strview url, struct reach *ret_reach)
+{
+    struct strview rest = sv_sub(url, sv_starts_with(url, SV("https://")) ? 8 : 7, url.len);
+    size_t end = 0;
+    while (end < rest.len && strchr("/?#\\", rest.ptr[end]) == NULL)
+        end++;
+    *ret_reach = (struct reach){g, names_function(g, sv_sub(rest, end, rest.len))};
+    return sv_sub(rest, 0, end);
+}
 
 /* "host", "host:port", "[::1]:port". False: it is written as no address, so it is asked when it is known. */
 static bool literal_address(struct strview authority, uint16_t port, struct sockaddr_in6 *ret)
@@ -171,11 +213,8 @@ enum status callback_check_url(struct gateway *g, struct strview url, struct err
                          url.len, CALLBACK_URL_MAX);
     if (!is_visible_text(url) || !sv_is_utf8(url))
         return error_set(err, STATUS_INVALID_ARGUMENT, "X-Callback-Url: it has a space or control character");
-    struct strview rest = sv_sub(url, is_tls ? 8 : 7, url.len);
-    size_t end = 0;
-    while (end < rest.len && strchr("/?#\\", rest.ptr[end]) == NULL)
-        end++;
-    struct strview authority = sv_sub(rest, 0, end);
+    struct reach reach;
+    struct strview authority = split_url(g, url, &reach);
     struct sockaddr_in6 address;
     if (authority.len == 0 || authority.ptr[0] == ':')
         return error_set(err, STATUS_INVALID_ARGUMENT, "X-Callback-Url: it names no host");
@@ -183,7 +222,7 @@ enum status callback_check_url(struct gateway *g, struct strview url, struct err
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "X-Callback-Url: a user or password in it is refused, since it would be recorded");
     if (literal_address(authority, is_tls ? 443 : 80, &address) &&
-        !callback_may_connect(g, (const struct sockaddr *)&address))
+        !may_connect(&reach, (const struct sockaddr *)&address))
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "X-Callback-Url: answers are not posted to that address (see --callback-networks)");
     return STATUS_OK;
@@ -194,6 +233,8 @@ enum status callback_post(struct gateway *g, struct strview url, const struct ht
                           struct error *err)
 {
     struct http_reply reply;
+    struct reach reach;
+    (void)split_url(g, url, &reach);
     const struct http_call call = {
         .method = SV("POST"),
         .url = url,
@@ -202,8 +243,8 @@ enum status callback_post(struct gateway *g, struct strview url, const struct ht
         .body = body,
         .timeout_ns = CALLBACK_TIMEOUT_NS,
         .max_body_bytes = CALLBACK_ANSWER_MAX,
-        .may_connect = callback_may_connect,
-        .may_connect_arg = g,
+        .may_connect = may_connect,
+        .may_connect_arg = &reach,
     };
     enum status s = http_request(&call, a, &reply, err);
     if (s == STATUS_OK) *ret_http_status = reply.status;

@@ -4,12 +4,15 @@
  * services that trust this machine, to a cloud's metadata server, to its own management API. So it is the
  * address that counts, as the connection is opened, whatever the URL looks like and its name resolves to:
  *
- *   our own port, on any address of this machine   never: whatever may be done there is asked for directly
+ *   our own port, on any address of this machine   functions that are deployed and do not act, which anybody
+ *                                                  may call: so one function's answer is another one's call,
+ *                                                  seven times in a row; nothing else there
  *   networks are listed (--callback-networks)      these and no others
  *   none are listed                                anything but link-local and metadata addresses, multicast,
  *                                                  reserved ones, and loopback unless the gateway itself
  *                                                  listens on loopback: then its callers are on this machine
  *
+ * Each posting says in X-Balm-Hops how many there were in its chain (functions/dispatcher/invoker_call.c).
  * Redirects are not followed, no credentials are sent, and no proxy is used. */
 #ifndef BALM_GATEWAY_CALLBACK_H
 #define BALM_GATEWAY_CALLBACK_H
@@ -29,8 +32,6 @@ enum status callback_check_networks(const char *text, struct error *err) MUST_US
 /* Of a caller: http or https, with a host, no user or password (the journal would keep it). An address that
  * is not allowed is said at once, if it is written as one. STATUS_INVALID_ARGUMENT. */
 enum status callback_check_url(struct gateway *g, struct strview url, struct error *err) MUST_USE;
-/* May a connection be opened to it? arg is the gateway. */
-bool callback_may_connect(void *gateway, const struct sockaddr *address);
 /* One POST. STATUS_OK: any answer. STATUS_PERMISSION_DENIED: no address of the host is allowed. Else as
  * http_request(). */
 enum status callback_post(struct gateway *g, struct strview url, const struct http_header *headers,

@@ -55,7 +55,8 @@
  * it is a dead letter, and so is at once one whose address is not allowed. A call that got no answer is told
  * as well, with an empty body and X-Balm-Error: X-Function-Status is 503 where it could not be reached, 504
  * where no answer came in time, 502 where it was cut. A body over 512 KiB is not kept: then X-Balm-Error says
- * so, and the status is the function's.
+ * so, and the status is the function's. The URL may be a function of this gateway: its call is the answer
+ * then. X-Balm-Hops counts them; the eighth in a row is a dead letter.
  *
  * Loop thread only; everything that waits is a fiber. */
 #ifndef BALM_GATEWAY_GATEWAY_H

@@ -6,7 +6,7 @@ import subprocess
 import threading
 
 from faas import FAAS_CLI, FaasTest
-from harness import BALM, BUILD, PlatformTest, main, request, serve, shared, stack_file, wait_until
+from harness import BALM, BUILD, PYTHON, PlatformTest, free_port, main, request, serve, shared, stack_file, wait_until
 
 # Answers what it got, with a header of its own; "hold PATH" waits until PATH is there.
 PROGRAM = """#!/bin/sh
@@ -14,6 +14,24 @@ read -r word path
 echo "$word" >> "$calls"
 while [ "$word" = hold ] && [ ! -e "$path" ]; do sleep 0.05; done
 case "$word" in big) head -c 600000 /dev/zero | tr '\\0' x;; *) echo "done: $word";; esac
+"""
+
+
+# Asks for its answer to be posted to the gateway again, whatever it says of how often that was.
+CIRCLE = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with open(os.environ["calls"], "a") as f:
+            f.write("x\\n")
+        self.send_response(200)
+        self.send_header("X-Callback-Url", body.decode())
+        self.send_header("X-Balm-Hops", "0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
 
 
@@ -141,6 +159,33 @@ class AsyncTest(PlatformTest):
         headers, body, _ = r.wait(2, 120)
         self.assertIn(headers["x-function-status"], ("500", "502", "503"))
         self.assertEqual(headers["x-function-name"], "prog")
+
+    # ---- one function's answer is another one's call ----
+
+    def test_functions_are_chained_by_callbacks_to_the_gateway(self):
+        p = self.start()
+        for prefix, host in (("function", "127.0.0.1"), ("async-function", "localhost")):
+            before = self.begun()
+            self.call(p, "one", f"http://{host}:{p.port}/{prefix}/prog", "prog")
+            wait_until(lambda: self.begun() == before + 2, 30, f"{prefix}: called with the answer of the first")
+        with open(shared(self.folder, "calls")) as f:
+            self.assertEqual(f.read().split(), ["one", "done:", "one", "done:"])
+        for url in (f"http://127.0.0.1:{p.port}/function/alerts", f"http://127.0.0.1:{p.port}/function/dispatcher/freeze",
+                    f"http://127.0.0.1:{p.port}/function/none", f"http://127.0.0.1:{p.port}/function/prog/../../system/reload",
+                    f"http://127.0.0.1:{p.port}/function/prog/%2e%2e/x", f"http://127.0.0.1:{p.port}/function/", f"http://127.0.0.1:{p.port}/function/prog\\x"):
+            self.assertIn("not posted", self.call(p, "x", url, code=400), url)
+
+    def test_a_circle_of_callbacks_ends(self):
+        with open(self.program, "w") as f:
+            f.write(CIRCLE)
+        env = f"{{calls: {shared(self.folder, 'calls')}, mode: http, upstream_url: 'http://127.0.0.1:{free_port()}'}}"
+        stack = stack_file("echo") + f"  prog: {{image: prog, fprocess: '{PYTHON} {self.program}', environment: {env}}}\n"
+        p = self.platform(functions=self.functions, stack=stack)
+        url = f"http://127.0.0.1:{p.port}/async-function/prog"
+        self.call(p, url, url, "prog")
+        dead = p.wait_record("outcome", 60, state="dead")
+        self.assertIn("in a circle", dead["message"])
+        self.assertEqual(self.begun(), 8)
 
     # ---- our own death ----
 

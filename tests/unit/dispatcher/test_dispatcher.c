@@ -1220,7 +1220,7 @@ static void check_callback(void)
         cr_assert_eq(sleep_ms(5), STATUS_OK);
     const struct record *outcome = find_record(RECORD_OUTCOME, NULL, NULL);
     cr_assert(sv_eq(outcome->state, SV("done")) && sv_eq(outcome->message, SV("192.0.2.7 answered 204")));
-    cr_assert_str_eq(bots.last_post, "http://192.0.2.7/secret echo 200 6 fine");
+    cr_assert_str_eq(bots.last_post, "http://192.0.2.7/secret echo 200 7 fine");
     cr_assert_eq(bots.n_called, 1);
     cr_assert_eq(bots.n_posted, 1);
 }
