@@ -1,6 +1,7 @@
 """As many functions as a platform takes, and ten thousand that are asked for: what lists, restarts and memory cost then."""
 import concurrent.futures
 import json
+import os
 import time
 
 from harness import PATIENCE, PlatformTest, main, wait_until
@@ -60,7 +61,8 @@ class ManyFunctionsTest(PlatformTest):
         name = again[-1]["name"]
         self.assertEqual(self.p.request("POST", "/function/" + name, b"served")[2], b"served")
         self.assertLess(start, 2 * PATIENCE)
-        self.assertLess(memory - before, 32)
+        if "ASAN_OPTIONS" not in os.environ:  # which keeps what is freed
+            self.assertLess(memory - before, 32)
         print(f"\n{ASKED} asked for in {spent:.1f} s, {TAKEN} taken; list {listed * 1000:.0f} ms, start after kill -9 {start:.2f} s, "
               f"Private_Dirty {before:.1f} MiB, with them {memory:.1f} MiB, after the start {self.memory_mib():.1f} MiB", flush=True)
 
