@@ -23,6 +23,7 @@ from harness import BUILD  # noqa: E402
 from measure import PAIRS, SECONDS, Table, fdatasync_p50_ms  # noqa: E402
 import chain  # noqa: E402
 import durable  # noqa: E402
+import keda  # noqa: E402
 import process  # noqa: E402
 import serve  # noqa: E402
 import watchdog  # noqa: E402
@@ -35,6 +36,7 @@ FIGURES = {
     "alerts": durable.alerts,
     "chain": chain.idle,
     "sustained": chain.sustained,
+    "grpc": keda.scaler,
     "start": process.start,
     "first": process.first_invocation,
     "idle": process.idle,
