@@ -40,6 +40,7 @@ var (
 	certFile  = flags.String("cert", "", "the client's certificate")
 	keyFile   = flags.String("key", "", "and its key")
 	tokenFile = flags.String("token-file", "", "a bearer token, read for each call")
+	again     = flags.Bool("again", false, "open what is pushed again when it ends")
 	interval  = flags.Duration("interval", 30*time.Second, "between two polls of a ScaledObject")
 )
 

@@ -144,23 +144,35 @@ func many(address string) {
 
 // ---- what is pushed ----
 
+// With -again the stream is opened anew on the same connection, until stdin ends.
 func push(address string) {
 	ctx := untilStdinEnds()
 	conn, c := connect(address)
 	defer conn.Close()
-	stream, err := c.StreamIsActive(ctx, refOf(*function))
-	if err == nil {
-		_, err = c.GetMetricSpec(ctx, refOf(*function)) // the stream's request is in as well, then
+	for {
+		stream, err := c.StreamIsActive(ctx, refOf(*function))
+		if err == nil {
+			_, err = c.GetMetricSpec(ctx, refOf(*function)) // the stream's request is in as well, then
+		}
+		if err == nil {
+			say(map[string]any{"at": "open"})
+			err = readPushes(stream)
+		} else if !*again {
+			fail(err)
+		}
+		say(map[string]any{"at": "end", "clean": err == io.EOF, "code": status.Code(err).String()})
+		if !*again || ctx.Err() != nil {
+			return
+		}
+		pause(ctx, 100*time.Millisecond)
 	}
-	if err != nil {
-		fail(err)
-	}
-	say(map[string]any{"at": "open"})
+}
+
+func readPushes(stream pb.ExternalScaler_StreamIsActiveClient) error {
 	for {
 		answer, err := stream.Recv()
 		if err != nil {
-			say(map[string]any{"at": "end", "clean": err == io.EOF, "code": status.Code(err).String()})
-			return
+			return err
 		}
 		say(map[string]any{"at": "told", "result": answer.GetResult(), "unix_ns": time.Now().UnixNano()})
 	}
