@@ -144,6 +144,7 @@ def main():
     if args.asan:
         shutil.rmtree(reports, ignore_errors=True)
         os.makedirs(reports)
+        os.chmod(reports, 0o777)  # functions have users of their own
         env["ASAN_OPTIONS"] = f"log_path={reports}/asan:detect_leaks=1:abort_on_error=0:exitcode=99"
         env["UBSAN_OPTIONS"] = f"log_path={reports}/ubsan:print_stacktrace=1"
         env["LSAN_OPTIONS"] = f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"

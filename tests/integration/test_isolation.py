@@ -144,6 +144,8 @@ class AsRoot(IsolationTest):
             "sockets": sockets, "abstract": ["balm-test-%d" % os.getpid()], "setuid": [self.setuid_id, "/usr/bin/id"], "uids": [0, 1, ORDINARY + 1],
         })
         got = answer["got"]
+        if "ASAN_OPTIONS" in os.environ:
+            del got["call ptrace"]  # a sanitizer's leak checker traces itself; nobody else, see "trace"
         self.assert_refused(got)
         for name in [k for k in got if k.startswith("call ")]:
             self.assertEqual(got[name], "Operation not permitted", name)
@@ -159,7 +161,7 @@ class AsRoot(IsolationTest):
     def test_a_process_has_what_it_needs_and_no_more(self):
         self.start_with_victim()
         facts = self.ask({"keep": True})["facts"]
-        self.assertEqual((facts["temporary"], facts["inet"], facts["core"], facts["clone3"]), (True, True, [1, 1], "Function not implemented"))
+        self.assertEqual((facts["temporary"], facts["inet"], facts["core"][1], facts["clone3"]), (True, True, 1, "Function not implemented"))
         self.assertEqual(facts["groups"], [])
         zero = {name: "0000000000000000" for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
         self.assertEqual({k: facts["status"][k] for k in zero}, zero)
