@@ -2,6 +2,7 @@
 
 Python's standard library only. BALM_BUILD names the build folder (default: build). Everything listens on loopback and is ended by its pid.
 """
+import atexit
 import base64
 import hashlib
 import http.client
@@ -149,6 +150,7 @@ class Platform:
         self.port = 0
         self.log = []
         self.shared = shared(folder)
+        atexit.register(self._sweep)
         os.makedirs(self.runbooks, exist_ok=True)
         for name, text in (runbooks or {}).items():
             self.write(os.path.join("runbooks", name), text)
@@ -156,6 +158,12 @@ class Platform:
         self.write("stack.yml", stack or stack_file("echo"))
         if host_acts:
             self.write("host-acts.yaml", host_acts, mode=0o600)
+
+    def _sweep(self):
+        """What a killed platform that nobody started again has left beside its folder."""
+        for path in (isolated_folder(self), os.path.realpath(os.path.join(self.data, "run", "temp"))):
+            if os.path.basename(path).startswith("balm-"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def write(self, name, text, mode=0o644):
         path = os.path.join(self.folder, name)

@@ -137,7 +137,7 @@ class AsRoot(IsolationTest):
             "environ": [f"/proc/{pid}/environ" for pid in (self.victim, p.process.pid, shim)],
             "root_of": [os.path.join("/proc", str(self.victim), "root", "etc", "hostname")],
             "folders": [p.data, p.data + "/run", os.path.dirname(self.secrets_of_victim), self.secrets_of_victim, self.temp_of_victim,
-                        os.path.dirname(self.temp_of_victim), f"/proc/{p.process.pid}/fd", "/root", "/home", "/tmp"],
+                        os.path.dirname(self.temp_of_victim), "/root", "/home", "/tmp"],
             "writes": [*LITTER, self.folder + "/x", self.functions + "/breakout.py", p.data + "/x", self.temp_of_victim + "/x",
                        "/proc/sys/kernel/domainname"],
             "pids": [p.process.pid, self.victim, shim, 1],
