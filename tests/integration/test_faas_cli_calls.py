@@ -8,7 +8,6 @@ import queue
 import re
 import signal
 import subprocess
-import sys
 import time
 
 from faas import FAAS_CLI, FaasTest
