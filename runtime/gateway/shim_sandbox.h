@@ -4,7 +4,8 @@
  *   files        Landlock: the system to read and to run, its own program and what it was given, to write
  *                only what it was given; no truncating, linking, renaming or ioctl elsewhere
  *   processes    Landlock (ABI 6): no signal and no abstract socket beyond its own; no ptrace
- *   calls        seccomp: none of those that no function needs and that kernels were broken by
+ *   calls        seccomp: none of those that no function needs and that kernels were broken by; without a
+ *                user of its own, none that changes other processes of that user or shares memory with them
  *   descriptors  those below the lifeline's: 0, 1, 2, the broker's socket, the listener
  *   memory       no core file, not even one through a pipe (RLIMIT_CORE 1)
  *

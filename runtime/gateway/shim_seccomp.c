@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/ioprio.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,7 +27,7 @@
 #endif
 
 #define X32_BIT        0x40000000U /* x86_64: the numbers of a third ABI, which nobody uses */
-#define FILTER_MAX     256
+#define FILTER_MAX     384
 #define OPEN_TREE_ATTR 467 /* later than Debian's headers; newer calls have one number everywhere */
 #define NAMESPACES                                                                                           \
     (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID |            \
@@ -98,6 +100,21 @@ static const unsigned denied[] = {
 #endif
 };
 
+/* Without a user of its own, these would change the platform and every other function: RLIMIT_CPU set to 0
+ * kills who has it. Landlock knows none of them. Each names whom it changes; 0 is the caller. */
+static const unsigned of_process[] = {
+    SYS_prlimit64, SYS_sched_setaffinity, SYS_sched_setscheduler, SYS_sched_setattr, SYS_sched_setparam,
+};
+/* The same, and they ask for the kind of whom before it: also all of a user is one. */
+static const struct {
+    unsigned number, one_process;
+} of_kind[] = {{SYS_setpriority, PRIO_PROCESS}, {SYS_ioprio_set, IOPRIO_WHO_PROCESS}};
+/* Memory and queues that know users only. */
+static const unsigned of_user[] = {
+    SYS_shmget, SYS_shmat, SYS_shmctl,     SYS_msgget, SYS_msgsnd,  SYS_msgrcv,    SYS_msgctl,
+    SYS_semget, SYS_semop, SYS_semtimedop, SYS_semctl, SYS_mq_open, SYS_mq_unlink,
+};
+
 struct filter {
     struct sock_filter code[FILTER_MAX];
     unsigned short n;
@@ -168,6 +185,36 @@ static void refuse_typing(struct filter *f)
     answer(f, SECCOMP_RET_ALLOW, 0);
 }
 
+static void refuse_of_process(struct filter *f, unsigned number)
+{
+    unless_equal(f, number, 4);
+    load_argument(f, 0);
+    unless_equal(f, 0, 1);
+    answer(f, SECCOMP_RET_ALLOW, 0);
+    answer(f, SECCOMP_RET_ERRNO, EPERM);
+}
+
+static void refuse_of_kind(struct filter *f, unsigned number, unsigned one_process)
+{
+    unless_equal(f, number, 6);
+    load_argument(f, 0);
+    unless_equal(f, one_process, 3);
+    load_argument(f, 1);
+    unless_equal(f, 0, 1);
+    answer(f, SECCOMP_RET_ALLOW, 0);
+    answer(f, SECCOMP_RET_ERRNO, EPERM);
+}
+
+static void refuse_what_users_share(struct filter *f)
+{
+    for (size_t i = 0; i < sizeof(of_process) / sizeof(of_process[0]); i++)
+        refuse_of_process(f, of_process[i]);
+    for (size_t i = 0; i < sizeof(of_kind) / sizeof(of_kind[0]); i++)
+        refuse_of_kind(f, of_kind[i].number, of_kind[i].one_process);
+    for (size_t i = 0; i < sizeof(of_user) / sizeof(of_user[0]); i++)
+        refuse(f, of_user[i], EPERM);
+}
+
 int sandbox_filter_calls(const struct sandbox *sandbox)
 {
     struct filter f = {.n = 0};
@@ -186,6 +233,7 @@ int sandbox_filter_calls(const struct sandbox *sandbox)
     refuse_namespaces(&f);
     refuse_families(&f, sandbox->has_unix_sockets);
     refuse_typing(&f);
+    if (sandbox->uid == 0) refuse_what_users_share(&f);
     answer(&f, SECCOMP_RET_ALLOW, 0);
     struct sock_fprog program = {.len = f.n, .filter = f.code};
     /* Without the flag, older kernels slow a filtered process down against Spectre. */

@@ -23,6 +23,13 @@ NUMBERS = {
 NUMBERS.update({"io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "pidfd_getfd": 438, "mount_setattr": 442})
 CLONE_NEWUSER, CLONE, CLONE3 = 0x10000000, {"x86_64": 56, "aarch64": 220}[os.uname().machine], 435
 TIOCSTI, PTRACE_ATTACH, EPERM = 0x5412, 16, 1
+# What one process may do to another of the same user, done so that it changes nothing.
+CHANGES = {"limits": lambda pid: resource.prlimit(pid, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)) and None,
+           "priority": lambda pid: os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid)),
+           "scheduler": lambda pid: os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0)),
+           "processors": lambda pid: os.sched_setaffinity(pid, os.sched_getaffinity(pid))}
+# What all processes of one user share.
+OF_USER = {"x86_64": {"shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240}, "aarch64": {"shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180}}
 HARMLESS = {"personality": (0,), "unshare": (CLONE_NEWUSER,), "ptrace": (0,), "chroot": (b"/",)}
 
 
@@ -100,6 +107,8 @@ def main():
     for pid in t.get("pids", []):
         got[f"signal {pid}"] = attempt(os.kill, pid, 0)
         got[f"trace {pid}"] = syscall(NUMBERS["ptrace"], PTRACE_ATTACH, pid, 0, 0)
+        for name, change in CHANGES.items():
+            got[f"change the {name} of {pid}"] = attempt(change, pid)
     for path in t.get("sockets", []):
         got[f"connect {path}"] = attempt(connect, path)
     for name in t.get("abstract", []):
@@ -116,6 +125,8 @@ def main():
     got["type into a terminal"] = syscall({"x86_64": 16, "aarch64": 29}[os.uname().machine], 0, TIOCSTI, b"x")
     facts = {"fds": {}, "environment": dict(os.environ), "core": resource.getrlimit(resource.RLIMIT_CORE), "uid": os.getuid(), "gid": os.getgid(),
              "groups": os.getgroups(), "status": capabilities(), "temporary": attempt(in_temporary, "mine", write) == "done",
+             "of user": {name: syscall(number) for name, number in OF_USER[os.uname().machine].items()},
+             "priority of all": attempt(os.setpriority, os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0)),
              "inet": attempt(socket.socket, socket.AF_INET) == "done", "clone3": syscall(CLONE3)}
     if t.get("keep"):
         with tempfile.NamedTemporaryFile(delete=False) as f:

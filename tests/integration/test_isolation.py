@@ -266,6 +266,8 @@ class AsAnOrdinaryUser(AsRoot):
 
     def check_user(self, facts):
         self.assertEqual((facts["uid"], facts["gid"]), (ORDINARY, ORDINARY))
+        shared = {**facts["of user"], "priority of all": facts["priority of all"]}
+        self.assertEqual(set(shared.values()), {"Operation not permitted"}, shared)
 
     def check_cleaner(self, pids):
         with open(f"/proc/{pids[0]}/status") as f:
