@@ -247,13 +247,25 @@ static int check_reach(const struct sandbox *sandbox)
     return 0;
 }
 
+/* Of its user: all replicas of a function together, or whoever shares the platform's. A fork bomb ends there,
+ * and its neighbours, who would wait for a place in the kernel's table, go on. */
+static int limit_processes(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NPROC, &limit) != 0) return shim_fail("read the limit of processes");
+    if (limit.rlim_max > SANDBOX_PROCESSES_MAX) limit.rlim_max = SANDBOX_PROCESSES_MAX;
+    if (limit.rlim_cur > limit.rlim_max) limit.rlim_cur = limit.rlim_max;
+    return setrlimit(RLIMIT_NPROC, &limit) == 0 ? 0 : shim_fail("limit the number of processes");
+}
+
 static int enter(const struct sandbox *sandbox, int ruleset)
 {
     /* A limit of 0 counts nothing where the kernel pipes a core to a program; 1 does. */
     const struct rlimit no_core = {1, 1};
     if (setrlimit(RLIMIT_CORE, &no_core) != 0 && errno != EPERM) /* it is 0 already */
         return shim_fail("forbid core files");
-    int code = give_up_rights(sandbox);
+    int code = limit_processes();
+    if (code == 0) code = give_up_rights(sandbox);
     if (code == 0) code = check_reach(sandbox);
     if (code != 0) return code;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return shim_fail("no_new_privs");

@@ -7,6 +7,7 @@
  *   calls        seccomp: none of those that no function needs and that kernels were broken by; without a
  *                user of its own, none that changes other processes of that user or shares memory with them
  *   descriptors  those below the lifeline's: 0, 1, 2, the broker's socket, the listener
+ *   number       SANDBOX_PROCESSES_MAX processes and threads of its user (RLIMIT_NPROC)
  *   memory       no core file, not even one through a pipe (RLIMIT_CORE 1)
  *
  * The platform has looked at what this kernel offers (isolation.c) and says what is to be applied. What it
@@ -17,7 +18,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define SANDBOX_PATHS_MAX 64
+#define SANDBOX_PATHS_MAX     64
+#define SANDBOX_PROCESSES_MAX 4096
 
 /* Says on stderr what was attempted and why it failed (errno). Returns the exit code. */
 int shim_fail(const char *what);

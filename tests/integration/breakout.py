@@ -123,7 +123,8 @@ def main():
     for family in ("AF_NETLINK", "AF_PACKET", "AF_VSOCK"):
         got[f"socket {family}"] = attempt(socket.socket, getattr(socket, family), socket.SOCK_DGRAM)
     got["type into a terminal"] = syscall({"x86_64": 16, "aarch64": 29}[os.uname().machine], 0, TIOCSTI, b"x")
-    facts = {"fds": {}, "environment": dict(os.environ), "core": resource.getrlimit(resource.RLIMIT_CORE), "uid": os.getuid(), "gid": os.getgid(),
+    facts = {"fds": {}, "environment": dict(os.environ), "core": resource.getrlimit(resource.RLIMIT_CORE),
+             "processes": resource.getrlimit(resource.RLIMIT_NPROC)[1], "uid": os.getuid(), "gid": os.getgid(),
              "groups": os.getgroups(), "status": capabilities(), "temporary": attempt(in_temporary, "mine", write) == "done",
              "of user": {name: syscall(number) for name, number in OF_USER[os.uname().machine].items()},
              "priority of all": attempt(os.setpriority, os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0)),

@@ -163,6 +163,7 @@ class AsRoot(IsolationTest):
         facts = self.ask({"keep": True})["facts"]
         self.assertEqual((facts["temporary"], facts["inet"], facts["core"][1], facts["clone3"]), (True, True, 1, "Function not implemented"))
         self.assertEqual(facts["groups"], [])
+        self.assertTrue(0 < facts["processes"] <= 4096, facts["processes"])  # -1: any number
         zero = {name: "0000000000000000" for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
         self.assertEqual({k: facts["status"][k] for k in zero}, zero)
         self.assertEqual((facts["status"]["NoNewPrivs"], facts["status"]["Seccomp"]), ("1", "2"))
