@@ -40,8 +40,15 @@ static struct strview image_shown(const struct deployment *d)
 enum status deployment_image_name(struct strview image, struct strview *ret_name, struct error *err)
 {
     struct strview rest = image, part, last = image;
-    while (sv_next(&rest, '/', &part))
+    bool leads_elsewhere = sv_starts_with(image, SV("/"));
+    while (sv_next(&rest, '/', &part)) {
+        leads_elsewhere |= sv_eq(part, SV(".."));
         last = part;
+    }
+    /* Its last part would be taken, which is not what is written there. */
+    if (leads_elsewhere)
+        return error_set(err, STATUS_INVALID_ARGUMENT, "image '%.*s' leads out of the functions folder",
+                         SV_ARG(sv_sub(image, 0, IMAGE_SHOWN_MAX)));
     last = sv_sub(last, 0, sv_find(last, ':'));
     last = sv_sub(last, 0, sv_find(last, '@'));
     if (last.len == 0 || last.ptr[0] == '.' || memchr(last.ptr, '\0', last.len) != NULL)

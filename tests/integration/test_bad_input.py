@@ -66,7 +66,7 @@ class BadInputTest(ApiTest):
                    ("X", "a_b", "a.b", "-a", "a-", "a/b", "../a", "a b", "ä", "x" * 64, HUGE[:200000])]
         deploy += [("u0000", {**PLAIN, "service": "a\x00b"})]
         deploy += [("", {**PLAIN, "image": image}) for image in
-                   ("..", "a/..", "../../bin/sh", "/etc/passwd", "a/.hidden", "echo/", "a\x00b", "%2e%2e", HUGE[:200000])]
+                   ("..", "a/..", "../../bin/sh", "../echo", "a/../echo", "/echo", "a/.hidden", "echo/", "a\x00b", "%2e%2e", HUGE[:200000])]
         deploy += [("secrets", {**PLAIN, "secrets": [name]}) for name in ("../basic-auth-password", "a/b", "..", "", ".x", "x" * 300)]
         deploy += [("secrets", {**PLAIN, "secrets": "one"}), ("secrets", {**PLAIN, "secrets": [5]}),
                    ("environment", {**PLAIN, "envVars": {"LD_PRELOAD": "x.so"}}), ("environment", {**PLAIN, "envVars": {"a=b": "c"}})]
