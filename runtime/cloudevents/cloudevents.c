@@ -182,7 +182,7 @@ static struct strview percent_decode(struct arena *a, struct strview s)
         bool may_be = s.ptr[i] == '%' && i + 2 < s.len;
         int high = may_be ? hex_digit(s.ptr[i + 1]) : -1, low = may_be ? hex_digit(s.ptr[i + 2]) : -1;
         bool is_encoded = high >= 0 && low >= 0;
-        text[n++] = is_encoded ? (char)(high << 4 | low) : s.ptr[i];
+        text[n++] = (char)(is_encoded ? high << 4 | low : s.ptr[i]);
         if (is_encoded) i += 2;
     }
     return sv_n(text, n);
