@@ -79,6 +79,7 @@ def main():
     base = os.environ.get("BENCH_DIR") or os.path.join(BUILD, "bench-data")
     os.makedirs(base, exist_ok=True)
     folder, table = tempfile.mkdtemp(dir=base), Table()
+    os.chmod(folder, 0o755)  # functions have users of their own
     try:
         kind, text = machine(folder)
         if kind in ("tmpfs", "ramfs"):
