@@ -52,7 +52,6 @@ def h2load(port, request):
 
 
 def platform(folder, stack, **more):
-    os.makedirs(folder, exist_ok=True)
     p = Platform(folder, stack=stack, arguments=["--log-level", "info", "--idle", "0s"], **more)
     p.scaler_port = free_port()
     p.start()
