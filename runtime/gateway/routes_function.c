@@ -105,7 +105,7 @@ static struct deployment *find_open(struct gateway *g, struct strview name, stru
     if (!d->info.acts) return d;
     (void)!error_set(
         err, STATUS_PERMISSION_DENIED,
-        "function %.*s acts: it takes invocations signed for one intent, which a runbook makes; a direct call is decided on like an alert, and needs the login",
+        "function %.*s acts: it takes invocations signed for one intent, which a runbook makes; a direct call is decided on like an alert, and needs the login, which faas-cli invoke does not send by itself: -H 'Authorization: Basic ...'",
         SV_ARG(name));
     return NULL;
 }

@@ -145,7 +145,9 @@ class InvokeTest(CallsTest):
 
     def test_an_acting_bot_asks_for_the_login(self):
         self.cli("deploy", "--name", "disk-clean", "--image", "disk-clean")
-        self.assertIn("403", self.cli("invoke", "disk-clean", input="{}", code=1))
+        text = self.cli("invoke", "disk-clean", input="{}", code=1)
+        self.assertIn("403", text)
+        self.assertIn("-H 'Authorization: Basic ...'", text)  # it sends none of its own
 
 
 class LogsTest(CallsTest):
