@@ -206,13 +206,19 @@ class Folders(ProgramTest):
         self.assertEqual(self.call("own", "x")[2], f"a b {os.path.realpath(self.functions)}/own/function x\n")
         self.assertEqual(self.call("flat")[2], "flat\n")
 
+    def test_a_parameter_is_one_of_the_function_not_of_its_program(self):
+        self.put("bot/bot.yaml", "name: x\nsummary: y\nacts: false\nparams:\n  file: {type: text, required: true, description: a file}\n")
+        self.start()
+        self.deploy("sizes", image="bot", envProcess="cat")
+        self.assertIn("parameter 'file' of sizes is missing", self.call("sizes", "{}")[2])
+
     def test_what_cannot_be_run_says_where_it_was_looked_for_and_changes_nothing(self):
         self.put("empty/readme", "")
         self.put("broken/template.yml", "fprocess: [a\n")
         self.put("nobot/bot.yaml", "name: x\nsummary: y\nacts: maybe\n")
         self.start()
         cases = [({"image": "none"}, f"no executable {self.functions}/none"),
-                 ({"image": "../../etc/none"}, f"no executable {self.functions}/none"),
+                 ({"image": "../../etc/none"}, "leads out of the functions folder"),
                  ({"image": "empty"}, "has no template.yml that says fprocess"), ({"image": "broken"}, "template.yml:"),
                  ({"image": "empty", "envProcess": "./run"}, f"no executable {os.path.realpath(self.functions)}/empty/./run"),
                  ({"image": "none", "envProcess": "./run"}, f"no executable and no folder {self.functions}/none"),
@@ -220,7 +226,7 @@ class Folders(ProgramTest):
                  ({"image": "none", "envProcess": "/etc/passwd"}, "no executable /etc/passwd"),
                  ({"image": "none", "envProcess": "cat 'x"}, "an open quote"), ({"image": "none", "envProcess": "x" * 5000}, "5000 bytes"),
                  ({"image": "none", "envProcess": "a " * 65}, "more than 64 words"),
-                 ({"image": "..", "envProcess": "cat"}, "names no executable"), ({"image": "nobot", "envProcess": "cat"}, "bot.yaml:3:"),
+                 ({"image": "..", "envProcess": "cat"}, "leads out of the functions folder"), ({"image": "nobot", "envProcess": "cat"}, "bot.yaml:3:"),
                  ({"image": "none", "envProcess": "cat", "envVars": {"mode": "inproc"}}, "mode: 'inproc' is not offered"),
                  ({"image": "none", "envProcess": "cat", "envVars": {"max_output": "1TiB"}}, "max_output"),
                  ({"image": "none", "envProcess": "cat", "envVars": {"mode": "http", "upstream_url": "http://example.org"}}, "upstream_url"),
