@@ -15,7 +15,7 @@ from go_build import Unavailable
 KUBERNETES, KUBERNETES_VERSION = "k8s.io/kubernetes", "v1.33.13"
 KWOK, KWOK_VERSION = "sigs.k8s.io/kwok", "v0.8.0"
 KEDA, KEDA_VERSION = "github.com/kedacore/keda/v2", "v2.21.0"
-BUILD_S = 1800
+BUILD_S = 3600
 NAME = "module balm.dev/tests/kube\n"
 
 
