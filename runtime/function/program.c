@@ -127,7 +127,7 @@ static enum status decode(const json_t *body, struct arena *a, void *ret_params,
 {
     struct program_params *p = ret_params;
     json_t *complete = NULL;
-    enum status s = manifest_complete(&self.params, self.name, body, &complete, err);
+    enum status s = manifest_complete(&self.params, self.function, body, &complete, err);
     if (s != STATUS_OK) return s;
     const char *name;
     json_t *value;
@@ -190,7 +190,7 @@ int program_main(int argc, char **argv)
         return 1;
     }
     const char *name = getenv("OPENFAAS_NAME");
-    def.name = name != NULL ? name : self.name;
+    def.name = self.function = name != NULL ? name : self.name;
     def.acts = self.acts;
     def.params_bytes = self.params.n_params > 0 ? sizeof(struct program_params) : 0;
     def.decode = decode;

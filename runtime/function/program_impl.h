@@ -11,7 +11,8 @@
 
 struct program {
     const char *const *argv;
-    const char *name; /* for messages: argv[0] without its folders */
+    const char *name;     /* for messages: argv[0] without its folders */
+    const char *function; /* whose parameters they are: as it is deployed, else the name */
     const char *folder;
     bool acts, has_manifest;
     struct manifest params;     /* of its manifest, only what says how they are decoded */
