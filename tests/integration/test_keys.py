@@ -190,12 +190,12 @@ class Gateway(KeysTest):
             return done.stdout + done.stderr
         cli("login", "-u", "admin", "--password-stdin", input=p.secret("basic-auth-password"))
         cli("secret", "create", "guarded-api-key", input=OLD + "\n")
-        self.assertIn("hello for", cli("invoke", "guarded", "-H", f"X-Api-Key={OLD}"))
+        self.assertIn("hello for", cli("invoke", "guarded", "-H", f"X-Api-Key: {OLD}"))
         self.assertIn("401 - function guarded asks for an API key", cli("invoke", "guarded", code=1))
-        cli("invoke", "guarded", "-H", f"X-Api-Key={NEW}", code=1)
+        cli("invoke", "guarded", "-H", f"X-Api-Key: {NEW}", code=1)
         cli("secret", "update", "guarded-api-key", input=NEW + "\n")
-        self.assertIn("hello for", cli("invoke", "guarded", "-H", f"X-Api-Key={NEW}"))
-        self.assertIn("submitted asynchronously", cli("invoke", "guarded", "--async", "-H", f"X-Api-Key={NEW}"))
+        self.assertIn("hello for", cli("invoke", "guarded", "-H", f"X-Api-Key: {NEW}"))
+        self.assertIn("submitted asynchronously", cli("invoke", "guarded", "--async", "-H", f"X-Api-Key: {NEW}"))
 
 
 class Alone(KeysTest):
