@@ -208,7 +208,7 @@ static void refused(struct scene *s)
         {"functions:\n  plain:\n    image: [a]\n", "stack.yml:3"},
         {"functions:\n  plain: {}\n", "image"},
         {"functions:\n  plain: {image: ''}\n", "names no executable"},
-        {"functions:\n  plain: {image: ../plain/..}\n", "names no executable"},
+        {"functions:\n  plain: {image: ../plain/..}\n", "leads out of the functions folder"},
         {"functions:\n  Plain: {image: plain}\n", "lower-case"},
         {"functions:\n  '../x': {image: plain}\n", "lower-case"},
         {"functions:\n  plain: {image: plain, secrets: [../basic-auth-password]}\n", "no secret's name"},
