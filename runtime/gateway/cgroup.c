@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +16,7 @@
 #include "base/list.h"
 
 #define PREFIX        "balm-"
+#define TRY           "try-"
 #define ASIDE         PREFIX "platform"
 #define PROC_MAX      (256 * 1024)
 #define CPU_PERIOD_US 100000
@@ -68,7 +71,7 @@ static struct strview own_path(struct strview groups, int version, struct strvie
 static bool can_make(const char *folder)
 {
     char path[CGROUP_PATH_MAX + 64];
-    (void)snprintf(path, sizeof(path), "%s/" PREFIX "try-%d", folder, (int)getpid());
+    (void)snprintf(path, sizeof(path), "%s/" PREFIX TRY "%d", folder, (int)getpid());
     return mkdir(path, 0755) == 0 && rmdir(path) == 0;
 }
 
@@ -126,13 +129,24 @@ static void look_at_mount(struct cgroups *c, struct arena *a, struct strview lin
     }
 }
 
+/* "balm-PID-…", "balm-try-PID": of a platform that is no more? One that lives may be about to put a process
+ * into a group that is still empty. */
+static bool is_left_over(struct strview name)
+{
+    uint64_t pid;
+    struct strview rest = sv_sub(name, sizeof(PREFIX) - 1, name.len);
+    if (sv_starts_with(rest, SV(TRY))) rest = sv_sub(rest, sizeof(TRY) - 1, rest.len);
+    if (sv_parse_u64(sv_sub(rest, 0, sv_find(rest, '-')), &pid) != STATUS_OK || pid > INT_MAX) return false;
+    return pid == (uint64_t)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+}
+
 /* The kernel keeps what somebody still runs in. */
 static void clean(const char *folder)
 {
     DIR *dir = opendir(folder);
     if (dir == NULL) return;
     for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir))
-        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) == 0 && strcmp(e->d_name, ASIDE) != 0)
+        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) == 0 && is_left_over(sv(e->d_name)))
             (void)unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR);
     (void)closedir(dir);
 }

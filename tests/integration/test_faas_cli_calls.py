@@ -209,7 +209,8 @@ class LogsTest(CallsTest):
         self.assertIn("unauthorized", self.cli("logs", "talk", code=1).lower())
 
     def follow(self, *flags):
-        process = subprocess.Popen([FAAS_CLI, "logs", "talk", *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env, cwd=self.home, text=True)
+        process = subprocess.Popen([FAAS_CLI, "logs", "talk", *flags], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self.env, cwd=self.home, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # whoever started us may ignore it
         self.addCleanup(lambda: (process.poll() is None and process.kill(), process.wait(), process.stdout.close()))
         return process
 

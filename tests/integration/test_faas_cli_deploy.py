@@ -152,8 +152,9 @@ class DeployTest(FaasTest):
                             (("--secret", "missing"), "secret 'missing'"), (("--secret", "../first"), "secrets"),
                             (("--namespace", "other"), "one, openfaas-fn"), (("--env", "LD_PRELOAD=x"), "LD_PRELOAD")):
             self.assertIn(says, self.one(*flags, code=1))
-        for image in ("..", "a/..", "../../bin/sh", "a/.hidden"):
-            self.assertIn("executable", self.one(image=image, code=1))
+        for image in ("..", "a/..", "../../bin/sh"):
+            self.assertIn("leads out of the functions folder", self.one(image=image, code=1))
+        self.assertIn("executable", self.one(image="a/.hidden", code=1))
         for name in ("Upper", "a_b", "a.b", "../x", "x" * 64):
             self.assertIn("lower-case", self.one(name=name, code=1))
         self.assertIn("core function", self.one(name="alerts", code=1))

@@ -5,6 +5,8 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -98,4 +100,34 @@ Test(cgroup, cpu_is_in_cores_or_thousandths)
                   "%s", good[i].text);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         cr_expect_eq(cpu_parse_quantity(sv(bad[i]), &millis), STATUS_INVALID_ARGUMENT, "'%s'", bad[i]);
+}
+
+static void make_group(char path[CGROUP_PATH_MAX], const struct cgroups *c, pid_t owner)
+{
+    (void)snprintf(path, CGROUP_PATH_MAX, "%.*s/balm-%d-empty-1", CGROUP_PATH_MAX - 128,
+                   c->of[CGROUP_MEMORY].folder, (int)owner);
+    CHECK(mkdir(path, 0755) == 0);
+}
+
+/* On the kernel's own groups, where there are any for us. */
+static void empty_ones(struct scene *s)
+{
+    (void)s;
+    char living[CGROUP_PATH_MAX], dead[CGROUP_PATH_MAX];
+    struct cgroups c;
+    cgroups_find(&c);
+    if (c.of[CGROUP_MEMORY].version == 0) return;
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    make_group(living, &c, getppid());
+    make_group(dead, &c, child);
+    cgroups_find(&c);
+    CHECK(access(living, F_OK) == 0 && access(dead, F_OK) != 0);
+    (void)rmdir(living);
+}
+
+Test(cgroup, an_empty_group_of_a_platform_that_lives_stays, .timeout = 30)
+{
+    play_without_gateway(empty_ones);
 }
