@@ -115,6 +115,7 @@ struct replica {
     int64_t answered_ns, probed_ns; /* the last call that was answered, the last probe */
     bool is_in_step;                /* it has said that it is stopped, or not, as the gateway is */
     int exit_code;                  /* once it has exited */
+    uint64_t roots_print;           /* isolation_roots_print() at its start */
     int64_t started_ns;
     struct fiber_event idle; /* set while inflight is 0 */
     struct fiber_event exited, retired;

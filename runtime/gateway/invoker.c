@@ -84,6 +84,30 @@ static enum status send_away(struct gateway *g, const struct deployment *d, cons
     return s == STATUS_OK || s == STATUS_CANCELLED ? s : judge_lost(s, err);
 }
 
+struct roots_look {
+    const struct deployment *d;
+    uint64_t print;
+};
+
+static void look_at_roots(void *arg)
+{
+    struct roots_look *look = arg;
+    look->print = isolation_roots_print(look->d);
+}
+
+/* A folder to clean that was made or mounted since a replica's start is not in its sandbox: another one acts.
+ */
+static void retire_outdated(struct deployment *d)
+{
+    struct roots_look look = {.d = d};
+    if (json_get_text(d->manifest, "removes_below").len == 0 || d->n_routed == 0) return;
+    work_run(look_at_roots, &look);
+    for (struct list *n = d->replicas.next; n != &d->replicas; n = n->next) {
+        struct replica *r = container_of(n, struct replica, node);
+        if (r->is_routed && r->roots_print != look.print) replica_retire(r);
+    }
+}
+
 /* One try. *ret_is_unsent: the process had just died, so another one may get it. */
 static enum status send_once(struct gateway *g, struct deployment *d, const struct forward_spec *spec,
                              struct arena *a, struct http_reply *ret_reply, bool *ret_is_unsent,
@@ -92,6 +116,7 @@ static enum status send_once(struct gateway *g, struct deployment *d, const stru
     struct replica *r;
     *ret_is_unsent = false;
     if (d->is_remote) return send_away(g, d, spec, a, ret_reply, err);
+    retire_outdated(d);
     enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     if (s != STATUS_OK) return unsent(s, err);
     s = g->is_frozen ? frozen(err) : http_forward(r->upstream, spec, a, ret_reply, err);

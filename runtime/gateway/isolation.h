@@ -29,7 +29,7 @@
 #include "base/strview.h"
 
 #define ISOLATION_UIDS_DEFAULT "50000-59999"
-#define ISOLATION_ARGS_MAX     160 /* of the shim's command line */
+#define ISOLATION_ARGS_MAX     1200 /* of the shim's command line */
 
 struct deployment;
 struct gateway;
@@ -60,6 +60,10 @@ enum status isolation_user(struct gateway *g, struct strview name, unsigned *ret
  * NULL. STATUS_INVALID_ARGUMENT: a path that it may not have. Reads files. */
 enum status isolation_args(const struct deployment *d, const char *temp, struct arena *a,
                            const char *ret_args[ISOLATION_ARGS_MAX], struct error *err) MUST_USE;
+
+/* Which folders are there now whose files it may remove: a process has in its sandbox those of its start, and
+ * one that was made or mounted since is none of them. Asks the file system. */
+uint64_t isolation_roots_print(const struct deployment *d);
 
 /* The same for a build that may do as it likes in `folder`. */
 enum status isolation_args_of_build(const struct gateway *g, const char *folder, unsigned uid,

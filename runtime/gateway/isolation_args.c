@@ -9,13 +9,14 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "gateway/function_secrets.h"
 #include "gateway/isolation.h"
 
 #define READ_PATHS   "balm.dev/read-paths"
 #define WRITE_PATHS  "balm.dev/write-paths"
 #define UNIX_SOCKETS "balm.dev/unix-sockets"
-#define PATHS_MAX    48 /* the shim's SANDBOX_PATHS_MAX, but for what is always there */
+#define PATHS_MAX    512 /* the shim's SANDBOX_PATHS_MAX, but for what is always there */
 
 struct args {
     const struct deployment *d;
@@ -117,23 +118,38 @@ static enum status add_common(struct args *args)
 
 /* ---- folders whose files it removes ---- */
 
-static struct strview secret_of_that_name(const struct args *args, struct strview variable)
+static struct strview secret_of_that_name(const struct deployment *d, struct strview variable,
+                                          struct arena *a)
 {
-    char *name = arena_cstr(args->arena, variable);
+    char *name = arena_cstr(a, variable);
     struct strview content = {0};
     for (char *c = name; *c != '\0'; c++)
         if (*c == '_') *c = '-';
-    for (size_t i = 0; i < args->d->spec.n_secrets; i++)
-        if (sv_eq(args->d->spec.secrets[i], sv(name)))
-            (void)!file_read(
-                args->arena,
-                arena_printf(args->arena, "%s/secrets/functions/%s", args->d->gateway->cfg.dir, name).ptr,
-                FUNCTION_SECRET_BYTES_MAX, &content, NULL);
+    for (size_t i = 0; i < d->spec.n_secrets; i++)
+        if (sv_eq(d->spec.secrets[i], sv(name)))
+            (void)!file_read(a, arena_printf(a, "%s/secrets/functions/%s", d->gateway->cfg.dir, name).ptr,
+                             FUNCTION_SECRET_BYTES_MAX, &content, NULL);
     return content;
 }
 
-/* One that is not there, or that is no folder's real path, is the function's to refuse: it takes none of
- * them. */
+/* Separated by ':' and line ends; empty: it removes nothing. */
+static struct strview list_removable(const struct deployment *d, struct arena *a)
+{
+    struct strview variable = json_get_text(d->manifest, "removes_below");
+    if (variable.len == 0) return variable;
+    struct strview list = json_get_text(d->spec.env, arena_cstr(a, variable));
+    return list.len > 0 ? list : secret_of_that_name(d, variable, a);
+}
+
+static bool next_removable(struct strview *list, struct strview *line, struct strview *ret_path)
+{
+    while (!sv_next(line, ':', ret_path))
+        if (!sv_next(list, '\n', line)) return false;
+    *ret_path = sv_trim(*ret_path);
+    return true;
+}
+
+/* One that is not there, or that is no folder's real path, is the function's to refuse. */
 static enum status add_removable(struct args *args, const char *variable, struct strview path)
 {
     char real[PATH_MAX];
@@ -144,16 +160,27 @@ static enum status add_removable(struct args *args, const char *variable, struct
 
 static enum status add_all_removable(struct args *args)
 {
-    struct strview variable = json_get_text(args->d->manifest, "removes_below"), line, path;
-    if (variable.len == 0) return STATUS_OK;
-    const char *name = arena_cstr(args->arena, variable);
-    struct strview list = json_get_text(args->d->spec.env, name);
+    struct strview list = list_removable(args->d, args->arena), line = {0}, path;
+    const char *name = arena_cstr(args->arena, json_get_text(args->d->manifest, "removes_below"));
     enum status s = STATUS_OK;
-    if (list.len == 0) list = secret_of_that_name(args, variable);
-    while (sv_next(&list, '\n', &line))
-        while (s == STATUS_OK && sv_next(&line, ':', &path))
-            s = add_removable(args, name, sv_trim(path));
+    while (s == STATUS_OK && next_removable(&list, &line, &path))
+        s = add_removable(args, name, path);
     return s;
+}
+
+uint64_t isolation_roots_print(const struct deployment *d)
+{
+    struct arena a = {0};
+    struct strview list = list_removable(d, &a), line = {0}, path;
+    uint64_t print = FNV1A_START;
+    while (next_removable(&list, &line, &path)) {
+        struct stat st = {0};
+        if (path.len > 0) (void)stat(arena_cstr(&a, path), &st);
+        print = fnv1a_add(print, sv_n((const char *)&st.st_dev, sizeof(st.st_dev)));
+        print = fnv1a_add(print, sv_n((const char *)&st.st_ino, sizeof(st.st_ino)));
+    }
+    arena_release(&a);
+    return print;
 }
 
 /* ---- its own ---- */

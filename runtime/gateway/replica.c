@@ -156,6 +156,7 @@ static enum status spawn_process(struct replica *r, const struct start_fds *f, s
         argv[n++] = "-g";
         argv[n++] = r->group.folders[i];
     }
+    r->roots_print = isolation_roots_print(d);
     enum status s = isolation_args(d, r->temp, a, &argv[n], err);
     if (s != STATUS_OK) return s;
     while (argv[n] != NULL)

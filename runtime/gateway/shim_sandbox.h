@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define SANDBOX_PATHS_MAX     64
+#define SANDBOX_PATHS_MAX     528
 #define SANDBOX_PROCESSES_MAX 4096
 
 /* Says on stderr what was attempted and why it failed (errno). Returns the exit code. */
