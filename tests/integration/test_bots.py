@@ -1,4 +1,5 @@
 """The bots as they are run: real processes over HTTP, signed invocations, a broker at descriptor 3 where one is needed."""
+import contextlib
 import hashlib
 import hmac
 import http.server
@@ -184,6 +185,13 @@ class Broker(threading.Thread):
             self.asked.append(question["act"])
             self.ours.send(json.dumps({"id": question["id"], **self.answer(question)}).encode())
 
+    def end(self):
+        """Its thread first: one that still reads would read what comes on the next one's descriptor of the same number."""
+        with contextlib.suppress(OSError):
+            self.ours.shutdown(socket.SHUT_RDWR)
+        self.join()
+        self.ours.close()
+
     def answer(self, question):
         service = self.services.get(question["subject"])
         if service is None:
@@ -206,7 +214,7 @@ class ServiceRestart(BotTest):
     def start_bot(self, **services):
         self.broker = Broker()
         self.broker.services = services
-        self.addCleanup(self.broker.ours.close)
+        self.addCleanup(self.broker.end)
         b = self.bot("service-restart", broker=self.broker.theirs)
         self.broker.theirs.close()
         return b

@@ -54,7 +54,7 @@ class Scene:
         broker = test_bots.Broker()
         broker.services = {"nginx": test_bots.down()}
         broker.on_restart = lambda service: (service.update(test_bots.up(42)), {"exit": 0, "output": "started\n"})[1]
-        self.closers.append(broker.ours.close)
+        self.closers.append(broker.end)
         self.known = {"unit": "nginx", "settle": "1ms"}
         return {"broker": broker.theirs}
 
@@ -63,7 +63,7 @@ class Scene:
         broker = test_bots.Broker()
         broker.answer = lambda question: ({"ok": True, "exit": 0, "output": "said\n", "argv": ["/bin/say", "x"]} if question["subject"] == "say"
                                           else {"ok": False, "code": "PERMISSION_DENIED", "message": "it is not on the list"})
-        self.closers.append(broker.ours.close)
+        self.closers.append(broker.end)
         self.known = {"program": "say"}
         return {"broker": broker.theirs}
 
