@@ -135,7 +135,8 @@ class Scene:
 class Findings:
     """What an observer counts: marks of bots (monotonic) against the journal (what they belong to)."""
 
-    def __init__(self, scene, load):
+    def __init__(self, scene, load, known=None):
+        self.known = known  # the intents whose outcome is asked for; None: of all
         marks = bots.marks(scene.folder)  # first: what has begun is on record
         self.records = scene.platform.records()
         self.intents = {r["intent"]: r for r in self.records if r["kind"] == "intent"}
@@ -182,19 +183,21 @@ class Findings:
 
     def open_acts(self):
         ended = {r["intent"] for r in self.records if r["kind"] == "outcome"}
-        return sum(intent not in ended for intent in self.intents)
+        return sum(intent not in ended for intent in self.intents if self.known is None or intent in self.known)
 
 
 def found_at_last(scene, load, seconds):
-    """Once the clock is right again every act must come to its end. The schedule goes on, so this is a moment at which none is under way."""
+    """Once the clock is right again every act must come to its end; the schedule goes on, and what it begins from here on is not waited for."""
+    known = set(Findings(scene, load).intents)
+
     def look():
-        found = Findings(scene, load)
+        found = Findings(scene, load, known)
         return found if found.open_acts() == 0 else None
     try:
         return wait_until(look, seconds, "every act has its outcome")
     except AssertionError as e:
         print(e)
-        return Findings(scene, load)
+        return Findings(scene, load, known)
 
 
 def judge(table, what, scene, load, allowance=0.0):
