@@ -5,7 +5,6 @@
 
 #include "gateway/scaling.h"
 
-#define NAME_MAX_LEN   63 /* of a function: a DNS label */
 #define NUMBER_MAX_LEN 32
 
 static struct strview value_of(const struct trigger_pair *pairs, size_t n, struct strview key)
@@ -13,18 +12,6 @@ static struct strview value_of(const struct trigger_pair *pairs, size_t n, struc
     while (n-- > 0)
         if (sv_eq(pairs[n].key, key)) return sv_trim(pairs[n].value);
     return (struct strview){0};
-}
-
-static bool is_label(struct strview name)
-{
-    if (name.len == 0 || name.len > NAME_MAX_LEN) return false;
-    for (size_t i = 0; i < name.len; i++) {
-        char c = name.ptr[i];
-        bool is_edge = i == 0 || i + 1 == name.len;
-        bool is_alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-        if (!is_alnum && (is_edge || c != '-')) return false;
-    }
-    return true;
 }
 
 static enum status read_number(struct strview key, struct strview text, double *ret_value, struct error *err)
@@ -54,7 +41,7 @@ enum status trigger_read(const struct trigger_pair *pairs, size_t n, struct aren
     double target = SCALING_BACKLOG_TARGET, age_target = 0;
     enum status s = STATUS_OK;
     bool is_all = sv_eq(t.function, SV("*"));
-    if (!is_all && !is_label(t.function))
+    if (!is_all && !sv_is_dns_label(t.function))
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "metadata function: a function's name, or '*', is needed");
     if (size.len > 0) s = read_number(SV("targetSize"), size, &target, err);

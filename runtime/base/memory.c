@@ -38,6 +38,13 @@ void *mem_realloc(void *ptr, size_t size)
     return moved;
 }
 
+char *mem_copy_text(const char *text)
+{
+    if (text == NULL) return NULL;
+    size_t n = strlen(text) + 1;
+    return memcpy(mem_alloc(n), text, n);
+}
+
 void mem_wipe(void *ptr, size_t size)
 {
     if (size > 0) explicit_bzero(ptr, size);

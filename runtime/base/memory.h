@@ -8,6 +8,8 @@
 
 /* Freed by free(). size 0 gives a pointer that can be freed. */
 void *mem_alloc(size_t size) __attribute__((malloc, returns_nonnull));
+/* Of a C string; NULL for NULL. Freed by free(). */
+char *mem_copy_text(const char *text);
 /* n × size zeroed; an overflow of the product ends the process. */
 void *mem_zalloc(size_t n, size_t size) __attribute__((malloc, returns_nonnull));
 void *mem_realloc(void *ptr, size_t size) __attribute__((returns_nonnull));

@@ -158,6 +158,16 @@ size_t sv_utf8_sequence(struct strview s)
     return len;
 }
 
+bool sv_is_dns_label(struct strview s)
+{
+    bool is_fine = s.len > 0 && s.len <= SV_DNS_LABEL_MAX && s.ptr[0] != '-' && s.ptr[s.len - 1] != '-';
+    for (size_t i = 0; i < s.len && is_fine; i++) {
+        char c = s.ptr[i];
+        is_fine = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+    }
+    return is_fine;
+}
+
 bool sv_is_utf8(struct strview s)
 {
     size_t i = 0;

@@ -64,6 +64,9 @@ struct strview sv_u64(uint64_t v, char digits[SV_U64_MAX]);
 bool sv_eq_constant_time(struct strview a, struct strview b);
 /* Length 1 … 4 of the well-formed UTF-8 sequence `s` starts with; 0 if it starts with none or is empty. */
 size_t sv_utf8_sequence(struct strview s);
+#define SV_DNS_LABEL_MAX 63
+/* RFC 1123: lower-case letters, digits and inner '-', at most SV_DNS_LABEL_MAX of them. */
+bool sv_is_dns_label(struct strview s);
 /* Well-formed UTF-8 (no surrogates, no overlong forms, ≤ U+10FFFF)? */
 bool sv_is_utf8(struct strview s);
 

@@ -78,14 +78,10 @@ static struct strview read_holder(struct platform *p)
     return arena_copy(&p->arena, sv_trim(sv_n(text, n > 0 ? (size_t)n : 0)));
 }
 
-/* Our own number is nobody else's: it is that of the one before us in a container. */
 static bool is_gone(struct strview holder)
 {
-    uint64_t pid;
     struct strview word = sv_sub(holder, sizeof("pid ") - 1, holder.len);
-    if (!sv_starts_with(holder, SV("pid "))) return false;
-    if (sv_parse_u64(sv_sub(word, 0, sv_find(word, ' ')), &pid) != STATUS_OK || pid > INT_MAX) return false;
-    return pid == (uint64_t)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+    return sv_starts_with(holder, SV("pid ")) && process_is_no_more(sv_sub(word, 0, sv_find(word, ' ')));
 }
 
 static enum status who_holds(struct platform *p, struct strview who)
@@ -233,20 +229,6 @@ static enum status make_gateway(struct platform *p)
     return gateway_new(p->loop, &cfg, p->journal, &p->gateway, p->err);
 }
 
-static struct core_backlog ask_backlog(void *arg, struct strview function)
-{
-    const struct platform *p = arg;
-    struct core_backlog sum = {0};
-    for (unsigned i = 0; i < p->n_started; i++) {
-        if (core_functions[i]->backlog == NULL || p->core_states[i] == NULL) continue;
-        struct core_backlog one = core_functions[i]->backlog(p->core_states[i], function);
-        sum.n += one.n;
-        if (sum.oldest_ns == 0 || (one.oldest_ns != 0 && one.oldest_ns < sum.oldest_ns))
-            sum.oldest_ns = one.oldest_ns;
-    }
-    return sum;
-}
-
 static enum status reload_core(void *arg, const struct reload_cause *cause, struct error *err)
 {
     return gateway_reload(arg, cause, err);
@@ -276,8 +258,8 @@ static enum status start_core(struct platform *p)
         .alertmanager_receiver = sv(p->cfg->alertmanager_receiver),
         .reconcile_interval_ns = p->cfg->reconcile_interval_ns,
         .reconcile_margin_ns = p->cfg->reconcile_margin_ns,
-        .backlog = ask_backlog,
-        .backlog_arg = p,
+        .backlog = gateway_backlog,
+        .backlog_arg = p->gateway,
         .scaler = {.host = p->cfg->listen,
                    .port = (uint16_t)p->cfg->scaler_port,
                    .tls_cert_file = p->cfg->scaler_tls_cert_file,

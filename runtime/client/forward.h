@@ -31,6 +31,9 @@ struct forward_spec {
     bool is_repeatable;    /* also if it is no GET or HEAD: executed twice, it does no more than once */
 };
 
+/* Is it for the next hop as well: neither of this connection alone (RFC 9110 §7.6.1; `connection` is the
+ * value of that header) nor written anew for each? */
+bool forward_goes_on(const struct http_header *h, struct strview connection);
 /* Whole answer into the arena. err->can_retry: no connection had taken the request (of a GET or HEAD: or it
  * can be sent again), so nothing was executed for sure. STATUS_UNAVAILABLE: could not connect or cut before
  * the first byte; STATUS_UNKNOWN: cut after that; STATUS_DEADLINE_EXCEEDED; STATUS_RESOURCE_EXHAUSTED: answer

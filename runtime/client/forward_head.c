@@ -37,7 +37,7 @@ static bool is_listed(struct strview list, struct strview name)
     return false;
 }
 
-static bool is_sent(const struct http_header *h, struct strview connection)
+bool forward_goes_on(const struct http_header *h, struct strview connection)
 {
     return !is_hop_header(h->name) && !is_own_header(h->name) &&
            !(connection.len > 0 && is_listed(connection, h->name));
@@ -89,7 +89,7 @@ enum status forward_head_build(const struct forward_spec *spec, struct arena *a,
     at = put_header(at, SV("host"), spec->authority.len > 0 ? spec->authority : SV("localhost"));
     for (size_t i = 0; i < spec->n_headers; i++) {
         const struct http_header *h = &spec->headers[i];
-        if (is_sent(h, connection)) at = put_header(at, h->name, h->value);
+        if (forward_goes_on(h, connection)) at = put_header(at, h->name, h->value);
     }
     if (has_length(spec)) {
         char digits[24];

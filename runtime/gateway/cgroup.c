@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +12,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "base/list.h"
+#include "loop/loop.h"
 
 #define PREFIX        "balm-"
 #define TRY           "try-"
@@ -133,11 +132,9 @@ static void look_at_mount(struct cgroups *c, struct arena *a, struct strview lin
  * into a group that is still empty. */
 static bool is_left_over(struct strview name)
 {
-    uint64_t pid;
     struct strview rest = sv_sub(name, sizeof(PREFIX) - 1, name.len);
     if (sv_starts_with(rest, SV(TRY))) rest = sv_sub(rest, sizeof(TRY) - 1, rest.len);
-    if (sv_parse_u64(sv_sub(rest, 0, sv_find(rest, '-')), &pid) != STATUS_OK || pid > INT_MAX) return false;
-    return pid == (uint64_t)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+    return process_is_no_more(sv_sub(rest, 0, sv_find(rest, '-')));
 }
 
 /* The kernel keeps what somebody still runs in. */

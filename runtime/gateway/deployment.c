@@ -19,13 +19,7 @@
 
 static enum status check_name(const struct gateway *g, struct strview name, struct error *err)
 {
-    bool is_fine =
-        name.len > 0 && name.len <= FUNCTION_NAME_MAX && name.ptr[0] != '-' && name.ptr[name.len - 1] != '-';
-    for (size_t i = 0; i < name.len && is_fine; i++) {
-        char c = name.ptr[i];
-        is_fine = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-    }
-    if (!is_fine)
+    if (!sv_is_dns_label(name))
         return error_set(err, STATUS_INVALID_ARGUMENT,
                          "function name '%.*s': 1 to %d lower-case letters, digits and inner '-'",
                          SV_ARG(sv_sub(name, 0, 80)), FUNCTION_NAME_MAX);
@@ -321,13 +315,18 @@ bool deployment_is_current(const struct deployment *d, const struct deployment_s
            (d->bot_file == NULL || is_same_file(d->bot_file, &d->bot_build));
 }
 
-uint64_t gateway_backlog(const struct gateway *g, struct strview function)
+struct core_backlog gateway_backlog(void *gateway, struct strview function)
 {
-    uint64_t n = 0;
-    for (unsigned i = 0; i < g->cfg.n_core; i++)
-        if (g->cfg.core[i]->backlog != NULL && g->cfg.core_states[i] != NULL)
-            n += g->cfg.core[i]->backlog(g->cfg.core_states[i], function).n;
-    return n;
+    const struct gateway *g = gateway;
+    struct core_backlog sum = {0};
+    for (unsigned i = 0; i < g->cfg.n_core; i++) {
+        if (g->cfg.core[i]->backlog == NULL || g->cfg.core_states[i] == NULL) continue;
+        struct core_backlog one = g->cfg.core[i]->backlog(g->cfg.core_states[i], function);
+        sum.n += one.n;
+        if (sum.oldest_ns == 0 || (one.oldest_ns != 0 && one.oldest_ns < sum.oldest_ns))
+            sum.oldest_ns = one.oldest_ns;
+    }
+    return sum;
 }
 
 unsigned deployment_replicas(const struct deployment *d)

@@ -129,6 +129,9 @@ extern const struct invoker_ops gateway_planned;
 void gateway_manifest_info(const json_t *manifest, struct strview name, struct arena *a,
                            struct function_info *ret_info);
 
+/* For core_env: intents and calls without outcome that are ready or under way, as the core functions say; of
+ * all functions where it is empty. */
+struct core_backlog gateway_backlog(void *gateway, struct strview function);
 /* For core_env: how the dispatcher reaches bots. arg is the gateway. */
 extern const struct invoker_ops gateway_invoker;
 

@@ -28,8 +28,8 @@
 #include "gateway/scaling.h"
 #include "loop/loop.h"
 
-#define DEPLOYMENTS_MAX   1000 /* descriptors and processes of one machine */
-#define FUNCTION_NAME_MAX 63   /* DNS label, as OpenFaaS documents */
+#define DEPLOYMENTS_MAX   1000             /* descriptors and processes of one machine */
+#define FUNCTION_NAME_MAX SV_DNS_LABEL_MAX /* as OpenFaaS documents */
 #define FUNCTION_TIMEOUT_NS                                                                                  \
     (60 * NS_PER_S) /* longest plain call through the gateway, as OpenFaaS's upstream_timeout */
 #define FUNCTION_LOG_BYTES (256 * 1024)    /* newest output kept per deployment, for `faas-cli logs` */
@@ -223,8 +223,6 @@ bool file_identify(const char *path, struct file_identity *ret_identity);
 void deployment_spec_release(struct deployment_spec *spec);
 /* No replica and no user is left. */
 void deployment_free(struct deployment *d);
-/* Intents and calls without outcome that are ready or under way. */
-uint64_t gateway_backlog(const struct gateway *g, struct strview function);
 /* Same spec, same build of the same executable, same bot.yaml: nothing to do. */
 bool deployment_is_current(const struct deployment *d, const struct deployment_spec *spec);
 unsigned deployment_replicas(const struct deployment *d);

@@ -77,10 +77,10 @@ static enum status unsent(enum status s, struct error *err)
 }
 
 /* Nobody there: it has not left, and the queue tries again. */
-static enum status send_away(struct gateway *g, const struct deployment *d, const struct forward_spec *spec,
-                             struct arena *a, struct http_reply *ret_reply, struct error *err)
+static enum status send_away(const struct deployment *d, const struct forward_spec *spec, struct arena *a,
+                             struct http_reply *ret_reply, struct error *err)
 {
-    enum status s = g->is_frozen ? frozen(err) : remote_forward(d, spec, a, ret_reply, err);
+    enum status s = remote_forward(d, spec, a, ret_reply, err);
     return s == STATUS_OK || s == STATUS_CANCELLED ? s : judge_lost(s, err);
 }
 
@@ -115,7 +115,7 @@ static enum status send_once(struct gateway *g, struct deployment *d, const stru
 {
     struct replica *r;
     *ret_is_unsent = false;
-    if (d->is_remote) return send_away(g, d, spec, a, ret_reply, err);
+    if (d->is_remote) return g->is_frozen ? frozen(err) : send_away(d, spec, a, ret_reply, err);
     retire_outdated(d);
     enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     if (s != STATUS_OK) return unsent(s, err);
@@ -176,10 +176,7 @@ static enum status call_once(struct deployment *d, const struct forward_spec *sp
                              struct http_reply *ret_reply, struct error *err)
 {
     struct replica *r;
-    if (d->is_remote) {
-        enum status sent = remote_forward(d, spec, a, ret_reply, err);
-        return sent == STATUS_OK || sent == STATUS_CANCELLED ? sent : judge_lost(sent, err);
-    }
+    if (d->is_remote) return send_away(d, spec, a, ret_reply, err);
     enum status s = supervisor_acquire(d, spec->deadline_ns, &r, err);
     if (s != STATUS_OK) return unsent(s, err);
     s = http_forward(r->upstream, spec, a, ret_reply, err);

@@ -39,23 +39,14 @@ enum status remote_check(const struct deployment_spec *spec, struct error *err)
 
 /* ---- calls ---- */
 
-/* What a proxy keeps to itself, and what the client says by itself. */
-static bool goes_on(struct strview name)
-{
-    static const char *const kept[] = {"connection", "content-length", "host",    "keep-alive",       "te",
-                                       "trailer",    "expect",         "upgrade", "transfer-encoding"};
-    for (size_t i = 0; i < ARRAY_LEN(kept); i++)
-        if (sv_eq(name, sv(kept[i]))) return false;
-    return !sv_starts_with(name, SV("proxy-"));
-}
-
 static const struct http_header *choose_headers(const struct http_header *from, size_t n, struct arena *a,
                                                 size_t *ret_n)
 {
     struct http_header *headers = arena_array(a, n + 1, sizeof(*headers));
+    struct strview connection = http_header_get(from, n, SV("connection"));
     *ret_n = 0;
     for (size_t i = 0; i < n; i++)
-        if (goes_on(from[i].name)) headers[(*ret_n)++] = from[i];
+        if (forward_goes_on(&from[i], connection)) headers[(*ret_n)++] = from[i];
     return headers;
 }
 
@@ -86,9 +77,10 @@ enum status remote_answer(const struct deployment *d, const struct forward_spec 
     struct http_reply reply;
     enum status s = remote_forward(d, spec, req->arena, &reply, err);
     if (s != STATUS_OK) return s;
-    for (size_t i = 0; i < reply.n_headers; i++)
-        if (goes_on(reply.headers[i].name))
-            http_resp_header(resp, reply.headers[i].name, reply.headers[i].value);
+    size_t n;
+    const struct http_header *headers = choose_headers(reply.headers, reply.n_headers, req->arena, &n);
+    for (size_t i = 0; i < n; i++)
+        http_resp_header(resp, headers[i].name, headers[i].value);
     resp->status = *ret_status = reply.status;
     resp->body = reply.body;
     return STATUS_OK;

@@ -131,7 +131,7 @@ static enum status make_temp(struct replica *r, struct arena *a, struct error *e
     struct strview path =
         arena_printf(a, "%s/%.*s-%u", d->gateway->isolation.temp, SV_ARG(d->spec.name), r->number);
     enum status s = isolation_make_temp(path.ptr, d->uid, err);
-    if (s == STATUS_OK) r->temp = memcpy(mem_alloc(path.len + 1), path.ptr, path.len + 1);
+    if (s == STATUS_OK) r->temp = mem_copy_text(path.ptr);
     return s;
 }
 

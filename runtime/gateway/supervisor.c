@@ -355,7 +355,7 @@ static struct scaling_load look_at_load(struct deployment *d, int64_t since_ns)
     if (since_ns > 0) /* half of it is what it was, so that one look between two requests says little */
         d->per_s = (unsigned)((d->per_s + n * (uint64_t)NS_PER_S / (uint64_t)since_ns + 1) / 2);
     return (struct scaling_load){
-        .inflight = d->inflight, .per_s = d->per_s, .backlog = gateway_backlog(d->gateway, d->spec.name)};
+        .inflight = d->inflight, .per_s = d->per_s, .backlog = gateway_backlog(d->gateway, d->spec.name).n};
 }
 
 /* A function at 0 stays there: whoever calls it has it started. */

@@ -26,18 +26,11 @@ const struct grpc_method *server_find_method(const struct grpc_server *s, struct
 
 /* ---- start ---- */
 
-static char *copy_text(const char *text)
-{
-    if (text == NULL) return NULL;
-    size_t n = strlen(text) + 1;
-    return memcpy(mem_alloc(n), text, n);
-}
-
 static void copy_cfg(struct grpc_server *s, const struct grpc_cfg *cfg)
 {
     s->cfg = *cfg;
-    s->cfg.host = s->host = copy_text(cfg->host);
-    s->cfg.name = s->name = copy_text(cfg->name != NULL ? cfg->name : "grpc");
+    s->cfg.host = s->host = mem_copy_text(cfg->host);
+    s->cfg.name = s->name = mem_copy_text(cfg->name != NULL ? cfg->name : "grpc");
     if (s->cfg.max_message_bytes == 0) s->cfg.max_message_bytes = GRPC_MESSAGE_MAX_BYTES;
     if (s->cfg.max_streams == 0) s->cfg.max_streams = GRPC_STREAMS_MAX;
     if (s->cfg.max_connections == 0) s->cfg.max_connections = GRPC_CONNECTIONS_MAX;

@@ -108,6 +108,10 @@ struct process_spec {
 enum status process_find(const char *name, const char *const *env, char ret_path[PATH_MAX],
                          struct error *err) MUST_USE;
 
+/* Does nobody go by this number any more, or do we: then it was that of the one before us in a container?
+ * False as well where it is no number. Another namespace's processes are not seen. */
+bool process_is_no_more(struct strview pid);
+
 struct process; /* heap; freed by process_free, which kills nothing */
 
 /* The child gets only the descriptors named above; all others are closed, signals are unblocked and default.

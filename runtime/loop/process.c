@@ -270,6 +270,13 @@ enum status process_kill_group(struct process *p, int signal)
     return errno == ESRCH ? STATUS_NOT_FOUND : status_from_errno(errno);
 }
 
+bool process_is_no_more(struct strview pid)
+{
+    uint64_t number;
+    if (sv_parse_u64(pid, &number) != STATUS_OK || number > INT_MAX) return false;
+    return number == (uint64_t)getpid() || (kill((pid_t)number, 0) != 0 && errno == ESRCH);
+}
+
 void process_free(struct process *p)
 {
     if (p == NULL) return;

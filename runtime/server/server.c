@@ -8,13 +8,6 @@
 #include "base/memory.h"
 #include "server/server_impl.h"
 
-char *server_copy_text(const char *text)
-{
-    if (text == NULL) return NULL;
-    size_t n = strlen(text) + 1;
-    return memcpy(mem_alloc(n), text, n);
-}
-
 /* Half of the descriptors at most: what serves the connections needs some of its own. */
 static unsigned cap_connections(unsigned wanted)
 {
@@ -26,9 +19,9 @@ static unsigned cap_connections(unsigned wanted)
 static void copy_cfg(struct server *s, const struct server_cfg *cfg)
 {
     s->cfg = *cfg;
-    s->cfg.name = s->name = server_copy_text(cfg->name != NULL ? cfg->name : "server");
-    s->cfg.host = s->host = server_copy_text(cfg->host);
-    s->cfg.unix_path = s->unix_path = server_copy_text(cfg->unix_path);
+    s->cfg.name = s->name = mem_copy_text(cfg->name != NULL ? cfg->name : "server");
+    s->cfg.host = s->host = mem_copy_text(cfg->host);
+    s->cfg.unix_path = s->unix_path = mem_copy_text(cfg->unix_path);
     if (s->cfg.max_body_bytes == 0) s->cfg.max_body_bytes = SERVER_BODY_MAX_BYTES;
     if (s->cfg.max_connections == 0) s->cfg.max_connections = SERVER_CONNECTIONS_MAX;
     s->cfg.max_connections = cap_connections(s->cfg.max_connections);

@@ -172,9 +172,6 @@ struct server {
 
 void server_notice_quiet(struct server *s);
 
-/* Heap; NULL for NULL. */
-char *server_copy_text(const char *text);
-
 /* ---- server_memory.c ---- */
 
 /* Before the first use of the two limits that matters: it reads files, which a start must not wait for. */

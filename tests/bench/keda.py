@@ -8,19 +8,13 @@ import subprocess
 import time
 
 import grpc_build
+import scaler
 from harness import PATIENCE, Platform, alert, free_port, stack_file, wait_until
 from measure import LOAD_CPU, SECONDS, SERVER_CPU, Program, in_pairs, median, memory_kib, pin, ratio
 
 OBJECTS, PUSHES = 1000, 200
 CALL = "/externalscaler.ExternalScaler/GetMetrics"
-RUNBOOK = """
-name: work
-match: ['alertname="Work"']
-target: "service/${labels.n}"
-mode: act
-steps: [{bot: prog, with: {n: "${labels.n}"}, timeout: 10s}]
-guardrails: {cooldown: 1s, rate: {max: 10000, per: 1h}, max_in_flight: 20}
-"""
+RUNBOOK = scaler.RUNBOOK.replace("max: 1000,", "max: 10000,")
 
 
 def field(number, value):

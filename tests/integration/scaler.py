@@ -16,6 +16,14 @@ PROGRAM = """#!/bin/sh
 read -r word path
 while [ "$word" = hold ] && [ ! -e "$path" ]; do sleep 0.05; done
 """
+RUNBOOK = """
+name: work
+match: ['alertname="Work"']
+target: "service/${labels.n}"
+mode: act
+steps: [{bot: prog, with: {n: "${labels.n}"}, timeout: 10s}]
+guardrails: {cooldown: 1s, rate: {max: 1000, per: 1h}, max_in_flight: 20}
+"""
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 

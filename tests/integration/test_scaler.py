@@ -5,17 +5,8 @@ import json
 import time
 
 from harness import PATIENCE, alert, main, wait_until
-from scaler import DATA, HEADERS, RST_STREAM, SERVICE, Keda, ScalerTest, Wire, ref, reference
+from scaler import DATA, HEADERS, RST_STREAM, RUNBOOK, SERVICE, Keda, ScalerTest, Wire, ref, reference
 from small_disk import NotAllowed, SmallDisk
-
-RUNBOOK = """
-name: work
-match: ['alertname="Work"']
-target: "service/${labels.n}"
-mode: act
-steps: [{bot: prog, with: {n: "${labels.n}"}, timeout: 10s}]
-guardrails: {cooldown: 1s, rate: {max: 1000, per: 1h}, max_in_flight: 20}
-"""
 
 
 class Rules(ScalerTest):

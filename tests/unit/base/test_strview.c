@@ -149,3 +149,14 @@ Test(strview, utf8_is_checked_at_every_offset_of_a_word)
         cr_assert_not(sv_is_utf8(sv_n(text, sizeof(text))), "at %zu", at);
     }
 }
+
+Test(strview, a_dns_label_has_lower_case_letters_digits_and_inner_hyphens)
+{
+    char longest[SV_DNS_LABEL_MAX + 1];
+    memset(longest, 'a', sizeof(longest));
+    cr_expect(sv_is_dns_label(SV("a")) && sv_is_dns_label(SV("0-z")) && sv_is_dns_label(SV("a--b")));
+    cr_expect(sv_is_dns_label(sv_n(longest, SV_DNS_LABEL_MAX)));
+    cr_expect(!sv_is_dns_label(sv_n(longest, sizeof(longest))) && !sv_is_dns_label(SV("")));
+    cr_expect(!sv_is_dns_label(SV("-a")) && !sv_is_dns_label(SV("a-")) && !sv_is_dns_label(SV("A")));
+    cr_expect(!sv_is_dns_label(SV("a.b")) && !sv_is_dns_label(SV("a_b")) && !sv_is_dns_label(SV("a/..")));
+}
