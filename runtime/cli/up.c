@@ -371,6 +371,10 @@ static enum status check_settings(struct up_cfg *cfg, enum log_level *ret_level,
                          quote_text(sv(cfg->listen), shown));
     if ((cfg->tls_cert_file == NULL) != (cfg->tls_key_file == NULL))
         return error_set(err, STATUS_INVALID_ARGUMENT, "--tls-cert and --tls-key belong together");
+    if (cfg->scaler_port != 0 && cfg->scaler_port == cfg->port) /* both could be bound, and one not opened */
+        return error_set(err, STATUS_INVALID_ARGUMENT,
+                         "--port %d is --scaler-port's as well: give one of them another (0: no scaler)",
+                         (int)cfg->port);
     enum status s = check_self_reload(cfg, err);
     if (s == STATUS_OK && cfg->callback_networks != NULL) {
         s = callback_check_networks(cfg->callback_networks, err);

@@ -9,7 +9,7 @@ import time
 
 import grpc_build
 import scaler
-from harness import PATIENCE, Platform, alert, free_port, stack_file, wait_until
+from harness import PATIENCE, Platform, alert, free_ports, stack_file, wait_until
 from measure import LOAD_CPU, SECONDS, SERVER_CPU, Program, in_pairs, median, memory_kib, pin, ratio
 
 OBJECTS, PUSHES = 1000, 200
@@ -47,7 +47,7 @@ def h2load(port, request):
 
 def platform(folder, stack, **more):
     p = Platform(folder, stack=stack, arguments=["--log-level", "info", "--idle", "0s"], **more)
-    p.scaler_port = free_port()
+    p.port, p.scaler_port = free_ports(2)
     p.start()
     wait_until(lambda: p.find_log("KEDA can ask"), 20, "the scaler listens")
     return p

@@ -4,6 +4,7 @@ Python's standard library only. BALM_BUILD names the build folder (default: buil
 """
 import atexit
 import base64
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -73,9 +74,16 @@ def wait_until(condition, seconds, what):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(n):
+    """n that are not the same."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(n)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
 
 
 def rfc3339(unix_seconds):

@@ -1,4 +1,5 @@
 """What the tests of the scaler share: a platform with work that stays as long as a test wants, grpcurl, KEDA's client, and HTTP/2 by hand."""
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import threading
 
 import grpc_build
-from harness import BUILD, PATIENCE, PlatformTest, free_port, stack_file, wait_until
+from harness import BUILD, PATIENCE, PlatformTest, free_ports, stack_file, wait_until
 
 SERVICE = "externalscaler.ExternalScaler"
 # "hold PATH" waits until PATH is there.
@@ -73,6 +74,14 @@ class Keda:
 class ScalerTest(PlatformTest):
     refolds = False
 
+    @classmethod
+    def setUpClass(cls):
+        """What is not built yet is built before any test: none of them holds a call for minutes meanwhile. A test that wants one skips by itself."""
+        super().setUpClass()
+        for build in (grpc_build.grpcurl, grpc_build.keda):
+            with contextlib.suppress(grpc_build.Unavailable):
+                build()
+
     def setUp(self):
         super().setUp()
         self.functions = os.path.join(self.folder, "functions")
@@ -87,7 +96,7 @@ class ScalerTest(PlatformTest):
     def start(self, *arguments, start=True, **more):
         stack = more.pop("stack", stack_file("echo") + "  prog: {image: prog, fprocess: ./run.sh}\n")
         p = self.platform(start=False, functions=self.functions, stack=stack, arguments=arguments, **more)
-        p.scaler_port = free_port()
+        p.port, p.scaler_port = free_ports(2)  # one that the platform picks might be the scaler's
         if start:
             p.start()
             wait_until(lambda: p.find_log("KEDA can ask"), 20, "the scaler listens")

@@ -2,6 +2,7 @@
 chart's and the deployments': whoever answers KEDA is never scaled to zero (12), one writer of the store (14), no OpenFaaS scaling beside KEDA's (15),
 bots are called for work that is seen (16); and streams of NATS (17 to 19). What is promised on the disk (20) is test_killed.py's."""
 import json
+import subprocess
 import time
 
 from harness import PATIENCE, alert, main, wait_until
@@ -235,6 +236,13 @@ class Client(ScalerTest):
         wait_until(lambda: other.find_log("KEDA cannot ask for now, trying again (--scaler-port 0: off)"), 20, "a word")
         self.assertEqual(p.stop(), 0)
         wait_until(lambda: other.find_log("KEDA can ask"), 30, "the port is free")
+
+    def test_one_port_for_both_is_refused(self):
+        p = self.start(start=False)
+        p.port = p.scaler_port
+        done = subprocess.run(p.command(), capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(f"--port {p.port} is --scaler-port's as well", done.stderr.decode())
 
 
 class Health(ScalerTest):
