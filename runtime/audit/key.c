@@ -83,9 +83,7 @@ static struct audit_key *key_new(EVP_PKEY *pkey, bool has_private, struct strvie
     hex_encode(k->id, KEY_ID_BYTES, hash);
     struct strview text =
         arena_printf(&a, "%.*s+%s+%.*s", SV_ARG(name), hash, SV_ARG(base64_encode(&a, typed, sizeof(typed))));
-    char *copy = mem_alloc(text.len + 1);
-    memcpy(copy, text.ptr, text.len);
-    copy[text.len] = '\0';
+    char *copy = sv_heap_copy(text);
     k->public_text = sv_n(copy, text.len);
     k->name = sv_n(copy, name.len);
     arena_release(&a);

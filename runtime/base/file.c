@@ -142,8 +142,7 @@ enum status dir_make(const char *path, mode_t mode, struct error *err)
 {
     size_t len = strlen(path);
     if (len == 0) return error_set(err, STATUS_INVALID_ARGUMENT, "make folder: empty path");
-    char *part = mem_alloc(len + 1);
-    memcpy(part, path, len + 1);
+    char *part = mem_copy_text(path);
     enum status s = STATUS_OK;
     for (size_t i = 1; i < len && s == STATUS_OK; i++) {
         if (part[i] != '/' || part[i - 1] == '/') continue;

@@ -1,5 +1,7 @@
 #include "base/strview.h"
 
+#include "base/memory.h"
+
 #include <string.h>
 
 struct strview sv(const char *s)
@@ -156,6 +158,14 @@ size_t sv_utf8_sequence(struct strview s)
     for (size_t i = 2; i < len; i++)
         if ((p[i] & 0xC0) != 0x80) return 0;
     return len;
+}
+
+char *sv_heap_copy(struct strview s)
+{
+    char *copy = mem_alloc(s.len + 1);
+    if (s.len > 0) memcpy(copy, s.ptr, s.len);
+    copy[s.len] = '\0';
+    return copy;
 }
 
 bool sv_is_dns_label(struct strview s)

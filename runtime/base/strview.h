@@ -47,6 +47,8 @@ bool sv_contains(struct strview s, struct strview needle);
 struct strview sv_sub(struct strview s, size_t from, size_t to);
 /* Copies s to *at and moves *at past it: several texts in one allocation. Returns the copy. */
 struct strview sv_put(char **at, struct strview s);
+/* On the heap, with a NUL that is not counted; freed by free(). */
+char *sv_heap_copy(struct strview s);
 /* Without leading and trailing ASCII white space. */
 struct strview sv_trim(struct strview s);
 /* Cut the part before the first `sep` off *rest (the separator goes too). At the end *rest becomes {NULL,0}

@@ -117,8 +117,7 @@ static struct upstream *peer_of(const struct place *place, struct arena *a)
     if (p == NULL || upstream_new(l, place->unix_path, place->host, place->port, CLIENT_HOST_CONNECTIONS_MAX,
                                   &p->upstream, NULL) != STATUS_OK)
         return NULL;
-    p->name = mem_alloc(name.len + 1);
-    (void)snprintf(p->name, name.len + 1, "%s", name.ptr);
+    p->name = sv_heap_copy(name);
     p->used_ns = now_ns;
     return p->upstream;
 }

@@ -52,14 +52,6 @@ struct peer_call {
     json_t *message; /* owned */
 };
 
-static char *copy_text(struct strview s)
-{
-    char *copy = mem_alloc(s.len + 1);
-    memcpy(copy, s.ptr, s.len);
-    copy[s.len] = '\0';
-    return copy;
-}
-
 static void shared_list_unref(struct shared_list *shared)
 {
     if (--shared->refs > 0) return;
@@ -81,8 +73,8 @@ enum status broker_new(const struct broker_cfg *cfg, struct broker **ret_broker,
 {
     struct broker *b = mem_zalloc(1, sizeof(*b));
     b->cfg = *cfg;
-    b->cfg.shim_path = copy_text(sv(cfg->shim_path));
-    if (cfg->allow_list_file != NULL) b->cfg.allow_list_file = copy_text(sv(cfg->allow_list_file));
+    b->cfg.shim_path = sv_heap_copy(sv(cfg->shim_path));
+    if (cfg->allow_list_file != NULL) b->cfg.allow_list_file = sv_heap_copy(sv(cfg->allow_list_file));
     enum status s = shared_list_read(b->cfg.allow_list_file, &b->shared, err);
     if (s == STATUS_OK) s = broker_restarts_new(&b->cfg, &b->restarts, err);
     if (s == STATUS_OK)
@@ -370,7 +362,7 @@ enum status broker_serve(struct broker *b, struct fiber_scope *scope, int fd, st
                          struct error *err)
 {
     struct peer *p = mem_zalloc(1, sizeof(*p));
-    *p = (struct peer){.broker = b, .fd = fd, .function = copy_text(function)};
+    *p = (struct peer){.broker = b, .fd = fd, .function = sv_heap_copy(function)};
     fiber_event_init(&p->call_ended);
     fiber_scope_init(&p->scope);
     enum status s = fiber_scope_spawn(scope, peer_fiber, p, err);

@@ -22,12 +22,7 @@ static enum status read_secret(const char *path, struct strview *ret_secret, str
     if (s == STATUS_OK && secret.len < BUILDER_SECRET_MIN)
         s = error_set(err, STATUS_INVALID_ARGUMENT, "%s: a payload secret has at least %d characters", path,
                       BUILDER_SECRET_MIN);
-    if (s == STATUS_OK) {
-        char *copy = mem_alloc(secret.len + 1);
-        memcpy(copy, secret.ptr, secret.len);
-        copy[secret.len] = '\0';
-        *ret_secret = sv_n(copy, secret.len);
-    }
+    if (s == STATUS_OK) *ret_secret = sv_n(sv_heap_copy(secret), secret.len);
     mem_wipe((char *)(uintptr_t)text.ptr, text.len);
     arena_release(&a);
     return s;

@@ -62,11 +62,7 @@ static enum status start(struct run *r, const char *goal, int lifeline, int outp
     const char *argv[ARGV_MAX] = {g->cfg.shim_path, "3", "-m",
                                   arena_printf(b->arena, "%lld", (long long)BUILD_MEMORY_BYTES).ptr};
     size_t n = 4;
-    for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
-        if (r->group.folders[i][0] == '\0') continue;
-        argv[n++] = "-g";
-        argv[n++] = r->group.folders[i];
-    }
+    n += cgroup_args(&r->group, &argv[n]);
     enum status s =
         isolation_args_of_build(g, b->folder, geteuid() == 0 ? BUILD_UID : 0, b->arena, &argv[n], err);
     if (s != STATUS_OK) return s;

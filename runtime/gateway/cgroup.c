@@ -203,6 +203,17 @@ enum status cgroup_make(const struct cgroups *c, const char *name, const struct 
     return STATUS_OK;
 }
 
+size_t cgroup_args(const struct cgroup *group, const char **ret_args)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
+        if (group->folders[i][0] == '\0') continue;
+        ret_args[n++] = "-g";
+        ret_args[n++] = group->folders[i];
+    }
+    return n;
+}
+
 void cgroup_remove(const struct cgroup *group)
 {
     for (size_t i = 0; i < CGROUP_CONTROLLERS; i++)

@@ -47,6 +47,8 @@ void cgroups_find(struct cgroups *ret_groups);
  * nothing runs in it. */
 enum status cgroup_make(const struct cgroups *c, const char *name, const struct cgroup_limits *limits,
                         struct cgroup *ret_group, struct error *err) MUST_USE;
+/* As the shim's arguments: at most 2 * CGROUP_CONTROLLERS of them; how many. Borrowed from the group. */
+size_t cgroup_args(const struct cgroup *group, const char **ret_args);
 /* Processes in it are killed by then; what is left of it is an empty folder. */
 void cgroup_remove(const struct cgroup *group);
 

@@ -24,12 +24,6 @@
 #define TEMP_LINK     "temp"  /* in DIR/run: where the TMPDIRs of this platform's life are */
 #define UID_LAST      UINT32_C(4294967293)
 
-static char *heap_text(const char *text)
-{
-    size_t size = strlen(text) + 1;
-    return memcpy(mem_alloc(size), text, size);
-}
-
 /* ---- what this machine offers ---- */
 
 static void find_landlock(struct isolation *i)
@@ -253,7 +247,7 @@ static enum status make_folder(struct gateway *g, struct error *err)
     else if (i->first_uid != 0 && (chmod(path, 0711) != 0 || lstat(path, &st) != 0 || !S_ISDIR(st.st_mode) ||
                                    st.st_uid != geteuid()))
         s = error_set(err, STATUS_PERMISSION_DENIED, "%s is no folder of the platform's", path);
-    i->folder = heap_text(path);
+    i->folder = mem_copy_text(path);
     const char *secrets = arena_printf(&a, "%s/secrets", path).ptr;
     if (s == STATUS_OK && i->first_uid != 0) isolation_remove_temp(secrets); /* of an earlier platform */
     if (s == STATUS_OK) s = dir_make(secrets, 0711, err);
@@ -285,7 +279,7 @@ static enum status make_temp(struct gateway *g, struct error *err)
     (void)snprintf(path, sizeof(path), "%.*s/balm-XXXXXX", (int)sizeof(path) - 16, base);
     if (mkdtemp(path) == NULL)
         return error_set(err, status_from_errno(errno), "make %s: %s", path, strerror(errno));
-    g->isolation.temp = heap_text(path);
+    g->isolation.temp = mem_copy_text(path);
     if (chmod(path, 0711) != 0 || symlinkat(path, g->run_dir_fd, TEMP_LINK) != 0)
         return error_set(err, status_from_errno(errno), "note %s: %s", path, strerror(errno));
     return STATUS_OK;

@@ -151,11 +151,7 @@ static enum status spawn_process(struct replica *r, const struct start_fds *f, s
         d->gateway->cfg.shim_path, arena_printf(a, "%d", REPLICA_LIFELINE_FD).ptr, "-m",
         arena_printf(a, "%lld", (long long)d->spec.memory_bytes).ptr};
     size_t n = 4;
-    for (size_t i = 0; i < CGROUP_CONTROLLERS; i++) {
-        if (r->group.folders[i][0] == '\0') continue;
-        argv[n++] = "-g";
-        argv[n++] = r->group.folders[i];
-    }
+    n += cgroup_args(&r->group, &argv[n]);
     r->roots_print = isolation_roots_print(d);
     enum status s = isolation_args(d, r->temp, a, &argv[n], err);
     if (s != STATUS_OK) return s;

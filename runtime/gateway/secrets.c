@@ -20,10 +20,7 @@
 
 static struct strview heap_copy(struct strview s)
 {
-    char *copy = mem_alloc(s.len + 1);
-    memcpy(copy, s.ptr, s.len);
-    copy[s.len] = '\0';
-    return sv_n(copy, s.len);
+    return sv_n(sv_heap_copy(s), s.len);
 }
 
 static void wipe(struct strview *s)

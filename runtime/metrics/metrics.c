@@ -66,14 +66,6 @@ static bool is_name(const char *name, bool may_have_colon)
     return name[0] != '\0';
 }
 
-static char *copy_text(struct strview s)
-{
-    char *copy = mem_alloc(s.len + 1);
-    if (s.len > 0) memcpy(copy, s.ptr, s.len);
-    copy[s.len] = '\0';
-    return copy;
-}
-
 /* Exposition format: backslash and line feed are escaped, in label values the quote too. */
 static void append_escaped(struct buf *b, struct strview s, bool is_value)
 {
@@ -144,16 +136,16 @@ struct metric_family *metrics_family(enum metric_type type, const char *name, co
     struct metric_family *f = mem_zalloc(1, sizeof(*f));
     struct buf text;
     f->type = type;
-    f->name = copy_text(sv(name));
+    f->name = sv_heap_copy(sv(name));
     buf_init(&text, LABELS_TEXT_MAX);
     append_escaped(&text, sv(help), false);
-    f->help = copy_text(buf_view(&text));
+    f->help = sv_heap_copy(buf_view(&text));
     buf_release(&text);
     f->n_labels = n_labels;
     for (unsigned i = 0; i < n_labels; i++) {
         assert(is_name(labels[i], false) && strcmp(labels[i], "le") != 0 &&
                strlen(labels[i]) <= LABEL_VALUE_MAX);
-        f->labels[i] = copy_text(sv(labels[i]));
+        f->labels[i] = sv_heap_copy(sv(labels[i]));
     }
     if (type == METRIC_HISTOGRAM) set_buckets(f, buckets, n_buckets);
     registry.families =
@@ -225,7 +217,7 @@ static struct metric *find_or_make(struct metric_family *f, const struct strview
         if (2 * (f->n_series + 1) > f->n_slots) grow_table(f);
         m = mem_zalloc(1, sizeof(*m));
         m->family = f;
-        m->labels = copy_text(buf_view(&labels));
+        m->labels = sv_heap_copy(buf_view(&labels));
         m->labels_len = labels.len;
         m->hash = hash;
         if (f->type == METRIC_HISTOGRAM) m->counts = mem_zalloc((size_t)f->n_buckets + 1, sizeof(*m->counts));
